@@ -1,0 +1,1 @@
+"""A local mirror of a remote marketplace: always right, and nearly always seconds fresh."""

@@ -1,0 +1,122 @@
+"""The typed events that every later stage works on. All are frozen; no raw JSON passes this line."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from marketplace_sync.protocol.refusals import Refusal
+from marketplace_sync.protocol.stamps import Stamp
+
+# The fields of a skill that a record may bring, by the mirror's own names. A record holds only
+# those the server named: an absent field leaves what the mirror has, a null arrives as its empty value.
+SKILL_FIELDS = (
+    "name", "description", "version", "code", "command", "python_packages", "npm_packages", "tags",
+    "metadata", "category", "average_rating", "rating_count", "remote_created_at",
+)  # fmt: skip
+# What a null, and a field never told, is in the mirror.
+SKILL_EMPTY: Mapping[str, Any] = {
+    "name": "", "description": "", "version": "", "code": "", "command": "", "python_packages": [],
+    "npm_packages": [], "tags": [], "metadata": {}, "category": None, "average_rating": None,
+    "rating_count": 0, "remote_created_at": None,
+}  # fmt: skip
+RATING_FIELDS = ("average_rating", "rating_count")
+
+CATEGORY_FIELDS = ("description", "icon_url", "skill_count", "remote_created_at")
+CATEGORY_EMPTY: Mapping[str, Any] = {
+    "description": "", "icon_url": "", "skill_count": 0, "remote_created_at": None,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SkillRecord:
+    """A skill as told by a `skill_update`, a listing row or a single fetch.
+
+    `fields` has a subset of `SKILL_FIELDS`: text as `str`, packages and tags as `list[str]`,
+    `metadata` a `dict`, `category` its name or `None`, `average_rating` a `float` 0 to 5 or `None`,
+    `rating_count` an `int`, `remote_created_at` a `Stamp` or `None`.
+    `extra` holds the fields that the protocol does not know, as they came.
+    `updated` is the server's `updated_at`; `None` when it told none, or one too far ahead to believe.
+    """
+
+    skill_id: str
+    fields: Mapping[str, Any]
+    extra: Mapping[str, Any]
+    updated: Stamp | None
+
+
+@dataclass(frozen=True, slots=True)
+class SkillDeleted:
+    """That skill is gone. `deleted`: the server's `deleted_at`, else the envelope's time, else `None`."""
+
+    skill_id: str
+    deleted: Stamp | None
+
+
+@dataclass(frozen=True, slots=True)
+class RatingChanged:
+    """That skill's rating figures changed; nothing else did.
+
+    `rating` is one person's vote, 1 to 5. `figures` has `average_rating` (`float` or `None`) and
+    `rating_count` (`int`) as far as told; without `average_rating` the skill has to be fetched.
+    `updated`: the server's `updated_at` or `None`.
+    """
+
+    skill_id: str
+    rating: int
+    figures: Mapping[str, Any]
+    updated: Stamp | None
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryRecord:
+    """A category as told by a `category_update` or the listing. `fields`: a subset of `CATEGORY_FIELDS`."""
+
+    name: str
+    fields: Mapping[str, Any]
+    updated: Stamp | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """The peer asks whether we live; answer with a pong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The peer answers a ping of ours."""
+
+
+Change = SkillRecord | SkillDeleted | RatingChanged | CategoryRecord
+Heartbeat = Ping | Pong
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenRow:
+    """A listing row that was refused. `refusal.key` is its id or name where that much was readable."""
+
+    refusal: Refusal
+    raw: bytes  # the row alone, encoded again
+
+
+@dataclass(frozen=True, slots=True)
+class SkillPage:
+    """One page of the skill listing. Totals are `None` where the server tells none.
+
+    `page_size` is what the server says it used. `rows` counts every element, broken ones included.
+    """
+
+    skills: tuple[SkillRecord, ...]
+    broken: tuple[BrokenRow, ...]
+    rows: int
+    page: int | None
+    page_size: int | None
+    total: int | None
+    total_pages: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryPage:
+    """The category listing, whole."""
+
+    categories: tuple[CategoryRecord, ...]
+    broken: tuple[BrokenRow, ...]

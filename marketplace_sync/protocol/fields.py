@@ -1,0 +1,189 @@
+"""One reader for each kind of field: tolerant about spelling, strict about meaning.
+
+A reader takes `(value, field, doubtful)`: the parsed JSON value, the name to report and whether
+texts may hold characters that no database keeps (see `json_text.read_json`). It gives the value in
+the mirror's own type or raises `Refused`. Null is read as the field's empty value.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from marketplace_sync.protocol.json_text import check_storable, fault, is_storable, json_type
+from marketplace_sync.protocol.limits import (
+    MAX_AHEAD,
+    MAX_CATEGORY_CHARS,
+    MAX_ID_CHARS,
+    MAX_INTEGER,
+    MAX_LIST_ITEMS,
+)
+from marketplace_sync.protocol.refusals import Code, Refused
+from marketplace_sync.protocol.stamps import Stamp, parse_stamp
+
+Reader = Callable[[Any, str, bool], Any]
+
+# JSON's own grammar of a number, for those that come as text. 64 characters hold every double.
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
+_MAX_NUMBER_CHARS = 64
+# More bits than MAX_ID_CHARS digits can have: not written out, Python refuses to past 4,300 digits.
+_MAX_ID_BITS = MAX_ID_CHARS * 4
+# Not to be asked for by URL: clients and proxies resolve them as path segments (RFC 3986, 5.2.4).
+_DOT_SEGMENTS = frozenset({".", ".."})
+_END_OF_TIME = "9999-12-31T24"  # sorts after every stamp
+
+
+def text(max_chars: int | None = None) -> Reader:
+    """A reader of optional text of at most `max_chars` characters; null is ""."""
+
+    def read(value: Any, field: str, doubtful: bool) -> str:
+        return "" if value is None else _text(value, field, doubtful, max_chars)
+
+    return read
+
+
+def required_text(max_chars: int) -> Reader:
+    """A reader of text that must be there and not blank; it is kept as sent, spaces and all."""
+
+    def read(value: Any, field: str, doubtful: bool) -> str:
+        if value is None:
+            raise fault(Code.MISSING, field, "required")
+        read_text = _text(value, field, doubtful, max_chars)
+        if not read_text or read_text.isspace():
+            raise fault(Code.BLANK, field, "must not be blank")
+        return read_text
+
+    return read
+
+
+_id_text = required_text(MAX_ID_CHARS)
+
+
+def skill_id(value: Any, field: str, doubtful: bool) -> str:
+    """The id as text; an integer is its decimal digits."""
+    if type(value) is int:
+        if value.bit_length() > _MAX_ID_BITS:
+            raise fault(Code.TOO_LONG, field, f"longer than {MAX_ID_CHARS} characters")
+        value = str(value)
+    read_id: str = _id_text(value, field, doubtful)
+    if read_id in _DOT_SEGMENTS:
+        raise fault(Code.BAD_ID, field, f"{read_id!r} cannot be asked for by URL")
+    return read_id
+
+
+def category_name(value: Any, field: str, doubtful: bool) -> str | None:
+    """A skill's category by name; `None` when null or blank."""
+    if value is None:
+        return None
+    name = _text(value, field, doubtful, MAX_CATEGORY_CHARS)
+    return name if name and not name.isspace() else None
+
+
+def text_list(value: Any, field: str, doubtful: bool) -> list[str]:
+    """A list of texts; null is an empty one."""
+    if value is None:
+        return []
+    if type(value) is not list:
+        raise fault(Code.BAD_TYPE, field, f"must be a list of texts, not {json_type(value)}")
+    if len(value) > MAX_LIST_ITEMS:
+        raise fault(Code.TOO_LONG, field, f"more than {MAX_LIST_ITEMS} items")
+    for index, item in enumerate(value):
+        if type(item) is not str or doubtful:
+            _text(item, f"{field}[{index}]", doubtful, None)
+    return value
+
+
+def json_object(value: Any, field: str, doubtful: bool) -> dict[str, Any]:
+    """Any JSON object; null is an empty one."""
+    if value is None:
+        return {}
+    if type(value) is not dict:
+        raise fault(Code.BAD_TYPE, field, f"must be an object, not {json_type(value)}")
+    check_storable(value, field, doubtful)
+    return value
+
+
+def average_rating(value: Any, field: str, doubtful: bool) -> float | None:
+    """Stars, 0 to 5, as a float; `None` when null: not rated yet."""
+    return None if value is None else _number(value, field, 0, 5) + 0.0  # a float, and no -0.0
+
+
+def count(value: Any, field: str, doubtful: bool) -> int:
+    """A whole number from 0; null is 0."""
+    return 0 if value is None else _whole(value, field, 0, MAX_INTEGER)
+
+
+def vote(value: Any, field: str, doubtful: bool) -> int:
+    """One person's rating, 1 to 5; required."""
+    if value is None:
+        raise fault(Code.MISSING, field, "required")
+    return _whole(value, field, 1, 5)
+
+
+def total(value: Any, least: int) -> int | None:
+    """A page's figure about itself, or `None` where it is absent or makes no sense: paging goes on without it."""
+    if value is None:
+        return None
+    try:
+        return _whole(value, "", least, MAX_INTEGER)
+    except Refused:
+        return None
+
+
+def time(value: Any, field: str, doubtful: bool) -> Stamp | None:
+    """A server time; `None` when null."""
+    if value is None:
+        return None
+    if type(value) is not str:
+        raise fault(Code.BAD_TIME, field, f"must be an ISO 8601 time, not {json_type(value)}")
+    try:
+        return parse_stamp(value)
+    except ValueError as error:
+        raise fault(Code.BAD_TIME, field, str(error)) from None
+
+
+def latest_believable(server_now: datetime) -> str:
+    """MAX_AHEAD after `server_now` (aware), to be compared with stamps: what sorts after it is too far ahead."""
+    try:
+        return (server_now + MAX_AHEAD).astimezone(UTC).replace(tzinfo=None).isoformat()
+    except OverflowError:  # the server's clock says the last day of the year 9999: nothing is ahead of it
+        return _END_OF_TIME
+
+
+def believable_time(value: Any, field: str, latest: str) -> Stamp | None:
+    """A time that decides which record wins: `None` when null, or when it lies too far ahead."""
+    stamp = time(value, field, False)
+    return None if stamp is None or stamp > latest else stamp
+
+
+def _text(value: Any, field: str, doubtful: bool, max_chars: int | None) -> str:
+    if type(value) is not str:
+        raise fault(Code.BAD_TYPE, field, f"must be text, not {json_type(value)}")
+    if max_chars is not None and len(value) > max_chars:
+        raise fault(Code.TOO_LONG, field, f"{len(value)} characters; at most {max_chars}")
+    if doubtful and not is_storable(value):
+        raise fault(Code.BAD_CHARACTER, field, "holds NUL, a lone surrogate or a byte that is not UTF-8")
+    return value
+
+
+def _number(value: Any, field: str, low: int, high: int) -> int | float:
+    if type(value) is str:
+        if len(value) > _MAX_NUMBER_CHARS or _NUMBER.fullmatch(value) is None:
+            raise fault(Code.BAD_TYPE, field, f"not a number: {value[:_MAX_NUMBER_CHARS]!a}")
+        value = float(value)  # exact for every whole number up to MAX_INTEGER
+    elif type(value) is not int and type(value) is not float:
+        raise fault(Code.BAD_TYPE, field, f"must be a number, not {json_type(value)}")
+    if type(value) is float and math.isnan(value):
+        raise fault(Code.NOT_JSON, field, "NaN and Infinity are no JSON")
+    if not low <= value <= high:
+        raise fault(Code.OUT_OF_RANGE, field, f"must be from {low} to {high}")
+    number: int | float = value
+    return number
+
+
+def _whole(value: Any, field: str, low: int, high: int) -> int:
+    number = _number(value, field, low, high)
+    if number != int(number):
+        raise fault(Code.BAD_TYPE, field, "must be a whole number")
+    return int(number)

@@ -1,0 +1,216 @@
+"""From wire text to plain Python values, and nothing that a database can't hold.
+
+Two readings. The first is msgspec's: fast, strict, and right for all honest input. What it refuses
+is read once more by Python's own, more forgiving reader, not to let bad JSON in, but to find *where*
+the fault lies: a page then loses one row instead of a hundred, and a message keeps the id by which
+one fetch can repair it. What the second reading lets through is marked in place and caught by the
+same validation as everything else:
+
+- NaN and the infinities become `nan`, integers past all bounds `inf`: refused wherever they are used;
+- lone surrogates, and bytes that are no UTF-8 (read as lone surrogates, PEP 383), likewise;
+- what lies deeper than any accepted record is cut away, which leaves it too deep all the same;
+- bare control characters in a text are kept: JSON forbids them, but they can be read only one way.
+
+Of a key given twice the last wins, in both readings.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from marketplace_sync.protocol.limits import MAX_DEPTH, MAX_FREE_INTEGER
+from marketplace_sync.protocol.refusals import Code, Refusal, Refused
+
+# From here on every double is a whole number.
+_FIRST_WHOLE = 2.0**53
+
+
+def _number(digits: str) -> int | float:
+    """A number with a fraction or an exponent, as it comes back from a `jsonb` column.
+
+    PostgreSQL keeps no negative zero, and writes 1e23 out as an integer, which Python then reads as
+    one: no longer equal to the float. So it is an integer from the start. 1e999 is `inf`.
+    """
+    value = float(digits)
+    return value + 0.0 if abs(value) < _FIRST_WHOLE or math.isinf(value) else int(value)
+
+
+_decode: Callable[[str | bytes], Any] = msgspec.json.Decoder(float_hook=_number).decode
+
+# Python refuses to read an integer of more than 4,300 digits; all of them are out of range anyhow.
+_MAX_DIGITS = 4_000
+# Text nested deeper than this is cut: MAX_DEPTH for the record, and some for what it is wrapped in.
+_CUT_DEPTH = MAX_DEPTH + 8
+# Cutting costs about 0.3 us a token. Past this the message is refused unread rather than hold up the reader.
+_MAX_CUT_TOKENS = 100_000
+# A text, or a run of brackets. Possessive, so that a text which never ends costs one look and not one
+# for each quote in it.
+_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]+|[\]}]+', re.DOTALL)
+
+# A refusal names where it is by a path that may hold keys of the sender's choosing.
+_MAX_PATH_CHARS = 200
+_MAX_PATH_KEY_CHARS = 64
+
+
+def fault(code: Code, field: str, reason: str) -> Refused:
+    """The exception for one fault, without `key` and `kind`: whoever has the record at hand adds those."""
+    return Refused(Refusal(code, field[:_MAX_PATH_CHARS], reason))
+
+
+def json_type(value: object) -> str:
+    """What JSON calls the type of `value`, for reasons that people read."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a text"
+        case list():
+            return "a list"
+        case _:
+            return "an object"
+
+
+def read_json(raw: str | bytes) -> tuple[Any, bool]:
+    """The value of a JSON text, and whether its texts may hold characters that no database keeps.
+
+    `False` spares the walk over every text: no NUL and no lone surrogate can be in there.
+    Raises `Refused`: NOT_JSON, or TOO_DEEP where nothing could be saved.
+    """
+    try:
+        # msgspec itself refuses lone surrogates and bare control characters; escaped NULs it lets through.
+        return _decode(raw), (b"\\u0000" in raw if isinstance(raw, bytes) else "\\u0000" in raw)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return _second_reading(raw), True
+
+
+def is_storable(text: str) -> bool:
+    """Whether PostgreSQL can hold `text`: no NUL, no lone surrogate."""
+    if "\x00" in text:
+        return False
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_storable(value: Any, field: str, doubtful: bool, depth: int = 1) -> None:
+    """Raise `Refused` unless `value` comes back from a `jsonb` column equal to what went in.
+
+    `depth`: how many containers `value` lies in; the record itself is the first, and MAX_DEPTH the
+    last that may be.
+    """
+    found = _storage_fault(value, doubtful, depth)
+    if found is not None:
+        code, path, reason = found
+        raise fault(code, (field + path).removeprefix("."), reason)
+
+
+def encode_row(row: Any) -> bytes:
+    """A refused row as JSON again, for its dead letter. What lies too deep is left out; takes any parsed value."""
+    text = json.dumps(_cut(row, MAX_DEPTH + 1), ensure_ascii=False)
+    # A lone surrogate can only be inside a text, where this writes the escape that JSON has for it.
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _storage_fault(value: Any, doubtful: bool, depth: int) -> tuple[Code, str, str] | None:
+    kind = type(value)
+    if kind is str:
+        if doubtful and not is_storable(value):
+            return Code.BAD_CHARACTER, "", "holds NUL, a lone surrogate or a byte that is not UTF-8"
+    elif kind is int:
+        if not -MAX_FREE_INTEGER <= value <= MAX_FREE_INTEGER:
+            return Code.OUT_OF_RANGE, "", "an integer of more than 256 bits"
+    elif kind is float:
+        if math.isnan(value):
+            return Code.NOT_JSON, "", "NaN and Infinity are no JSON"
+        if math.isinf(value):
+            return Code.OUT_OF_RANGE, "", "a number that no database holds"
+    elif kind is dict or kind is list:
+        if depth >= MAX_DEPTH:
+            return Code.TOO_DEEP, "", f"nested deeper than {MAX_DEPTH}"
+        parts: Iterable[tuple[str | int, Any]] = value.items() if kind is dict else enumerate(value)
+        for part, inner in parts:
+            if doubtful and isinstance(part, str) and not is_storable(part):
+                return Code.BAD_CHARACTER, _step(part), "a key with NUL, a lone surrogate or a byte that is not UTF-8"
+            found = _storage_fault(inner, doubtful, depth + 1)
+            if found is not None:
+                code, path, reason = found
+                return code, (_step(part) + path)[:_MAX_PATH_CHARS], reason
+    return None
+
+
+def _step(part: str | int) -> str:
+    if isinstance(part, int):
+        return f"[{part}]"
+    part = part[:_MAX_PATH_KEY_CHARS]
+    return f".{part}" if part.isprintable() else f".{part!a}"
+
+
+def _constant(_: str) -> float:
+    return math.nan
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _MAX_DIGITS else math.inf
+
+
+_lenient = json.JSONDecoder(strict=False, parse_float=_number, parse_int=_integer, parse_constant=_constant)
+
+
+def _second_reading(raw: str | bytes) -> Any:
+    text = raw.decode("utf-8", "surrogateescape") if isinstance(raw, bytes) else raw
+    text = text.removeprefix("\ufeff")  # a byte order mark: RFC 8259, 8.1 allows to ignore it
+    try:
+        return _lenient.decode(text)
+    except json.JSONDecodeError as error:
+        raise fault(Code.NOT_JSON, "", f"not JSON: {error}") from None
+    except RecursionError:
+        pass
+    try:
+        return _lenient.decode(_without_depths(text))
+    except ValueError:
+        raise fault(Code.TOO_DEEP, "", f"nested deeper than {MAX_DEPTH}") from None
+
+
+def _without_depths(text: str) -> str:
+    """`text` without what lies deeper than _CUT_DEPTH, by brackets and quotes alone.
+
+    Raises `ValueError` when there is too much of it to look at.
+    """
+    kept: list[str] = []
+    depth = kept_to = 0
+    for count, found in enumerate(_TOKEN.finditer(text)):
+        if count >= _MAX_CUT_TOKENS:
+            raise ValueError("too many tokens")
+        start, end = found.span()
+        if text[start] in "[{":
+            if depth < _CUT_DEPTH <= depth + end - start:
+                kept.append(text[kept_to : start + _CUT_DEPTH - depth])
+            depth += end - start
+        elif text[start] in "]}":
+            if depth - (end - start) < _CUT_DEPTH <= depth:
+                kept_to = start + depth - _CUT_DEPTH
+            depth -= end - start
+    if depth >= _CUT_DEPTH:
+        raise ValueError("never closed")
+    kept.append(text[kept_to:])
+    return "".join(kept)
+
+
+def _cut(value: Any, levels: int) -> Any:
+    if isinstance(value, dict):
+        return {key: _cut(inner, levels - 1) for key, inner in value.items()} if levels else {}
+    if isinstance(value, list):
+        return [_cut(inner, levels - 1) for inner in value] if levels else []
+    return value

@@ -1,0 +1,31 @@
+"""Bounds on what is accepted from the marketplace, each with its reason."""
+
+from datetime import timedelta
+
+# The marketplace's own limit for a message; larger ones become dead letters.
+MAX_MESSAGE_BYTES = 1_048_576
+# The socket refuses (close code 1009) only this many times above it, so that a message a little
+# over the limit costs a dead letter and not the connection.
+HARD_LIMIT_FACTOR = 4
+
+# UUIDs are 36 characters; ids of other servers are paths or slugs. Indexed, so kept short of a B-tree page.
+MAX_ID_CHARS = 255
+# Indexed and shown in lists; the longest name in the catalogue we know has 53.
+MAX_NAME_CHARS = 500
+MAX_CATEGORY_CHARS = 255
+MAX_VERSION_CHARS = 255
+MAX_COMMAND_CHARS = 1_000
+MAX_URL_CHARS = 2_000
+# Packages or tags of one skill: past this it is an attack, not a skill.
+MAX_LIST_ITEMS = 1_000
+# JSON depth of a message. PostgreSQL and Python both go deeper; no honest record does.
+MAX_DEPTH = 64
+# Of counts. Every JSON reader, JavaScript's included, holds integers up to here exactly.
+MAX_INTEGER = 2**53 - 1
+# Of integers in `metadata` and unknown fields, which are kept as they came: real records hold
+# blockchain addresses (160 bits) and token amounts (256) as plain numbers. PostgreSQL's `jsonb` and
+# Python's JSON hold these exactly; Python's stops at 4,300 digits.
+MAX_FREE_INTEGER = 2**256 - 1
+# A time further ahead of the server's own clock than this is treated as none: one bad record
+# must not freeze a skill for years.
+MAX_AHEAD = timedelta(hours=24)

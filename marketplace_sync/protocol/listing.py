@@ -1,0 +1,101 @@
+"""HTTP bodies: the pages of the skill listing, the category listing, a single skill.
+
+A body that is not what PROTOCOL.md describes is refused as a whole: it must never look like an empty
+catalogue. A row that is not is set apart, and the rest of the page stands.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from marketplace_sync.protocol.events import (
+    BrokenRow,
+    CategoryPage,
+    CategoryRecord,
+    SkillPage,
+    SkillRecord,
+)
+from marketplace_sync.protocol.fields import latest_believable, total
+from marketplace_sync.protocol.json_text import encode_row, fault, json_type, read_json
+from marketplace_sync.protocol.records import category_key, category_record, skill_key, skill_record
+from marketplace_sync.protocol.refusals import Code, Refused
+
+
+def decode_skill_page(body: bytes, *, server_now: datetime) -> SkillPage:
+    """Read an answer to `GET /api/v1/skills`: an object with `skills`, or a bare list of them.
+
+    `server_now`: the server's `Date`, aware. A key that is listed twice is given twice, in order.
+    Page figures that are absent, negative or no whole numbers are `None`, never a refusal: paging
+    can do without them. Raises `Refused` when the body as a whole can't be read.
+    """
+    page, doubtful = read_json(body)
+    rows = _rows(page, "skills")
+    latest = latest_believable(server_now)
+    skills: list[SkillRecord] = []
+    broken: list[BrokenRow] = []
+    for row in rows:
+        try:
+            skills.append(skill_record(row, doubtful=doubtful, latest=latest))
+        except Refused as refused:
+            broken.append(_broken(row, refused, skill_key))
+    about: dict[str, Any] = page if isinstance(page, dict) else {}
+    return SkillPage(
+        skills=tuple(skills),
+        broken=tuple(broken),
+        rows=len(rows),
+        page=total(about.get("page"), 1),
+        page_size=total(about.get("page_size"), 1),
+        total=total(about.get("total"), 0),
+        total_pages=total(about.get("total_pages"), 0),
+    )
+
+
+def decode_category_page(body: bytes, *, server_now: datetime) -> CategoryPage:
+    """Read an answer to `GET /api/v1/categories`: an object with `categories`, or a bare list of them.
+
+    Raises `Refused` when the body as a whole can't be read.
+    """
+    page, doubtful = read_json(body)
+    latest = latest_believable(server_now)
+    categories: list[CategoryRecord] = []
+    broken: list[BrokenRow] = []
+    for row in _rows(page, "categories"):
+        try:
+            categories.append(category_record(row, doubtful=doubtful, latest=latest))
+        except Refused as refused:
+            broken.append(_broken(row, refused, category_key))
+    return CategoryPage(tuple(categories), tuple(broken))
+
+
+def decode_skill(body: bytes, *, server_now: datetime) -> SkillRecord:
+    """Read an answer to `GET /api/v1/skills/{skill_id}`, without its `ratings`.
+
+    Raises `Refused`, with the `key` where the body has one. Whether it is the skill that was asked
+    for is for the caller to compare.
+    """
+    row, doubtful = read_json(body)
+    try:
+        return skill_record(row, doubtful=doubtful, latest=latest_believable(server_now))
+    except Refused as refused:
+        raise Refused(replace(refused.refusal, key=skill_key(row))) from None
+
+
+def _rows(page: Any, field: str) -> list[Any]:
+    if type(page) is list:
+        return page
+    if type(page) is not dict:
+        raise fault(Code.BAD_TYPE, "", f"must be an object with `{field}` or a list, not {json_type(page)}")
+    # Also beside rows: an empty list that comes with an error is no empty catalogue.
+    if page.get("error"):
+        raise fault(Code.MISSING, field, "the answer reports an error instead")
+    rows = page.get(field)
+    if rows is None:
+        raise fault(Code.MISSING, field, "required")
+    if type(rows) is not list:
+        raise fault(Code.BAD_TYPE, field, f"must be a list, not {json_type(rows)}")
+    return rows
+
+
+def _broken(row: Any, refused: Refused, key_of: Callable[[Any], str | None]) -> BrokenRow:
+    return BrokenRow(replace(refused.refusal, key=key_of(row)), encode_row(row))

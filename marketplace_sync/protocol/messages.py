@@ -1,0 +1,99 @@
+"""One WebSocket message: the envelope `{"type", "data", "timestamp"}` and what is in it."""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from marketplace_sync.protocol.events import Change, Heartbeat, Ping, Pong
+from marketplace_sync.protocol.fields import latest_believable
+from marketplace_sync.protocol.json_text import fault, is_storable, json_type, read_json
+from marketplace_sync.protocol.limits import MAX_MESSAGE_BYTES
+from marketplace_sync.protocol.records import (
+    category_key,
+    category_record,
+    rating_changed,
+    skill_deleted,
+    skill_key,
+    skill_record,
+)
+from marketplace_sync.protocol.refusals import Code, Refusal, Refused
+
+# The longest type the protocol has is 15 characters; what else is sent as one is shown as far as this.
+_MAX_KIND_CHARS = 64
+
+
+def decode_message(raw: str | bytes, *, server_now: datetime, max_bytes: int = MAX_MESSAGE_BYTES) -> Change | Heartbeat:
+    """Read one message: `str` is a text frame, `bytes` a binary one, which the protocol does not have.
+
+    `server_now` (aware) is the server's clock as far as we know it: times more than `MAX_AHEAD` ahead
+    of it are read as none. `max_bytes` bounds the UTF-8 size.
+
+    Raises `Refused` and nothing else, whatever `raw` holds. Its refusal tells `kind` and `key` where
+    they can be read, also of a message that is binary or too large (which is parsed for them: the
+    caller bounds what reaches this). The key is a category's name when `kind` is `category_update`,
+    else a `skill_id`.
+    """
+    size = len(raw) if isinstance(raw, bytes) or raw.isascii() else len(raw.encode("utf-8", "surrogatepass"))
+    if isinstance(raw, bytes):
+        raise _refused_unread(raw, Code.BINARY, f"a binary frame of {size} bytes; the protocol is text")
+    if size > max_bytes:
+        raise _refused_unread(raw, Code.TOO_LARGE, f"{size} bytes; at most {max_bytes}")
+    message, doubtful = read_json(raw)
+    try:
+        return _event(message, doubtful, server_now)
+    except Refused as refused:
+        kind, key = _about(message)
+        raise Refused(replace(refused.refusal, kind=kind, key=key)) from None
+
+
+def _event(message: Any, doubtful: bool, server_now: datetime) -> Change | Heartbeat:
+    if type(message) is not dict:
+        raise fault(Code.BAD_TYPE, "", f"must be an object, not {json_type(message)}")
+    kind = message.get("type")
+    if kind is None:
+        raise fault(Code.MISSING, "type", "required")
+    if type(kind) is not str:
+        raise fault(Code.BAD_TYPE, "type", f"must be text, not {json_type(kind)}")
+    match kind:
+        case "ping":
+            return Ping()
+        case "pong":
+            return Pong()
+        case "skill_update" | "category_update" | "rating_update" | "skill_delete":
+            data = message.get("data")
+            if data is None:
+                raise fault(Code.MISSING, "data", "required")
+            if type(data) is not dict:
+                raise fault(Code.BAD_TYPE, "data", f"must be an object, not {json_type(data)}")
+        case _:
+            raise fault(Code.UNKNOWN_TYPE, "type", f"the protocol has no type {kind[:_MAX_KIND_CHARS]!r}")
+    latest = latest_believable(server_now)
+    match kind:
+        case "skill_update":
+            return skill_record(data, doubtful=doubtful, latest=latest)
+        case "category_update":
+            return category_record(data, doubtful=doubtful, latest=latest)
+        case "rating_update":
+            return rating_changed(data, doubtful=doubtful, latest=latest)
+        case _:
+            return skill_deleted(data, sent=message.get("timestamp"), doubtful=doubtful, latest=latest)
+
+
+def _refused_unread(raw: str | bytes, code: Code, reason: str) -> Refused:
+    try:
+        message, _ = read_json(raw)
+    except Refused:
+        return fault(code, "", reason)
+    kind, key = _about(message)
+    return Refused(Refusal(code, "", reason, key=key, kind=kind))
+
+
+def _about(message: Any) -> tuple[str, str | None]:
+    """The `kind` and `key` of a refused message, as far as they can be read."""
+    if not isinstance(message, dict):
+        return "", None
+    kind = message.get("type")
+    kind = kind[:_MAX_KIND_CHARS] if isinstance(kind, str) else ""
+    data = message.get("data")
+    key = category_key(data) if kind == "category_update" else skill_key(data)
+    return (kind if is_storable(kind) else ""), key

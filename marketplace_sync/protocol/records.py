@@ -1,0 +1,168 @@
+"""From a JSON object to a record: which field is read how, under which names, and what is kept beside.
+
+The functions take `doubtful` of `json_text.read_json` and `latest` of `fields.latest_believable`.
+They raise `Refused` without `key` and `kind`; `skill_key` and `category_key` tell the key. A fault
+in a field that came under another name is reported under the documented one.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from marketplace_sync.protocol import fields
+from marketplace_sync.protocol.events import CategoryRecord, RatingChanged, SkillDeleted, SkillRecord
+from marketplace_sync.protocol.json_text import check_storable, fault, json_type
+from marketplace_sync.protocol.limits import (
+    MAX_CATEGORY_CHARS,
+    MAX_COMMAND_CHARS,
+    MAX_NAME_CHARS,
+    MAX_URL_CHARS,
+    MAX_VERSION_CHARS,
+)
+from marketplace_sync.protocol.refusals import Code, Refused
+
+# Names that deployed servers use, and the documented one (PROTOCOL.md, "read tolerantly").
+_SKILL_ALIASES = {"id": "skill_id", "skill_name": "name", "avg_rating": "average_rating"}
+_CATEGORY_ALIASES = {"category": "name"}
+# Here a null is as good as nothing: the other name may have the value.
+_REQUIRED = frozenset({"skill_id", "name"})
+
+_SKILL_READERS: Mapping[str, tuple[str, fields.Reader]] = {
+    "name": ("name", fields.required_text(MAX_NAME_CHARS)),
+    "description": ("description", fields.text()),
+    "version": ("version", fields.text(MAX_VERSION_CHARS)),
+    "code": ("code", fields.text()),
+    "command": ("command", fields.text(MAX_COMMAND_CHARS)),
+    "python_packages": ("python_packages", fields.text_list),
+    "npm_packages": ("npm_packages", fields.text_list),
+    "tags": ("tags", fields.text_list),
+    "metadata": ("metadata", fields.json_object),
+    "category": ("category", fields.category_name),
+    "average_rating": ("average_rating", fields.average_rating),
+    "rating_count": ("rating_count", fields.count),
+    "created_at": ("remote_created_at", fields.time),
+}
+# Read elsewhere, or not ours to keep: `ratings` are the votes that a single fetch brings along.
+_NOT_EXTRA = frozenset({"skill_id", "updated_at", "ratings"})
+_RATING_READERS = ("average_rating", "rating_count")
+
+_CATEGORY_READERS: Mapping[str, tuple[str, fields.Reader]] = {
+    "description": ("description", fields.text()),
+    "icon_url": ("icon_url", fields.text(MAX_URL_CHARS)),
+    "skill_count": ("skill_count", fields.count),
+    "created_at": ("remote_created_at", fields.time),
+}
+_category_name = fields.required_text(MAX_CATEGORY_CHARS)
+
+
+def skill_record(row: Any, *, doubtful: bool, latest: str) -> SkillRecord:
+    """A skill as a `skill_update`, a listing row or a single fetch tells it; `skill_id` and `name` are required."""
+    data = _documented_names(_object(row), _SKILL_ALIASES)
+    skill_id = fields.skill_id(data.get("skill_id"), "skill_id", doubtful)
+    if "name" not in data:
+        raise fault(Code.MISSING, "name", "required")
+    known: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    for field, value in data.items():
+        if field in _SKILL_READERS:
+            target, read = _SKILL_READERS[field]
+            known[target] = read(value, field, doubtful)
+        elif field not in _NOT_EXTRA:
+            extra[field] = value
+    if extra:
+        check_storable(extra, "", doubtful, depth=0)
+    updated = fields.believable_time(data.get("updated_at"), "updated_at", latest)
+    return SkillRecord(skill_id, known, extra, updated)
+
+
+def skill_deleted(data: Any, *, sent: Any, doubtful: bool, latest: str) -> SkillDeleted:
+    """A deletion. `sent`: the envelope's `timestamp`, which stands in for a `deleted_at` that tells nothing.
+
+    It is no part of the record: one that is no time is none, and no reason to refuse the deletion.
+    """
+    data = _documented_names(_object(data), _SKILL_ALIASES)
+    skill_id = fields.skill_id(data.get("skill_id"), "skill_id", doubtful)
+    deleted = fields.believable_time(data.get("deleted_at"), "deleted_at", latest)
+    if deleted is None:
+        try:
+            deleted = fields.believable_time(sent, "timestamp", latest)
+        except Refused:
+            deleted = None
+    return SkillDeleted(skill_id, deleted)
+
+
+def rating_changed(data: Any, *, doubtful: bool, latest: str) -> RatingChanged:
+    """One vote, and the figures as far as they were told: a null average is told, and means none."""
+    data = _documented_names(_object(data), _SKILL_ALIASES)
+    skill_id = fields.skill_id(data.get("skill_id"), "skill_id", doubtful)
+    vote = fields.vote(data.get("rating"), "rating", doubtful)
+    figures: dict[str, Any] = {}
+    for field in _RATING_READERS:
+        if field in data:
+            target, read = _SKILL_READERS[field]
+            figures[target] = read(data[field], field, doubtful)
+    updated = fields.believable_time(data.get("updated_at"), "updated_at", latest)
+    return RatingChanged(skill_id, vote, figures, updated)
+
+
+def category_record(row: Any, *, doubtful: bool, latest: str) -> CategoryRecord:
+    """A category of a `category_update` or the listing; unknown fields have no column and are left out."""
+    data = _documented_names(_object(row), _CATEGORY_ALIASES)
+    name = _category_name(data.get("name"), "name", doubtful)
+    known = {
+        target: read(data[field], field, doubtful)
+        for field, (target, read) in _CATEGORY_READERS.items()
+        if field in data
+    }
+    updated = fields.believable_time(data.get("updated_at"), "updated_at", latest)
+    return CategoryRecord(name, known, updated)
+
+
+def skill_key(row: Any) -> str | None:
+    """The skill's id where a row has one that could stand in a record, whatever else is wrong with it."""
+    if not isinstance(row, dict):
+        return None
+    try:
+        return fields.skill_id(_documented_names(row, _SKILL_ALIASES).get("skill_id"), "skill_id", True)
+    except Refused:
+        return None
+
+
+def category_key(row: Any) -> str | None:
+    """The category's name where a row has one that could stand in a record."""
+    if not isinstance(row, dict):
+        return None
+    try:
+        name: str = _category_name(_documented_names(row, _CATEGORY_ALIASES).get("name"), "name", True)
+    except Refused:
+        return None
+    return name
+
+
+def _object(row: Any) -> dict[str, Any]:
+    if type(row) is not dict:
+        raise fault(Code.BAD_TYPE, "", f"must be an object, not {json_type(row)}")
+    return row
+
+
+def _documented_names(data: dict[str, Any], aliases: Mapping[str, str]) -> dict[str, Any]:
+    """`data` under the documented names.
+
+    Where both are given the documented one wins, and the other is left as it came when it says
+    something else: an unknown field then.
+    """
+    if data.keys().isdisjoint(aliases):
+        return data
+    named = dict(data)
+    for alias, name in aliases.items():
+        if alias not in named:
+            continue
+        if name not in named or (named[name] is None and name in _REQUIRED):
+            named[name] = named.pop(alias)
+        elif _says_the_same(named[alias], named[name]):
+            del named[alias]
+    return named
+
+
+def _says_the_same(one: Any, other: Any) -> bool:
+    # Containers differ unseen: comparing them follows whatever depth the sender chose.
+    return not isinstance(one, list | dict) and not isinstance(other, list | dict) and str(one) == str(other)

@@ -1,0 +1,281 @@
+"""What is accepted, and how tolerantly: each example of PROTOCOL.md's "read tolerantly"."""
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from marketplace_sync.protocol.encode import ping_message, pong_message
+from marketplace_sync.protocol.events import (
+    CATEGORY_EMPTY,
+    CATEGORY_FIELDS,
+    SKILL_EMPTY,
+    SKILL_FIELDS,
+    CategoryRecord,
+    Change,
+    Heartbeat,
+    Ping,
+    Pong,
+    RatingChanged,
+    SkillDeleted,
+    SkillRecord,
+)
+from marketplace_sync.protocol.limits import MAX_FREE_INTEGER
+from marketplace_sync.protocol.messages import decode_message
+
+NOW = datetime(2026, 1, 15, 12, 0, tzinfo=UTC)
+SKILL = {
+    "skill_id": "550e8400-e29b-41d4-a716-446655440000", "name": "Send Email", "description": "Sends.",
+    "version": "1.0.0", "code": "def send_email(): ...", "command": "python", "python_packages": ["pandas>=1.3"],
+    "npm_packages": [], "tags": ["email"], "metadata": {"author": "A", "documentation_url": "https://docs.example"},
+    "category": "automation", "average_rating": 4.5, "rating_count": 42,
+    "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-15T10:30:00Z",
+}  # fmt: skip
+
+
+def decode(kind: str, data: dict[str, Any], timestamp: Any = None) -> Change | Heartbeat:
+    return decode_message(json.dumps({"type": kind, "data": data, "timestamp": timestamp}), server_now=NOW)
+
+
+def skill(**data: Any) -> SkillRecord:
+    record = decode("skill_update", {"skill_id": "s1", "name": "One", **data})
+    assert isinstance(record, SkillRecord)
+    return record
+
+
+def rating(**data: Any) -> RatingChanged:
+    change = decode("rating_update", {"skill_id": "s1", "rating": 5, **data})
+    assert isinstance(change, RatingChanged)
+    return change
+
+
+def category(**data: Any) -> CategoryRecord:
+    record = decode("category_update", data)
+    assert isinstance(record, CategoryRecord)
+    return record
+
+
+def test_a_documented_skill_arrives_whole():
+    record = decode("skill_update", SKILL)
+    expected = {name: SKILL[name] for name in SKILL_FIELDS if name in SKILL}
+    expected["remote_created_at"] = "2026-01-01T00:00:00"
+    assert record == SkillRecord(SKILL["skill_id"], expected, {}, "2026-01-15T10:30:00")
+    assert set(expected) == set(SKILL_FIELDS)
+
+
+def test_an_absent_field_is_not_among_the_fields():
+    assert skill() == SkillRecord("s1", {"name": "One"}, {}, None)
+
+
+def test_an_explicit_null_is_the_fields_empty_value():
+    record = skill(**{name: None for name in SKILL if name not in ("skill_id", "name")})
+    assert record.fields == {**SKILL_EMPTY, "name": "One"}
+    assert record.updated is None
+
+
+def test_a_null_category_field_is_its_empty_value():
+    record = category(name="c", description=None, icon_url=None, skill_count=None, created_at=None, updated_at=None)
+    assert record == CategoryRecord("c", dict(CATEGORY_EMPTY), None)
+    assert set(CATEGORY_FIELDS) == set(CATEGORY_EMPTY)
+
+
+def test_other_names_that_servers_use_are_understood():
+    data = {"id": "s1", "skill_name": "One", "avg_rating": 4.5}
+    record = decode("skill_update", data)
+    assert record == SkillRecord("s1", {"name": "One", "average_rating": 4.5}, {}, None)
+    assert decode("skill_delete", {"id": "s1"}) == SkillDeleted("s1", None)
+    assert decode("rating_update", {"id": "s1", "rating": 5, "avg_rating": 3}) == RatingChanged(
+        "s1", 5, {"average_rating": 3.0}, None
+    )
+    assert decode("category_update", {"category": "c"}) == CategoryRecord("c", {}, None)
+
+
+def test_the_documented_name_wins_and_one_that_differs_is_kept_beside():
+    record = skill(id="other", skill_name="Other", average_rating=4.5, avg_rating=1)
+    assert record.skill_id == "s1"
+    assert record.fields == {"name": "One", "average_rating": 4.5}
+    assert record.extra == {"id": "other", "skill_name": "Other", "avg_rating": 1}
+    assert category(name="c", category="d").name == "c"
+
+
+def test_the_same_value_under_both_names_is_one():
+    assert skill(id="s1", skill_name="One", average_rating=4, avg_rating=4).extra == {}
+    assert skill(skill_id=42, id="42").extra == {}
+
+
+def test_a_null_required_field_leaves_the_word_to_its_other_name():
+    assert skill(skill_id=None, id="s2", name=None, skill_name="Two") == SkillRecord("s2", {"name": "Two"}, {}, None)
+
+
+def test_a_null_average_is_not_overruled_by_its_other_name():
+    record = skill(average_rating=None, avg_rating=4)
+    assert record.fields["average_rating"] is None
+    assert record.extra == {"avg_rating": 4}
+
+
+@pytest.mark.parametrize(("sent", "read"), [(42, "42"), (-1, "-1"), (2**64 - 1, str(2**64 - 1)), (" s ", " s ")])
+def test_an_id_is_text_as_sent_and_an_integer_its_digits(sent, read):
+    assert skill(skill_id=sent).skill_id == read
+
+
+def test_names_are_kept_exactly_as_sent():
+    # Two spellings of the same glyph, spaces around: another name is another name.
+    assert skill(name=" e\u0301 ").fields["name"] == " e\u0301 "
+
+
+def test_unknown_fields_are_kept_as_they_came_and_votes_are_not():
+    extra = {"license": "MIT", "nested": {"a": [1, None, "x", 1.5]}, "nothing": None, "": 0}
+    assert skill(**extra, ratings=[{"user_id": "u", "rating": 5}]).extra == extra
+
+
+def test_unknown_fields_of_a_category_are_left_out():
+    assert category(name="c", colour="red", skill_count=3).fields == {"skill_count": 3}
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"), [(4.5, 4.5), ("4.5", 4.5), (4, 4.0), ("4", 4.0), (0, 0.0), (5, 5.0), ("45e-1", 4.5), (None, None)]
+)
+def test_stars_are_a_float_or_none(sent, read):
+    stars = skill(average_rating=sent).fields["average_rating"]
+    assert stars == read
+    assert stars is None or type(stars) is float
+
+
+@pytest.mark.parametrize(("sent", "read"), [(42, 42), ("42", 42), (42.0, 42), ("42.0", 42), (0, 0), (None, 0)])
+def test_counts_are_integers(sent, read):
+    for count in (skill(rating_count=sent).fields["rating_count"], category(name="c", skill_count=sent)
+                  .fields["skill_count"]):  # fmt: skip
+        assert count == read
+        assert type(count) is int
+
+
+@pytest.mark.parametrize(("sent", "read"), [("automation", "automation"), ("", None), (" \t", None), (None, None)])
+def test_a_blank_category_is_none(sent, read):
+    assert skill(category=sent).fields == {"name": "One", "category": read}
+
+
+@pytest.mark.parametrize("sent", [5, "5", 5.0, "5.0"])
+def test_a_vote_is_an_integer(sent):
+    vote = rating(rating=sent).rating
+    assert vote == 5
+    assert type(vote) is int
+
+
+def test_only_the_figures_that_were_told_are_given():
+    assert rating().figures == {}
+    assert rating(average_rating=None).figures == {"average_rating": None}
+    assert rating(rating_count="7", description="not ours here").figures == {"rating_count": 7}
+    assert rating(average_rating="4.25", rating_count=7, updated_at="2026-01-15T10:30:00Z") == RatingChanged(
+        "s1", 5, {"average_rating": 4.25, "rating_count": 7}, "2026-01-15T10:30:00"
+    )
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        ("2026-01-15T10:30:00Z", "2026-01-15T10:30:00"),
+        ("2026-01-15T12:30:00+02:00", "2026-01-15T10:30:00"),
+        ("2026-01-15 10:30:00", "2026-01-15T10:30:00"),
+        ("2026-01-15T10:30:00.123456789Z", "2026-01-15T10:30:00.123456789"),
+        ("2026-01-15T10:30:00.500-00:30", "2026-01-15T11:00:00.5"),
+        (None, None),
+    ],
+)
+def test_times_are_read_with_offsets_with_fractions_and_without(sent, read):
+    record = skill(updated_at=sent, created_at=sent)
+    assert record.updated == read
+    assert record.fields["remote_created_at"] == read
+
+
+def test_a_time_more_than_a_day_ahead_of_the_server_is_none():
+    assert skill(updated_at="2026-01-16T12:00:00Z").updated == "2026-01-16T12:00:00"
+    assert skill(updated_at="2026-01-16T12:00:00.000000001Z").updated is None
+    assert rating(updated_at="2026-01-17T00:00:00Z").updated is None
+    assert category(name="c", updated_at="9999-12-31T23:59:59Z").updated is None
+    assert skill(created_at="2099-01-01T00:00:00Z").fields["remote_created_at"] == "2099-01-01T00:00:00"
+
+
+def test_how_far_ahead_is_measured_in_real_time_whatever_the_clocks_zone():
+    berlin = NOW.astimezone(timezone(timedelta(hours=1)))
+    raw = json.dumps({"type": "skill_delete", "data": {"skill_id": "s1", "deleted_at": "2026-01-16T12:30:00Z"}})
+    assert decode_message(raw, server_now=berlin) == SkillDeleted("s1", None)
+
+
+def test_a_server_clock_at_the_end_of_time_is_survived():
+    raw = json.dumps({"type": "skill_delete", "data": {"skill_id": "s1", "deleted_at": "9999-12-31T23:59:59Z"}})
+    end = datetime(9999, 12, 31, 23, 59, tzinfo=UTC)
+    assert decode_message(raw, server_now=end) == SkillDeleted("s1", "9999-12-31T23:59:59")
+
+
+@pytest.mark.parametrize(
+    ("deleted_at", "timestamp", "deleted"),
+    [
+        ("2026-01-15T10:00:00Z", "2026-01-15T11:00:00Z", "2026-01-15T10:00:00"),
+        (None, "2026-01-15T11:00:00Z", "2026-01-15T11:00:00"),
+        ("2027-01-01T00:00:00Z", "2026-01-15T11:00:00Z", "2026-01-15T11:00:00"),
+        ("2027-01-01T00:00:00Z", "2027-01-01T00:00:00Z", None),
+        (None, "never", None),
+        (None, 1768473000, None),
+        (None, None, None),
+    ],
+)
+def test_a_deletion_without_a_time_takes_the_envelopes(deleted_at, timestamp, deleted):
+    assert decode("skill_delete", {"skill_id": "s1", "deleted_at": deleted_at}, timestamp) == SkillDeleted(
+        "s1", deleted
+    )
+
+
+def test_the_envelopes_time_is_of_no_account_for_an_update():
+    record = decode("skill_update", {"skill_id": "s1", "name": "One"}, "2026-01-15T11:00:00Z")
+    assert isinstance(record, SkillRecord)
+    assert record.updated is None
+
+
+@pytest.mark.parametrize("rest", ['"timestamp": 5', '"data": []', '"data": {"skill_id": 1}, "timestamp": null'])
+def test_of_a_heartbeat_only_the_type_matters(rest):
+    assert decode_message(f'{{"type": "ping", {rest}}}', server_now=NOW) == Ping()
+    assert decode_message(f'{{"type": "pong", {rest}}}', server_now=NOW) == Pong()
+
+
+def test_of_a_key_given_twice_the_last_wins():
+    raw = '{"type": "skill_update", "data": {"skill_id": "s1", "name": "One", "name": "Two"}}'
+    record = decode_message(raw, server_now=NOW)
+    assert isinstance(record, SkillRecord)
+    assert record.fields == {"name": "Two"}
+
+
+def test_a_byte_order_mark_is_passed_over():
+    assert decode_message('\ufeff{"type": "ping"}', server_now=NOW) == Ping()
+
+
+def test_escapes_that_only_look_dangerous_are_text():
+    # A surrogate pair is one character, and `\\u0000` six of them.
+    record = skill(description="\U0001f600", code="\\u0000")
+    assert record.fields["description"] == "\U0001f600"
+    assert record.fields["code"] == "\\u0000"
+
+
+def test_addresses_of_blockchains_are_kept_to_the_digit():
+    # Real records hold them as plain numbers of 160 bits.
+    address = 692977421008878103107201307513772018910236298852
+    assert skill(metadata={"wallet": address, "most": MAX_FREE_INTEGER}).fields["metadata"] == {
+        "wallet": address,
+        "most": MAX_FREE_INTEGER,
+    }
+
+
+def test_numbers_arrive_in_the_form_that_a_jsonb_column_gives_back():
+    raw = '{"type": "skill_update", "data": {"skill_id": "s1", "name": "n", "metadata": {"n": [1e23, -0.0, 1e3, 1.5]}}}'
+    record = decode_message(raw, server_now=NOW)
+    assert isinstance(record, SkillRecord)
+    # PostgreSQL writes 1e23 as an integer and has no negative zero.
+    assert repr(record.fields["metadata"]["n"]) == f"[{int(1e23)}, 0.0, 1000.0, 1.5]"
+
+
+def test_heartbeats_are_written_as_documented():
+    now = datetime(2026, 1, 15, 12, 0, 0, 250_000, tzinfo=timezone(timedelta(hours=2)))
+    assert json.loads(ping_message(now)) == {"type": "ping", "timestamp": "2026-01-15T10:00:00.250Z"}
+    assert json.loads(pong_message(now)) == {"type": "pong", "timestamp": "2026-01-15T10:00:00.250Z"}
+    assert decode_message(ping_message(now), server_now=NOW) == Ping()
+    assert decode_message(pong_message(now), server_now=NOW) == Pong()
