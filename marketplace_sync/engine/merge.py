@@ -1,0 +1,244 @@
+"""The newest wins: what one event does to what the mirror holds of that skill or category (laws 2 and 3).
+
+Order is decided by the server's times (`Stamp`). Where they tie, or one of them is unknown, the
+later *arrival* wins. An arrival is an integer that grows with what this mirror received: a stream
+message arrives when it is read, a listing row or a fetched skill when its request was put on the
+wire, since the server may have made it up at any moment after. Arrivals carry the lease's epoch in
+their upper bits (`arrival_number`), so all that an earlier owner received came before.
+
+What the mirror holds of a skill is a `HeldSkill`, a `Grave`, or `None`. `merge_*` functions take
+that and an event and give what is held afterwards with an `Outcome`; they change nothing in place.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from marketplace_sync.protocol.events import (
+    CATEGORY_EMPTY,
+    RATING_FIELDS,
+    SKILL_EMPTY,
+    SKILL_FIELDS,
+    CategoryRecord,
+    RatingChanged,
+    SkillDeleted,
+    SkillRecord,
+)
+from marketplace_sync.protocol.stamps import Stamp
+
+# 2**40 arrivals an epoch are 300 years of 100 a second; 2**23 epochs are left in a signed 64-bit column.
+_ARRIVAL_BITS = 40
+
+_CONTENT_FIELDS = tuple(name for name in SKILL_FIELDS if name not in RATING_FIELDS)
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+def arrival_number(epoch: int, count: int) -> int:
+    """The arrival of the `count`-th thing received under the lease's `epoch`."""
+    return (epoch << _ARRIVAL_BITS) | count
+
+
+class Outcome(StrEnum):
+    """What became of an event."""
+
+    APPLIED = "applied"
+    UNCHANGED = "unchanged"
+    STALE = "stale"
+    FETCH = "fetch"  # the event alone does not say enough: that skill has to be fetched
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSkill:
+    """A skill as held. `fields` has all of `SKILL_FIELDS`.
+
+    `updated` and `arrival` are the record's clock; `rated` and `rating_arrival` that of its rating
+    figures, `rated` `None` while nobody told a time for them. `fingerprint` is `fingerprint_of` it.
+    """
+
+    fields: Mapping[str, Any]
+    extra: Mapping[str, Any]
+    updated: Stamp | None
+    arrival: int
+    rated: Stamp | None
+    rating_arrival: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grave:
+    """A removed skill: when the server says it went (`None`: ties with everything), and that word's arrival."""
+
+    deleted: Stamp | None
+    arrival: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCategory:
+    """A category as held. `fields` has all of `CATEGORY_FIELDS`."""
+
+    fields: Mapping[str, Any]
+    updated: Stamp | None
+    arrival: int
+
+
+Slot = HeldSkill | Grave | None
+
+# A category that only a skill has named: whatever is told of it is newer.
+BARE_CATEGORY = HeldCategory(fields=CATEGORY_EMPTY, updated=None, arrival=0)
+
+
+def newer(told: Stamp | None, arrival: int, held: Stamp | None, held_arrival: int) -> bool:
+    """Does what was told win over what is held? Law 2's order: by time, on a tie by arrival."""
+    if told is not None and held is not None and told != held:
+        return told > held
+    return arrival >= held_arrival
+
+
+def fingerprint_of(fields: Mapping[str, Any], extra: Mapping[str, Any], updated: Stamp | None) -> str:
+    """A digest of all that a complete listing row tells, independent of the order of JSON keys."""
+    told = _encode(([fields[name] for name in SKILL_FIELDS], extra, updated))
+    return hashlib.blake2b(told, digest_size=16).hexdigest()
+
+
+def record_fingerprint(record: SkillRecord) -> str | None:
+    """The fingerprint of a record that tells every field; `None` for a short one."""
+    if len(record.fields) < len(SKILL_FIELDS):
+        return None
+    return fingerprint_of(record.fields, record.extra, record.updated)
+
+
+def merge_record(
+    slot: Slot, record: SkillRecord, arrival: int, *, polled: bool, forced: bool = False
+) -> tuple[Slot, Outcome]:
+    """A record was told. `polled`: by a listing or a single fetch, not by the stream.
+
+    `forced`: a person asked for the marketplace's word to be taken, whatever the times say.
+    """
+    match slot:
+        case None:
+            return _created(record, arrival), Outcome.APPLIED
+        case Grave():
+            if forced or newer(record.updated, arrival, slot.deleted, slot.arrival):
+                return _created(record, arrival), Outcome.APPLIED
+            return slot, Outcome.STALE
+    merged = _merged(slot, record, arrival, polled=polled, forced=forced)
+    if merged.fingerprint == slot.fingerprint and merged.rated == slot.rated:
+        return slot, Outcome.UNCHANGED
+    if forced or newer(record.updated, arrival, slot.updated, slot.arrival):
+        return merged, Outcome.APPLIED
+    return slot, Outcome.STALE
+
+
+def merge_deletion(slot: Slot, event: SkillDeleted, arrival: int) -> tuple[Slot, Outcome]:
+    """The skill was told to be gone. One that is not held leaves a grave all the same: older news must not make it."""
+    match slot:
+        case None:
+            return Grave(event.deleted, arrival), Outcome.UNCHANGED
+        case Grave():
+            if event.deleted == slot.deleted:
+                return slot, Outcome.UNCHANGED
+            if newer(event.deleted, arrival, slot.deleted, slot.arrival):
+                return Grave(event.deleted or slot.deleted, arrival), Outcome.UNCHANGED
+            return slot, Outcome.STALE
+    if newer(event.deleted, arrival, slot.updated, slot.arrival):
+        return Grave(event.deleted or slot.updated, arrival), Outcome.APPLIED
+    return slot, Outcome.STALE
+
+
+def merge_absence(slot: Slot, arrival: int) -> tuple[Slot, Outcome]:
+    """The skill is proved to be gone: what was asked for at `arrival` did not hold it.
+
+    What was heard of it since counts for more. The grave has the removed row's own time.
+    """
+    match slot:
+        case HeldSkill():
+            if max(slot.arrival, slot.rating_arrival) > arrival:
+                return slot, Outcome.STALE
+            return Grave(slot.updated, arrival), Outcome.APPLIED
+    return slot, Outcome.UNCHANGED
+
+
+def merge_rating(slot: Slot, event: RatingChanged, arrival: int) -> tuple[Slot, Outcome]:
+    """The skill's rating figures changed; nothing else is touched."""
+    match slot:
+        case None:
+            return slot, Outcome.FETCH
+        case Grave():
+            # A rating later than the delete tells of a skill that came back without our hearing of it.
+            known_dead = event.updated is not None and slot.deleted is not None and event.updated <= slot.deleted
+            return slot, Outcome.STALE if known_dead else Outcome.FETCH
+    if not newer(event.updated, arrival, slot.rated, slot.rating_arrival):
+        return slot, Outcome.STALE
+    if "average_rating" not in event.figures:
+        return slot, Outcome.FETCH
+    fields = {**slot.fields, **event.figures}
+    rated = event.updated or slot.rated
+    merged = replace(
+        slot,
+        fields=fields,
+        rated=rated,
+        rating_arrival=arrival,
+        fingerprint=fingerprint_of(fields, slot.extra, slot.updated),
+    )
+    if merged.fingerprint == slot.fingerprint and rated == slot.rated:
+        return slot, Outcome.UNCHANGED
+    return merged, Outcome.APPLIED
+
+
+def merge_category(
+    held: HeldCategory | None, record: CategoryRecord, arrival: int, *, forced: bool = False
+) -> tuple[HeldCategory | None, Outcome]:
+    """A category was told."""
+    base = held or BARE_CATEGORY
+    merged = HeldCategory({**base.fields, **record.fields}, record.updated or base.updated, arrival)
+    if held is None:
+        return merged, Outcome.APPLIED
+    if merged.fields == held.fields and merged.updated == held.updated:
+        return held, Outcome.UNCHANGED
+    if forced or newer(record.updated, arrival, held.updated, held.arrival):
+        return merged, Outcome.APPLIED
+    return held, Outcome.STALE
+
+
+def _created(record: SkillRecord, arrival: int) -> HeldSkill:
+    fields = {**SKILL_EMPTY, **record.fields}
+    told_rating = any(name in record.fields for name in RATING_FIELDS)
+    return HeldSkill(
+        fields=fields,
+        extra=record.extra,
+        updated=record.updated,
+        arrival=arrival,
+        rated=record.updated if told_rating else None,
+        rating_arrival=arrival if told_rating else 0,
+        fingerprint=fingerprint_of(fields, record.extra, record.updated),
+    )
+
+
+def _merged(slot: HeldSkill, record: SkillRecord, arrival: int, *, polled: bool, forced: bool) -> HeldSkill:
+    fields = {**slot.fields, **{name: record.fields[name] for name in _CONTENT_FIELDS if name in record.fields}}
+    rated, rating_arrival = slot.rated, slot.rating_arrival
+    if any(name in record.fields for name in RATING_FIELDS) and (
+        forced or _brings_figures(slot, record.updated, arrival, polled=polled)
+    ):
+        fields.update((name, record.fields[name]) for name in RATING_FIELDS if name in record.fields)
+        rating_arrival = arrival
+        if record.updated is not None and (forced or rated is None or record.updated > rated):
+            rated = record.updated
+    extra = {**slot.extra, **record.extra}
+    updated = record.updated or slot.updated
+    return HeldSkill(fields, extra, updated, arrival, rated, rating_arrival, fingerprint_of(fields, extra, updated))
+
+
+def _brings_figures(slot: HeldSkill, updated: Stamp | None, arrival: int, *, polled: bool) -> bool:
+    """Are the rating figures that come with a record newer than those held?
+
+    By their own clock; and a row that was requested after the rating came has seen that rating,
+    though the skill's `updated_at` need not have moved with it.
+    """
+    if newer(updated, arrival, slot.rated, slot.rating_arrival):
+        return True
+    return polled and arrival > slot.rating_arrival

@@ -1,0 +1,337 @@
+"""When a full pass is begun: each rule by example, and over random histories no want is lost."""
+
+from itertools import count, pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marketplace_sync.engine.schedule import Outcome, PassOrder, Reason, Schedule
+
+POLL = 900.0
+
+
+def words(order: PassOrder | None) -> list[str]:
+    return [] if order is None else [str(reason) for reason in order.reasons]
+
+
+def run(schedule: Schedule, at: float, outcome: Outcome = Outcome.DONE, retry_after: float | None = None) -> list[str]:
+    """Begin the pass that is due then, end it in the same instant, and say what it was for."""
+    order = schedule.pass_begun(at)
+    schedule.pass_ended(at, outcome, retry_after)
+    return words(order)
+
+
+def settled(at: float = 0.0, poll_interval: float = POLL) -> Schedule:
+    """A schedule whose first pass is done."""
+    schedule = Schedule(poll_interval=poll_interval)
+    schedule.stream_opened(at)
+    assert run(schedule, at) == ["start"]
+    return schedule
+
+
+def test_the_first_pass_waits_for_the_stream_or_its_first_failure() -> None:
+    schedule = Schedule(poll_interval=POLL)
+    schedule.loss(0)
+    schedule.asked(0, 1)
+    assert schedule.next_wake() is None and schedule.due(10**6) is None
+    schedule.first_attempt_failed(5)
+    assert schedule.next_wake() is not None
+    order = schedule.due(5)
+    assert words(order) == ["asked", "start", "gap"]
+    assert order is not None and order.reason is Reason.ASKED and order.commands == (1,)
+
+    schedule = Schedule(poll_interval=POLL)
+    schedule.stream_opened(5)
+    assert words(schedule.due(5)) == ["start"]
+
+
+def test_only_the_first_failure_of_an_attempt_counts() -> None:
+    schedule = settled()
+    schedule.first_attempt_failed(1)
+    assert schedule.due(1) is None
+
+
+def test_every_later_connect_is_followed_by_one_pass() -> None:
+    schedule = settled()
+    schedule.stream_opened(10)
+    schedule.stream_opened(11)
+    assert run(schedule, 11) == ["connected"]
+    assert schedule.due(11) is None
+
+
+def test_a_pass_under_way_is_not_restarted_but_followed_by_one_more() -> None:
+    schedule = Schedule(poll_interval=POLL)
+    schedule.first_attempt_failed(0)
+    schedule.pass_begun(0)
+    schedule.stream_opened(3)
+    assert schedule.due(10**6) is None and schedule.next_wake() is None
+    schedule.pass_ended(20, Outcome.DONE)
+    assert not schedule.caught_up
+    assert run(schedule, 20) == ["connected"]
+    assert schedule.caught_up
+
+
+def test_caught_up_means_a_good_pass_begun_after_the_latest_opening() -> None:
+    schedule = Schedule(poll_interval=POLL)
+    schedule.first_attempt_failed(0)
+    run(schedule, 0)
+    assert not schedule.caught_up  # no stream ever opened
+    schedule.stream_opened(1)
+    run(schedule, 1, Outcome.FAILED)
+    assert not schedule.caught_up
+    run(schedule, 6, Outcome.HELD)
+    assert schedule.caught_up
+    schedule.stream_opened(7)
+    assert not schedule.caught_up
+
+
+def test_the_interval_counts_from_the_end_of_the_last_pass_whatever_asked_for_it() -> None:
+    schedule = settled()
+    schedule.asked(100)
+    schedule.pass_begun(100)
+    schedule.pass_ended(150, Outcome.DONE)
+    assert schedule.next_wake() == 150 + POLL
+    assert schedule.due(149.9 + POLL) is None
+    assert run(schedule, 150 + POLL) == ["poll"]
+
+
+def test_a_gap_ends_in_a_pass_one_second_after_the_last_loss() -> None:
+    schedule = settled()
+    schedule.loss(10)
+    schedule.loss(10.8)
+    assert schedule.next_wake() == pytest.approx(11.8)
+    assert schedule.due(11.7) is None
+    assert run(schedule, 11.8) == ["gap"]
+    assert schedule.next_wake() == 11.8 + POLL  # covered
+
+
+def test_while_losses_last_a_pass_is_begun_every_minute() -> None:
+    schedule = settled()
+    begun: list[float] = []
+    for tenth in range(10, 2810):  # losses, ten a second, until 280.9
+        now = tenth / 10
+        schedule.loss(now)
+        if schedule.due(now):
+            begun.append(now)
+            run(schedule, now)
+    assert begun == pytest.approx([61, 121.1, 181.2, 241.3])
+    assert schedule.next_wake() == pytest.approx(281.9)  # the quiet one
+    assert run(schedule, 282) == ["gap"]
+
+
+def test_losses_during_a_pass_need_one_more_and_losses_before_it_do_not() -> None:
+    schedule = settled()
+    schedule.loss(10)
+    schedule.asked(10)
+    assert words(schedule.pass_begun(10)) == ["asked", "gap"]
+    schedule.loss(12)
+    schedule.pass_ended(20, Outcome.DONE)
+    assert run(schedule, 20) == ["gap"]
+    assert schedule.next_wake() == 20 + POLL
+
+
+def test_a_failed_pass_is_tried_again_with_what_it_was_wanted_for() -> None:
+    schedule = settled()
+    schedule.stream_opened(10)
+    schedule.loss(10)
+    schedule.confirm_needed(10)
+    assert run(schedule, 10, Outcome.FAILED) == ["connected", "confirm", "gap"]
+    at, waits = 10.0, []
+    for _ in range(6):
+        wake = schedule.next_wake()
+        assert wake is not None
+        assert schedule.due(wake - 0.001) is None
+        waits.append(wake - at)
+        at = wake
+        assert run(schedule, at, Outcome.FAILED) == ["retry", "connected", "confirm", "gap"]
+    assert waits == [5, 10, 20, 40, 60, 60]
+    assert run(schedule, at + 60) == ["retry", "connected", "confirm", "gap"]
+    assert schedule.next_wake() == at + 60 + POLL
+    schedule.poll_now(at + 70)
+    run(schedule, at + 70, Outcome.FAILED)
+    assert schedule.next_wake() == at + 75  # the back-off began anew
+
+
+def test_the_back_off_is_never_longer_than_the_interval() -> None:
+    schedule = settled(poll_interval=2.0)
+    run(schedule, 2.0, Outcome.FAILED)
+    assert schedule.next_wake() == 4.0
+
+
+@pytest.mark.parametrize(("retry_after", "wait"), [(None, 5), (1, 5), (30, 30), (99_999, 3600), (float("nan"), 5)])
+def test_a_retry_after_lengthens_the_back_off_up_to_an_hour(retry_after: float | None, wait: float) -> None:
+    schedule = settled()
+    schedule.poll_now(10)
+    run(schedule, 10, Outcome.FAILED, retry_after)
+    assert schedule.next_wake() == 10 + wait
+
+
+def test_nothing_but_a_person_breaks_into_the_back_off() -> None:
+    schedule = settled()
+    schedule.poll_now(10)
+    run(schedule, 10, Outcome.FAILED, retry_after=2000)
+    schedule.stream_opened(11)
+    schedule.loss(11)
+    schedule.confirm_needed(11)
+    schedule.poll_now(11)
+    assert schedule.next_wake() == 2010  # not even for the interval of 900 s
+    schedule.asked(12, 7)
+    assert schedule.next_wake() == 12
+    assert run(schedule, 12)[:2] == ["asked", "retry"]
+    assert schedule.next_wake() == 12 + POLL
+
+
+def test_all_who_wait_share_a_pass_and_who_comes_later_gets_the_next() -> None:
+    schedule = settled()
+    schedule.asked(10, 1)
+    schedule.asked(11, 2, 3)
+    schedule.asked(11, 2)
+    assert schedule.pass_begun(12).commands == (1, 2, 3)
+    schedule.asked(13, 4)
+    schedule.pass_ended(20, Outcome.DONE)
+    assert schedule.pass_begun(20).commands == (4,)
+
+
+def test_a_failed_pass_answers_its_requests_and_is_no_reason_to_try_at_once() -> None:
+    schedule = settled()
+    schedule.asked(10, 1)
+    assert run(schedule, 10, Outcome.FAILED) == ["asked"]
+    assert schedule.next_wake() == 15
+    order = schedule.pass_begun(15)
+    assert (words(order), order.commands) == (["retry"], ())
+
+
+def test_an_interrupted_pass_gives_everything_back_at_once() -> None:
+    schedule = settled()
+    schedule.asked(10, 1)
+    schedule.loss(10)
+    schedule.pass_begun(10)
+    schedule.asked(11, 2)
+    schedule.pass_ended(12, Outcome.INTERRUPTED)
+    order = schedule.pass_begun(12)
+    assert (words(order), order.commands) == (["asked", "gap"], (1, 2))
+
+
+def test_fallback_begins_with_a_poll_even_before_the_first_attempt_was_reported() -> None:
+    schedule = Schedule(poll_interval=POLL)
+    schedule.poll_now(3)
+    assert run(schedule, 3) == ["fallback"]
+
+
+def test_the_order_of_begin_and_end_is_kept() -> None:
+    schedule = settled()
+    with pytest.raises(RuntimeError, match="no pass is due"):
+        schedule.pass_begun(1)
+    with pytest.raises(RuntimeError, match="no pass is under way"):
+        schedule.pass_ended(1, Outcome.DONE)
+    schedule.asked(1)
+    schedule.pass_begun(1)
+    assert schedule.running
+    with pytest.raises(RuntimeError, match="a pass is under way"):
+        schedule.pass_begun(1)
+
+
+DEEDS = [
+    "opened",
+    "first_failed",
+    "poll_now",
+    "loss",
+    "asked",
+    "confirm",
+    "wait",
+    "sleep",
+    "done",
+    "held",
+    "failed",
+    "cut",
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(DEEDS), max_size=60))
+def test_no_want_is_lost_in_any_history(deeds: list[str]) -> None:
+    schedule = Schedule(poll_interval=POLL)
+    now, commands = 0.0, count(1)
+    wanted: list[Reason] = []  # told, and not yet covered by a good pass begun after it
+    tickets: dict[int, int] = {}  # command: passes begun when it was asked
+    running: list[Reason] = []
+    order: PassOrder | None = None
+    begun = 0
+    released = False
+    for deed in [*deeds, "first_failed", "done", "sleep", "done", "sleep", "done"]:
+        match deed:
+            case "opened":
+                schedule.stream_opened(now)
+                wanted.append(Reason.CONNECTED if released else Reason.START)
+                released = True
+            case "first_failed":
+                schedule.first_attempt_failed(now)
+                if not released:
+                    wanted.append(Reason.START)
+                released = True
+            case "poll_now":
+                schedule.poll_now(now)
+                wanted.append(Reason.FALLBACK)
+                released = True
+            case "loss":
+                schedule.loss(now)
+                wanted.append(Reason.GAP)
+            case "asked":
+                command = next(commands)
+                schedule.asked(now, command)
+                tickets[command] = begun
+            case "confirm":
+                schedule.confirm_needed(now)
+                wanted.append(Reason.CONFIRM)
+            case "wait":
+                now += 0.5
+            case "sleep":
+                now = max(now, schedule.next_wake() or now)
+            case _ if order is not None:
+                outcome = {"cut": Outcome.INTERRUPTED}.get(deed) or Outcome(deed)
+                schedule.pass_ended(now, outcome)
+                if outcome in (Outcome.FAILED, Outcome.INTERRUPTED):
+                    wanted = running + wanted
+                if outcome is not Outcome.INTERRUPTED:
+                    for command in order.commands:
+                        assert tickets.pop(command) < begun, "answered by a pass that began before the request"
+                running, order = [], None
+        # The daemon's loop: begins whatever is due, at once.
+        if schedule.due(now) is not None:
+            assert order is None, "two passes at once"
+            order = schedule.pass_begun(now)
+            begun += 1
+            running, wanted = wanted, []
+            assert set(running) <= set(order.reasons)
+            assert set(order.commands) == set(tickets)
+        if order is None and released and (wanted or tickets):
+            wake = schedule.next_wake()
+            assert wake is not None and wake <= now + 60, "wanted, and nothing will come of it"
+    assert not wanted and not running and not tickets
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(0.01, 0.99), min_size=50, max_size=400), st.floats(0, 30))
+def test_endless_losses_cost_one_pass_a_minute_and_a_quiet_one(pauses: list[float], pass_lasts: float) -> None:
+    schedule = settled()
+    now, ends_at = 0.0, None
+    begun: list[float] = []
+    for pause in pauses:
+        now += pause
+        if ends_at is not None and now >= ends_at:
+            schedule.pass_ended(now, Outcome.DONE)
+            ends_at = None
+        schedule.loss(now)
+        if schedule.due(now):
+            schedule.pass_begun(now)
+            begun.append(now)
+            ends_at = now + pass_lasts
+    assert len(begun) <= now / 60
+    assert all(later - earlier >= 60 for earlier, later in pairwise(begun))
+    if ends_at is not None:
+        schedule.pass_ended(now, Outcome.DONE)
+    wake = schedule.next_wake()
+    assert wake is not None and wake <= now + 1 + 1e-9
+    assert run(schedule, wake) == ["gap"]
+    assert schedule.next_wake() == wake + POLL
