@@ -1,0 +1,1 @@
+"""All that writes the mirror. Knows the database, and neither sockets nor who asked."""

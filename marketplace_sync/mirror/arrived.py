@@ -1,0 +1,77 @@
+"""What the writer is given: events with when and whence they arrived, and refusals on their way to the dead letters."""
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+
+from marketplace_sync.models import DeadLetter, FeedChange
+from marketplace_sync.protocol.events import Change
+from marketplace_sync.protocol.refusals import Refusal
+
+# What a dead letter keeps of the raw bytes (law 6).
+HEAD_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class SkillAbsent:
+    """The marketplace was asked at the event's arrival, and proved not to have that skill."""
+
+    skill_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryAbsent:
+    """The marketplace lists that category no more. It goes once no skill names it."""
+
+    name: str
+
+
+Event = Change | SkillAbsent | CategoryAbsent
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """One event for the mirror. `arrival` orders it (see `engine.merge`); `source` is what the feed will say.
+
+    `polled`: asked for by a request, and not told by the stream. `forced`: by a person's wish the
+    marketplace's word counts whatever the times say. `run_id`: the pass that brought it, if any.
+    """
+
+    event: Event
+    arrival: int
+    source: FeedChange.Source
+    polled: bool = False
+    forced: bool = False
+    run_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """Something refused. `head` is the raw bytes, cut at 4 KiB; `size` and `digest` are the whole's."""
+
+    refusal: Refusal
+    source: DeadLetter.Source
+    head: bytes
+    size: int
+    digest: str
+
+    @classmethod
+    def of(cls, refusal: Refusal, raw: str | bytes, source: DeadLetter.Source) -> "Letter":
+        """The letter for `raw` as received; a text frame is kept as its UTF-8 bytes."""
+        whole = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
+        return cls(refusal, source, whole[:HEAD_BYTES], len(whole), hashlib.sha256(whole).hexdigest())
+
+
+class Effect(StrEnum):
+    """What an item did to the mirror."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    REMOVED = "removed"
+    UNCHANGED = "unchanged"
+    STALE = "stale"
+    FETCH = "fetch"  # the skill must be fetched to know
+    REFUSED = "refused"
+
+
+Item = Arrived | Letter

@@ -1,0 +1,56 @@
+"""Dead letters: what was refused, kept so that a person can see it, and counted when it comes again (law 6)."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from django.db import connection
+
+from marketplace_sync.logs import redact
+from marketplace_sync.mirror.arrived import Letter
+from marketplace_sync.models import DeadLetter
+
+_COLUMNS = (
+    "source", "code", "field", "reason", "kind", "key", "head", "size", "digest", "count", "state",
+    "first_seen_at", "last_seen_at",
+)  # fmt: skip
+# One that was replayed and comes again is open again; one that a person discarded stays discarded.
+_SAVE = (
+    f"INSERT INTO {DeadLetter._meta.db_table} AS held ({', '.join(_COLUMNS)}) "
+    f"VALUES ({', '.join(['%s'] * len(_COLUMNS))}) ON CONFLICT (source, digest) DO UPDATE SET "
+    "count = held.count + excluded.count, last_seen_at = excluded.last_seen_at, "
+    "state = CASE WHEN held.state = 'replayed' THEN 'open' ELSE held.state END"
+)
+
+
+def save_letters(letters: Sequence[Letter], now: datetime) -> None:
+    """Keep `letters`; identical ones (same source, same bytes) count up."""
+    if not letters:
+        return
+    at = connection.ops.adapt_datetimefield_value(now)
+    rows = [
+        (
+            letter.source,
+            letter.refusal.code,
+            redact(letter.refusal.field)[:255],
+            redact(letter.refusal.reason)[:500],
+            letter.refusal.kind[:64],
+            (letter.refusal.key or "")[:255],
+            redact_bytes(letter.head),
+            letter.size,
+            letter.digest,
+            1,
+            DeadLetter.State.OPEN,
+            at,
+            at,
+        )
+        for letter in letters
+    ]
+    with connection.cursor() as cursor:
+        cursor.executemany(_SAVE, rows)
+
+
+def redact_bytes(head: bytes) -> bytes:
+    """The raw bytes without the token: a server may echo it (law 14)."""
+    text = head.decode("latin-1")
+    hidden = redact(text)
+    return head if hidden == text else hidden.encode("latin-1", "replace")

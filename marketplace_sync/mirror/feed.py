@@ -1,0 +1,81 @@
+"""The change feed's rows: what followers are told of each change, in the public names and forms."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from marketplace_sync.engine.merge import Grave, HeldCategory, HeldSkill, Slot
+from marketplace_sync.models import FeedChange
+from marketplace_sync.protocol.events import CATEGORY_FIELDS, RATING_FIELDS, SKILL_FIELDS
+from marketplace_sync.protocol.stamps import Stamp, moment_of
+
+Kind = FeedChange.Kind
+
+# Kind, changed fields and data of a feed row.
+Told = tuple[FeedChange.Kind, list[str], dict[str, Any]]
+
+# Fields whose change alone makes a `rating_changed`.
+_RATING = frozenset((*RATING_FIELDS, "rating_at"))
+
+
+def time_text(stamp: Stamp | None) -> str | None:
+    """A server time as the API shows it: ISO 8601, UTC, microseconds at most."""
+    return moment_of(stamp).isoformat().replace("+00:00", "Z") if stamp else None
+
+
+def skill_view(skill_id: str, held: HeldSkill) -> dict[str, Any]:
+    """The whole record as followers see it."""
+    return {
+        "skill_id": skill_id,
+        **{name: held.fields[name] for name in SKILL_FIELDS if name != "remote_created_at"},
+        "extra": held.extra,
+        "remote_created_at": time_text(held.fields["remote_created_at"]),
+        "remote_updated_at": time_text(held.updated),
+        "rating_at": time_text(held.rated),
+    }
+
+
+def category_view(name: str, held: HeldCategory) -> dict[str, Any]:
+    """The whole record as followers see it."""
+    return {
+        "name": name,
+        **{field: held.fields[field] for field in CATEGORY_FIELDS if field != "remote_created_at"},
+        "remote_created_at": time_text(held.fields["remote_created_at"]),
+        "remote_updated_at": time_text(held.updated),
+    }
+
+
+def skill_change(skill_id: str, before: Slot, after: Slot) -> Told | None:
+    """Kind, changed fields and data of what happened to a skill; `None` when followers would see no difference."""
+    match before, after:
+        case HeldSkill(), HeldSkill():
+            changed = _difference(skill_view(skill_id, before), skill_view(skill_id, after))
+            if not changed:
+                return None
+            kind = Kind.RATING_CHANGED if changed.keys() <= _RATING else Kind.SKILL_UPDATED
+            return kind, sorted(changed), changed
+        case _, HeldSkill():
+            return Kind.SKILL_CREATED, [], skill_view(skill_id, after)
+        case HeldSkill(), Grave():
+            return Kind.SKILL_DELETED, [], {"deleted_at": time_text(after.deleted)}
+    return None
+
+
+def category_change(name: str, before: HeldCategory | None, after: HeldCategory | None) -> Told | None:
+    """The same for a category."""
+    if after is None:
+        return (Kind.CATEGORY_DELETED, [], {}) if before else None
+    if before is None:
+        return Kind.CATEGORY_CREATED, [], category_view(name, after)
+    changed = _difference(category_view(name, before), category_view(name, after))
+    return (Kind.CATEGORY_UPDATED, sorted(changed), changed) if changed else None
+
+
+def feed_row(seq: int, key: str, change: Told, source: str, now: datetime, run_id: int | None) -> FeedChange:
+    """The row to append."""
+    kind, fields, data = change
+    return FeedChange(seq=seq, kind=kind, key=key, at=now, source=source, fields=fields, data=data, run_id=run_id)
+
+
+def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in after.items() if before[name] != value}

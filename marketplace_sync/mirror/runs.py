@@ -1,0 +1,97 @@
+"""The record of full passes: begun, seen under way, ended, held back, superseded."""
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+
+from marketplace_sync.mirror.lease import Lease
+from marketplace_sync.models import HeldRemoval, SyncRun
+
+State = SyncRun.State
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a pass is; the columns of `SyncRun` by the same names."""
+
+    pages_done: int = 0
+    pages_total: int | None = None
+    listed: int = 0
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    stale: int = 0
+    refused: int = 0
+    removed: int = 0
+
+
+def begin_run(lease: Lease, reason: str) -> int:
+    """Open a run; its id. Whatever a dead daemon left open is closed first."""
+    with lease.writing() as head:
+        _interrupt_open(head.now)
+        return SyncRun.objects.create(reason=reason, epoch=lease.epoch, started_at=head.now).pk
+
+
+def interrupt_open_runs(lease: Lease) -> int:
+    """Close what a dead daemon left open; how many there were."""
+    with lease.writing() as head:
+        return _interrupt_open(head.now)
+
+
+def _interrupt_open(now: object) -> int:
+    return SyncRun.objects.filter(state=State.RUNNING).update(
+        state=State.INTERRUPTED, finished_at=now, error="the daemon stopped before the pass ended"
+    )
+
+
+def save_progress(lease: Lease, run_id: int, progress: Progress) -> None:
+    """Make progress visible."""
+    with lease.writing():
+        SyncRun.objects.filter(pk=run_id).update(**asdict(progress))
+
+
+def end_run(
+    lease: Lease,
+    run_id: int,
+    state: SyncRun.State,
+    progress: Progress,
+    *,
+    unclean_reason: str | None = None,
+    error: str = "",
+    held: Collection[str] = (),
+    held_reason: str = "",
+) -> None:
+    """Close a run. `unclean_reason`: "" for a clean one, `None` when it never came to that.
+
+    A run that holds removals back, and a clean one that had none to hold, supersede the older held
+    runs: they looked at the same marketplace later.
+    """
+    with lease.writing() as head:
+        SyncRun.objects.filter(pk=run_id).update(
+            state=state,
+            finished_at=head.now,
+            is_clean=None if unclean_reason is None else not unclean_reason,
+            unclean_reason=(unclean_reason or "")[:500],
+            error=error[:500],
+            held_count=len(held),
+            held_reason=held_reason[:500],
+            **asdict(progress),
+        )
+        HeldRemoval.objects.bulk_create(
+            [HeldRemoval(run_id=run_id, skill_id=skill_id) for skill_id in sorted(held)], batch_size=5000
+        )
+        if unclean_reason == "":
+            older = SyncRun.objects.filter(state=State.HELD, pk__lt=run_id)
+            older.update(state=State.SUPERSEDED)
+
+
+def held_removals(run_id: int) -> frozenset[str]:
+    """The skills that a held run would have removed; empty when that run is not held (any more)."""
+    return frozenset(
+        HeldRemoval.objects.filter(run_id=run_id, run__state=State.HELD).values_list("skill_id", flat=True)
+    )
+
+
+def mark_approved(lease: Lease, run_id: int) -> None:
+    """A person let the run's removals go ahead, and they have."""
+    with lease.writing():
+        SyncRun.objects.filter(pk=run_id, state__in=(State.HELD, State.SUPERSEDED)).update(state=State.APPROVED)

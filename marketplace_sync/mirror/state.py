@@ -1,0 +1,60 @@
+"""The state row and its totals: written by the daemon on change, at most once a second in between."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from marketplace_sync.mirror.lease import Lease
+from marketplace_sync.models import WebSocketState
+
+TOTALS = ("received", "applied", "unchanged", "stale", "rejected", "shed")
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What outlives a restart: whether a person disabled the stream, and the totals."""
+
+    enabled: bool
+    totals: Counter[str]
+
+
+def remembered(lease: Lease) -> Remembered:
+    """Read what outlives a restart."""
+    with lease.writing():
+        row, _ = WebSocketState.objects.get_or_create(pk=1)
+    return Remembered(row.enabled, Counter({name: getattr(row, name) for name in TOTALS}))
+
+
+def save_state(lease: Lease, columns: Mapping[str, Any], totals: Mapping[str, int]) -> None:
+    """Write the state row: `columns` of `WebSocketState` by name; `state_since` moves when the state does."""
+    with lease.writing() as head:
+        written = {**columns, **{name: totals.get(name, 0) for name in TOTALS}}
+        rows = WebSocketState.objects.filter(pk=1)
+        if not rows.exclude(state=columns["state"]).update(**written, state_since=head.now):
+            rows.update(**written)
+
+
+def state_row() -> WebSocketState:
+    """The row as it was last written; a fresh one where nothing was written yet."""
+    return WebSocketState.objects.filter(pk=1).first() or WebSocketState()
+
+
+def save_enabled(lease: Lease, *, enabled: bool) -> None:
+    """Remember whether a person wants the stream; this outlives restarts."""
+    with lease.writing():
+        WebSocketState.objects.filter(pk=1).update(enabled=enabled)
+
+
+def close_state(lease: Lease) -> None:
+    """What the row says once no daemon runs: at a clean stop, and at the start after a crash."""
+    with lease.writing() as head:
+        rows = WebSocketState.objects.filter(pk=1).exclude(state=WebSocketState.State.NOT_RUNNING)
+        rows.update(
+            connected=False,
+            state=WebSocketState.State.NOT_RUNNING,
+            state_since=head.now,
+            next_ws_attempt_at=None,
+            fallback_to_polling=False,
+            fallback_started_at=None,
+        )

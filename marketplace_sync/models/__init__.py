@@ -1,0 +1,23 @@
+"""The tables of the mirror, their constraints and the questions the domain asks of them."""
+
+from marketplace_sync.models.catalogue import Category, Skill, Tombstone
+from marketplace_sync.models.commands import Command
+from marketplace_sync.models.dead_letters import DeadLetter
+from marketplace_sync.models.feed import FeedChange
+from marketplace_sync.models.lease import LeaseRow, Standby
+from marketplace_sync.models.runs import HeldRemoval, SyncRun
+from marketplace_sync.models.state import WebSocketState
+
+__all__ = [
+    "Category",
+    "Command",
+    "DeadLetter",
+    "FeedChange",
+    "HeldRemoval",
+    "LeaseRow",
+    "Skill",
+    "Standby",
+    "SyncRun",
+    "Tombstone",
+    "WebSocketState",
+]

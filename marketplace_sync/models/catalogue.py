@@ -1,0 +1,113 @@
+"""The mirrored catalogue: categories, skills, and the graves of skills that were removed."""
+
+from django.db import models
+from django.db.models import Q
+
+from marketplace_sync.protocol.limits import (
+    MAX_CATEGORY_CHARS,
+    MAX_COMMAND_CHARS,
+    MAX_ID_CHARS,
+    MAX_NAME_CHARS,
+    MAX_URL_CHARS,
+    MAX_VERSION_CHARS,
+)
+
+# Wide enough for a server time with 32 digits of fraction; see protocol.stamps.
+STAMP_CHARS = 64
+
+
+class Category(models.Model):
+    """A category as the marketplace lists it, or as a skill names it.
+
+    `updated_stamp` is `remote_updated_at` at the server's full precision, which decides what is
+    newer; `arrival` orders what has the same time (see `engine.merge`).
+    """
+
+    name = models.CharField(max_length=MAX_CATEGORY_CHARS, unique=True)
+    description = models.TextField(blank=True, default="")
+    icon_url = models.CharField(max_length=MAX_URL_CHARS, blank=True, default="")
+    skill_count = models.BigIntegerField(default=0)
+    remote_created_at = models.DateTimeField(null=True, blank=True)
+    remote_updated_at = models.DateTimeField(null=True, blank=True)
+    updated_stamp = models.CharField(max_length=STAMP_CHARS, null=True, editable=False)  # noqa: DJ001 - None: no time told
+    arrival = models.BigIntegerField(default=0, editable=False)
+
+    class Meta:
+        ordering = ("name",)
+        verbose_name_plural = "categories"
+        constraints = (
+            models.CheckConstraint(condition=Q(skill_count__gte=0), name="category_skill_count_not_negative"),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Skill(models.Model):
+    """A skill as the marketplace tells it.
+
+    Two clocks: `remote_updated_at` (with `updated_stamp`, `arrival`) for the record, `rating_at`
+    (with `rating_stamp`, `rating_arrival`) for its rating figures. `fingerprint` is a digest of all
+    that a listing row tells, so that an unchanged row is known without reading the whole record.
+    """
+
+    skill_id = models.CharField(max_length=MAX_ID_CHARS, unique=True)
+    name = models.CharField(max_length=MAX_NAME_CHARS)
+    description = models.TextField(blank=True, default="")
+    version = models.CharField(max_length=MAX_VERSION_CHARS, blank=True, default="")
+    code = models.TextField(blank=True, default="")
+    command = models.CharField(max_length=MAX_COMMAND_CHARS, blank=True, default="")
+    python_packages = models.JSONField(default=list, blank=True)
+    npm_packages = models.JSONField(default=list, blank=True)
+    tags = models.JSONField(default=list, blank=True)
+    metadata = models.JSONField(default=dict, blank=True)
+    category = models.ForeignKey(Category, null=True, blank=True, on_delete=models.SET_NULL, related_name="skills")
+    average_rating = models.FloatField(null=True, blank=True)
+    rating_count = models.BigIntegerField(default=0)
+    extra = models.JSONField(default=dict, blank=True)
+    remote_created_at = models.DateTimeField(null=True, blank=True)
+    remote_updated_at = models.DateTimeField(null=True, blank=True)
+    rating_at = models.DateTimeField(null=True, blank=True)
+    synced_at = models.DateTimeField()
+
+    updated_stamp = models.CharField(max_length=STAMP_CHARS, null=True, editable=False)  # noqa: DJ001 - None: no time told
+    arrival = models.BigIntegerField(default=0, editable=False)
+    rating_stamp = models.CharField(max_length=STAMP_CHARS, null=True, editable=False)  # noqa: DJ001 - None: no time told
+    rating_arrival = models.BigIntegerField(default=0, editable=False)
+    fingerprint = models.CharField(max_length=32, default="", editable=False)
+
+    class Meta:
+        ordering = ("name", "skill_id")
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(average_rating__isnull=True) | Q(average_rating__gte=0, average_rating__lte=5),
+                name="skill_average_rating_0_to_5",
+            ),
+            models.CheckConstraint(condition=Q(rating_count__gte=0), name="skill_rating_count_not_negative"),
+        )
+        indexes = (
+            # The API's orderings, each with the id behind it so that pages are stable.
+            models.Index(fields=("name", "skill_id"), name="skill_by_name"),
+            models.Index(fields=("-average_rating", "skill_id"), name="skill_by_rating"),
+            models.Index(fields=("-remote_updated_at", "skill_id"), name="skill_by_update"),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Tombstone(models.Model):
+    """A removed skill: what keeps an older record from reviving it (law 3).
+
+    `deleted_stamp` is compared like a row's `updated_stamp`; `None` ties with everything.
+    `buried_at` is the database's clock: graves are forgotten seven days after it.
+    """
+
+    skill_id = models.CharField(max_length=MAX_ID_CHARS, unique=True)
+    deleted_at = models.DateTimeField(null=True)
+    deleted_stamp = models.CharField(max_length=STAMP_CHARS, null=True)  # noqa: DJ001 - None: no time told
+    arrival = models.BigIntegerField(default=0)
+    buried_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return self.skill_id

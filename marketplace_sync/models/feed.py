@@ -1,0 +1,51 @@
+"""The change feed: one row for every change that was committed to the mirror."""
+
+from django.db import models
+from django.db.models import Q
+
+from marketplace_sync.protocol.limits import MAX_ID_CHARS
+
+
+class FeedChange(models.Model):
+    """What changed. `seq` is given under the lease row's lock, so its order is the order of commits (law 10).
+
+    `key` is a `skill_id` or a category's name. `data` is the whole record when created, the changed
+    fields when updated, and empty when deleted; `fields` names what changed in an update.
+    """
+
+    class Kind(models.TextChoices):
+        SKILL_CREATED = "skill_created"
+        SKILL_UPDATED = "skill_updated"
+        SKILL_DELETED = "skill_deleted"
+        RATING_CHANGED = "rating_changed"
+        CATEGORY_CREATED = "category_created"
+        CATEGORY_UPDATED = "category_updated"
+        CATEGORY_DELETED = "category_deleted"
+
+    class Source(models.TextChoices):
+        STREAM = "stream"
+        LISTING = "listing"
+        REPAIR = "repair"
+
+    seq = models.BigIntegerField(primary_key=True)
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    key = models.CharField(max_length=MAX_ID_CHARS)
+    at = models.DateTimeField(db_index=True)
+    source = models.CharField(max_length=10, choices=Source.choices)
+    fields = models.JSONField(default=list)
+    data = models.JSONField(default=dict)
+    # No foreign key: a feed row outlives its run, and the writer must not pay for the check.
+    run_id = models.BigIntegerField(null=True)
+
+    class Meta:
+        db_table = "marketplace_sync_change"
+        ordering = ("seq",)
+        constraints = (models.CheckConstraint(condition=Q(seq__gte=1), name="change_seq_from_1"),)
+        indexes = (
+            models.Index(fields=("key", "-seq"), name="change_by_key"),
+            # Only what a pass changed is looked up by run; the stream's rows, most of them, stay out.
+            models.Index(fields=("run_id", "seq"), name="change_by_run", condition=Q(run_id__isnull=False)),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.seq} {self.kind} {self.key}"

@@ -1,0 +1,72 @@
+"""Full passes over the marketplace's listing, and the removals that one held back."""
+
+from django.db import models
+from django.db.models import Q
+
+from marketplace_sync.protocol.limits import MAX_ID_CHARS
+
+
+class SyncRun(models.Model):
+    """One full pass: why it was begun, how far it is, what it found and did.
+
+    `is_clean` says whether what it did not find counts as absent (law 5); `None` while it runs or when
+    it failed, and then `unclean_reason` is "". `held_count` removals wait for approval in a `held` run.
+    """
+
+    class State(models.TextChoices):
+        RUNNING = "running"
+        DONE = "done"
+        FAILED = "failed"
+        HELD = "held"  # waits for a person: its removals were not done
+        APPROVED = "approved"  # was held; its removals have been let go ahead
+        SUPERSEDED = "superseded"  # was held; a newer pass has looked again
+        INTERRUPTED = "interrupted"  # the daemon stopped or died under it
+
+    reason = models.CharField(max_length=20)
+    state = models.CharField(max_length=12, choices=State.choices, default=State.RUNNING)
+    epoch = models.BigIntegerField(default=0)
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)
+    pages_done = models.PositiveIntegerField(default=0)
+    pages_total = models.PositiveIntegerField(null=True)
+    listed = models.PositiveIntegerField(default=0)
+    created = models.PositiveIntegerField(default=0)
+    updated = models.PositiveIntegerField(default=0)
+    unchanged = models.PositiveIntegerField(default=0)
+    stale = models.PositiveIntegerField(default=0)
+    refused = models.PositiveIntegerField(default=0)
+    removed = models.PositiveIntegerField(default=0)
+    held_count = models.PositiveIntegerField(default=0)
+    is_clean = models.BooleanField(null=True)
+    unclean_reason = models.CharField(max_length=500, blank=True, default="")
+    held_reason = models.CharField(max_length=500, blank=True, default="")
+    error = models.CharField(max_length=500, blank=True, default="")
+
+    class Meta:
+        ordering = ("-id",)
+        constraints = (
+            # Passes never overlap: one writer, one pass at a time.
+            models.UniqueConstraint(fields=("state",), condition=Q(state="running"), name="run_one_running"),
+            models.CheckConstraint(
+                condition=Q(state="running", finished_at__isnull=True)
+                | (~Q(state="running") & Q(finished_at__isnull=False)),
+                name="run_finished_unless_running",
+            ),
+        )
+        indexes = (models.Index(fields=("state", "-id"), name="run_by_state"),)
+
+    def __str__(self) -> str:
+        return f"run {self.pk} ({self.reason}): {self.state}"
+
+
+class HeldRemoval(models.Model):
+    """A skill that a held run would have removed."""
+
+    run = models.ForeignKey(SyncRun, on_delete=models.CASCADE, related_name="held_removals")
+    skill_id = models.CharField(max_length=MAX_ID_CHARS)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("run", "skill_id"), name="held_once_a_run"),)
+
+    def __str__(self) -> str:
+        return self.skill_id

@@ -1,0 +1,52 @@
+"""The one row that says how the connection stands."""
+
+from django.db import models
+from django.db.models import Q
+
+
+class WebSocketState(models.Model):
+    """How the connection stood when the daemon last said so. One row, `id` 1, held to one by the database.
+
+    Written on change and at most once a second in between. Ask `status()` of `mirror.status` what
+    is true now: after a crash this row still says what was true then (law 9).
+    The totals count stream messages since the mirror was made; they survive restarts.
+    """
+
+    class State(models.TextChoices):
+        NOT_RUNNING = "not_running"
+        CONNECTING = "connecting"
+        CATCHING_UP = "catching_up"
+        LIVE = "live"
+        RECONNECTING = "reconnecting"
+        POLLING = "polling"
+        RESTING = "resting"
+        DISABLED = "disabled"
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    connected = models.BooleanField(default=False)
+    enabled = models.BooleanField(default=True)
+    state = models.CharField(max_length=12, choices=State.choices, default=State.NOT_RUNNING)
+    state_since = models.DateTimeField(null=True)
+    last_connected_at = models.DateTimeField(null=True)
+    last_message_at = models.DateTimeField(null=True)
+    disconnect_reason = models.CharField(max_length=500, blank=True, default="")
+    reconnect_attempts = models.PositiveIntegerField(default=0)
+    consecutive_failures = models.PositiveIntegerField(default=0)
+    fallback_to_polling = models.BooleanField(default=False)
+    fallback_started_at = models.DateTimeField(null=True)
+    next_ws_attempt_at = models.DateTimeField(null=True)
+
+    received = models.BigIntegerField(default=0)
+    applied = models.BigIntegerField(default=0)
+    unchanged = models.BigIntegerField(default=0)
+    stale = models.BigIntegerField(default=0)
+    rejected = models.BigIntegerField(default=0)
+    shed = models.BigIntegerField(default=0)
+
+    class Meta:
+        verbose_name = "WebSocket state"
+        verbose_name_plural = "WebSocket state"
+        constraints = (models.CheckConstraint(condition=Q(id=1), name="websocketstate_one_row"),)
+
+    def __str__(self) -> str:
+        return self.get_state_display()
