@@ -1,0 +1,191 @@
+"""The truth of the simulated marketplace: skills and categories as plain dicts in the wire's shape.
+
+Every change goes through a method here, gets a time that is strictly newer than the record's last one, and
+yields the message that the stream announces. A test may also reach into `skills` and `categories` directly:
+that is a change nobody is told of.
+"""
+
+import copy
+import uuid
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from marketplace_sync.simulator.wire import read_time, write_time
+
+Record = dict[str, Any]
+Message = dict[str, Any]
+# Told of every announced message; the second argument is its JSON where that exists already.
+Listener = Callable[[Message, bytes | None], None]
+
+_TICK = timedelta(microseconds=1)
+
+
+class AlreadyRated(Exception):
+    """That person's vote stands already, and the new one is not newer."""
+
+
+class Snapshot(NamedTuple):
+    """A deep copy of the truth: skills by id, categories by name."""
+
+    skills: dict[str, Record]
+    categories: dict[str, Record]
+
+
+class Marketplace:
+    """The catalogue. `skills` is in order of creation; the listing shows the newest first.
+
+    `now` gives the time of changes, aware; a `SimulatorServer` puts its own clock here.
+    """
+
+    def __init__(self, skills: Iterable[Record] = (), categories: Iterable[Record] = ()) -> None:
+        self.skills: dict[str, Record] = {skill["skill_id"]: copy.deepcopy(skill) for skill in skills}
+        self.categories: dict[str, Record] = {entry["name"]: copy.deepcopy(entry) for entry in categories}
+        self.listeners: list[Listener] = []
+        self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        # The newest time said of a record, deletion included: what comes back must be newer than its end.
+        self._said: dict[str, datetime] = {}
+        self._gone: dict[str, str] = {}
+        self._votes: dict[str, dict[str, Record]] = {}
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(copy.deepcopy(self.skills), copy.deepcopy(self.categories))
+
+    def put_skill(self, record: Record, *, announce: bool = True, stamp: bool = True) -> Record:
+        """Create or update a skill; fields that `record` lacks stay as they are. Returns the truth's own record.
+
+        `stamp`: set `updated_at` to now, strictly newer than anything said of this skill (and `created_at`, where
+        a new skill brings none); otherwise times are as in `record`. The message holds what `record` holds.
+        """
+        data = copy.deepcopy(record)
+        skill_id = data["skill_id"]
+        held = self.skills.get(skill_id)
+        if stamp:
+            data["updated_at"] = self._next_time(skill_id, held, data)
+            if held is None:
+                data.setdefault("created_at", data["updated_at"])
+        self.skills[skill_id] = copy.deepcopy(data) if held is None else {**held, **copy.deepcopy(data)}
+        self._gone.pop(skill_id, None)
+        if announce:
+            self._announce("skill_update", data)
+        return self.skills[skill_id]
+
+    def delete_skill(self, skill_id: str, *, announce: bool = True) -> str:
+        """Remove a skill. Returns its `deleted_at`. Raises `KeyError` when there is none."""
+        held = self.skills[skill_id]
+        deleted_at = self._next_time(skill_id, held)
+        del self.skills[skill_id]
+        self._votes.pop(skill_id, None)
+        self._gone[skill_id] = deleted_at
+        if announce:
+            self._announce("skill_delete", {"skill_id": skill_id, "deleted_at": deleted_at})
+        return deleted_at
+
+    def rate(self, skill_id: str, rating: int, *, announce: bool = True, with_average: bool = True) -> Record:
+        """One more anonymous vote, 1 to 5. `updated_at` of the skill stays: nothing but its figures changed.
+
+        `with_average=False` announces the vote alone, as a server may that has not counted yet.
+        Returns the truth's own record. Raises `KeyError` when there is no such skill.
+        """
+        skill = self.skills[skill_id]
+        self._count_vote(skill, rating, instead_of=None)
+        if announce:
+            self._announce_rating(skill_id, rating, with_average=with_average)
+        return skill
+
+    def vote(self, skill_id: str, user_id: str, rating: int, comment: str, at: datetime | None) -> Record:
+        """A person's vote, as `POST /api/v1/ratings` brings it. Returns it, with its `rating_id`.
+
+        One person has one vote: a second one replaces it only when it names a time `at` that is newer.
+        Raises `KeyError` when there is no such skill, `AlreadyRated` when the standing vote wins.
+        """
+        skill = self.skills[skill_id]
+        votes = self._votes.setdefault(skill_id, {})
+        standing = votes.get(user_id)
+        if standing is not None:
+            stood = read_time(standing["created_at"])
+            if at is None or (stood is not None and at <= stood):
+                raise AlreadyRated(user_id)
+        self._count_vote(skill, rating, instead_of=standing["rating"] if standing else None)
+        votes[user_id] = {
+            "rating_id": str(uuid.uuid4()), "user_id": user_id, "rating": rating, "comment": comment,
+            "created_at": write_time(at or self.now()),
+        }  # fmt: skip
+        self._announce_rating(skill_id, rating, with_average=True)
+        return votes[user_id]
+
+    def votes(self, skill_id: str) -> list[Record]:
+        """The named votes on a skill, oldest first; anonymous ones are only counted."""
+        return list(self._votes.get(skill_id, {}).values())
+
+    def put_category(self, record: Record, *, announce: bool = True, stamp: bool = True) -> Record:
+        """Create or update a category, like `put_skill`."""
+        data = copy.deepcopy(record)
+        name = data["name"]
+        held = self.categories.get(name)
+        if stamp:
+            data["updated_at"] = self._next_time(f"category {name}", held, data)
+            if held is None:
+                data.setdefault("created_at", data["updated_at"])
+        self.categories[name] = {**(held or {}), **copy.deepcopy(data)}
+        if announce:
+            self._announce("category_update", data)
+        return self.categories[name]
+
+    def apply(self, message: Message, raw: bytes | None = None) -> None:
+        """Take a whole envelope as the truth and announce it unchanged; times are the message's own.
+
+        For replays: nothing is copied. `raw` is its JSON. Raises `ValueError` when the message is none of ours.
+        """
+        match message:
+            case {"type": "skill_update", "data": {"skill_id": str(skill_id)} as data}:
+                held = self.skills.get(skill_id)
+                self.skills[skill_id] = data if held is None else {**held, **data}
+                self._gone.pop(skill_id, None)
+            case {"type": "skill_delete", "data": {"skill_id": str(skill_id)} as data}:
+                self.skills.pop(skill_id, None)
+                self._votes.pop(skill_id, None)
+                self._gone[skill_id] = data.get("deleted_at") or message.get("timestamp") or ""
+            case {"type": "category_update", "data": {"name": str(name)} as data}:
+                self.categories[name] = {**self.categories.get(name, {}), **data}
+            case {"type": "rating_update", "data": {"skill_id": str(skill_id)} as data}:
+                figures = {name: data[name] for name in ("average_rating", "rating_count") if name in data}
+                if skill_id in self.skills:
+                    self.skills[skill_id] = {**self.skills[skill_id], **figures}
+            case _:
+                raise ValueError("not a skill_update, skill_delete, category_update or rating_update with its id")
+        for listener in self.listeners:
+            listener(message, raw)
+
+    def _next_time(self, key: str, *records: Record | None) -> str:
+        """Now, or one microsecond past the newest time that was said of `key`."""
+        times = [read_time(record.get("updated_at")) for record in records if record]
+        times += [self._said.get(key), read_time(self._gone.get(key))]
+        newest = max((time for time in times if time is not None), default=None)
+        moment = self.now()
+        if newest is not None and moment <= newest:
+            moment = newest + _TICK
+        self._said[key] = moment
+        return write_time(moment)
+
+    @staticmethod
+    def _count_vote(skill: Record, rating: int, *, instead_of: int | None) -> None:
+        count = int(skill.get("rating_count") or 0)
+        total = float(skill.get("average_rating") or 0) * count + rating - (instead_of or 0)
+        count = max(1, count + (instead_of is None))
+        skill["rating_count"] = count
+        # A catalogue's average is rounded, so taking an old vote out of it may leave the range by a hair.
+        skill["average_rating"] = min(5.0, max(1.0, round(total / count, 2)))
+
+    def _announce_rating(self, skill_id: str, rating: int, *, with_average: bool) -> None:
+        skill = self.skills[skill_id]
+        data: Record = {"skill_id": skill_id, "rating": rating}
+        if with_average:
+            data |= {"average_rating": skill["average_rating"], "rating_count": skill["rating_count"]}
+        data["updated_at"] = self._next_time(skill_id, skill)
+        self._announce("rating_update", data)
+
+    def _announce(self, kind: str, data: Record) -> None:
+        message = {"type": kind, "data": data, "timestamp": write_time(self.now())}
+        for listener in self.listeners:
+            listener(message, None)

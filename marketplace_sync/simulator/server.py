@@ -1,0 +1,222 @@
+"""The simulated marketplace on one port: who is connected, what was asked, what is wrong."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from marketplace_sync.simulator.announce import Announcer
+from marketplace_sync.simulator.budget import SlidingWindow
+from marketplace_sync.simulator.churn import flood
+from marketplace_sync.simulator.connection import Connection, reset
+from marketplace_sync.simulator.faults import FaultSet
+from marketplace_sync.simulator.http import Api
+from marketplace_sync.simulator.marketplace import Marketplace
+from marketplace_sync.simulator.stream import CLOSE_TIMEOUT, Stream
+
+logger = logging.getLogger(__name__)
+
+# The request log forgets its older half past this, so that a simulator can run for weeks.
+MAX_LOGGED = 100_000
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class SimulatorServer:
+    """Serves a `Marketplace`; use as `async with`. `port` 0 takes a free one.
+
+    `requests_per_minute` and `connects_per_minute`: 0 is no limit. `heartbeat_interval`: seconds between our JSON
+    pings, 0 for none; a client from which nothing comes within `pong_timeout` of one is cut off.
+    `now` is the clock, giving aware times; `clock_skew` is added to it in headers and stamps.
+
+    To look at: `clients` (open streams), `requests` (method, path with query, status; 0 for a reset), `connects`
+    (monotonic times of handshake attempts), `accepted` (TCP connections so far), `heard` (what stream clients said,
+    by type).
+    """
+
+    def __init__(
+        self, market: Marketplace, token: str = "sim-token", host: str = "127.0.0.1", port: int = 0, *,
+        requests_per_minute: int = 100, heartbeat_interval: float = 30.0, connects_per_minute: int = 10,
+        pong_timeout: float = 10.0, compress: bool = True, now: Callable[[], datetime] = _utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self.market = market
+        self.token = token
+        self.host = host
+        self.port = port
+        self.heartbeat_interval = heartbeat_interval
+        self.pong_timeout = pong_timeout
+        self.compress = compress
+        self.monotonic = monotonic
+        self.clock_skew = timedelta()
+        self.request_window = SlidingWindow(requests_per_minute)
+        self.connect_window = SlidingWindow(connects_per_minute)
+        self.faults = FaultSet(on_add=self._fault_added)
+        self.requests: list[tuple[str, str, int]] = []
+        self.connects: list[float] = []
+        self.accepted = 0
+        self.heard: Counter[str] = Counter()
+        # Awaited with the path and query before an answer is made, so that the truth can change between two pages.
+        self.on_request: Callable[[str], Awaitable[None]] | None = None
+        # Told whether a stream has opened (True) or ended (False).
+        self.on_stream: Callable[[bool], None] | None = None
+        self.stream_opened = asyncio.Event()
+        self._now = now
+        self._streams: dict[Stream, None] = {}
+        self._announcer = Announcer(market, self.faults, self._streams.keys())
+        self._listener: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._failure: BaseException | None = None
+        self.api = Api(market, self.faults, token, self.moment)
+        market.now = self.moment
+
+    @property
+    def clients(self) -> int:
+        return len(self._streams)
+
+    @property
+    def backlog(self) -> int:
+        """Bytes written to streams that wait for their clients to read."""
+        return sum(stream.writer.transport.get_write_buffer_size() for stream in self._streams)
+
+    @property
+    def _authority(self) -> str:
+        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+    @property
+    def api_url(self) -> str:
+        return f"http://{self._authority}"
+
+    @property
+    def ws_url(self) -> str:
+        return f"ws://{self._authority}/ws"
+
+    def moment(self) -> datetime:
+        """The marketplace's time, as it believes."""
+        return self._now() + self.clock_skew
+
+    async def __aenter__(self) -> Self:
+        if self._listener is None:
+            await self.listen()
+        self.market.listeners.append(self._announcer)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:  # fmt: skip
+        self.market.listeners.remove(self._announcer)
+        self._announcer.close()
+        for stream in self._streams:
+            stream.close(1001, "going away")
+        await self.hang_up()
+        if self._failure is not None and error is None:
+            raise self._failure
+
+    async def listen(self) -> None:
+        """Take the port; after `hang_up`, the same one again. Raises `OSError` when it is taken."""
+        self._listener = await asyncio.start_server(self._accept, self.host, self.port)
+        self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def hang_up(self) -> None:
+        """Give the port back and end every connection: connects are refused by the machine itself."""
+        if self._listener is not None:
+            self._listener.close()
+            await self._listener.wait_closed()
+            self._listener = None
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        # Closing sends what is written; a client that reads nothing would hold it up for ever.
+        _, late = await asyncio.wait(tasks, timeout=0.5) if tasks else (None, set())
+        if late:
+            for writer in tuple(self._writers):
+                writer.transport.abort()
+            await asyncio.wait(late)
+
+    def send_raw(self, payload: str | bytes, *, binary: bool | None = None) -> None:
+        """To every stream as it is: text as a text frame, bytes as a binary one unless `binary` is `False`."""
+        as_binary = isinstance(payload, bytes) if binary is None else binary
+        data = payload.encode("utf-8", "surrogatepass") if isinstance(payload, str) else payload
+        for stream in tuple(self._streams):
+            (stream.send_binary if as_binary else stream.send_text)(data)
+
+    async def drop_connections(self, code: int | None = None) -> None:
+        """End every stream: reset (`None`), or closed with `code`. Returns when none of them is left."""
+        streams = tuple(self._streams)
+        for stream in streams:
+            if code is None:
+                reset(stream.writer)
+            else:
+                stream.close(code)
+        await self.until(lambda: not self._streams.keys() & set(streams), timeout=CLOSE_TIMEOUT + 3)
+
+    async def drain(self) -> None:
+        """Wait until every stream's client has read enough to be sent more."""
+        for stream in tuple(self._streams):
+            await stream.drain()
+
+    async def until(self, predicate: Callable[[], object], timeout: float = 5) -> None:
+        """Return when `predicate()` is true. Raises `TimeoutError` after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while not predicate():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Not so within {timeout} s: {predicate}")
+            await asyncio.sleep(0.005)
+
+    def log_request(self, method: str, target: str, status: int) -> None:
+        self.requests.append((method, target, status))
+        if len(self.requests) > MAX_LOGGED:
+            del self.requests[: MAX_LOGGED // 2]
+
+    @contextlib.contextmanager
+    def registered(self, stream: Stream) -> Iterator[None]:
+        """While it lasts, the stream is told of every event."""
+        self._streams[stream] = None
+        self._announcer.greet(stream)
+        self.stream_opened.set()
+        if self.on_stream is not None:
+            self.on_stream(True)
+        self._flood_if_set()
+        try:
+            yield
+        finally:
+            del self._streams[stream]
+            if self.on_stream is not None:
+                self.on_stream(False)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        self._writers.add(writer)
+        task = self._spawn(Connection(self, reader, writer).serve(), "simulator connection")
+        task.add_done_callback(lambda _: self._writers.discard(writer))
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            logger.error("A task of the simulator broke: %s", task.get_name(), exc_info=failure)
+            self._failure = self._failure or failure
+
+    def _fault_added(self, name: str) -> None:
+        if name == "stale-page":
+            self.api.stale = self.market.snapshot()
+        if name == "flood" and self._streams:
+            self._flood_if_set()
+
+    def _flood_if_set(self) -> None:
+        if (fault := self.faults.take("flood")) is not None:
+            self._spawn(flood(self.market, self.drain, fault["count"]), "simulator flood")
