@@ -1,0 +1,40 @@
+"""What an answer says of time: the server's clock (`Date`) and how long to wait (`Retry-After`)."""
+
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+# Nine digits are 31 years; more is no wait but an attack on our integer parser.
+_SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,9})?", re.ASCII)
+
+
+def utc_now() -> datetime:
+    """Our own clock: aware, UTC."""
+    return datetime.now(UTC)
+
+
+def http_date(text: str | None) -> datetime | None:
+    """An HTTP date (RFC 9110, 5.6.7) as an aware UTC `datetime`; `None` when there is none that can be read."""
+    if not text:
+        return None
+    try:
+        moment = parsedate_to_datetime(text.strip())
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def retry_after(value: str | None, *, date: str | None, now: datetime) -> float | None:
+    """The seconds to wait that a `Retry-After` asks for, 0.0 or more; `None` when it says nothing readable.
+
+    It holds seconds or an HTTP date. A date is of the server's clock, so it is measured against `date`, the
+    `Date` of the same answer; against `now`, ours, where there is none.
+    """
+    if value is None:
+        return None
+    if _SECONDS.fullmatch(value.strip()):
+        return float(value)
+    until = http_date(value)
+    if until is None:
+        return None
+    return max(0.0, (until - (http_date(date) or now)).total_seconds())

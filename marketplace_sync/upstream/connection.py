@@ -1,0 +1,184 @@
+"""Opens one WebSocket connection, and bounds what the library leaves unbounded.
+
+What is turned off in `websockets`, and why: redirects (they would carry the token, which is in the URL, to
+whoever they name), its keepalive (`heartbeat` has ours, which accepts JSON pongs too), its DEBUG log (prints
+the URL), and compression: it inflates all frames of one read at once, so 256 KiB from the socket could become
+256 MiB in one call that nothing interrupts.
+"""
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidProxy, InvalidStatus, InvalidURI
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
+from websockets.protocol import Event, State
+
+from marketplace_sync.conf import SyncConfig
+from marketplace_sync.protocol.limits import HARD_LIMIT_FACTOR
+from marketplace_sync.upstream import USER_AGENT
+from marketplace_sync.upstream.clock import retry_after
+from marketplace_sync.upstream.faults import (
+    RateLimited,
+    TimedOut,
+    TokenRefused,
+    Unreachable,
+    UpstreamError,
+    network_reason,
+    quoted,
+)
+
+# The closing handshake, whoever begins it: a peer that does not finish it is not waited for.
+CLOSE_WITHIN = 1.0
+# Our pings, our pongs and the library's answers to ping frames, not read by the peer. At 100 bytes a pong this
+# is a peer that has ignored ten thousand of them; honest ones have none waiting.
+UNREAD_LIMIT = 1_048_576
+# Messages read ahead before the socket is paused; each may have HARD_LIMIT_FACTOR MiB.
+READ_AHEAD = 4
+
+# What the kernel may hold for us. Left alone it grows to 6 MiB, and in a flood a pong waits behind all of it: with
+# messages of 80 bytes for four seconds. This much still carries 2 MB a second over a line with 100 ms to go.
+RECEIVE_BUFFER_BYTES = 256 * 1024
+
+# Not in the logging tree, so that no configuration can make it print a URL; warnings go up as ever.
+_LOG = logging.Logger("marketplace_sync.upstream.websockets", logging.WARNING)
+_LOG.parent = logging.getLogger("marketplace_sync.upstream")
+
+
+class MarketConnection(ClientConnection):
+    """A connection that says which messages were text, tells of pong frames, and writes without waiting."""
+
+    on_pong: Callable[[bytes], None] | None = None
+    arrived = 0  # whole messages, read or not
+    deaf = False  # dropped because the peer read nothing of what we sent
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # One entry a message that is not read yet: was it text?
+        self._texts: deque[bool] = deque()
+        self._closer: asyncio.TimerHandle | None = None
+        super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+
+    async def next_message(self) -> tuple[bytes, bool]:
+        """The next message as it came, and whether it was text. Raises `ConnectionClosed` after the last."""
+        raw = await self.recv(decode=False)
+        return raw, self._texts.popleft()
+
+    def write(self, *, text: str | None = None, ping: bytes | None = None) -> None:
+        """Sends without waiting for the peer to read; a connection that is closing sends nothing more."""
+        if self.protocol.state is not State.OPEN or self.transport.is_closing():
+            return
+        if text is not None:
+            self.protocol.send_text(text.encode())
+        if ping is not None:
+            self.protocol.send_ping(ping)
+        self.send_data()
+        self._bound_unread()
+
+    def abort(self) -> None:
+        """Drops the connection without a closing handshake."""
+        self.transport.abort()
+
+    def process_event(self, event: Event) -> None:
+        if isinstance(event, Frame):
+            if event.opcode in (Opcode.TEXT, Opcode.BINARY):
+                self._texts.append(event.opcode is Opcode.TEXT)
+            if event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+                self.arrived += event.fin
+            elif event.opcode is Opcode.PONG and self.on_pong is not None:
+                self.on_pong(bytes(event.data))
+        super().process_event(event)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # The library answers ping frames here, without looking whether anybody reads the answers.
+        self._bound_unread()
+        # It also waits without end for the peer to close the socket after a close frame.
+        if self._closer is None and self.protocol.close_expected():
+            self._closer = self.loop.call_later(CLOSE_WITHIN, self.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._closer is not None:
+            self._closer.cancel()
+        super().connection_lost(exc)
+
+    def _bound_unread(self) -> None:
+        if self.transport.get_write_buffer_size() > UNREAD_LIMIT:
+            self.deaf = True
+            self.abort()
+
+
+class _ConnectOnce(connect):
+    """`connect` without redirects."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+def hard_limit(config: SyncConfig) -> int:
+    """The bytes of a message past which the connection is closed, code 1009, rather than the message refused."""
+    return config.max_message_bytes * HARD_LIMIT_FACTOR
+
+
+async def open_connection(config: SyncConfig, *, now: Callable[[], datetime]) -> MarketConnection:
+    """One attempt, within `connect_timeout`. Raises an `UpstreamError`; whatever came up is closed by then."""
+    try:
+        attempt = _ConnectOnce(
+            with_token(config.ws_url, config.api_token.reveal()),
+            create_connection=MarketConnection,
+            user_agent_header=USER_AGENT,
+            compression=None,
+            open_timeout=config.connect_timeout,
+            close_timeout=CLOSE_WITHIN,
+            ping_interval=None,
+            max_size=hard_limit(config),
+            max_queue=READ_AHEAD,
+            logger=_LOG,
+        )
+    except (InvalidURI, ValueError):
+        # Their text is the URL, with the token in it.
+        raise Unreachable("the WebSocket address can't be used") from None
+    try:
+        connection = await attempt
+    except TimeoutError:
+        raise TimedOut(f"no handshake within {config.connect_timeout:g} s") from None
+    except InvalidStatus as fault:
+        raise _status_fault(fault.response, now=now()) from None
+    except InvalidMessage as fault:
+        raise Unreachable(f"the handshake broke off: {network_reason(fault.__cause__ or fault)}") from None
+    except (InvalidHandshake, InvalidProxy, OSError, EOFError, ImportError) as fault:
+        raise Unreachable(f"the stream can't be reached: {network_reason(fault)}") from None
+    assert isinstance(connection, MarketConnection)
+    return connection
+
+
+def with_token(ws_url: str, token: str) -> str:
+    """The address with `?token=`, in place of a `token` that it may have; other parameters stay as they are."""
+    scheme, netloc, path, query, _ = urlsplit(ws_url)
+    kept = [part for part in query.split("&") if part and part.partition("=")[0] != "token"]
+    return urlunsplit((scheme, netloc, path, "&".join([*kept, f"token={quote(token, safe='')}"]), ""))
+
+
+def header(response: Response | None, name: str) -> str | None:
+    """The first header of that name; `None` when there is none."""
+    values = response.headers.get_all(name) if response is not None else []
+    return values[0] if values else None
+
+
+def _status_fault(response: Response, *, now: datetime) -> UpstreamError:
+    status = response.status_code
+    if status in (401, 403):
+        return TokenRefused(f"the marketplace refuses the token (HTTP {status} at the handshake)")
+    if status == 429:
+        wait = retry_after(header(response, "Retry-After"), date=header(response, "Date"), now=now)
+        asks = "" if wait is None else f" and asks to wait {wait:g} s"
+        return RateLimited(f"the marketplace takes no connections now (HTTP 429){asks}", wait)
+    if 300 <= status < 400:
+        return Unreachable(f"the handshake was answered with a redirect (HTTP {status}), which is not followed")
+    return Unreachable(quoted(f"the handshake was answered with HTTP {status}"))

@@ -1,0 +1,62 @@
+"""When to ping the peer, and when its silence means that it is dead. Pure: it is told the time.
+
+Theory of operation. Every `interval` seconds a ping is due, as a JSON message and as a protocol frame. A
+pong of either kind answers it if it arrives after the ping and within `timeout` seconds. A frame names the
+ping that it answers, and answers all before it too (RFC 6455, 5.5.3). A JSON pong names none, so it answers
+every ping that is on its way; one that arrives while none is says nothing. Messages are no pongs, and silence
+between two pings is no fault: quiet is not dead.
+"""
+
+from collections import deque
+from enum import Enum, auto
+
+
+class Due(Enum):
+    """What a heartbeat has to do now."""
+
+    NOTHING = auto()
+    PING = auto()
+    DEATH = auto()  # a ping went unanswered for its time-out
+
+
+class Pulse:
+    """The heartbeat of one connection. Times are seconds of any one monotonic clock."""
+
+    def __init__(self, *, interval: float, timeout: float, now: float) -> None:
+        self.interval = interval
+        self.timeout = timeout
+        self._next_ping = now + interval
+        self._serial = 0
+        # (serial, sent at) of the pings on their way, oldest first; at most timeout / interval + 1.
+        self._unanswered: deque[tuple[int, float]] = deque()
+
+    @property
+    def wake_at(self) -> float:
+        """When to look again: the next ping, or the end of the oldest ping's time-out."""
+        if not self._unanswered:
+            return self._next_ping
+        return min(self._next_ping, self._unanswered[0][1] + self.timeout)
+
+    def due(self, now: float) -> Due:
+        """What has to be done at `now`. Ask again after doing it."""
+        if self._unanswered and now >= self._unanswered[0][1] + self.timeout:
+            return Due.DEATH
+        return Due.PING if now >= self._next_ping else Due.NOTHING
+
+    def ping(self, now: float) -> bytes:
+        """Notes a ping sent at `now`; gives the payload of its frame."""
+        self._serial += 1
+        self._unanswered.append((self._serial, now))
+        self._next_ping = now + self.interval
+        return self._serial.to_bytes(8, "big")
+
+    def pong(self, payload: bytes | None = None) -> None:
+        """Notes a pong: a frame's `payload`, `None` for a JSON pong. One that answers no ping of ours is ignored."""
+        if payload is None:
+            self._unanswered.clear()
+            return
+        serial = int.from_bytes(payload, "big") if len(payload) == 8 else 0
+        if not 0 < serial <= self._serial:
+            return
+        while self._unanswered and self._unanswered[0][0] <= serial:
+            self._unanswered.popleft()

@@ -1,0 +1,222 @@
+"""One connection of the live stream: reads, decodes, keeps the heartbeat, and says why it ended.
+
+Two tasks live while `run` does. The reader hands over what it decodes and answers pings; the heartbeat
+(`heartbeat.Pulse` has its rules) sends ours and drops the connection when none is answered. Neither waits for the
+peer to read: what we send is written without waiting, and is bounded (`connection.UNREAD_LIMIT`).
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Self
+
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+
+from marketplace_sync.conf import SyncConfig
+from marketplace_sync.logs import protect
+from marketplace_sync.protocol.encode import ping_message, pong_message
+from marketplace_sync.protocol.events import Change, Ping, Pong
+from marketplace_sync.protocol.messages import decode_message
+from marketplace_sync.protocol.refusals import Code, Refusal, Refused
+from marketplace_sync.upstream.clock import http_date, utc_now
+from marketplace_sync.upstream.connection import (
+    CLOSE_WITHIN,
+    MarketConnection,
+    hard_limit,
+    header,
+    open_connection,
+)
+from marketplace_sync.upstream.faults import (
+    TOKEN_REFUSED_CODES,
+    PeerDead,
+    StreamClosed,
+    TokenRefused,
+    UpstreamError,
+    network_reason,
+    quoted,
+)
+from marketplace_sync.upstream.heartbeat import Due, Pulse
+
+# How long the reader may go on while messages wait, before the rest of the process gets a turn. A flood never
+# lets it wait for the socket, and without this neither the heartbeat nor a page would ever run.
+TURN_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One message that is not a heartbeat: a change, or why there is none.
+
+    `raw` is the message as it came: `str` for text, `bytes` for a binary message and for text that is no UTF-8.
+    `size` is its length in bytes.
+    """
+
+    raw: str | bytes
+    size: int
+    event: Change | Refusal
+
+
+class Stream:
+    """An open stream. Made by `open`; `run` it once, and `close` or `abort` it from another task."""
+
+    def __init__(
+        self,
+        connection: MarketConnection,
+        config: SyncConfig,
+        *,
+        wall: Callable[[], datetime],
+        clock: Callable[[], float],
+    ) -> None:
+        self._connection = connection
+        self._config = config
+        self._wall = wall
+        self._clock = clock
+        self._pulse = Pulse(interval=config.heartbeat_interval, timeout=config.pong_timeout, now=clock())
+        self._handled = 0
+        self._closing = False
+        self._running = False
+        self._ended = asyncio.Event()
+        date = http_date(header(connection.response, "Date"))
+        # The server's clock minus ours; zero where the handshake had no `Date`. A second's precision will do: it
+        # only tells times a day ahead from believable ones.
+        self.server_offset = date - wall() if date is not None else timedelta(0)
+        connection.on_pong = self._pulse.pong
+
+    @classmethod
+    async def open(
+        cls,
+        config: SyncConfig,
+        *,
+        wall: Callable[[], datetime] = utc_now,
+        clock: Callable[[], float] | None = None,
+    ) -> Self:
+        """Connects once, within `connect_timeout`; never tries again and never follows a redirect.
+
+        `wall` is our time of day, `clock` a monotonic one in seconds (the event loop's). Raises `TokenRefused`
+        (HTTP 401, 403), `RateLimited` (429, with its `Retry-After`), `TimedOut`, else `Unreachable`.
+        """
+        protect(config.api_token)
+        connection = await open_connection(config, now=wall)
+        return cls(connection, config, wall=wall, clock=clock or asyncio.get_running_loop().time)
+
+    async def run(self, receive: Callable[[Received], None]) -> None:
+        """Reads until the connection ends, handing every message but heartbeats to `receive`, in order.
+
+        `receive` must be quick and must not raise: what it raises ends the connection and comes out here. Returns
+        only after `close` was asked for. Raises `PeerDead`, `TokenRefused` (close code 1008, 4401) or
+        `StreamClosed`, after the last message received has been handed over.
+        """
+        self._running = True
+        beat = asyncio.create_task(self._beat(), name="stream heartbeat")
+        # Without a heartbeat there is no reading on: whatever ends it ends the connection.
+        beat.add_done_callback(lambda _: self.abort())
+        try:
+            end = await self._read(receive)
+        finally:
+            beat.cancel()
+            await asyncio.wait([beat])
+            self._ended.set()
+        verdict = None if beat.cancelled() else beat.exception()
+        if verdict is not None and not (self._closing and isinstance(verdict, UpstreamError)):
+            raise verdict
+        if not self._closing:
+            raise self._fault(end) from None
+
+    async def close(self) -> None:
+        """Ends the stream cleanly: `run` hands over what the peer sent before its own close, and returns.
+
+        Bounded: a peer that has not finished its side within a second is cut off, and what has arrived until
+        then is handed over.
+        """
+        self._closing = True
+        try:
+            async with asyncio.timeout(CLOSE_WITHIN):
+                await self._connection.close()
+        except TimeoutError:
+            self.abort()
+        if self._running:
+            await self._ended.wait()
+
+    def abort(self) -> None:
+        """Drops the connection at once; `run` then raises, unless `close` was asked for."""
+        self._connection.abort()
+
+    async def _read(self, receive: Callable[[Received], None]) -> ConnectionClosed:
+        """Reads until there is nothing left to read; gives the library's word on why."""
+        turn_ends = self._clock() + TURN_SECONDS
+        while True:
+            try:
+                raw, is_text = await self._connection.next_message()
+            except ConnectionClosed as end:
+                return end
+            received = self._decode(raw, is_text)
+            if received is not None:
+                receive(received)
+            self._handled += 1
+            if self._clock() >= turn_ends:
+                await asyncio.sleep(0)
+                turn_ends = self._clock() + TURN_SECONDS
+
+    def _decode(self, raw: bytes, is_text: bool) -> Received | None:
+        """The message as an event or as a refusal; `None` when it was a heartbeat, which is dealt with here."""
+        message: str | bytes = raw
+        try:
+            if is_text:
+                message = raw.decode()
+            event = decode_message(
+                message, server_now=self._wall() + self.server_offset, max_bytes=self._config.max_message_bytes
+            )
+        except UnicodeDecodeError as fault:
+            # RFC 6455 would have us close. One bad message is not worth all that follow: it becomes a dead letter.
+            refusal = Refusal(Code.NOT_JSON, "", f"not UTF-8: {fault.reason} at byte {fault.start}")
+            return Received(raw, len(raw), refusal)
+        except Refused as fault:
+            return Received(message, len(raw), fault.refusal)
+        match event:
+            case Ping():
+                self._connection.write(text=pong_message(self._wall()))
+                return None
+            case Pong():
+                self._pulse.pong()
+                return None
+            case _:
+                return Received(message, len(raw), event)
+
+    async def _beat(self) -> None:
+        """Sends our pings; drops the connection when one has not been answered in time."""
+        while True:
+            await asyncio.sleep(max(0.0, self._pulse.wake_at - self._clock()))
+            due = self._pulse.due(self._clock())
+            if due is Due.DEATH:
+                await self._catch_up()
+                due = self._pulse.due(self._clock())
+            if due is Due.DEATH:
+                # The done callback drops the connection: a dead peer gets no closing handshake.
+                raise PeerDead(f"no pong within {self._config.pong_timeout:g} s")
+            if due is Due.PING:
+                payload = self._pulse.ping(self._clock())
+                self._connection.write(text=ping_message(self._wall()), ping=payload)
+
+    async def _catch_up(self) -> None:
+        """Lets the reader finish what has arrived: when this process was held up, that is not the peer's silence."""
+        arrived = self._connection.arrived
+        while self._handled < arrived:
+            await asyncio.sleep(0)
+
+    def _fault(self, end: ConnectionClosed) -> UpstreamError:
+        """Why the connection ended, when it was not our wish."""
+        if self._connection.deaf:
+            return PeerDead("the peer reads nothing of what we send")
+        if end.rcvd is not None:
+            code, said = end.rcvd.code, f": {quoted(end.rcvd.reason)}" if end.rcvd.reason else ""
+            if code in TOKEN_REFUSED_CODES:
+                return TokenRefused(f"the marketplace refuses the token (close code {code}{said})")
+            return StreamClosed(code, f"the marketplace closed the stream (code {code}{said})")
+        if end.sent is not None:
+            code, why = end.sent.code, quoted(end.sent.reason)
+            if code == CloseCode.MESSAGE_TOO_BIG:
+                why += f"; a message may have {hard_limit(self._config)} bytes"
+            return StreamClosed(code, f"we closed the stream (code {code:d}: {why})")
+        why = network_reason(end.__cause__) if end.__cause__ is not None else "end of the connection"
+        return StreamClosed(1006, f"the connection broke without a close: {why}")
