@@ -1,0 +1,252 @@
+"""What the environment and `.env` say about Django itself, read so that a fault is told and never a traceback.
+
+The values of `ATOM_SAAS_*` and `FEED_*` pass through as they are; `marketplace_sync.conf` reads them.
+"""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import environ
+
+from marketplace_sync.redaction import protect
+from marketplace_sync.setting_values import Fault, Kind, Setting, Unfit, parse_bool, split_url
+
+# fmt: off
+ENVIRONMENT: tuple[Setting, ...] = (
+    Setting("DATABASE_URL", 31, Kind.URL, "",
+            "Where the mirror is kept: sqlite:///file or postgres://user:password@host:5432/name. "
+            "Unset: db.sqlite3 in the project folder.", schemes=("sqlite", "postgres", "postgresql")),
+    Setting("REDIS_URL", 32, Kind.URL, "",
+            "Carries hints between processes: redis://127.0.0.1:6379/0. Unset: within one process.",
+            schemes=("redis", "rediss")),
+    Setting("DJANGO_SECRET_KEY", 33, Kind.SECRET, "", "Signs sessions. Unset: made once and kept in .secret_key."),
+    Setting("DJANGO_DEBUG", 34, Kind.BOOL, "false", "true: error pages with details, for development alone."),
+    Setting("DJANGO_ALLOWED_HOSTS", 35, Kind.TEXT, "localhost,127.0.0.1,[::1]",
+            "Host names that the site answers to, with commas between."),
+    Setting("DJANGO_HTTPS", 36, Kind.BOOL, "false", "true: redirect to HTTPS, HSTS, secure cookies."),
+    Setting("LOG_LEVEL", 37, Kind.TEXT, "INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL."),
+    Setting("LOG_FORMAT", 38, Kind.TEXT, "console", "console: for people. json: one object a line."),
+)
+# fmt: on
+BY_NAME = {setting.name: setting for setting in ENVIRONMENT}
+DOTENV = Setting(".env", 39, Kind.TEXT, "", "The file of settings in the project folder.")
+
+# SQLite with several writers: 5,649 "locked" errors in 5 s with the defaults, 3,604 with WAL alone, none so.
+SQLITE_OPTIONS: Mapping[str, Any] = {
+    "transaction_mode": "IMMEDIATE",
+    "timeout": 20,
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+}
+# A database that does not answer is told about within seconds; the default waits for minutes.
+POSTGRES_CONNECT_TIMEOUT = 5
+# Without it each hop from asyncio reconnects: 183 rows a second instead of 1,065.
+POSTGRES_CONN_MAX_AGE = 600
+
+
+class Environment(environ.Env):  # type: ignore[misc]
+    """The variables of the process, then those of `.env` that it lacks. `faults`: what could not be read.
+
+    The process's own environment stays as it is, so child processes read `.env` themselves. Values are
+    taken literally: django-environ would read one that begins with `$` as another variable's name.
+    """
+
+    def __init__(self, variables: Mapping[str, str], dotenv: Path | None) -> None:
+        super().__init__()
+        self.ENVIRON = dict(variables)
+        self.faults: list[Fault] = []
+        if dotenv is not None:
+            self._read_dotenv(dotenv)
+
+    def raw(self, name: str) -> str:
+        """The value as it is written, "" when there is none."""
+        return str(self.ENVIRON.get(name, ""))
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.ENVIRON)
+
+    def flag(self, name: str) -> bool:
+        """A true-or-false; the default when it is neither, which is the careful answer for each."""
+        setting = BY_NAME[name]
+        try:
+            return parse_bool(setting, self.raw(name).strip() or setting.default)
+        except Unfit as unfit:
+            self._fault(name, unfit)
+            return parse_bool(setting, setting.default)
+
+    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+        """One of these words, upper or lower case."""
+        setting = BY_NAME[name]
+        text = self.raw(name).strip() or setting.default
+        for choice in choices:
+            if text.lower() == choice.lower():
+                return choice
+        self._fault(name, Unfit(f"is {text[:40]!r}.", f"Write one of {', '.join(choices)}."))
+        return setting.default
+
+    def hosts(self) -> list[str]:
+        """`DJANGO_ALLOWED_HOSTS`."""
+        setting = BY_NAME["DJANGO_ALLOWED_HOSTS"]
+        hosts = [host.strip() for host in (self.raw(setting.name).strip() or setting.default).split(",")]
+        for host in hosts:
+            if "/" in host or any(char.isspace() for char in host):
+                self._fault(setting.name, Unfit(f"has {host[:60]!r}.", "Names alone, such as mirror.example.com."))
+                return setting.default.split(",")
+        return [host for host in hosts if host]
+
+    def database(self, folder: Path) -> dict[str, Any]:
+        """Django's settings of the database. A relative SQLite path is in `folder`.
+
+        What can't be read gives a database that refuses every query: a mirror written to another place
+        than the one that was meant would be worse.
+        """
+        url = self.raw("DATABASE_URL").strip()
+        if not url:
+            return self._sqlite(folder / "db.sqlite3", {})
+        try:
+            return self._database_of(url, folder)
+        except Unfit as unfit:
+            self._fault("DATABASE_URL", unfit)
+            return {"ENGINE": "django.db.backends.dummy", "NAME": ""}
+
+    def channel_layers(self) -> dict[str, Any]:
+        """Django Channels' layers: Redis where `REDIS_URL` is set, otherwise within this process."""
+        url = self.raw("REDIS_URL").strip()
+        if url:
+            try:
+                parts = split_url(url, BY_NAME["REDIS_URL"].schemes, "REDIS_URL=redis://127.0.0.1:6379/0")
+                if not (parts.path.strip("/") or "0").isdecimal():
+                    raise Unfit("has no number as its database.", "For example: REDIS_URL=redis://127.0.0.1:6379/0")
+            except Unfit as unfit:
+                self._fault("REDIS_URL", unfit)
+            else:
+                layer = "channels_redis.pubsub.RedisPubSubChannelLayer"
+                return {"default": {"BACKEND": layer, "CONFIG": {"hosts": [url]}}}
+        return {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+
+    def secret_key(self, kept_in: Path) -> str:
+        """`DJANGO_SECRET_KEY`, or a random key kept in this file, the same for every process."""
+        key = self.raw("DJANGO_SECRET_KEY").strip()
+        if not key:
+            try:
+                key = _kept_key(kept_in)
+            except OSError as fault:
+                key = secrets.token_urlsafe(50)
+                hint = "Set DJANGO_SECRET_KEY, or let the project folder be written to: sessions end with the process."
+                reason = f"is unset, and none can be kept in {kept_in.name}: {fault.strerror or fault}."
+                self.faults.append(BY_NAME["DJANGO_SECRET_KEY"].fault("warning", reason, hint))
+        protect(key)
+        return key
+
+    def _read_dotenv(self, path: Path) -> None:
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except FileNotFoundError:
+            return
+        except (OSError, UnicodeDecodeError) as fault:
+            reason = "is not UTF-8." if isinstance(fault, UnicodeDecodeError) else f"can't be read: {fault.strerror}."
+            self.faults.append(DOTENV.fault("error", reason, "Write it anew; .env.example shows its form."))
+            return
+        kept = []
+        for number, line in enumerate(text.splitlines(), 1):
+            # django-environ would log such a line whole, and a token may be in it.
+            line = line.strip()
+            if not line or line.startswith("#"):
+                continue
+            name, equals, value = line.removeprefix("export ").partition("=")
+            if not equals or not name.isidentifier() or not name.isascii() or "\x00" in value:
+                hint = "Write NAME=value, without spaces around the =."
+                self.faults.append(DOTENV.fault("warning", f"line {number} is no setting; it is ignored.", hint))
+                continue
+            kept.append(f"{name}={value}")
+        self.ENVIRON = _completed(self.ENVIRON, "\n".join(kept))
+
+    def _database_of(self, url: str, folder: Path) -> dict[str, Any]:
+        schemes = BY_NAME["DATABASE_URL"].schemes
+        scheme = url.partition(":")[0]
+        if scheme not in schemes:
+            raise Unfit("must start with sqlite:/// or postgres://.", _DATABASE_HINT)
+        try:
+            host = urlsplit(url).netloc
+            if scheme == "sqlite" and host:
+                raise Unfit("names a host, which a file has not: it needs three slashes.", _DATABASE_HINT)
+            if host:
+                split_url(url, schemes, "DATABASE_URL=postgres://mirror:password@127.0.0.1:5432/mirror")
+            found = self.db_url_config(url)
+        except Unfit:
+            raise
+        except ValueError:
+            raise Unfit("is not a URL: its host or port can't be read.", _DATABASE_HINT) from None
+        options = found.get("OPTIONS", {})
+        if scheme == "sqlite":
+            if found["NAME"] == ":memory:":
+                raise Unfit("is in memory, where no second thread or process finds it.", _DATABASE_HINT)
+            return self._sqlite(folder / found["NAME"], options)
+        if not found["NAME"]:
+            raise Unfit("names no database.", _DATABASE_HINT)
+        # Web processes get a pool instead of kept connections; that is for their settings to change.
+        return {
+            "CONN_MAX_AGE": POSTGRES_CONN_MAX_AGE,
+            "CONN_HEALTH_CHECKS": True,
+            **found,
+            "OPTIONS": {"connect_timeout": POSTGRES_CONNECT_TIMEOUT, **options},
+        }
+
+    def _sqlite(self, path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+        if not path.parent.is_dir():
+            raise Unfit("names a file in a folder that does not exist.", f"Make it first: mkdir -p {path.parent}")
+        return {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": str(path),
+            "CONN_MAX_AGE": None,
+            "OPTIONS": {**SQLITE_OPTIONS, **options},
+        }
+
+    def _fault(self, name: str, unfit: Unfit) -> None:
+        self.faults.append(BY_NAME[name].fault("error", unfit.message, unfit.hint))
+
+
+_DATABASE_HINT = "For example: DATABASE_URL=sqlite:///db.sqlite3 or postgres://user:password@127.0.0.1:5432/mirror"
+
+
+def _completed(variables: dict[str, str], dotenv: str) -> dict[str, str]:
+    """These variables, and those of the text that are not among them, quotes and escapes undone."""
+
+    class Reader(environ.Env):  # type: ignore[misc]
+        ENVIRON = dict(variables)  # noqa: RUF012 - of this one reading
+
+    Reader.read_env(StringIO(dotenv))
+    return Reader.ENVIRON
+
+
+def _kept_key(path: Path) -> str:
+    """The key in this file, made when there is none.
+
+    It is written under another name and linked into place, so it appears whole or not at all, and of
+    several processes that start together one wins and all read its key.
+    """
+    try:
+        key = path.read_text().strip()
+    except FileNotFoundError:
+        key = ""
+    if key:
+        return key
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(50) + "\n")
+        if path.exists() and not path.read_text().strip():
+            # Empty, as after a full disk: no process can have used it.
+            draft.replace(path)
+        else:
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path.read_text().strip()

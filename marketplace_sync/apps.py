@@ -1,0 +1,16 @@
+"""The Django app."""
+
+from django.apps import AppConfig
+from django.conf import settings
+
+
+class MarketplaceSyncConfig(AppConfig):
+    default_auto_field = "django.db.models.BigAutoField"
+    name = "marketplace_sync"
+    verbose_name = "Marketplace mirror"
+
+    def ready(self) -> None:
+        from marketplace_sync import checks, redaction  # noqa: F401 - importing `checks` registers them
+
+        redaction.install()
+        redaction.protect(getattr(settings, "ATOM_SAAS_API_TOKEN", None) or "")

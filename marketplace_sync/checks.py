@@ -1,0 +1,32 @@
+"""System checks: `manage.py check` tells everything that is wrong with the settings at once."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+
+from marketplace_sync.conf import Fault, find_faults, unknown_names
+
+
+@register("marketplace_sync")
+def check_settings(**_options: Any) -> list[CheckMessage]:
+    """The settings of this app, see `conf.SETTINGS`."""
+    return [_message(fault) for fault in find_faults(settings)]
+
+
+@register("marketplace_sync")
+def check_environment(**_options: Any) -> list[CheckMessage]:
+    """What the settings module could not read, and names in it that nothing reads.
+
+    `ENVIRONMENT_FAULTS` and `ENVIRONMENT_NAMES` are the settings module's to fill; a project without
+    them has nothing to tell here.
+    """
+    faults: Iterable[Fault] = getattr(settings, "ENVIRONMENT_FAULTS", ())
+    names: Iterable[str] = getattr(settings, "ENVIRONMENT_NAMES", ())
+    return [_message(fault) for fault in (*faults, *unknown_names(names))]
+
+
+def _message(fault: Fault) -> CheckMessage:
+    kind = Error if fault.level == "error" else Warning
+    return kind(fault.message, hint=fault.hint, id=fault.id)

@@ -1,0 +1,243 @@
+"""The settings of the marketplace mirror: one table, one typed object, every fault at once.
+
+`SETTINGS` is the source; parsing, the system checks, `.env.example` and the documentation follow it.
+The values come from `django.conf.settings`, as text or as Python values.
+"""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from marketplace_sync.logs import Secret, protect
+from marketplace_sync.setting_values import (
+    Fault,
+    Kind,
+    Level,
+    Setting,
+    Unfit,
+    fault_id,
+    is_loopback,
+    outside_recommended,
+    parse,
+)
+
+__all__ = ["SETTINGS", "ConfigError", "Fault", "Secret", "Setting", "SyncConfig", "find_faults", "load_config"]
+
+_MIB = 1024 * 1024
+
+# fmt: off
+SETTINGS: tuple[Setting, ...] = (
+    Setting("ATOM_SAAS_API_URL", 1, Kind.URL, "", "Where the marketplace's HTTP API is.",
+            "api_url", schemes=("https", "http")),
+    Setting("ATOM_SAAS_WS_URL", 2, Kind.URL, "",
+            "Where its live stream is. Unset: from the API URL, https to wss, path /ws.",
+            "ws_url", schemes=("wss", "ws")),
+    Setting("ATOM_SAAS_API_TOKEN", 3, Kind.SECRET, "", "The token that the marketplace gave: a UUID or a JWT.",
+            "api_token", recommended=(8, 10_000), unit="characters"),
+    Setting("ATOM_SAAS_ENABLED", 4, Kind.BOOL, "true",
+            "false: no connection is ever made, the local mirror is still served.", "enabled"),
+    Setting("ATOM_SAAS_WS_ENABLED", 5, Kind.BOOL, "true", "false: polling only, no live stream.", "ws_enabled"),
+    Setting("ATOM_SAAS_WS_CONNECT_TIMEOUT", 6, Kind.FLOAT, "5", "A connection that is not open by then has failed.",
+            "connect_timeout", 0.01, 3600, (1, 30), "seconds"),
+    Setting("ATOM_SAAS_WS_HEALTHY_AFTER", 7, Kind.FLOAT, "30",
+            "A connection that has stood this long is healthy: the failure counters go back to 0.",
+            "healthy_after", 0, 86_400, (10, 300), "seconds"),
+    Setting("ATOM_SAAS_WS_HEARTBEAT_INTERVAL", 8, Kind.FLOAT, "30", "Time between our pings.",
+            "heartbeat_interval", 0.01, 86_400, (5, 120), "seconds"),
+    Setting("ATOM_SAAS_WS_PONG_TIMEOUT", 9, Kind.FLOAT, "10", "A ping not answered by then: the peer is dead.",
+            "pong_timeout", 0.01, 86_400, (2, 60), "seconds"),
+    # Below 1 s the marketplace's limit of 10 connection attempts a minute is passed.
+    Setting("ATOM_SAAS_WS_RECONNECT_DELAYS", 10, Kind.FLOATS, "1,2,4,8,16",
+            "Waits before each attempt to reconnect; the last one repeats.",
+            "reconnect_delays", 0, 86_400, (1, 300), "seconds"),
+    Setting("ATOM_SAAS_WS_RECONNECT_JITTER", 11, Kind.FLOAT, "0.1",
+            "Up to this share of a delay is added at random (0: nothing).", "reconnect_jitter", 0, 1, (0, 0.5)),
+    Setting("ATOM_SAAS_WS_RECONNECT_ATTEMPTS", 12, Kind.INT, "10",
+            "Attempts without a healthy connection before the stream rests until a person asks.",
+            "reconnect_attempts", 1, 1_000_000, (3, 100), "attempts"),
+    Setting("ATOM_SAAS_WS_FALLBACK_AFTER_FAILURES", 13, Kind.INT, "3",
+            "Failures in a row before it polls only.", "fallback_after_failures", 1, 1_000_000, (1, 10), "failures"),
+    Setting("ATOM_SAAS_WS_FALLBACK_SECONDS", 14, Kind.FLOAT, "3600",
+            "How long it polls only before the stream is tried again.",
+            "fallback_seconds", 0.01, 2_592_000, (60, 86_400), "seconds"),
+    Setting("ATOM_SAAS_WS_RATE_LIMIT", 15, Kind.FLOAT, "100", "Messages a second that are taken (0: no limit).",
+            "rate_limit", 1, 1_000_000, (10, 10_000), "messages a second", zero_is_off=True),
+    Setting("ATOM_SAAS_WS_MAX_MESSAGE_BYTES", 16, Kind.INT, "1048576",
+            "A larger message becomes a dead letter.",
+            "max_message_bytes", 1024, 64 * _MIB, (64 * 1024, 16 * _MIB), "bytes"),
+    Setting("ATOM_SAAS_SYNC_INTERVAL_MINUTES", 17, Kind.FLOAT, "15", "Time between two full passes by listing.",
+            "sync_interval_seconds", 0.001, 525_600, (1, 1440), "minutes", scale=60),
+    Setting("ATOM_SAAS_PAGE_SIZE", 18, Kind.INT, "100", "Skills a page of the listing; the marketplace gives 1000.",
+            "page_size", 1, 1000, (20, 1000), "skills"),
+    Setting("ATOM_SAAS_API_REQUESTS_PER_MINUTE", 19, Kind.INT, "100",
+            "HTTP requests in any 60 s (0: no limit). The marketplace answers more than 100 with 429.",
+            "requests_per_minute", 1, 1_000_000, (10, 100), "requests", zero_is_off=True),
+    Setting("ATOM_SAAS_API_TIMEOUT_SECONDS", 20, Kind.FLOAT, "30", "A request not answered whole by then has failed.",
+            "api_timeout", 0.01, 3600, (5, 120), "seconds"),
+    Setting("ATOM_SAAS_QUEUE_MAX_BYTES", 21, Kind.INT, "67108864",
+            "Received and not yet written, at most; past it messages are shed and a pass follows.",
+            "queue_max_bytes", 1024, 16_384 * _MIB, (_MIB, 1024 * _MIB), "bytes"),
+    Setting("ATOM_SAAS_API_MAX_BODY_BYTES", 22, Kind.INT, "67108864", "A larger HTTP answer is refused.",
+            "max_body_bytes", 1024, 16_384 * _MIB, (_MIB, 1024 * _MIB), "bytes"),
+    Setting("ATOM_SAAS_MAX_PAGES", 23, Kind.INT, "10000", "A listing that goes on longer is refused as endless.",
+            "max_pages", 1, 10_000_000, (100, 100_000), "pages"),
+    Setting("FEED_KEEP_DAYS", 24, Kind.FLOAT, "30", "How long the change feed is kept.",
+            "feed_keep_days", 0.001, 36_500, (1, 365), "days"),
+    Setting("FEED_KEEP_ROWS", 25, Kind.INT, "1000000", "Changes that the feed keeps at most.",
+            "feed_keep_rows", 1, 10_000_000_000, (10_000, 100_000_000), "changes"),
+)
+# fmt: on
+
+BY_NAME = {setting.name: setting for setting in SETTINGS}
+# Numbers of the checks that hold several settings against each other.
+PONG_LATER_THAN_PING, HOSTS_DIFFER, FALLBACK_NEVER, QUEUE_TOO_SMALL, UNKNOWN_NAME = 41, 42, 43, 44, 45
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncConfig:
+    """How to mirror the marketplace. Durations are in seconds. See `SETTINGS` for what each field means."""
+
+    enabled: bool = True
+    api_url: str = ""  # without a slash at its end; empty: not set
+    api_token: Secret = Secret("")  # noqa: RUF009 - immutable
+    ws_url: str = ""  # from `api_url` where not set; empty only when that is too
+    ws_enabled: bool = True
+    connect_timeout: float = 5.0
+    healthy_after: float = 30.0
+    heartbeat_interval: float = 30.0
+    pong_timeout: float = 10.0
+    reconnect_delays: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
+    reconnect_jitter: float = 0.1
+    reconnect_attempts: int = 10
+    fallback_after_failures: int = 3
+    fallback_seconds: float = 3600.0
+    rate_limit: float = 100.0  # messages a second; 0: none
+    max_message_bytes: int = 1_048_576
+    sync_interval_seconds: float = 900.0
+    page_size: int = 100
+    requests_per_minute: int = 100  # 0: none
+    api_timeout: float = 30.0
+    queue_max_bytes: int = 64 * _MIB
+    max_body_bytes: int = 64 * _MIB
+    max_pages: int = 10_000
+    feed_keep_days: float = 30.0
+    feed_keep_rows: int = 1_000_000
+
+
+class ConfigError(Exception):
+    """The settings can't work. `faults` names each reason; the text is one line a fault."""
+
+    def __init__(self, faults: tuple[Fault, ...]) -> None:
+        super().__init__("\n".join(map(str, faults)))
+        self.faults = faults
+
+
+def load_config(settings: object, *, need_marketplace: bool = False) -> SyncConfig:
+    """The settings of this app, parsed, its token hidden from logs from now on.
+
+    Raises `ConfigError` with every error there is. `need_marketplace`: a missing URL or token is one,
+    unless `ATOM_SAAS_ENABLED` is false.
+    """
+    values, faults = _read(settings, need_marketplace=need_marketplace)
+    errors = tuple(fault for fault in faults if fault.level == "error")
+    if errors:
+        raise ConfigError(errors)
+    return SyncConfig(**values)
+
+
+def find_faults(settings: object, *, need_marketplace: bool = False) -> tuple[Fault, ...]:
+    """Everything wrong or unwise in the settings, errors and warnings, in the order of the table."""
+    return tuple(_read(settings, need_marketplace=need_marketplace)[1])
+
+
+def unknown_names(names: Iterable[str]) -> tuple[Fault, ...]:
+    """A warning for each `ATOM_SAAS_*` name that no setting has: a misspelt one has no effect."""
+    faults = []
+    for name in sorted({name for name in names if name.startswith("ATOM_SAAS_")} - BY_NAME.keys()):
+        near = difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0)[0]
+        faults.append(
+            Fault(fault_id("warning", UNKNOWN_NAME), name, f"{name} is no setting of this project; it has no effect.",
+                  f"Did you mean {near}?", "warning")
+        )  # fmt: skip
+    return tuple(faults)
+
+
+def ws_url_of(api_url: str) -> str:
+    """Where the stream is when only the API is known: https to wss, http to ws, the path replaced by `/ws`."""
+    parts = urlsplit(api_url)
+    return f"{'wss' if parts.scheme == 'https' else 'ws'}://{parts.netloc}/ws" if api_url else ""
+
+
+def _read(settings: object, *, need_marketplace: bool) -> tuple[dict[str, Any], list[Fault]]:
+    values: dict[str, Any] = {}
+    faults: list[Fault] = []
+    for setting in SETTINGS:
+        raw = getattr(settings, setting.name, None)
+        if setting.kind is Kind.SECRET and isinstance(raw, str | Secret):
+            protect(raw)  # before it is looked at: also a token that is refused is never to be seen
+        try:
+            values[setting.field] = value = parse(setting, raw)
+        except Unfit as unfit:
+            faults.append(setting.fault("error", unfit.message, unfit.hint))
+            continue
+        unwise = outside_recommended(setting, value if setting.scale == 1 else value / setting.scale)
+        if unwise:
+            faults.append(setting.fault("warning", unwise, f"The default is {setting.name}={setting.default}."))
+    faults += _missing(values, "error" if need_marketplace else "warning")
+    faults += _clear_text(values)
+    if not values.get("ws_url", True):
+        values["ws_url"] = ws_url_of(values.get("api_url", ""))
+    faults += _together(values)
+    return values, faults
+
+
+def _missing(values: dict[str, Any], level: Level) -> Iterable[Fault]:
+    if not values.get("enabled", True):
+        return
+    for name, example in (
+        ("ATOM_SAAS_API_URL", "https://api.atomsaas.com"),
+        ("ATOM_SAAS_API_TOKEN", "the token that the marketplace gave"),
+    ):
+        setting = BY_NAME[name]
+        if not values.get(setting.field, True):
+            hint = f"Set it in the environment or in .env: {name}={example}"
+            yield setting.fault(level, "is not set.", hint)
+
+
+def _clear_text(values: dict[str, Any]) -> Iterable[Fault]:
+    for name in ("ATOM_SAAS_API_URL", "ATOM_SAAS_WS_URL"):
+        setting = BY_NAME[name]
+        parts = urlsplit(values.get(setting.field, ""))
+        if parts.scheme in ("http", "ws") and not is_loopback(parts.hostname):
+            yield setting.fault(
+                "warning", "sends the token in clear text over the network.", f"Use {setting.schemes[0]}:// instead."
+            )
+
+
+def _together(values: dict[str, Any]) -> Iterable[Fault]:
+    """What each setting alone can't tell. A setting that was refused already is left out."""
+
+    def fault(level: Level, number: int, name: str, message: str, hint: str) -> Fault:
+        return Fault(fault_id(level, number), name, f"{name} {message}", hint, level)
+
+    pong, ping = values.get("pong_timeout", 0), values.get("heartbeat_interval", 0)
+    if pong and ping and pong >= ping:
+        yield fault("warning", PONG_LATER_THAN_PING, "ATOM_SAAS_WS_PONG_TIMEOUT",
+                    f"({pong:g} s) is not below ATOM_SAAS_WS_HEARTBEAT_INTERVAL ({ping:g} s).",
+                    "A dead peer is noticed later than it need be; the defaults are 10 and 30.")  # fmt: skip
+    api, stream = values.get("api_url"), values.get("ws_url")
+    if api and stream and urlsplit(api).hostname != urlsplit(stream).hostname:
+        yield fault("warning", HOSTS_DIFFER, "ATOM_SAAS_WS_URL", "names another host than ATOM_SAAS_API_URL.",
+                    "The token goes to both: leave ATOM_SAAS_WS_URL unset unless you mean it.")  # fmt: skip
+    failures, attempts = values.get("fallback_after_failures", 0), values.get("reconnect_attempts", 0)
+    if failures and attempts and failures > attempts:
+        yield fault("warning", FALLBACK_NEVER, "ATOM_SAAS_WS_FALLBACK_AFTER_FAILURES",
+                    f"({failures}) is above ATOM_SAAS_WS_RECONNECT_ATTEMPTS ({attempts}).",
+                    "The stream rests for good before it polls for an hour; the defaults are 3 and 10.")  # fmt: skip
+    queue, message = values.get("queue_max_bytes", 0), values.get("max_message_bytes", 0)
+    if queue and message and queue < message:
+        yield fault("error", QUEUE_TOO_SMALL, "ATOM_SAAS_QUEUE_MAX_BYTES",
+                    f"({queue}) is below ATOM_SAAS_WS_MAX_MESSAGE_BYTES ({message}).",
+                    "A message of the largest size could never be taken; make it several times as large.")  # fmt: skip

@@ -1,0 +1,1 @@
+"""The daemon: the one place where sockets, engine and mirror are wired into tasks."""

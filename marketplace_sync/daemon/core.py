@@ -1,0 +1,253 @@
+"""The daemon's tasks, each with its owner, and how they begin and end (laws 9, 10, 13)."""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from marketplace_sync.conf import SyncConfig
+from marketplace_sync.daemon.arrivals import Arrivals
+from marketplace_sync.daemon.command_desk import CommandDesk
+from marketplace_sync.daemon.database import Database
+from marketplace_sync.daemon.fetches import Fetcher
+from marketplace_sync.daemon.intake import Intake
+from marketplace_sync.daemon.pass_loop import PassLoop
+from marketplace_sync.daemon.passes import PassRunner
+from marketplace_sync.daemon.reporter import Reporter
+from marketplace_sync.daemon.stream_driver import StreamDriver
+from marketplace_sync.daemon.writer import Committed, Writer
+from marketplace_sync.engine.connection import Connection, Mode
+from marketplace_sync.engine.rates import TokenBucket
+from marketplace_sync.engine.schedule import Schedule
+from marketplace_sync.mirror.commands import close_open_commands
+from marketplace_sync.mirror.lease import RENEW_SECONDS, Lease, LeaseTaken, acquire, leave_standby, stand_by
+from marketplace_sync.mirror.retention import forget_changes, forget_graves
+from marketplace_sync.mirror.runs import interrupt_open_runs
+from marketplace_sync.mirror.state import Remembered, close_state, remembered
+from marketplace_sync.upstream.market import MarketClient
+from marketplace_sync.upstream.stream import Received
+
+log = structlog.get_logger(__name__)
+
+# Law 13: what is not committed by then is said, and the exit is not 0.
+DRAIN_SECONDS = 4.0
+_STANDBY_LOOKS_EVERY = 1.0
+_PRUNE_EVERY = 60.0
+
+
+class NotDrained(Exception):
+    """The stop's deadline passed. `left`: items received and not applied."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__(f"stopped with {left} received changes not applied; the next pass brings them")
+        self.left = left
+
+
+def holder_name() -> str:
+    """This process, as the lease names it: `host:pid`."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def wall_clock() -> datetime:
+    return datetime.now(UTC)
+
+
+async def wait_for_lease(database: Database, holder: str, stop: asyncio.Event) -> Lease | None:
+    """Stand by until the lease is free, and take it; `None` when asked to stop before."""
+    told = ""
+    while not stop.is_set():
+        try:
+            lease = await database.control(acquire, holder)
+        except LeaseTaken as taken:
+            if taken.holder != told:
+                log.info("standing_by", holder=taken.holder)
+                told = taken.holder
+            await database.control(stand_by, holder)
+        else:
+            log.info("lease_taken", epoch=lease.epoch)
+            return lease
+        try:
+            async with asyncio.timeout(_STANDBY_LOOKS_EVERY):
+                await stop.wait()
+        except TimeoutError:
+            continue
+    await database.control(leave_standby, holder)
+    return None
+
+
+@dataclass(slots=True)
+class Session:
+    """The right to write and what it takes: a lease that is renewed, and a writer that runs."""
+
+    database: Database
+    lease: Lease
+    arrivals: Arrivals
+    writer: Writer
+    before: Remembered
+    writing: asyncio.Task[None]
+
+    async def drain(self, within: float) -> None:
+        """Take nothing more and wait until all is committed. Raises `NotDrained` after `within` seconds."""
+        self.writer.close()
+        _, late = await asyncio.wait([self.writing], timeout=max(within, 0.0))
+        if late:
+            raise NotDrained(self.writer.waiting)
+
+
+@asynccontextmanager
+async def writing_session(
+    database: Database, lease: Lease, config: SyncConfig, committed: Callable[[Committed], None] = lambda _: None
+) -> AsyncIterator[Session]:
+    """Own the mirror while the body runs; leaving it drains the writer and frees the lease.
+
+    Start-up closes what a dead daemon left open. Raises, in a group, `NotDrained`, or whatever ended one of
+    its tasks, for then the body is cancelled: there is no half-alive daemon.
+    """
+    before = await database.control(remembered, lease)
+    await _close_left_open(database, lease)
+    writer = Writer(database, lease, queue_max_bytes=config.queue_max_bytes, committed=committed)
+    async with asyncio.TaskGroup() as tasks:
+        writing = tasks.create_task(writer.run(), name="writer")
+        renewing = tasks.create_task(_renew(database, lease), name="lease")
+        session = Session(database, lease, Arrivals(lease.epoch), writer, before, writing)
+        yield session
+        await session.drain(DRAIN_SECONDS)
+        renewing.cancel()
+    await _close_left_open(database, lease)
+    await database.control(lease.release)
+
+
+async def _close_left_open(database: Database, lease: Lease) -> None:
+    for close in (close_state, interrupt_open_runs, close_open_commands):
+        await database.control(close, lease)
+
+
+async def _renew(database: Database, lease: Lease) -> None:
+    while True:
+        await database.control(lease.renew)
+        await asyncio.sleep(RENEW_SECONDS)
+
+
+class Daemon:
+    """Keeps the mirror right until `stop` is set. `stream_wanted`: by the settings and the command line."""
+
+    def __init__(
+        self,
+        config: SyncConfig,
+        *,
+        stream_wanted: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], datetime] = wall_clock,
+    ) -> None:
+        self._config = config
+        self._stream_wanted = stream_wanted
+        self._clock = clock
+        self._wall = wall
+        self._intake: Intake | None = None
+
+    async def run(self, database: Database, lease: Lease, stop: asyncio.Event) -> None:
+        """Own the mirror until `stop` is set. Raises an `ExceptionGroup` when any task of it failed."""
+        async with (
+            MarketClient(self._config) as market,
+            writing_session(database, lease, self._config, self._committed) as session,
+        ):
+            await self._work(session, market, stop)
+
+    def _committed(self, batch: Committed) -> None:
+        if self._intake is not None:
+            self._intake.committed(batch)
+
+    async def _work(self, session: Session, market: MarketClient, stop: asyncio.Event) -> None:
+        config, database, lease = self._config, session.database, session.lease
+        repairs = _Repairs()
+        intake = self._intake = Intake(
+            bucket=TokenBucket(config.rate_limit, config.rate_limit),
+            arrivals=session.arrivals,
+            repairs=repairs,
+            totals=session.before.totals,
+            clock=self._clock,
+            wall=self._wall,
+        )
+        runner = PassRunner(
+            market, session.writer, database, lease, session.arrivals,
+            page_size=config.page_size, max_pages=config.max_pages, stream=intake, clock=self._clock,
+        )  # fmt: skip
+        schedule = Schedule(poll_interval=config.sync_interval_seconds)
+        passes = PassLoop(runner, schedule, intake.announced, clock=self._clock, changed=lambda: reporter.poke())
+        fetcher = Fetcher(market, session.writer, session.arrivals, passes.loss)
+        repairs.passes, repairs.fetcher = passes, fetcher
+
+        def receive(received: Received) -> None:
+            intake.receive(received, session.writer)
+
+        def changed(before: Connection, after: Connection) -> None:
+            if after.mode is Mode.OPEN and before.mode is not Mode.OPEN:
+                passes.stream_opened()
+            elif after.first_attempt_over and not before.first_attempt_over:
+                passes.no_stream()
+            reporter.poke()
+
+        driver = StreamDriver(
+            config, receive=receive, poll=passes.poll_now, changed=changed, clock=self._clock, wall=self._wall
+        )
+        reporter = Reporter(
+            database, lease,
+            connection=lambda: driver.state,
+            caught_up=lambda: passes.caught_up,
+            totals=intake.totals,
+            last_message_at=lambda: intake.last_message_at,
+            stream_wanted=lambda: self._stream_wanted,
+            clock=self._clock,
+            wall=self._wall,
+        )  # fmt: skip
+        desk = CommandDesk(database, lease, driver, passes, stream_wanted=self._stream_wanted)
+
+        async with asyncio.TaskGroup() as tasks:
+            streaming = tasks.create_task(driver.run(), name="stream")
+            others = [
+                tasks.create_task(passes.run(), name="passes"),
+                tasks.create_task(fetcher.run(), name="fetches"),
+                tasks.create_task(reporter.run(), name="state"),
+                tasks.create_task(desk.run(), name="commands"),
+                tasks.create_task(self._prune(database, lease), name="retention"),
+            ]
+            driver.start(enabled=self._stream_wanted and session.before.enabled)
+            await stop.wait()
+            deadline = self._clock() + DRAIN_SECONDS
+            log.info("stopping", waiting=session.writer.waiting)
+            driver.stop()
+            for task in others:
+                task.cancel()
+            await streaming
+        await session.drain(deadline - self._clock())
+        await reporter.write()
+
+    async def _prune(self, database: Database, lease: Lease) -> None:
+        """Forget what is old enough, in small steps."""
+        keep_days, keep_rows = self._config.feed_keep_days, self._config.feed_keep_rows
+        while True:
+            forgotten = await database.control(forget_graves, lease)
+            forgotten += await database.control(forget_changes, lease, keep_days=keep_days, keep_rows=keep_rows)
+            await asyncio.sleep(0 if forgotten else _PRUNE_EVERY)
+
+
+class _Repairs:
+    """Ties the intake to those who mend its losses; they need each other."""
+
+    passes: PassLoop
+    fetcher: Fetcher
+
+    def fetch(self, skill_id: str) -> None:
+        self.fetcher.fetch(skill_id)
+
+    def complete(self, skill_id: str) -> None:
+        self.fetcher.complete(skill_id)
+
+    def loss(self) -> None:
+        self.passes.loss()

@@ -1,0 +1,168 @@
+"""What the commands start: an event loop, signals, and faults turned into one line and an exit status."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+import structlog
+from django.db import DatabaseError
+
+from marketplace_sync.conf import SyncConfig
+from marketplace_sync.daemon.core import Daemon, NotDrained, holder_name, wait_for_lease, writing_session
+from marketplace_sync.daemon.database import Database
+from marketplace_sync.daemon.passes import PassReport, PassRunner
+from marketplace_sync.daemon.verify import Verifier
+from marketplace_sync.mirror.compare import Difference
+from marketplace_sync.mirror.lease import LeaseLost, LeaseTaken, acquire
+from marketplace_sync.models import SyncRun
+from marketplace_sync.upstream.faults import UpstreamError
+from marketplace_sync.upstream.market import MarketClient
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class Failure(Exception):
+    """Something that an operator has to hear of in one line. `status`: the exit status it makes."""
+
+    def __init__(self, text: str, status: int = 1) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def run_daemon(config: SyncConfig, *, stream_wanted: bool) -> None:
+    """Stand by for the lease, then keep the mirror right until SIGTERM or SIGINT."""
+
+    async def daemon(database: Database, stop: asyncio.Event) -> None:
+        lease = await wait_for_lease(database, holder_name(), stop)
+        if lease is not None:
+            await Daemon(config, stream_wanted=stream_wanted).run(database, lease, stop)
+
+    _run(daemon)
+
+
+def run_once(config: SyncConfig) -> PassReport:
+    """One full pass, and the second that proves absences where that is needed. Raises `Failure`."""
+
+    async def once(database: Database, stop: asyncio.Event) -> PassReport:
+        return await _stoppable(_passes(config, database, repair=False), stop)
+
+    report = _run(once)
+    if report.state == SyncRun.State.FAILED:
+        raise Failure(f"the pass failed: {report.error}")
+    return report
+
+
+def compare(config: SyncConfig, *, repair: bool = False) -> Difference:
+    """How the mirror differs from the marketplace; after making it level, where `repair` is asked for.
+
+    Raises `Failure` with status 2 when the marketplace can't be read.
+    """
+
+    async def verify(database: Database, stop: asyncio.Event) -> Difference:
+        if repair:
+            report = await _stoppable(_passes(config, database, repair=True), stop)
+            if report.state == SyncRun.State.FAILED:
+                raise Failure(f"the marketplace can't be read: {report.error}", 2)
+        return await _stoppable(_verified(config, database, lambda verifier: verifier.difference()), stop)
+
+    return _run(verify)
+
+
+def foresee(config: SyncConfig) -> tuple[Difference, dict[str, int]]:
+    """What a pass would change, and how many of each. Writes nothing. Raises `Failure`."""
+
+    async def dry(database: Database, stop: asyncio.Event) -> tuple[Difference, dict[str, int]]:
+        async def look(verifier: Verifier) -> tuple[Difference, dict[str, int]]:
+            return await verifier.look(), dict(verifier.would)
+
+        return await _stoppable(_verified(config, database, look), stop)
+
+    return _run(dry)
+
+
+async def _passes(config: SyncConfig, database: Database, *, repair: bool) -> PassReport:
+    lease = await database.control(acquire, holder_name())
+    async with MarketClient(config) as market, writing_session(database, lease, config) as session:
+        runner = PassRunner(
+            market, session.writer, database, lease, session.arrivals,
+            page_size=config.page_size, max_pages=config.max_pages, repair=repair,
+        )  # fmt: skip
+        report = await runner.run("repair" if repair else "once")
+        if report.again:
+            report = await runner.run("confirm")
+    return report
+
+
+async def _verified(config: SyncConfig, database: Database, ask: Callable[[Verifier], Awaitable[T]]) -> T:
+    async with MarketClient(config) as market:
+        verifier = Verifier(market, database, page_size=config.page_size, max_pages=config.max_pages)
+        try:
+            return await ask(verifier)
+        except UpstreamError as fault:
+            raise Failure(f"the marketplace can't be read: {fault.reason}", 2) from None
+
+
+async def _stoppable(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T:
+    """Let a signal end work that has no stop of its own."""
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise Failure("interrupted before it was done")
+        return working.result()
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
+
+
+def _run(main: Callable[[Database, asyncio.Event], Awaitable[T]]) -> T:
+    """Run `main` with a database and a stop that the signals set. Raises `Failure` for what is not our fault."""
+
+    async def guarded() -> T:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        database = Database()
+        try:
+            return await main(database, stop)
+        except BaseExceptionGroup as group:
+            raise _told(group) from group
+        except (LeaseLost, LeaseTaken, DatabaseError) as fault:
+            raise Failure(_line(fault)) from None
+        finally:
+            await database.close()
+
+    try:
+        return asyncio.run(guarded())
+    except Failure as failure:
+        if isinstance(failure.__cause__, BaseExceptionGroup) and failure.__cause__.split(NotDrained)[0]:
+            # The writer's thread hangs in the database, and Python would wait for it: the exit must not.
+            log.error("exit", reason=str(failure))
+            sys.stderr.flush()
+            os._exit(failure.status)
+        raise
+
+
+def _told(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """One line for what an operator can mend; the group itself for what is ours."""
+    known, ours = group.split((LeaseLost, LeaseTaken, DatabaseError, NotDrained, Failure))
+    if ours is not None or known is None:
+        return group
+    leaf: BaseException = known
+    while isinstance(leaf, BaseExceptionGroup):
+        leaf = leaf.exceptions[0]
+    return leaf if isinstance(leaf, Failure) else Failure(_line(leaf))
+
+
+def _line(fault: BaseException) -> str:
+    if isinstance(fault, DatabaseError):
+        return f"the database does not answer: {' '.join(str(fault).split())}"
+    return str(fault)

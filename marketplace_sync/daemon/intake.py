@@ -1,0 +1,138 @@
+"""What becomes of each stream message between the socket and the queue: limited, refused, shed or queued (law 6)."""
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol
+
+from marketplace_sync.daemon.arrivals import Arrivals
+from marketplace_sync.daemon.writer import Committed, Writer
+from marketplace_sync.engine.rates import TokenBucket
+from marketplace_sync.mirror.arrived import Arrived, Effect, Letter
+from marketplace_sync.models import DeadLetter, FeedChange
+from marketplace_sync.protocol.events import SkillDeleted, SkillRecord
+from marketplace_sync.protocol.refusals import Refusal
+from marketplace_sync.upstream.stream import Received
+
+# Ids of deletes that were shed, so that the pass that finds them absent need not ask a person.
+MAX_ANNOUNCED = 100_000
+
+_TOTAL_OF = {
+    Effect.CREATED: "applied",
+    Effect.UPDATED: "applied",
+    Effect.REMOVED: "applied",
+    Effect.FETCH: "applied",  # the fetch it asks for brings what it told
+    Effect.UNCHANGED: "unchanged",
+    Effect.STALE: "stale",
+    Effect.REFUSED: "rejected",
+}
+
+
+class Repairs(Protocol):
+    """Where losses are mended: by one fetch, or by a pass."""
+
+    def fetch(self, skill_id: str) -> None:
+        """That skill must be fetched; absence is proved by a 404."""
+
+    def complete(self, skill_id: str) -> None:
+        """That skill is known in part only; a fetch would complete it."""
+
+    def loss(self) -> None:
+        """Something was not applied and nothing says what: a gap."""
+
+
+class Announced:
+    """Skills that the stream said to be gone, in messages that were shed; the newest `MAX_ANNOUNCED`."""
+
+    def __init__(self) -> None:
+        self._arrivals: OrderedDict[str, int] = OrderedDict()
+
+    def __contains__(self, skill_id: object) -> bool:
+        return skill_id in self._arrivals
+
+    def __len__(self) -> int:
+        return len(self._arrivals)
+
+    def add(self, skill_id: str, arrival: int) -> None:
+        self._arrivals[skill_id] = arrival
+        self._arrivals.move_to_end(skill_id)
+        if len(self._arrivals) > MAX_ANNOUNCED:
+            self._arrivals.popitem(last=False)
+
+    def discard(self, skill_id: str) -> None:
+        self._arrivals.pop(skill_id, None)
+
+    def forget_until(self, arrival: int) -> None:
+        """A clean pass begun at `arrival` has settled what was announced before it."""
+        for skill_id in [key for key, announced in self._arrivals.items() if announced <= arrival]:
+            del self._arrivals[skill_id]
+
+
+class Intake:
+    """Takes stream messages. `totals` counts them by outcome; `moves` the skills that it told to come or go."""
+
+    def __init__(
+        self,
+        *,
+        bucket: TokenBucket,
+        arrivals: Arrivals,
+        repairs: Repairs,
+        totals: Counter[str],
+        clock: Callable[[], float],
+        wall: Callable[[], datetime],
+    ) -> None:
+        self._bucket = bucket
+        self._arrivals = arrivals
+        self._repairs = repairs
+        self._clock = clock
+        self._wall = wall
+        self.totals = totals
+        self.announced = Announced()
+        self.moves = 0
+        self.last_message_at: datetime | None = None
+
+    def receive(self, received: Received, writer: Writer) -> None:
+        """One message that is no heartbeat. Quick: it runs in the read loop."""
+        self.totals["received"] += 1
+        self.last_message_at = self._wall()
+        arrival = self._arrivals.next()
+        if not self._bucket.take(self._clock()):
+            self._shed(received, arrival)
+        elif isinstance(received.event, Refusal):
+            self._refuse(received, received.event, writer)
+        elif writer.offer(Arrived(received.event, arrival, FeedChange.Source.STREAM), received.size):
+            if isinstance(received.event, SkillRecord):
+                self.announced.discard(received.event.skill_id)
+        else:
+            self._shed(received, arrival)
+
+    def committed(self, batch: Committed) -> None:
+        """Count a batch, and ask for the fetches that it needs."""
+        for effect, count in Counter(batch.effects).items():
+            self.totals[_TOTAL_OF[effect]] += count
+        self.moves += sum(effect in (Effect.CREATED, Effect.REMOVED) for effect in batch.effects)
+        for skill_id in batch.result.fetch:
+            self._repairs.fetch(skill_id)
+        for skill_id in batch.result.incomplete:
+            self._repairs.complete(skill_id)
+
+    def _refuse(self, received: Received, refusal: Refusal, writer: Writer) -> None:
+        letter = Letter.of(refusal, received.raw, DeadLetter.Source.STREAM)
+        if not writer.offer(letter, received.size):
+            self.totals["rejected"] += 1
+            self._repairs.loss()
+        elif refusal.key is not None and not refusal.kind.startswith("category"):
+            self._repairs.fetch(refusal.key)
+        else:
+            self._repairs.loss()
+
+    def _shed(self, received: Received, arrival: int) -> None:
+        self.totals["shed"] += 1
+        match received.event:
+            case SkillDeleted(skill_id=skill_id):
+                self.announced.add(skill_id, arrival)
+                self.moves += 1
+            case SkillRecord(skill_id=skill_id):
+                self.announced.discard(skill_id)
+                self.moves += 1
+        self._repairs.loss()

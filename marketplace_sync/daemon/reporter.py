@@ -1,0 +1,130 @@
+"""Writes the state row: at once when something changed, at most once a second for the rest (law 9)."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from marketplace_sync.daemon.database import Database
+from marketplace_sync.engine.connection import Connection, Mode
+from marketplace_sync.logs import redact
+from marketplace_sync.mirror.lease import Lease
+from marketplace_sync.mirror.state import save_state
+from marketplace_sync.models import WebSocketState
+
+log = structlog.get_logger(__name__)
+
+_EVERY_SECONDS = 1.0
+State = WebSocketState.State
+
+
+def shown_state(connection: Connection, *, caught_up: bool) -> WebSocketState.State:
+    """The public word for how things stand."""
+    match connection.mode:
+        case Mode.IDLE:
+            return State.CONNECTING
+        case Mode.CONNECTING:
+            return State.RECONNECTING if connection.first_attempt_over else State.CONNECTING
+        case Mode.OPEN:
+            return State.LIVE if caught_up else State.CATCHING_UP
+        case Mode.WAITING:
+            return State.RECONNECTING
+        case Mode.POLLING:
+            return State.POLLING
+        case Mode.RESTING:
+            return State.RESTING
+        case Mode.DISABLED:
+            return State.DISABLED
+        case Mode.STOPPED:
+            return State.NOT_RUNNING
+
+
+class Reporter:
+    """Holds what the row shall say and writes it. `poke()` says that something a person waits for has changed."""
+
+    def __init__(
+        self,
+        database: Database,
+        lease: Lease,
+        *,
+        connection: Callable[[], Connection],
+        caught_up: Callable[[], bool],
+        totals: Counter[str],
+        last_message_at: Callable[[], datetime | None],
+        stream_wanted: Callable[[], bool],
+        clock: Callable[[], float],
+        wall: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._lease = lease
+        self._connection = connection
+        self._caught_up = caught_up
+        self._totals = totals
+        self._last_message_at = last_message_at
+        self._stream_wanted = stream_wanted
+        self._clock = clock
+        self._wall = wall
+        self._poked = asyncio.Event()
+        self._last_connected_at: datetime | None = None
+        self._moments: dict[float, datetime] = {}
+        self._written: tuple[dict[str, Any], Counter[str]] | None = None
+
+    def poke(self) -> None:
+        self._poked.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self.write()
+            self._poked.clear()
+            try:
+                async with asyncio.timeout(_EVERY_SECONDS):
+                    await self._poked.wait()
+            except TimeoutError:
+                pass
+
+    async def write(self) -> None:
+        """Write the row if it differs from what was written last."""
+        columns = self._columns()
+        totals = Counter(self._totals)
+        if (columns, totals) != self._written:
+            shown = self._written[0]["state"] if self._written else ""
+            if columns["state"] != shown:
+                log.info("state", state=str(columns["state"]), reason=columns["disconnect_reason"])
+            await self._database.control(save_state, self._lease, columns, totals)
+            self._written = (columns, totals)
+
+    def _columns(self) -> dict[str, Any]:
+        connection = self._connection()
+        state = shown_state(connection, caught_up=self._caught_up())
+        if not self._stream_wanted() and connection.mode is Mode.DISABLED:
+            state = State.POLLING  # by the settings, not by a person: nothing waits for anybody
+        columns: dict[str, Any] = {
+            "connected": connection.mode is Mode.OPEN,
+            "state": state,
+            "disconnect_reason": redact(connection.reason)[:500],
+            "reconnect_attempts": connection.reconnect_attempts,
+            "consecutive_failures": connection.consecutive_failures,
+            "fallback_to_polling": connection.fallback_to_polling,
+            "fallback_started_at": self._moment(connection.fallback_started_at),
+            "next_ws_attempt_at": self._moment(connection.next_attempt_at),
+        }
+        if connection.opened_at is not None:
+            self._last_connected_at = self._moment(connection.opened_at)
+        if self._last_connected_at is not None:
+            columns["last_connected_at"] = self._last_connected_at
+        if (at := self._last_message_at()) is not None:
+            columns["last_message_at"] = at
+        return columns
+
+    def _moment(self, at: float | None) -> datetime | None:
+        """A time of the monotonic clock as a date, worked out once: two clocks never agree twice to the microsecond."""
+        if at is None:
+            return None
+        if at not in self._moments:
+            self._moments = dict(list(self._moments.items())[-8:])
+            self._moments[at] = self._wall() + timedelta(seconds=at - self._clock())
+        return self._moments[at]

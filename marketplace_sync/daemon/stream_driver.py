@@ -1,0 +1,173 @@
+"""Drives the connection machine: carries its effects out and tells it what happened."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+
+from marketplace_sync.conf import SyncConfig
+from marketplace_sync.engine.connection import (
+    CloseStream,
+    Connect,
+    Connection,
+    DisableAsked,
+    Effect,
+    EnableAsked,
+    Failed,
+    Input,
+    Limits,
+    Lost,
+    Mode,
+    Opened,
+    PollNow,
+    ReconnectAsked,
+    Started,
+    StopAsked,
+    Tick,
+    accepts_reconnect,
+    decide,
+    next_wake,
+)
+from marketplace_sync.upstream.faults import UpstreamError
+from marketplace_sync.upstream.stream import Received, Stream
+
+log = structlog.get_logger(__name__)
+
+
+def limits_of(config: SyncConfig) -> Limits:
+    """The machine's figures, from the settings."""
+    return Limits(
+        healthy_after=config.healthy_after,
+        reconnect_delays=config.reconnect_delays,
+        reconnect_jitter=config.reconnect_jitter,
+        reconnect_attempts=config.reconnect_attempts,
+        fallback_after_failures=config.fallback_after_failures,
+        fallback_seconds=config.fallback_seconds,
+    )
+
+
+class CannotReconnect(Exception):
+    """There is nothing to reconnect; the text says why."""
+
+
+class StreamDriver:
+    """Owns the stream's task and the machine's state.
+
+    `receive` takes each message in the read loop; `poll` begins a pass at once; `changed` is
+    called with the states before and after each decision that changed it.
+    """
+
+    def __init__(
+        self,
+        config: SyncConfig,
+        *,
+        receive: Callable[[Received], None],
+        poll: Callable[[], None],
+        changed: Callable[[Connection, Connection], None],
+        clock: Callable[[], float],
+        wall: Callable[[], datetime],
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._config = config
+        self._receive = receive
+        self._poll = poll
+        self._changed = changed
+        self._clock = clock
+        self._wall = wall
+        self._draw = draw
+        self.state = Connection(limits=limits_of(config))
+        self._inbox: asyncio.Queue[Input] = asyncio.Queue()
+        self._attempts: dict[int, asyncio.Task[None]] = {}
+        self._streams: dict[int, Stream] = {}
+        self._moved = asyncio.Event()
+
+    def start(self, *, enabled: bool) -> None:
+        self._inbox.put_nowait(Started(enabled))
+
+    def stop(self) -> None:
+        """Close the stream for good; `run` returns when all that it had received is handed over."""
+        self._inbox.put_nowait(StopAsked())
+
+    async def reconnect(self) -> str:
+        """A new stream, tried at once. "" when it is open, else why it is not. Raises `CannotReconnect`."""
+        if not accepts_reconnect(self.state):
+            raise CannotReconnect(self.state.reason)
+        self._inbox.put_nowait(ReconnectAsked())
+        before = self.state.attempt if self.state.mode is not Mode.CONNECTING else self.state.attempt - 1
+        await self._until(lambda: self.state.attempt > before or self.state.mode in (Mode.DISABLED, Mode.STOPPED))
+        number = self.state.attempt
+        await self._until(lambda: self.state.attempt != number or self.state.mode is not Mode.CONNECTING)
+        if self.state.attempt == number and self.state.mode is Mode.OPEN:
+            return ""
+        return self.state.reason or "another reconnect was asked for meanwhile"
+
+    async def disable(self) -> None:
+        """Close the stream and keep it closed; returns when it is."""
+        self._inbox.put_nowait(DisableAsked())
+        await self._until(lambda: self.state.mode in (Mode.DISABLED, Mode.STOPPED) and not self._attempts)
+
+    async def enable(self) -> None:
+        """Want the stream again; returns when an attempt is under way."""
+        self._inbox.put_nowait(EnableAsked())
+        await self._until(lambda: self.state.mode is not Mode.DISABLED)
+
+    async def run(self) -> None:
+        """Until `stop`, and then until the last stream has handed over what it had."""
+        async with asyncio.TaskGroup() as attempts:
+            while self.state.mode is not Mode.STOPPED:
+                event = await self._next_input()
+                before = self.state
+                self.state, effects = decide(before, event, now=self._clock(), draw=self._draw())
+                for effect in effects:
+                    self._carry_out(effect, attempts)
+                if self.state != before:
+                    self._changed(before, self.state)
+                    self._moved.set()
+
+    async def _next_input(self) -> Input:
+        wake = next_wake(self.state)
+        try:
+            async with asyncio.timeout(None if wake is None else max(wake - self._clock(), 0.0)):
+                return await self._inbox.get()
+        except TimeoutError:
+            return Tick()
+
+    def _carry_out(self, effect: Effect, attempts: asyncio.TaskGroup) -> None:
+        match effect:
+            case Connect(attempt=number):
+                self._attempts[number] = attempts.create_task(self._attempt(number), name=f"stream {number}")
+            case CloseStream(attempt=number):
+                if (stream := self._streams.get(number)) is not None:
+                    attempts.create_task(stream.close(), name=f"close stream {number}")
+                elif (attempt := self._attempts.get(number)) is not None:
+                    attempt.cancel()
+            case PollNow():
+                self._poll()
+
+    async def _attempt(self, number: int) -> None:
+        """One connection from its first packet to its last."""
+        try:
+            report: Failed | Lost = Failed(number, "given up")
+            try:
+                stream = await Stream.open(self._config, wall=self._wall)
+                self._streams[number] = stream
+                self._inbox.put_nowait(Opened(number))
+                log.info("stream_opened", connection=number)
+                report = Lost(number, "closed")
+                await stream.run(self._receive)
+            except UpstreamError as fault:
+                kind = Lost if number in self._streams else Failed
+                report = kind(number, fault.reason, fault.refused_token, fault.retry_after)
+                log.warning("stream_lost" if kind is Lost else "stream_failed", connection=number, reason=fault.reason)
+            self._inbox.put_nowait(report)
+        finally:
+            self._streams.pop(number, None)
+            self._attempts.pop(number, None)
+            self._moved.set()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._moved.clear()
+            await self._moved.wait()

@@ -1,0 +1,133 @@
+"""The queue in front of the mirror, and the task that commits what has queued (law 7)."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from marketplace_sync.daemon.database import Database
+from marketplace_sync.mirror.apply import BatchResult, apply_batch
+from marketplace_sync.mirror.arrived import Effect, Item
+from marketplace_sync.mirror.lease import Lease
+
+# One transaction takes no more than this, so that a flood does not make one that lasts for seconds.
+MAX_BATCH_ITEMS = 1000
+MAX_BATCH_BYTES = 8 * 1024 * 1024
+
+
+class WriterClosed(Exception):
+    """Nothing more is taken: the daemon stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    items: tuple[Item, ...]
+    size: int
+    answer: "asyncio.Future[list[Effect]] | None"  # None: nobody waits, it came from the stream
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """One batch of stream messages after its commit. `effects` belong to `items`, one each."""
+
+    items: Sequence[Item]
+    effects: Sequence[Effect]
+    result: BatchResult
+
+
+class Writer:
+    """Commits whatever has queued, at once and in order; while one batch is written the next one gathers.
+
+    `queue_max_bytes` bounds what waits: beyond it `offer` says no, and the caller sheds.
+    `committed` is called in the event loop after each commit that held stream messages.
+    """
+
+    def __init__(
+        self, database: Database, lease: Lease, *, queue_max_bytes: int, committed: Callable[[Committed], None]
+    ) -> None:
+        self._database = database
+        self._lease = lease
+        self._queue_max_bytes = queue_max_bytes
+        self._committed = committed
+        self._queue: deque[_Entry] = deque()
+        self._queued_bytes = 0
+        self._wake = asyncio.Event()
+        self._closed = False
+        self._writing = 0
+
+    @property
+    def waiting(self) -> int:
+        """Items received and not committed yet."""
+        return sum(len(entry.items) for entry in self._queue) + self._writing
+
+    def offer(self, item: Item, size: int) -> bool:
+        """Queue one stream item of `size` bytes; `False` when the queue is full or closed."""
+        if self._closed or self._queued_bytes + size > self._queue_max_bytes:
+            return False
+        self._put(_Entry((item,), size, None))
+        return True
+
+    async def submit(self, items: Sequence[Item]) -> list[Effect]:
+        """Queue the rows of a request and wait until they are committed; what became of each, in order.
+
+        Raises `WriterClosed` when the daemon stops.
+        """
+        if self._closed:
+            raise WriterClosed
+        if not items:
+            return []
+        answer: asyncio.Future[list[Effect]] = asyncio.get_running_loop().create_future()
+        self._put(_Entry(tuple(items), 0, answer))
+        return await answer
+
+    def close(self) -> None:
+        """Take nothing more; `run` returns once all is committed."""
+        self._closed = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Commit until closed and drained. Raises what the database or the lease raised: no half-alive daemon."""
+        while True:
+            if not self._queue:
+                if self._closed:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            entries = self._take()
+            items = [item for entry in entries for item in entry.items]
+            self._writing = len(items)
+            result = await self._database.write(apply_batch, items, self._lease)
+            self._writing = 0
+            self._answer(entries, items, result)
+
+    def _put(self, entry: _Entry) -> None:
+        self._queue.append(entry)
+        self._queued_bytes += entry.size
+        self._wake.set()
+
+    def _take(self) -> list[_Entry]:
+        entries: list[_Entry] = []
+        count = size = 0
+        while self._queue:
+            entry = self._queue[0]
+            if entries and (count + len(entry.items) > MAX_BATCH_ITEMS or size + entry.size > MAX_BATCH_BYTES):
+                break
+            entries.append(self._queue.popleft())
+            count += len(entry.items)
+            size += entry.size
+        self._queued_bytes -= size
+        return entries
+
+    def _answer(self, entries: Sequence[_Entry], items: Sequence[Item], result: BatchResult) -> None:
+        streamed: list[int] = []
+        start = 0
+        for entry in entries:
+            end = start + len(entry.items)
+            if entry.answer is None:
+                streamed.extend(range(start, end))
+            elif not entry.answer.done():
+                entry.answer.set_result(result.effects[start:end])
+            start = end
+        if streamed:
+            self._committed(Committed([items[i] for i in streamed], [result.effects[i] for i in streamed], result))

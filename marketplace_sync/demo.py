@@ -1,0 +1,173 @@
+"""The demo: a simulated marketplace, the daemon and the web server as three processes, watched by a fourth.
+
+Each is the real command that an operator would start; the demo only hands them their settings.
+"""
+
+import asyncio
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.contrib.auth import get_user_model
+from django.db import connections
+
+from marketplace_sync.mirror.status import status
+from marketplace_sync.models import Category, FeedChange, Skill
+
+SKILLS = 300
+CHANGES_PER_SECOND = 2.0
+# A child that has not ended by then is killed: Ctrl-C must leave no process.
+STOP_SECONDS = 8.0
+# Latest changes shown a second; more would only scroll.
+SHOWN_A_LOOK = 5
+ADMIN = "admin"
+
+MANAGE = str(Path(sys.argv[0]).resolve())
+
+
+class DemoFailed(Exception):
+    """One of the demo's processes ended, or can't begin; the text says which and why."""
+
+
+@dataclass(slots=True)
+class Look:
+    """What the mirror holds right now."""
+
+    state: str
+    skills: int
+    categories: int
+    seq: int
+
+
+def free_port(wanted: int) -> int:
+    """`wanted`, or any free port of this machine when it is taken."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise DemoFailed("no port is free on 127.0.0.1")
+
+
+def make_admin() -> str:
+    """The user `admin`, made or with a new password; the password."""
+    password = secrets.token_urlsafe(9)
+    users = get_user_model()
+    admin, _ = users.objects.get_or_create(username=ADMIN, defaults={"is_staff": True, "is_superuser": True})
+    admin.set_password(password)
+    admin.is_staff = admin.is_superuser = True
+    admin.save()
+    return password
+
+
+class Demo:
+    """Runs until `stop` is set. `say` takes one line for the person who watches."""
+
+    def __init__(self, port: int, say: Callable[[str], None], stop: asyncio.Event) -> None:
+        self._port = free_port(port)
+        self._say = say
+        self._stop = stop
+        self._children: dict[str, asyncio.subprocess.Process] = {}
+
+    async def run(self, password: str) -> None:
+        """Start everything, show what happens, end everything. Raises `DemoFailed`."""
+        try:
+            marketplace = await self._start_marketplace()
+            await self._start("daemon", [sys.executable, MANAGE, "runsync"], marketplace)
+            server = [sys.executable, "-m", "uvicorn", "atomproject.asgi:application"]
+            await self._start("web", [*server, "--port", str(self._port), "--lifespan", "off"], marketplace)
+            self._say(f"Web      http://127.0.0.1:{self._port}/admin/   user {ADMIN}, password {password}")
+            await self._watch()
+        finally:
+            await self._end()
+
+    async def _start_marketplace(self) -> Mapping[str, str]:
+        """Start the simulator; the settings by which the others find it."""
+        token = secrets.token_urlsafe(24)
+        options = ["--port", "0", "--skills", str(SKILLS), "--changes-per-second", str(CHANGES_PER_SECOND)]
+        command = [sys.executable, MANAGE, "runsimulator", "--token", token, *options]
+        child = await self._start("marketplace", command, {}, stdout=asyncio.subprocess.PIPE)
+        assert child.stdout is not None
+        async for line in child.stdout:
+            name, _, url = line.decode().strip().partition("=")
+            if name == "ATOM_SAAS_API_URL":
+                self._say(f"Market   {url}   simulated, {SKILLS} skills, {CHANGES_PER_SECOND:g} changes a second")
+                return {name: url, "ATOM_SAAS_API_TOKEN": token}
+        raise DemoFailed("the simulated marketplace did not start")
+
+    async def _start(
+        self, name: str, command: list[str], settings: Mapping[str, str], *, stdout: int | None = None
+    ) -> asyncio.subprocess.Process:
+        environment = {**os.environ, "ATOM_SAAS_ENABLED": "true", "ATOM_SAAS_WS_URL": "", **settings}
+        # A session of its own: Ctrl-C reaches the demo alone, which then ends the others in order.
+        child = await asyncio.create_subprocess_exec(
+            *command, env=environment, stdout=stdout, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+        )
+        self._children[name] = child
+        return child
+
+    async def _watch(self) -> None:
+        """Show the mirror filling and its changes arriving, until asked to stop."""
+        shown: Look | None = None
+        while not self._stop.is_set():
+            for name, child in self._children.items():
+                if child.returncode is not None:
+                    raise DemoFailed(f"the {name} has ended with status {child.returncode}")
+            look = await asyncio.to_thread(_look)
+            if shown is None or look.state != shown.state or (look.state != "live" and look != shown):
+                self._say(f"Mirror   {look.state}: {look.skills} skills, {look.categories} categories")
+                if look.state == "live":
+                    self._say("         Full, and live. Changes as they arrive (Ctrl-C stops everything):")
+            elif look.state == "live" and look.seq > shown.seq:
+                for line in await asyncio.to_thread(_changes, shown.seq):
+                    self._say(f"  {line}")
+            shown = look
+            try:
+                async with asyncio.timeout(1.0):
+                    await self._stop.wait()
+            except TimeoutError:
+                continue
+
+    async def _end(self) -> None:
+        for child in self._children.values():
+            if child.returncode is None:
+                child.terminate()
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await asyncio.gather(*(child.wait() for child in self._children.values()))
+        except TimeoutError:
+            for child in self._children.values():
+                if child.returncode is None:
+                    child.kill()
+                    await child.wait()
+
+
+def _look() -> Look:
+    try:
+        newest = FeedChange.objects.order_by("-seq").values_list("seq", flat=True).first() or 0
+        return Look(str(status().row.state), Skill.objects.count(), Category.objects.count(), newest)
+    finally:
+        connections.close_all()
+
+
+def _changes(after: int) -> list[str]:
+    try:
+        changes = list(FeedChange.objects.filter(seq__gt=after).order_by("seq"))
+        shown = [change.key for change in changes[:SHOWN_A_LOOK]]
+        names = dict(Skill.objects.filter(skill_id__in=shown).values_list("skill_id", "name"))
+        lines = [
+            f"{change.at:%H:%M:%S}  {change.kind:<17} {names.get(change.key, change.key)}"
+            f"{'  (' + ', '.join(change.fields) + ')' if change.fields else ''}"
+            for change in changes[:SHOWN_A_LOOK]
+        ]
+        more = len(changes) - SHOWN_A_LOOK
+        return [*lines, f"… and {more} more"] if more > 0 else lines
+    finally:
+        connections.close_all()

@@ -1,0 +1,60 @@
+"""The daemon: `manage.py runsync`."""
+
+import sys
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from marketplace_sync.conf import SyncConfig
+from marketplace_sync.daemon.entry import Failure, foresee, run_daemon, run_once
+from marketplace_sync.management.marketplace import configured
+
+
+class Command(BaseCommand):
+    help = "Keep the local mirror of the marketplace right: live by WebSocket, and by full passes over HTTP."
+    # The settings are checked by `configured`, one line a fault.
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        mode = parser.add_mutually_exclusive_group()
+        mode.add_argument("--once", action="store_true", help="one full pass, then exit: 0, or 1 if it failed")
+        mode.add_argument("--dry-run", action="store_true", help="one pass that only prints what it would change")
+        parser.add_argument("--no-websocket", action="store_true", help="polling only")
+
+    def handle(self, *, once: bool, dry_run: bool, no_websocket: bool, **options: Any) -> None:
+        config = configured(self)
+        try:
+            if dry_run:
+                self._print_foreseen(config)
+            elif once:
+                self._print_report(config)
+            else:
+                run_daemon(config, stream_wanted=config.ws_enabled and not no_websocket)
+        except Failure as failure:
+            self.stderr.write(f"runsync: {failure}")
+            sys.exit(1)
+
+    def _print_report(self, config: SyncConfig) -> None:
+        report = run_once(config)
+        done = report.progress
+        self.stdout.write(
+            f"{done.listed} skills listed: {done.created} created, {done.updated} updated, {done.removed} removed, "
+            f"{done.unchanged} unchanged, {done.refused} refused."
+        )
+        if report.held:
+            self.stdout.write(f"{report.held} removals wait for approval (run {report.run_id}): {report.held_reason}.")
+
+    def _print_foreseen(self, config: SyncConfig) -> None:
+        difference, counts = foresee(config)
+        for word, keys in (
+            ("create", difference.missing | difference.missing_categories),
+            ("update", difference.different.keys() | difference.different_categories.keys()),
+            ("delete", difference.extra | difference.extra_categories),
+        ):
+            for key in sorted(keys):
+                self.stdout.write(f"{word} {key}")
+        self.stdout.write(
+            f"Would create {counts.get('created', 0)}, update {counts.get('updated', 0)}, "
+            f"delete {counts.get('deleted', 0)} skills; {counts.get('unchanged', 0)} unchanged. Nothing was written."
+        )

@@ -1,0 +1,77 @@
+"""`manage.py verifysync`: is the mirror level with the marketplace?"""
+
+import json
+import sys
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from marketplace_sync.daemon.entry import Failure, compare
+from marketplace_sync.management.marketplace import configured
+from marketplace_sync.mirror.compare import Difference
+
+# Keys shown a kind in the text; --json shows all.
+SHOWN = 20
+
+
+class Command(BaseCommand):
+    help = "Compare mirror and marketplace. Exit 0 when level, 1 when not, 2 when the marketplace can't be read."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--json", action="store_true", help="the whole difference as JSON")
+        parser.add_argument("--repair", action="store_true", help="make the mirror level, removals included")
+
+    def handle(self, *, json: bool, repair: bool, **options: Any) -> None:
+        config = configured(self, fault_status=2)
+        try:
+            difference = compare(config, repair=repair)
+        except Failure as failure:
+            self.stderr.write(f"verifysync: {failure}")
+            sys.exit(failure.status)
+        if json:
+            self.stdout.write(_as_json(difference))
+        else:
+            self._print(difference)
+        sys.exit(0 if difference.level else 1)
+
+    def _print(self, difference: Difference) -> None:
+        for title, keys in (
+            ("missing in the mirror", sorted(difference.missing)),
+            ("no longer in the marketplace", sorted(difference.extra)),
+            ("different", [f"{key}: {', '.join(fields)}" for key, fields in sorted(difference.different.items())]),
+            ("categories missing in the mirror", sorted(difference.missing_categories)),
+            ("categories no longer in the marketplace", sorted(difference.extra_categories)),
+            (
+                "categories different",
+                [f"{key}: {', '.join(fields)}" for key, fields in sorted(difference.different_categories.items())],
+            ),
+            ("listed, but not readable", difference.refused),
+        ):
+            if keys:
+                self.stdout.write(f"{len(keys)} {title}:")
+                for key in keys[:SHOWN]:
+                    self.stdout.write(f"  {key}")
+                if len(keys) > SHOWN:
+                    self.stdout.write(f"  … and {len(keys) - SHOWN} more")
+        self.stdout.write("Level with the marketplace." if difference.level else "Not level with the marketplace.")
+
+
+def _as_json(difference: Difference) -> str:
+    return json.dumps(
+        {
+            "level": difference.level,
+            "missing": sorted(difference.missing),
+            "extra": sorted(difference.extra),
+            "different": difference.different,
+            "categories": {
+                "missing": sorted(difference.missing_categories),
+                "extra": sorted(difference.extra_categories),
+                "different": difference.different_categories,
+            },
+            "refused": difference.refused,
+        },
+        ensure_ascii=False,
+        indent=2,
+    )

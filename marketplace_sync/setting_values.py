@@ -1,0 +1,263 @@
+"""One setting: what it may be, and how a raw value becomes a typed one.
+
+Pure, and told nothing of Django: `conf` has the table of this app's settings, and the project's own
+settings module describes the settings of Django with the same words.
+"""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import ip_address
+from typing import Any, Literal
+from urllib.parse import SplitResult, urlsplit
+
+from marketplace_sync.redaction import Secret
+
+Level = Literal["error", "warning"]
+
+# Shown in messages at most; a person recognises the value by its beginning.
+_SHOWN_CHARS = 60
+_MAX_LIST_ITEMS = 100
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+_WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_UNSEEN = re.compile(r"[\s\x00-\x20\x7f-\xa0]")
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+class Kind(StrEnum):
+    """What a setting's value is."""
+
+    BOOL = "true or false"
+    INT = "a whole number"
+    FLOAT = "a number"
+    FLOATS = "numbers with commas between"
+    URL = "a URL"
+    SECRET = "a secret"
+    TEXT = "a text"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of a table of settings.
+
+    `default` is written as in `.env`. `least` and `most` are what can work at all, `recommended` what
+    is wise; both are inclusive and in the setting's own unit. `zero_is_off`: 0 is allowed below
+    `least`. `scale` makes the field of the setting's number (60 where minutes become seconds).
+    """
+
+    name: str
+    number: int  # of its checks: marketplace_sync.E0nn and W0nn
+    kind: Kind
+    default: str
+    help: str
+    field: str = ""  # of `SyncConfig`
+    least: float = -math.inf
+    most: float = math.inf
+    recommended: tuple[float, float] = (-math.inf, math.inf)
+    unit: str = ""
+    zero_is_off: bool = False
+    scale: float = 1
+    schemes: tuple[str, ...] = ()  # of a URL
+
+    def fault(self, level: Level, message: str, hint: str) -> "Fault":
+        """A fault of this setting. `message` goes on after its name."""
+        return Fault(fault_id(level, self.number), self.name, f"{self.name} {message}", hint, level)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something wrong with a setting, for a person. Neither text ever holds a secret's value."""
+
+    id: str
+    setting: str
+    message: str
+    hint: str
+    level: Level = "error"
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}"
+
+
+class Unfit(ValueError):
+    """A value that is not of its kind, or can't work. `hint` says what to write instead."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message, self.hint = message, hint
+
+
+def fault_id(level: Level, number: int) -> str:
+    return f"marketplace_sync.{'E' if level == 'error' else 'W'}{number:03d}"
+
+
+def parse(setting: Setting, raw: object) -> Any:
+    """The typed value of what was configured. Nothing, or an empty text, is the default.
+
+    Raises `Unfit`. A value of the right Python type is taken as it is, within the same bounds.
+    """
+    empty = raw is None or (isinstance(raw, str) and (not raw or (raw.isspace() and setting.kind is not Kind.SECRET)))
+    return _READERS[setting.kind](setting, setting.default if empty else raw)
+
+
+def outside_recommended(setting: Setting, value: Any) -> str:
+    """What is unwise about a value that works, after the setting's name; "" when nothing is."""
+    low, high = setting.recommended
+    if isinstance(value, Secret):
+        return f"has only {len(value)} characters." if value and len(value) < low else ""
+    numbers = value if isinstance(value, tuple) else (value,)
+    for number in numbers:
+        if not isinstance(number, int | float) or isinstance(number, bool) or (number == 0 and setting.zero_is_off):
+            continue
+        if not low <= number <= high:
+            return f"is {number:g}{_unit(setting)}; {_span(low, high)} is recommended."
+    return ""
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a URL's host is this machine, so that no other can listen."""
+    if host is None:
+        return False
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def parse_bool(setting: Setting, raw: object) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    text = raw.strip().lower() if isinstance(raw, str) else ""
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise Unfit(f"is {_shown(raw)}, which is neither true nor false.", f"Write {setting.name}=true or =false.")
+
+
+def split_url(text: str, schemes: Sequence[str], example: str) -> SplitResult:
+    """The parts of a URL with one of these schemes and a host. Raises `Unfit`, never showing the URL."""
+    hint = f"For example: {example}"
+    if _UNSEEN.search(text):
+        raise Unfit("has white space or control characters in it.", hint)
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise Unfit("is not a URL: its host or port can't be read.", hint) from None
+    if parts.scheme not in schemes:
+        raise Unfit(f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)}.", hint)
+    if not host or port == 0:
+        raise Unfit("names no host." if not host else "has the impossible port 0.", hint)
+    return parts
+
+
+def _read_url(setting: Setting, raw: object) -> str:
+    if not isinstance(raw, str):
+        raise Unfit(f"is {_shown(raw)}, not a URL.", f"Write {setting.name}={setting.schemes[0]}://...")
+    text = raw.strip()
+    if not text:
+        return ""
+    parts = split_url(text, setting.schemes, f"{setting.name}={setting.schemes[0]}://api.atomsaas.com")
+    if "@" in parts.netloc:
+        raise Unfit("must not hold a user name or password.", "Put the token in ATOM_SAAS_API_TOKEN, the URL without.")
+    if parts.query or "?" in text:
+        raise Unfit("must not hold a query.", "End it before the ?. The token belongs in ATOM_SAAS_API_TOKEN alone.")
+    if parts.fragment or "#" in text:
+        raise Unfit("must not hold a fragment.", "End it before the #.")
+    return text.rstrip("/")
+
+
+def _read_secret(setting: Setting, raw: object) -> Secret:
+    if isinstance(raw, Secret):
+        raw = raw.reveal()
+    if not isinstance(raw, str):
+        raise Unfit("is not a text.", f"Write {setting.name}=..., as the marketplace gave it.")
+    if raw and (not raw.isascii() or not raw.isprintable() or " " in raw):
+        raise Unfit(
+            "has white space, control or non-ASCII characters in it, which no HTTP header can carry.",
+            "Copy it again as the marketplace gave it: a UUID or a JWT, nothing before or after.",
+        )
+    return Secret(raw)
+
+
+def _read_text(_setting: Setting, raw: object) -> str:
+    return str(raw).strip()
+
+
+def _read_int(setting: Setting, raw: object) -> int:
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        return int(_bounded(setting, raw))
+    if isinstance(raw, str) and _WHOLE.fullmatch(raw.strip()):
+        return int(_bounded(setting, int(raw)))
+    raise Unfit(f"is {_shown(raw)}, not a whole number.", _advice(setting))
+
+
+def _read_float(setting: Setting, raw: object) -> float:
+    return _bounded(setting, _number(setting, raw)) * setting.scale
+
+
+def _read_floats(setting: Setting, raw: object) -> tuple[float, ...]:
+    items = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(items, list | tuple):
+        raise Unfit(f"is {_shown(raw)}, not {setting.kind}.", _advice(setting))
+    if not 1 <= len(items) <= _MAX_LIST_ITEMS:
+        raise Unfit(f"has {len(items)} numbers; 1 to {_MAX_LIST_ITEMS} can be used.", _advice(setting))
+    return tuple(_bounded(setting, _number(setting, item)) for item in items)
+
+
+def _number(setting: Setting, raw: object) -> float:
+    if isinstance(raw, int | float) and not isinstance(raw, bool):
+        value = float(raw) if abs(raw) < 1e300 else math.inf
+    elif isinstance(raw, str) and _NUMBER.fullmatch(raw.strip()):
+        value = float(raw)
+    else:
+        raise Unfit(f"is {_shown(raw)}, not {Kind.FLOAT}.", _advice(setting))
+    if not math.isfinite(value):
+        raise Unfit(f"is {_shown(raw)}; it must be finite.", _advice(setting))
+    return value
+
+
+def _bounded(setting: Setting, value: float) -> float:
+    if setting.least <= value <= setting.most or (value == 0 and setting.zero_is_off):
+        return value
+    off = "0 (none), or " if setting.zero_is_off else ""
+    span = _span(setting.least, setting.most)
+    raise Unfit(f"is {value:g}{_unit(setting)}; only {off}{span} can work.", _advice(setting))
+
+
+def _advice(setting: Setting) -> str:
+    low, high = setting.recommended
+    wise = f"; {_span(low, high)}{_unit(setting)} is recommended" if math.isfinite(low) else ""
+    return f"The default is {setting.name}={setting.default}{wise}."
+
+
+def _span(low: float, high: float) -> str:
+    return f"{_plain(low)} to {_plain(high)}"
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) else f"{number:g}"
+
+
+def _unit(setting: Setting) -> str:
+    return f" {setting.unit}" if setting.unit else ""
+
+
+def _shown(raw: object) -> str:
+    text = repr(raw)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
+
+
+_READERS: dict[Kind, Callable[[Setting, object], Any]] = {
+    Kind.BOOL: parse_bool,
+    Kind.INT: _read_int,
+    Kind.FLOAT: _read_float,
+    Kind.FLOATS: _read_floats,
+    Kind.URL: _read_url,
+    Kind.SECRET: _read_secret,
+    Kind.TEXT: _read_text,
+}

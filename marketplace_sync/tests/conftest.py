@@ -1,0 +1,86 @@
+"""What tests share."""
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from urllib.parse import quote, urlsplit
+
+import hypothesis
+import pytest
+from django.db import connection
+
+from marketplace_sync import redaction
+
+# A shared machine's pauses are no news; a failing example is printed so that it can be run again.
+hypothesis.settings.register_profile("project", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("project")
+
+TEST_REDIS_URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379/0")
+
+
+def without_service(name: str) -> None:
+    """End a test that needs a service which is not there: skipped, or failed where `REQUIRE_SERVICES=1`."""
+    reason = f"{name} is needed and does not answer"
+    if os.environ.get("REQUIRE_SERVICES") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def answers(url: str) -> bool:
+    """Whether something listens where this URL points."""
+    parts = urlsplit(url)
+    try:
+        with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 6379), timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def redis_url() -> str:
+    """A Redis of the machine."""
+    if not answers(TEST_REDIS_URL):
+        without_service("Redis")
+    return TEST_REDIS_URL
+
+
+@pytest.fixture(autouse=True)
+def _own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test protects is not masked in the next."""
+    monkeypatch.setattr(redaction, "_forms", set(redaction._forms))
+    monkeypatch.setattr(redaction, "_pattern", redaction._pattern)
+
+
+@pytest.fixture
+def unredacted_records() -> Iterator[None]:
+    """Log records as `logging` itself makes them, to see what would be told if nothing hid it."""
+    factory = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(logging.LogRecord)
+    yield
+    logging.setLogRecordFactory(factory)
+
+
+@pytest.fixture
+def postgres(db: None) -> None:
+    """For a test of what PostgreSQL alone does; the run on SQLite skips it, `make test` has one on each."""
+    if connection.vendor != "postgresql":
+        pytest.skip("for PostgreSQL alone")
+
+
+@pytest.fixture
+def program_environment(transactional_db: None) -> Callable[..., dict[str, str]]:
+    """The environment of a program that a test starts: the tests' database, and the settings given."""
+
+    def environment(**settings: object) -> dict[str, str]:
+        found = connection.settings_dict
+        if connection.vendor == "sqlite":
+            url = f"sqlite:///{found['NAME']}"
+        else:
+            login = quote(str(found["USER"]), safe="") + (
+                f":{quote(str(found['PASSWORD']), safe='')}" if found["PASSWORD"] else ""
+            )
+            url = f"postgres://{login}@{found['HOST']}:{found['PORT'] or 5432}/{found['NAME']}"
+        return {**os.environ, "DATABASE_URL": url, **{name: str(value) for name, value in settings.items()}}
+
+    return environment

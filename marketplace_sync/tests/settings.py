@@ -1,0 +1,28 @@
+"""Settings of the tests: nothing of the developer's own, `DATABASE_URL` aside, which says where the tests run.
+
+What is set here in the environment is for the programs that tests start as well; those use the real settings.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+for _name in [name for name in os.environ if name.startswith(("ATOM_SAAS_", "FEED_", "DJANGO_", "LOG_"))]:
+    del os.environ[_name]
+os.environ["DJANGO_ENV_FILE"] = ""
+os.environ["DJANGO_SECRET_KEY"] = "of-the-tests-and-of-nothing-else-0123456789-abcdefgh"
+os.environ["DJANGO_SETTINGS_MODULE"] = "atomproject.settings"
+# The channel layer is in the process unless a test asks for Redis by `redis_url`.
+os.environ.pop("REDIS_URL", None)
+
+from atomproject.settings import *  # noqa: E402, F403
+from atomproject.settings import DATABASES  # noqa: E402
+
+# Named after the process, so that runs side by side do not share one. A file: threads and programs find it.
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    DATABASES["default"]["TEST"] = {"NAME": str(Path(tempfile.gettempdir()) / f"mirror-tests-{os.getpid()}.sqlite3")}
+else:
+    DATABASES["default"]["TEST"] = {"NAME": f"test_{DATABASES['default']['NAME']}_{os.getpid()}"}
+
+# Hashing is slow on purpose; no password of a test is worth it.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
