@@ -100,9 +100,9 @@ def redact_value(value: Any, depth: int = 0) -> Any:
             return type(value)(redact_value(item, depth + 1) for item in value)
     # Both, for either may be what is printed: %s and %r.
     seen, shown = str(value), repr(value)
-    if redact(seen) == seen and redact(shown) == shown:
-        return value
-    return redact(seen)
+    if redact(seen) != seen:
+        return redact(seen)
+    return value if redact(shown) == shown else redact(shown)
 
 
 def install() -> None:

@@ -27,8 +27,6 @@ Reader = Callable[[Any, str, bool], Any]
 # JSON's own grammar of a number, for those that come as text. 64 characters hold every double.
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 _MAX_NUMBER_CHARS = 64
-# More bits than MAX_ID_CHARS digits can have: not written out, Python refuses to past 4,300 digits.
-_MAX_ID_BITS = MAX_ID_CHARS * 4
 # Not to be asked for by URL: clients and proxies resolve them as path segments (RFC 3986, 5.2.4).
 _DOT_SEGMENTS = frozenset({".", ".."})
 _END_OF_TIME = "9999-12-31T24"  # sorts after every stamp
@@ -63,9 +61,7 @@ _id_text = required_text(MAX_ID_CHARS)
 def skill_id(value: Any, field: str, doubtful: bool) -> str:
     """The id as text; an integer is its decimal digits."""
     if type(value) is int:
-        if value.bit_length() > _MAX_ID_BITS:
-            raise fault(Code.TOO_LONG, field, f"longer than {MAX_ID_CHARS} characters")
-        value = str(value)
+        value = str(value)  # always possible: neither reading lets an integer through that Python can't write
     read_id: str = _id_text(value, field, doubtful)
     if read_id in _DOT_SEGMENTS:
         raise fault(Code.BAD_ID, field, f"{read_id!r} cannot be asked for by URL")

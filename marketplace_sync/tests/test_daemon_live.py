@@ -32,9 +32,8 @@ async def test_every_kind_of_live_change_arrives() -> None:
         server.market.rate("skill-00004", 1, with_average=False)
         server.market.put_category({"name": "automation", "description": "Changed."})
         await running.until_level()
-        status = await running.status()
-        assert status.row.received == 6
-        assert status.row.state == "live"
+        await running.until_db(lambda: state_row().received == 6, "all six are counted")
+        assert (await running.status()).row.state == "live"
         renamed = await running.ask(Skill.objects.get, skill_id="skill-00001")
         assert (renamed.name, renamed.code) == ("Renamed", "def skill_1(): ...")
         kinds = set(await running.ask(lambda: list(FeedChange.objects.values_list("kind", flat=True))))

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from marketplace_sync.conf import SyncConfig
 from marketplace_sync.daemon.arrivals import Arrivals
 from marketplace_sync.daemon.core import writing_session
 from marketplace_sync.daemon.database import Database
@@ -148,7 +149,7 @@ class NoRepairs:
     def loss(self) -> None: ...
 
 
-async def play_out(script: Sequence[Op], config: Any) -> Marketplace:
+async def play_out(script: Sequence[Op], config: SyncConfig) -> Marketplace:
     world = World(script)
     database = Database()
     try:
@@ -243,15 +244,16 @@ def forget_everything() -> None:
         model.objects.all().delete()
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.timeout(300)
+@settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ops, max_size=40))
 @example(
     [("put", "s0", "a", "x"), ("pass",), ("put", "s0", "b", None), ("rate", "s0", 5, True), ("swap",), ("deliver",)]
 )
 @example([("put", "s0", "a", "x"), ("deliver",), ("delete", "s0"), ("put", "s0", "a", "x"), ("swap",), ("deliver",)])
-def test_after_the_last_catch_up_the_mirror_is_the_marketplace(sync_config: Any, script: list[Op]) -> None:
+def test_after_the_last_catch_up_the_mirror_is_the_marketplace(script: list[Op]) -> None:
     forget_everything()
-    market = asyncio.run(play_out(script, sync_config))
+    market = asyncio.run(play_out(script, SyncConfig()))
     mirror = mirror_now()
     assert mirror == truth_of(market)
     assert rebuilt_from_feed() == {skill_id: row["name"] for skill_id, row in mirror.items()}

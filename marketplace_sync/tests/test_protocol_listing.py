@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from marketplace_sync.protocol.events import CategoryRecord, SkillRecord
+from marketplace_sync.protocol.limits import MAX_DEPTH
 from marketplace_sync.protocol.listing import decode_category_page, decode_skill, decode_skill_page
 from marketplace_sync.protocol.refusals import Code, Refused
 from marketplace_sync.protocol.stamps import Stamp
@@ -129,6 +130,7 @@ def test_a_bad_row_is_set_apart_and_the_rest_of_the_page_stands(name):
     assert (page.rows, page.total) == (3, 3)
     [broken] = page.broken
     assert (broken.refusal.code, broken.refusal.key, broken.refusal.kind) == (code, key, "")
+    assert broken.raw.count(b"[") <= MAX_DEPTH + 1  # or writing it would need as many levels as the sender chose
     again = json.loads(broken.raw)
     assert not isinstance(again, dict) or again.get("skill_id", again.get("id")) in (None, 3, "s3")
 

@@ -118,8 +118,8 @@ REFUSED: dict[str, tuple[str | bytes, Code, str, str | None, str]] = {
     "an empty name": (skill(name=""), Code.BLANK, "name", "s1", "skill_update"),
     "a blank category": (message("category_update", name="\t"), Code.BLANK, "name", None, "category_update"),
     "an id too long": (skill(skill_id="x" * (MAX_ID_CHARS + 1)), Code.TOO_LONG, "skill_id", None, "skill_update"),
-    "an id of 4,000 digits": (
-        '{"type": "skill_delete", "data": {"id": 1%s}}' % ("0" * 4_000), Code.TOO_LONG, "skill_id", None,
+    "an id of 4,300 digits": (
+        '{"type": "skill_delete", "data": {"id": 1%s}}' % ("0" * 4_299), Code.TOO_LONG, "skill_id", None,
         "skill_delete",
     ),
     "a name too long": (skill(name="x" * (MAX_NAME_CHARS + 1)), Code.TOO_LONG, "name", "s1", "skill_update"),

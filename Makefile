@@ -1,0 +1,97 @@
+# `make` alone prints what there is. Variables: PYTHON (which Python makes .venv), PORT (8000).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+PORT ?= 8000
+# The tests run once more on this PostgreSQL when it answers; with REQUIRE_SERVICES=1 it has to.
+TEST_POSTGRES_URL ?= postgres://postgres@127.0.0.1:5432/postgres
+REQUIRE_SERVICES ?= 0
+export REQUIRE_SERVICES
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+# Of tools that start Django without touching the developer's settings or database.
+BARE := DJANGO_ENV_FILE= DATABASE_URL=sqlite:///.venv/none.sqlite3
+
+.PHONY: help
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(INSTALLED) ## simulator, daemon and web server in one, on this machine alone; PORT=8000
+	@$(BIN)/python manage.py migrate --verbosity 0
+	@exec $(BIN)/python manage.py demo --port $(PORT)
+
+.PHONY: install
+install: $(INSTALLED) ## make .venv and install the packages
+
+.PHONY: test
+test: $(INSTALLED) ## lint, types, migrations, then all tests on SQLite and on PostgreSQL where one answers
+	@$(MAKE) --no-print-directory lint types migrations
+	@if $(BIN)/python -c 'import psycopg, sys; psycopg.connect(sys.argv[1], connect_timeout=5).close()' \
+			'$(TEST_POSTGRES_URL)' 2>/dev/null; then postgres=yes; \
+	elif [ '$(REQUIRE_SERVICES)' = 1 ]; then \
+		echo 'PostgreSQL does not answer at TEST_POSTGRES_URL, and REQUIRE_SERVICES=1 asks for it.' >&2; exit 1; \
+	else postgres=no; echo 'PostgreSQL does not answer at TEST_POSTGRES_URL: the tests run on SQLite alone.'; fi; \
+	echo '--- tests on SQLite'; \
+	DATABASE_URL= $(BIN)/python -m pytest $(PYTEST_ARGS); \
+	if [ $$postgres = yes ]; then \
+		echo '--- tests on PostgreSQL'; \
+		DATABASE_URL='$(TEST_POSTGRES_URL)' $(BIN)/python -m pytest $(PYTEST_ARGS); \
+	fi
+
+.PHONY: lint
+lint: $(INSTALLED) ## ruff: rules and form
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+.PHONY: format
+format: $(INSTALLED) ## bring the code into form
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: types
+types: $(INSTALLED) ## mypy, strict in protocol/ and engine/
+	@$(BARE) $(BIN)/mypy
+
+.PHONY: migrations
+migrations: $(INSTALLED) ## fail when a model has changed without its migration
+	@$(BARE) $(BIN)/python manage.py makemigrations --check --dry-run
+
+.PHONY: run
+run: $(INSTALLED) ## the web server alone; PORT=8000
+	@exec $(BIN)/python -m uvicorn atomproject.asgi:application --host 127.0.0.1 --port $(PORT) --lifespan off
+
+.PHONY: sync
+sync: $(INSTALLED) ## the daemon alone, with the settings of .env
+	@exec $(BIN)/python manage.py runsync
+
+.PHONY: check
+check: $(INSTALLED) ## everything that is wrong with the settings
+	@$(BIN)/python manage.py check
+
+.PHONY: clean
+clean: ## remove .venv and caches; the database and .env stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp makes a second call a matter of milliseconds.
+$(INSTALLED): requirements.txt requirements/runtime.txt
+	@if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		command -v '$(PYTHON)' >/dev/null || \
+			{ echo 'Python 3.11 or newer is needed; $(PYTHON) is not there. Try: make PYTHON=/path/to/python3.11' >&2; exit 1; }; \
+		'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+			{ echo "Python 3.11 or newer is needed; $(PYTHON) is $$('$(PYTHON)' -V 2>&1). Try: make PYTHON=python3.11" >&2; exit 1; }; \
+		'$(PYTHON)' -c 'import venv, ensurepip' 2>/dev/null || \
+			{ echo 'The venv module of $(PYTHON) is missing. On Debian or Ubuntu: apt install python3-venv' >&2; exit 1; }; \
+		rm -rf .venv; \
+		echo 'Making .venv'; \
+		'$(PYTHON)' -m venv .venv; \
+	fi
+	@echo 'Installing requirements.txt into .venv'
+	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -r requirements.txt; \
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt; fi
+	@touch $@
