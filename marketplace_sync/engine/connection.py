@@ -330,4 +330,6 @@ def _anew(state: Connection) -> Connection:
 
 
 def _stood_long_enough(state: Connection, now: float) -> bool:
-    return state.opened_at is not None and now - state.opened_at >= state.limits.healthy_after
+    # The same sum as in next_wake: the difference, rounded, can be a hair short at that very moment, and the Tick
+    # would ask to be woken again at once, for ever.
+    return state.opened_at is not None and now >= state.opened_at + state.limits.healthy_after

@@ -245,6 +245,15 @@ def test_a_late_tick_does_not_turn_health_into_failure() -> None:
     assert machine.state.consecutive_failures == 1
 
 
+def test_health_is_decided_at_the_very_wake_whatever_the_rounding() -> None:
+    machine = Driven(now=2.3)
+    machine.tell(Started(enabled=True))
+    machine.open()
+    machine.wait()
+    assert machine.now - 2.3 < 30.0  # that is why
+    assert machine.state.healthy
+
+
 def test_jitter_comes_on_top_of_the_delay_up_to_a_tenth() -> None:
     for draw, wait in ((0.0, 1.0), (0.5, 1.05), (1.0, 1.1)):
         machine = Driven(Limits())

@@ -1,5 +1,6 @@
 """When a full pass is begun: each rule by example, and over random histories no want is lost."""
 
+from collections.abc import Callable
 from itertools import count, pairwise
 
 import pytest
@@ -232,83 +233,87 @@ def test_the_order_of_begin_and_end_is_kept() -> None:
         schedule.pass_begun(1)
 
 
-DEEDS = [
-    "opened",
-    "first_failed",
-    "poll_now",
-    "loss",
-    "asked",
-    "confirm",
-    "wait",
-    "sleep",
-    "done",
-    "held",
-    "failed",
-    "cut",
-]
+TOLD: dict[str, tuple[Callable[[Schedule, float], None], Reason]] = {
+    "opened": (Schedule.stream_opened, Reason.CONNECTED),
+    "first_failed": (Schedule.first_attempt_failed, Reason.START),
+    "poll_now": (Schedule.poll_now, Reason.FALLBACK),
+    "loss": (Schedule.loss, Reason.GAP),
+    "confirm": (Schedule.confirm_needed, Reason.CONFIRM),
+}
+DEEDS = [*TOLD, "asked", "wait", "sleep", *Outcome]
+# After any history: whatever runs ends well, what is due later is waited for.
+CALM = ["first_failed", "done", "sleep", "done", "sleep", "done"]
 
 
-@settings(max_examples=300, deadline=None)
+class Daemon:
+    """Begins what is due at once, as the daemon does, and keeps its own plain account of what is wanted."""
+
+    def __init__(self) -> None:
+        self.schedule = Schedule(poll_interval=POLL)
+        self.now = 0.0
+        self.released = False
+        self.wanted: list[Reason] = []  # told, and not yet covered by a good pass begun after it
+        self.tickets: dict[int, int] = {}  # command: passes begun when it was asked
+        self.commands = count(1)
+        self.begun = 0
+        self.order: PassOrder | None = None
+        self.covers: list[Reason] = []
+
+    def does(self, deed: str) -> None:
+        if deed in TOLD:
+            self.is_told(deed)
+        elif deed == "asked":
+            command = next(self.commands)
+            self.tickets[command] = self.begun
+            self.schedule.asked(self.now, command)
+        elif deed == "wait":
+            self.now += 0.5
+        elif deed == "sleep":
+            self.now = max(self.now, self.schedule.next_wake() or self.now)
+        elif self.order is not None:
+            self.ends(self.order, Outcome(deed))
+        self.begins_what_is_due()
+
+    def is_told(self, deed: str) -> None:
+        tell, reason = TOLD[deed]
+        tell(self.schedule, self.now)
+        if deed == "opened" and not self.released:
+            reason = Reason.START
+        if deed != "first_failed" or not self.released:
+            self.wanted.append(reason)
+        self.released = self.released or deed in ("opened", "first_failed", "poll_now")
+
+    def ends(self, order: PassOrder, outcome: Outcome) -> None:
+        self.schedule.pass_ended(self.now, outcome)
+        if outcome in (Outcome.FAILED, Outcome.INTERRUPTED):
+            self.wanted += self.covers
+        if outcome is not Outcome.INTERRUPTED:
+            for command in order.commands:
+                assert self.tickets.pop(command) < self.begun, "answered by a pass begun before the request"
+        self.order, self.covers = None, []
+
+    def begins_what_is_due(self) -> None:
+        if self.schedule.due(self.now) is not None:
+            assert self.order is None, "two passes at once"
+            assert self.released, "before the stream was up or had failed"
+            self.order = self.schedule.pass_begun(self.now)
+            self.begun += 1
+            self.covers, self.wanted = self.wanted, []
+            assert set(self.covers) <= set(self.order.reasons)
+            assert set(self.order.commands) == set(self.tickets)
+        if self.order is None and self.released and (self.wanted or self.tickets):
+            wake = self.schedule.next_wake()
+            assert wake is not None, "wanted, and nothing will come of it"
+            assert self.now < wake <= self.now + 60
+
+
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from(DEEDS), max_size=60))
 def test_no_want_is_lost_in_any_history(deeds: list[str]) -> None:
-    schedule = Schedule(poll_interval=POLL)
-    now, commands = 0.0, count(1)
-    wanted: list[Reason] = []  # told, and not yet covered by a good pass begun after it
-    tickets: dict[int, int] = {}  # command: passes begun when it was asked
-    running: list[Reason] = []
-    order: PassOrder | None = None
-    begun = 0
-    released = False
-    for deed in [*deeds, "first_failed", "done", "sleep", "done", "sleep", "done"]:
-        match deed:
-            case "opened":
-                schedule.stream_opened(now)
-                wanted.append(Reason.CONNECTED if released else Reason.START)
-                released = True
-            case "first_failed":
-                schedule.first_attempt_failed(now)
-                if not released:
-                    wanted.append(Reason.START)
-                released = True
-            case "poll_now":
-                schedule.poll_now(now)
-                wanted.append(Reason.FALLBACK)
-                released = True
-            case "loss":
-                schedule.loss(now)
-                wanted.append(Reason.GAP)
-            case "asked":
-                command = next(commands)
-                schedule.asked(now, command)
-                tickets[command] = begun
-            case "confirm":
-                schedule.confirm_needed(now)
-                wanted.append(Reason.CONFIRM)
-            case "wait":
-                now += 0.5
-            case "sleep":
-                now = max(now, schedule.next_wake() or now)
-            case _ if order is not None:
-                outcome = {"cut": Outcome.INTERRUPTED}.get(deed) or Outcome(deed)
-                schedule.pass_ended(now, outcome)
-                if outcome in (Outcome.FAILED, Outcome.INTERRUPTED):
-                    wanted = running + wanted
-                if outcome is not Outcome.INTERRUPTED:
-                    for command in order.commands:
-                        assert tickets.pop(command) < begun, "answered by a pass that began before the request"
-                running, order = [], None
-        # The daemon's loop: begins whatever is due, at once.
-        if schedule.due(now) is not None:
-            assert order is None, "two passes at once"
-            order = schedule.pass_begun(now)
-            begun += 1
-            running, wanted = wanted, []
-            assert set(running) <= set(order.reasons)
-            assert set(order.commands) == set(tickets)
-        if order is None and released and (wanted or tickets):
-            wake = schedule.next_wake()
-            assert wake is not None and wake <= now + 60, "wanted, and nothing will come of it"
-    assert not wanted and not running and not tickets
+    daemon = Daemon()
+    for deed in [*deeds, *CALM]:
+        daemon.does(deed)
+    assert (daemon.wanted, daemon.covers, daemon.tickets) == ([], [], {})
 
 
 @settings(max_examples=40, deadline=None)

@@ -485,6 +485,18 @@ async def test_a_peer_that_answers_neither_is_dead_in_time_and_gets_no_goodbye()
     assert asked == ["ping"]
 
 
+async def test_a_peer_that_dies_in_the_middle_of_a_message_is_dead_in_time() -> None:
+    async def peer(connection: ServerConnection) -> None:
+        no_pong_frames(connection)
+        for part, text in enumerate(("one", "two", "three")):
+            (connection.protocol.send_continuation if part else connection.protocol.send_text)(text.encode(), fin=False)
+        connection.send_data()
+        await connection.wait_closed()
+
+    _, fault = await run_against(peer, **QUICK)
+    assert isinstance(fault, PeerDead)
+
+
 async def test_messages_are_no_pongs() -> None:
     async def peer(connection: ServerConnection) -> None:
         no_pong_frames(connection)
