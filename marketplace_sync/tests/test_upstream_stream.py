@@ -195,7 +195,7 @@ async def test_a_message_in_fragments_is_one_message() -> None:
     ("payload", "as_text", "code"),
     [
         (b"not json", True, Code.NOT_JSON),
-        (b'{"type":"skill_update","data":{"skill_id":"s","name":"\xff"}}', True, Code.NOT_JSON),
+        (b'{"type":"skill_update","data":{"skill_id":"s","name":"\xff"}}', True, Code.BAD_CHARACTER),
         (b"[" * 100_000, True, None),
         (b"\x00\x01", False, Code.BINARY),
         (update(1).encode(), False, Code.BINARY),

@@ -19,7 +19,7 @@ from marketplace_sync.logs import protect
 from marketplace_sync.protocol.encode import ping_message, pong_message
 from marketplace_sync.protocol.events import Change, Ping, Pong
 from marketplace_sync.protocol.messages import decode_message
-from marketplace_sync.protocol.refusals import Code, Refusal, Refused
+from marketplace_sync.protocol.refusals import Refusal, Refused
 from marketplace_sync.upstream.clock import http_date, utc_now
 from marketplace_sync.upstream.connection import (
     CLOSE_WITHIN,
@@ -48,8 +48,7 @@ TURN_SECONDS = 0.01
 class Received:
     """One message that is not a heartbeat: a change, or why there is none.
 
-    `raw` is the message as it came: `str` for text, `bytes` for a binary message and for text that is no UTF-8.
-    `size` is its length in bytes.
+    `raw` is a change's text, and the bytes as they came of what was refused. `size` is its length in bytes.
     """
 
     raw: str | bytes
@@ -160,19 +159,15 @@ class Stream:
 
     def _decode(self, raw: bytes, is_text: bool) -> Received | None:
         """The message as an event or as a refusal; `None` when it was a heartbeat, which is dealt with here."""
-        message: str | bytes = raw
+        # RFC 6455 would have us close on text that is not UTF-8. One bad message is not worth all that follow: its
+        # bytes pass as lone surrogates (PEP 383), which the decoder refuses, with the id where it can be read.
+        message: str | bytes = raw.decode("utf-8", "surrogateescape") if is_text else raw
         try:
-            if is_text:
-                message = raw.decode()
             event = decode_message(
                 message, server_now=self._wall() + self.server_offset, max_bytes=self._config.max_message_bytes
             )
-        except UnicodeDecodeError as fault:
-            # RFC 6455 would have us close. One bad message is not worth all that follow: it becomes a dead letter.
-            refusal = Refusal(Code.NOT_JSON, "", f"not UTF-8: {fault.reason} at byte {fault.start}")
-            return Received(raw, len(raw), refusal)
         except Refused as fault:
-            return Received(message, len(raw), fault.refusal)
+            return Received(raw, len(raw), fault.refusal)
         match event:
             case Ping():
                 self._connection.write(text=pong_message(self._wall()))
