@@ -22,7 +22,7 @@ help: ## print this list
 
 .PHONY: demo
 demo: $(INSTALLED) ## simulator, daemon and web server in one, on this machine alone; PORT=8000
-	@$(BIN)/python manage.py migrate --verbosity 0
+	@$(BIN)/python manage.py migrate --verbosity 0 --skip-checks
 	@exec $(BIN)/python manage.py demo --port $(PORT)
 
 .PHONY: install
