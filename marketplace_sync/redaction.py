@@ -20,14 +20,21 @@ from urllib.parse import quote, quote_plus
 MASK = "***"
 # A text shorter than this stands in ordinary words; masking it would make logs unreadable and hide nothing.
 MIN_SECRET_CHARS = 4
+# Whoever cut a text may have left the beginning of a secret. So much of one is masked up to the next delimiter;
+# of a secret that is not much longer, nothing less than the whole is known for it.
+_BEGINNING_CHARS = 12
 # A structure nested deeper is printed as its masked text.
 _MAX_DEPTH = 8
 
-_SHAPES = r"(?P<query>[?&](?:access_)?token=)[^&\s\"'#<>]+|(?P<scheme>\bBearer\s+)[\w.~+/=*-]{8,}"
+_SHAPES = re.compile(
+    r"(?P<query>[?&](?:access_)?token=)[^&\s\"'#<>]+|(?P<scheme>\bBearer\s+)[\w.~+/=*-]{8,}",
+    re.IGNORECASE,
+)
 
 _lock = threading.Lock()
-_forms: set[str] = set()
-_pattern = re.compile(_SHAPES, re.IGNORECASE)
+# Regular expressions, each with its place among them: whole secrets before beginnings, longer before shorter.
+_forms: set[tuple[int, int, str]] = set()
+_pattern = re.compile(r"(?!)")  # of the secrets; nothing is one yet
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
@@ -73,17 +80,19 @@ def protect(secret: str | Secret) -> None:
     written = {text, json.dumps(text)[1:-1], repr(text)[1:-1], repr(raw)[2:-1]}
     in_urls = {quote(raw), quote(raw, safe=""), quote_plus(raw)} - written
     with _lock:
-        _forms.update(re.escape(form) for form in written)
         # %2f and %2F are the same to every reader of URLs.
-        _forms.update(f"(?i:{re.escape(form)})" for form in in_urls)
-        longest_first = sorted(_forms, key=len, reverse=True)
-        _pattern = re.compile("|".join([f"(?i:{_SHAPES})", *longest_first]))
+        for form, flag in (*((form, "") for form in written), *((form, "i") for form in in_urls)):
+            _forms.add((0, -len(form), f"(?{flag}:{re.escape(form)})"))
+            if len(form) >= _BEGINNING_CHARS + 4:
+                beginning = re.escape(form[:_BEGINNING_CHARS])
+                _forms.add((1, -len(form), f"(?{flag}:{beginning}[^\\s\"'<>&]*)"))
+        _pattern = re.compile("|".join(form for *_, form in sorted(_forms)))
 
 
 def redact(text: str) -> str:
     """The text without protected secrets. To be done before a text is cut, or half a secret is left."""
-    # Twice: in `Bearer <text that holds a secret>` the shape may end in the middle of the secret.
-    return _pattern.sub(_masked, _pattern.sub(_masked, text))
+    # The secrets first: the shape of `Bearer <secret>` may end in the middle of one, and leave the rest.
+    return _SHAPES.sub(_masked, _pattern.sub(MASK, text))
 
 
 def redact_value(value: Any, depth: int = 0) -> Any:

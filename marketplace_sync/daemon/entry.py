@@ -4,8 +4,9 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import structlog
 from django.db import DatabaseError
@@ -25,6 +26,12 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+# The drain gives up after 4 s (`core.DRAIN_SECONDS`). Whatever else holds a stopping process up, a thread that
+# hangs in the database above all, is not waited for past this: a stop takes 5 s at most.
+_STOP_SECONDS = 4.7
+# A repair reads again when the market moved under it, so that nothing could be proved to be gone.
+_REPAIR_PASSES = 3
+
 
 class Failure(Exception):
     """Something that an operator has to hear of in one line. `status`: the exit status it makes."""
@@ -34,13 +41,13 @@ class Failure(Exception):
         self.status = status
 
 
-def run_daemon(config: SyncConfig, *, stream_wanted: bool) -> None:
-    """Stand by for the lease, then keep the mirror right until SIGTERM or SIGINT."""
+def run_daemon(config: SyncConfig, *, stream_wanted: bool, hint: Callable[[int], None] = lambda _: None) -> None:
+    """Stand by for the lease, then keep the mirror right until SIGTERM or SIGINT. `hint`: see `Daemon`."""
 
     async def daemon(database: Database, stop: asyncio.Event) -> None:
         lease = await wait_for_lease(database, holder_name(), stop)
         if lease is not None:
-            await Daemon(config, stream_wanted=stream_wanted).run(database, lease, stop)
+            await Daemon(config, stream_wanted=stream_wanted, hint=hint).run(database, lease, stop)
 
     _run(daemon)
 
@@ -49,7 +56,7 @@ def run_once(config: SyncConfig) -> PassReport:
     """One full pass, and the second that proves absences where that is needed. Raises `Failure`."""
 
     async def once(database: Database, stop: asyncio.Event) -> PassReport:
-        return await _stoppable(_passes(config, database, repair=False), stop)
+        return await _passes(config, database, stop, repair=False)
 
     report = _run(once)
     if report.state == SyncRun.State.FAILED:
@@ -65,7 +72,7 @@ def compare(config: SyncConfig, *, repair: bool = False) -> Difference:
 
     async def verify(database: Database, stop: asyncio.Event) -> Difference:
         if repair:
-            report = await _stoppable(_passes(config, database, repair=True), stop)
+            report = await _passes(config, database, stop, repair=True)
             if report.state == SyncRun.State.FAILED:
                 raise Failure(f"the marketplace can't be read: {report.error}", 2)
         return await _stoppable(_verified(config, database, lambda verifier: verifier.difference()), stop)
@@ -85,16 +92,31 @@ def foresee(config: SyncConfig) -> tuple[Difference, dict[str, int]]:
     return _run(dry)
 
 
-async def _passes(config: SyncConfig, database: Database, *, repair: bool) -> PassReport:
+async def _passes(config: SyncConfig, database: Database, stop: asyncio.Event, *, repair: bool) -> PassReport:
     lease = await database.control(acquire, holder_name())
     async with MarketClient(config) as market, writing_session(database, lease, config) as session:
         runner = PassRunner(
             market, session.writer, database, lease, session.arrivals,
             page_size=config.page_size, max_pages=config.max_pages, repair=repair,
         )  # fmt: skip
-        report = await runner.run("repair" if repair else "once")
-        if report.again:
-            report = await runner.run("confirm")
+        try:
+            return await _stoppable(_repaired(runner) if repair else _once(runner), stop)
+        except Failure as failure:
+            # Leave in order: what was read is written, the run is closed, the lease is free.
+            stopped = failure
+    raise stopped
+
+
+async def _once(runner: PassRunner) -> PassReport:
+    report = await runner.run("once")
+    return await runner.run("confirm") if report.again else report
+
+
+async def _repaired(runner: PassRunner) -> PassReport:
+    for _ in range(_REPAIR_PASSES):
+        report = await runner.run("repair")
+        if report.clean or report.state == SyncRun.State.FAILED:
+            break
     return report
 
 
@@ -124,16 +146,26 @@ async def _stoppable(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T:
 
 def _run(main: Callable[[Database, asyncio.Event], Awaitable[T]]) -> T:
     """Run `main` with a database and a stop that the signals set. Raises `Failure` for what is not our fault."""
+    too_late = threading.Timer(_STOP_SECONDS, _leave, ["the stop took too long: the database does not answer"])
+    too_late.daemon = True
 
     async def guarded() -> T:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+
+        def asked_to_stop() -> None:
+            if not stop.is_set():
+                stop.set()
+                too_late.start()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, asked_to_stop)
         database = Database()
         try:
             return await main(database, stop)
         except BaseExceptionGroup as group:
+            if undrained := _first(group, NotDrained):
+                _leave(str(undrained))
             raise _told(group) from group
         except (LeaseLost, LeaseTaken, DatabaseError) as fault:
             raise Failure(_line(fault)) from None
@@ -142,24 +174,32 @@ def _run(main: Callable[[Database, asyncio.Event], Awaitable[T]]) -> T:
 
     try:
         return asyncio.run(guarded())
-    except Failure as failure:
-        if isinstance(failure.__cause__, BaseExceptionGroup) and failure.__cause__.split(NotDrained)[0]:
-            # The writer's thread hangs in the database, and Python would wait for it: the exit must not.
-            log.error("exit", reason=str(failure))
-            sys.stderr.flush()
-            os._exit(failure.status)
-        raise
+    finally:
+        too_late.cancel()
+
+
+def _leave(reason: str) -> NoReturn:
+    """Say why and exit 1 at once. Python's own exit would wait for a thread that hangs in the database."""
+    log.error("exit", reason=reason)
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _told(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """One line for what an operator can mend; the group itself for what is ours."""
-    known, ours = group.split((LeaseLost, LeaseTaken, DatabaseError, NotDrained, Failure))
+    known, ours = group.split((LeaseLost, LeaseTaken, DatabaseError, Failure))
     if ours is not None or known is None:
         return group
-    leaf: BaseException = known
-    while isinstance(leaf, BaseExceptionGroup):
-        leaf = leaf.exceptions[0]
+    leaf = _first(known, BaseException) or known
     return leaf if isinstance(leaf, Failure) else Failure(_line(leaf))
+
+
+def _first(group: BaseExceptionGroup[BaseException], kind: type[BaseException]) -> BaseException | None:
+    """The first exception of that kind in a group of groups."""
+    found: BaseException | None = group.subgroup(kind)
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
 
 
 def _line(fault: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -14,11 +14,20 @@ from marketplace_sync.daemon.writer import Writer
 from marketplace_sync.engine.absence import Listing, Verdict, judge, unclean_reason
 from marketplace_sync.engine.pages import PagePlan
 from marketplace_sync.mirror.absence import SeenIds, absent_categories, absent_skills
-from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, Item, Letter, SkillAbsent
+from marketplace_sync.mirror.arrived import (
+    LISTED_CATEGORY,
+    Arrived,
+    CategoryAbsent,
+    Effect,
+    Event,
+    Item,
+    Letter,
+    SkillAbsent,
+)
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.runs import Progress, begin_run, end_run, save_progress
 from marketplace_sync.models import DeadLetter, FeedChange, SyncRun
-from marketplace_sync.protocol.events import BrokenRow, SkillPage
+from marketplace_sync.protocol.events import BrokenRow, CategoryPage, SkillPage
 from marketplace_sync.upstream.faults import UpstreamError
 from marketplace_sync.upstream.market import MarketClient
 
@@ -100,7 +109,8 @@ class PassRunner:
         self._stream = stream or NoStream()
         self._repair = repair
         self._clock = clock
-        self._absent_before: frozenset[str] = frozenset()
+        # Skills that the last clean pass lacked, and the arrival at which that pass began.
+        self._absent_before: dict[str, int] = {}
 
     async def run(self, reason: str, *, approved: frozenset[str] = frozenset()) -> PassReport:
         """One pass. `approved`: skills whose removal a person let go ahead.
@@ -189,12 +199,12 @@ class _Pass:
             unclean_reason=unclean,
         )  # fmt: skip
 
-    async def _read_categories(self) -> list[str]:
+    async def _read_categories(self) -> list[str] | None:
         arrival, page = await requested(self._r._arrivals.next, lambda begun: self._r._market.categories(begun=begun))
         items: list[Item] = [self._arrived(record, arrival) for record in page.categories]
-        items += [self._letter(row) for row in page.broken]
+        items += [self._letter(row, LISTED_CATEGORY) for row in page.broken]
         self._count(await self._r._writer.submit(items), count_skills=False)
-        return [record.name for record in page.categories] + [row.refusal.key for row in page.broken if row.refusal.key]
+        return _category_names(page)
 
     async def _take_page(self, plan: PagePlan, number: int, arrival: int, page: SkillPage) -> None:
         new = sum(self._seen.add(record.skill_id) for record in page.skills)
@@ -225,13 +235,16 @@ class _Pass:
     async def _settle_skills(self, *, clean: bool) -> tuple[Verdict, frozenset[str]]:
         """Remove what is proved to be gone; the verdict, and what a second pass has yet to prove."""
         absent, size = await self._r._database.control(absent_skills, self._seen, self.begun)
+        before = self._r._absent_before
+        # One that was heard of after that pass had begun was not lacking then: its proof begins anew.
+        lacked_twice = {skill_id for skill_id, heard in absent.items() if heard <= before.get(skill_id, -1)}
         verdict = judge(
             absent,
             clean=clean,
             listed=len(self._seen),
             mirror_size=size,
             announced=self._r._stream.announced,
-            absent_before=self._r._absent_before,
+            absent_before=lacked_twice,
             approved=frozenset(absent) if self._r._repair else self._approved,
         )
         await self._remove((SkillAbsent(skill_id) for skill_id in sorted(verdict.remove)), self.begun)
@@ -240,7 +253,10 @@ class _Pass:
             if not await self._prove(skill_id):
                 unproved.add(skill_id)
         # An unclean pass proves nothing, and takes nothing of what a clean one before it proved.
-        self._r._absent_before = frozenset(unproved) if clean else self._r._absent_before & frozenset(absent)
+        if clean:
+            self._r._absent_before = dict.fromkeys(unproved, self.begun)
+        else:
+            self._r._absent_before = {skill_id: before[skill_id] for skill_id in lacked_twice}
         return verdict, frozenset(unproved) if clean else frozenset()
 
     async def _prove(self, skill_id: str) -> bool:
@@ -260,18 +276,18 @@ class _Pass:
             self._count(await self._r._writer.submit([self._arrived(record, arrival)]))
         return True
 
-    async def _settle_categories(self, listed: Sequence[str]) -> None:
-        """A category that no skill names goes when two listings lack it; an empty listing proves nothing."""
+    async def _settle_categories(self, listed: Sequence[str] | None) -> None:
+        """A category that no skill names goes when two listings lack it; one that proves nothing is no such listing."""
         if not listed or not await self._r._database.control(absent_categories, listed, self.begun):
             return
         arrival, page = await requested(self._r._arrivals.next, lambda begun: self._r._market.categories(begun=begun))
-        names = [record.name for record in page.categories] + [row.refusal.key or "" for row in page.broken]
+        names = _category_names(page)
         if not names:
             return
         absent = await self._r._database.control(absent_categories, [*names, *listed], self.begun)
-        await self._remove((CategoryAbsent(name) for name in absent), arrival)
+        await self._r._writer.submit([self._arrived(CategoryAbsent(name), arrival) for name in absent])
 
-    async def _remove(self, events: Iterable[SkillAbsent | CategoryAbsent], arrival: int) -> None:
+    async def _remove(self, events: Iterable[SkillAbsent], arrival: int) -> None:
         items = [self._arrived(event, arrival) for event in events]
         for start in range(0, len(items), _REMOVAL_BATCH):
             effects = await self._r._writer.submit(items[start : start + _REMOVAL_BATCH])
@@ -280,9 +296,9 @@ class _Pass:
     def _arrived(self, event: Event, arrival: int) -> Arrived:
         return Arrived(event, arrival, self._source, polled=True, forced=self._r._repair, run_id=self._run_id)
 
-    def _letter(self, row: BrokenRow) -> Letter:
+    def _letter(self, row: BrokenRow, kind: str = "") -> Letter:
         log.warning("row_refused", run=self._run_id, reason=str(row.refusal), key=row.refusal.key)
-        return Letter.of(row.refusal, row.raw, DeadLetter.Source.LISTING)
+        return Letter.of(replace(row.refusal, kind=kind), row.raw, DeadLetter.Source.LISTING)
 
     def _count(self, effects: Iterable[Effect], *, count_skills: bool = True) -> None:
         for effect in effects:
@@ -297,3 +313,11 @@ class _Pass:
                     self.progress.unchanged += 1
                 case Effect.STALE if count_skills:
                     self.progress.stale += 1
+
+
+def _category_names(page: CategoryPage) -> list[str] | None:
+    """The categories that a listing names; `None` where a broken row hides a name, so that none is known to lack."""
+    broken = [row.refusal.key for row in page.broken]
+    if None in broken:
+        return None
+    return [record.name for record in page.categories] + [name for name in broken if name is not None]

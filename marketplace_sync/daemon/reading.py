@@ -29,6 +29,7 @@ async def read_pages(
     A page that can't be had ends the reading with its `UpstreamError`: half a listing is none.
     """
     under_way: set[asyncio.Task[tuple[int, int, SkillPage]]] = set()
+    done: set[asyncio.Task[tuple[int, int, SkillPage]]] = set()
 
     async def page(number: int) -> tuple[int, int, SkillPage]:
         arrival, answer = await requested(
@@ -48,4 +49,5 @@ async def read_pages(
     finally:
         for task in under_way:
             task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        # Those that failed together with the one that is raised are looked at too, or asyncio complains of them.
+        await asyncio.gather(*under_way, *done, return_exceptions=True)

@@ -39,16 +39,24 @@ class Writer:
     """Commits whatever has queued, at once and in order; while one batch is written the next one gathers.
 
     `queue_max_bytes` bounds what waits: beyond it `offer` says no, and the caller sheds.
-    `committed` is called in the event loop after each commit that held stream messages.
+    In the event loop, `committed` is called after each commit that held stream messages, and `hint` after any, with
+    the newest feed number.
     """
 
     def __init__(
-        self, database: Database, lease: Lease, *, queue_max_bytes: int, committed: Callable[[Committed], None]
+        self,
+        database: Database,
+        lease: Lease,
+        *,
+        queue_max_bytes: int,
+        committed: Callable[[Committed], None],
+        hint: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._database = database
         self._lease = lease
         self._queue_max_bytes = queue_max_bytes
         self._committed = committed
+        self._hint = hint
         self._queue: deque[_Entry] = deque()
         self._queued_bytes = 0
         self._wake = asyncio.Event()
@@ -70,15 +78,19 @@ class Writer:
     async def submit(self, items: Sequence[Item]) -> list[Effect]:
         """Queue the rows of a request and wait until they are committed; what became of each, in order.
 
+        All that was received before is committed too, also when there are no rows: a pass that judges what the
+        mirror has must not overlook what still queues.
+
         Raises `WriterClosed` when the daemon stops.
         """
         if self._closed:
             raise WriterClosed
-        if not items:
-            return []
-        answer: asyncio.Future[list[Effect]] = asyncio.get_running_loop().create_future()
-        self._put(_Entry(tuple(items), 0, answer))
-        return await answer
+        # A server may send its whole catalogue as one page: in one transaction that would be too many.
+        answers: list[asyncio.Future[list[Effect]]] = []
+        for start in range(0, max(len(items), 1), MAX_BATCH_ITEMS):
+            answers.append(asyncio.get_running_loop().create_future())
+            self._put(_Entry(tuple(items[start : start + MAX_BATCH_ITEMS]), 0, answers[-1]))
+        return [effect for answer in answers for effect in await answer]
 
     def close(self) -> None:
         """Take nothing more; `run` returns once all is committed."""
@@ -99,6 +111,7 @@ class Writer:
             self._writing = len(items)
             result = await self._database.write(apply_batch, items, self._lease)
             self._writing = 0
+            self._hint(result.feed_seq)
             self._answer(entries, items, result)
 
     def _put(self, entry: _Entry) -> None:

@@ -34,6 +34,8 @@ from marketplace_sync.protocol.stamps import Stamp
 _ARRIVAL_BITS = 40
 
 _CONTENT_FIELDS = tuple(name for name in SKILL_FIELDS if name not in RATING_FIELDS)
+# "2026-01-15T10:30:00.123456": what a column of the database keeps of a time that decides nothing.
+_MICROSECOND_CHARS = 26
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -108,7 +110,7 @@ def record_fingerprint(record: SkillRecord) -> str | None:
     """The fingerprint of a record that tells every field; `None` for a short one."""
     if len(record.fields) < len(SKILL_FIELDS):
         return None
-    return fingerprint_of(record.fields, record.extra, record.updated)
+    return fingerprint_of(_to_microseconds(record.fields), record.extra, record.updated)
 
 
 def merge_record(
@@ -126,7 +128,7 @@ def merge_record(
                 return _created(record, arrival), Outcome.APPLIED
             return slot, Outcome.STALE
     merged = _merged(slot, record, arrival, polled=polled, forced=forced)
-    if merged.fingerprint == slot.fingerprint and merged.rated == slot.rated:
+    if merged.fingerprint == slot.fingerprint:
         return slot, Outcome.UNCHANGED
     if forced or newer(record.updated, arrival, slot.updated, slot.arrival):
         return merged, Outcome.APPLIED
@@ -194,7 +196,8 @@ def merge_category(
 ) -> tuple[HeldCategory | None, Outcome]:
     """A category was told."""
     base = held or BARE_CATEGORY
-    merged = HeldCategory({**base.fields, **record.fields}, record.updated or base.updated, arrival)
+    fields = {**base.fields, **_to_microseconds(record.fields)}
+    merged = HeldCategory(fields, record.updated or base.updated, arrival)
     if held is None:
         return merged, Outcome.APPLIED
     if merged.fields == held.fields and merged.updated == held.updated:
@@ -204,8 +207,17 @@ def merge_category(
     return held, Outcome.STALE
 
 
+def _to_microseconds(told: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Told fields as the mirror can hold them: a finer `created_at` would differ from its column for ever."""
+    created = told.get("remote_created_at")
+    if created is None or len(created) <= _MICROSECOND_CHARS:
+        return told
+    # The canonical form: no zeros at the end of a fraction, and no fraction of zeros alone.
+    return {**told, "remote_created_at": Stamp(created[:_MICROSECOND_CHARS].rstrip("0").rstrip("."))}
+
+
 def _created(record: SkillRecord, arrival: int) -> HeldSkill:
-    fields = {**SKILL_EMPTY, **record.fields}
+    fields = {**SKILL_EMPTY, **_to_microseconds(record.fields)}
     told_rating = any(name in record.fields for name in RATING_FIELDS)
     return HeldSkill(
         fields=fields,
@@ -219,7 +231,8 @@ def _created(record: SkillRecord, arrival: int) -> HeldSkill:
 
 
 def _merged(slot: HeldSkill, record: SkillRecord, arrival: int, *, polled: bool, forced: bool) -> HeldSkill:
-    fields = {**slot.fields, **{name: record.fields[name] for name in _CONTENT_FIELDS if name in record.fields}}
+    told = _to_microseconds(record.fields)
+    fields = {**slot.fields, **{name: told[name] for name in _CONTENT_FIELDS if name in told}}
     rated, rating_arrival = slot.rated, slot.rating_arrival
     if any(name in record.fields for name in RATING_FIELDS) and (
         forced or _brings_figures(slot, record.updated, arrival, polled=polled)

@@ -1,8 +1,8 @@
 """Which pages of a listing to ask for next, and whether every page was read.
 
 The server may tell totals or none, may use a smaller page than asked for, may lie about either.
-With totals the pages up to the last are asked for, several at once; without, one after the other
-until a short page or one with nothing new.
+With totals the pages up to the last are asked for, several at once, and those after it as long as
+full pages prove the totals too low; without, one after the other until a short page or one with nothing new.
 """
 
 from dataclasses import dataclass, field
@@ -59,6 +59,10 @@ class PagePlan:
             self._ended = self._ended or page.rows < self._size or new == 0
             return
         self.last_page = max(self.last_page or 1, told)
+        at_least = (number - 1) * self._size + page.rows
+        if number == self.last_page and page.rows >= self._size and new and _is_below(page.total, at_least):
+            # The last page is full of rows that should not exist by the totals: what they tell is not the end.
+            self.last_page += 1
         if page.rows:
             self._empty_in_a_row = 0
             return
@@ -99,3 +103,7 @@ class PagePlan:
     def _end(self, fault: str) -> None:
         self._ended = True
         self.fault = self.fault or fault
+
+
+def _is_below(total: int | None, rows: int) -> bool:
+    return total is not None and total < rows

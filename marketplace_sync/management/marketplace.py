@@ -1,22 +1,62 @@
 """What the commands that need a marketplace have in common."""
 
 import sys
+from typing import NoReturn
 
 from django.conf import settings
 from django.core.management.base import BaseCommand
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
 
-from marketplace_sync.conf import ConfigError, SyncConfig, load_config
+from marketplace_sync.conf import ConfigError, Fault, SyncConfig, load_config
+from marketplace_sync.logs import redact
 
 
 def configured(command: BaseCommand, *, fault_status: int = 1) -> SyncConfig:
     """The settings; or one clear line a fault, and the end of the command before anything is touched."""
+    faults = environment_errors()
     try:
         config = load_config(settings, need_marketplace=True)
     except ConfigError as error:
-        for fault in error.faults:
-            command.stderr.write(f"{fault.message} {fault.hint}")
-        sys.exit(fault_status)
+        faults += error.faults
+    if faults:
+        fail(command, *map(str, faults), status=fault_status)
     if not config.enabled:
-        command.stdout.write("ATOM_SAAS_ENABLED is false: no connection is made, the local mirror stays as it is.")
+        say(command, "ATOM_SAAS_ENABLED is false: no connection is made, the local mirror stays as it is.")
         sys.exit(0)
+    if reason := unready():
+        fail(command, reason, status=fault_status)
     return config
+
+
+def environment_errors() -> tuple[Fault, ...]:
+    """What Django's own settings could not be read from; the settings module leaves it there."""
+    faults: tuple[Fault, ...] = getattr(settings, "ENVIRONMENT_FAULTS", ())
+    return tuple(fault for fault in faults if fault.level == "error")
+
+
+def unready() -> str:
+    """Why the database can't be used as it is, and what to do; "" when it can."""
+    try:
+        executor = MigrationExecutor(connection)
+        missing = executor.migration_plan(executor.loader.graph.leaf_nodes("marketplace_sync"))
+    except DatabaseError as fault:
+        return f"The database does not answer: {' '.join(str(fault).split())}"
+    finally:
+        # The work is done by threads with connections of their own.
+        connection.close()
+    if missing:
+        return f"The database lacks {len(missing)} migration(s) of this project. Run: python manage.py migrate"
+    return ""
+
+
+def say(command: BaseCommand, line: str) -> None:
+    """One line on stdout. What a server says may stand in it, so it is cleared of the token first (law 14)."""
+    command.stdout.write(redact(line))
+
+
+def fail(command: BaseCommand, *lines: str, status: int = 1) -> NoReturn:
+    """Say on stderr what is wrong, and end the command."""
+    for line in lines:
+        command.stderr.write(redact(line))
+    sys.exit(status)

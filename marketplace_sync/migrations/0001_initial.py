@@ -194,7 +194,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('skill_id', models.CharField(max_length=255, unique=True)),
-                ('name', models.CharField(max_length=500)),
+                ('name', models.CharField(max_length=400)),
                 ('description', models.TextField(blank=True, default='')),
                 ('version', models.CharField(blank=True, default='', max_length=255)),
                 ('code', models.TextField(blank=True, default='')),

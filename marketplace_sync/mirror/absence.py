@@ -35,15 +35,19 @@ def _digest(skill_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(skill_id.encode(), digest_size=8).digest(), "big")
 
 
-def absent_skills(seen: SeenIds, begun: int) -> tuple[list[str], int]:
-    """Skills that are not in `seen` and of which nothing was heard since arrival `begun`; and how many the mirror has."""
-    absent = []
+def absent_skills(seen: SeenIds, begun: int) -> tuple[dict[str, int], int]:
+    """Skills that are not in `seen` and of which nothing was heard since arrival `begun`; and how many the mirror has.
+
+    Each with the arrival of the last that was heard of it.
+    """
+    absent = {}
     size = 0
     rows = Skill.objects.order_by("pk").values_list("skill_id", "arrival", "rating_arrival")
     for skill_id, arrival, rating_arrival in rows.iterator(chunk_size=_CHUNK):
         size += 1
-        if skill_id not in seen and max(arrival, rating_arrival) <= begun:
-            absent.append(skill_id)
+        heard = max(arrival, rating_arrival)
+        if skill_id not in seen and heard <= begun:
+            absent[skill_id] = heard
     return absent, size
 
 

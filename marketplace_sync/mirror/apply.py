@@ -25,7 +25,7 @@ from marketplace_sync.engine.merge import (
 )
 from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Item, Letter, SkillAbsent
 from marketplace_sync.mirror.dead_letters import save_letters
-from marketplace_sync.mirror.feed import Told, category_change, feed_row, skill_change
+from marketplace_sync.mirror.feed import FeedRow, Told, append, category_change, skill_change
 from marketplace_sync.mirror.lease import Head, Lease
 from marketplace_sync.mirror.rows import (
     bury,
@@ -36,7 +36,7 @@ from marketplace_sync.mirror.rows import (
     save_skills,
     unbury,
 )
-from marketplace_sync.models import Category, FeedChange, Skill
+from marketplace_sync.models import Category, Skill
 from marketplace_sync.protocol.events import CategoryRecord, RatingChanged, SkillDeleted, SkillRecord
 
 
@@ -153,11 +153,11 @@ class _Batch:
 
     def write(self, head: Head) -> None:
         """Write what changed and tell the feed, one row a key."""
-        feed: list[FeedChange] = []
+        feed: list[FeedRow] = []
 
         def tell(key: str, change: Told | None, origin: Arrived) -> None:
             if change:
-                feed.append(feed_row(head.next_seq(), key, change, origin.source, head.now, origin.run_id))
+                feed.append(FeedRow(head.next_seq(), key, change, origin.source, origin.run_id))
 
         changed = {name: held for name in self.category_origin if (held := self.categories[name]) is not None}
         self.category_ids.update(save_categories(changed))
@@ -177,7 +177,7 @@ class _Batch:
         Category.objects.filter(name__in=gone).delete()
         for name in gone:
             tell(name, category_change(name, self.categories_before.get(name), None), self.category_origin[name])
-        FeedChange.objects.bulk_create(feed)
+        append(feed, head.now)
 
     def _split(self) -> tuple[dict[str, HeldSkill], dict[str, Grave], list[str]]:
         kept: dict[str, HeldSkill] = {}

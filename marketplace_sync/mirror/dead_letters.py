@@ -7,6 +7,7 @@ from django.db import connection
 
 from marketplace_sync.logs import redact
 from marketplace_sync.mirror.arrived import Letter
+from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.models import DeadLetter
 
 _COLUMNS = (
@@ -33,9 +34,9 @@ def save_letters(letters: Sequence[Letter], now: datetime) -> None:
             letter.refusal.code,
             redact(letter.refusal.field)[:255],
             redact(letter.refusal.reason)[:500],
-            letter.refusal.kind[:64],
-            (letter.refusal.key or "")[:255],
-            redact_bytes(letter.head),
+            redact(letter.refusal.kind)[:64],
+            redact(letter.refusal.key or "")[:255],
+            letter.head,
             letter.size,
             letter.digest,
             1,
@@ -49,8 +50,12 @@ def save_letters(letters: Sequence[Letter], now: datetime) -> None:
         cursor.executemany(_SAVE, rows)
 
 
-def redact_bytes(head: bytes) -> bytes:
-    """The raw bytes without the token: a server may echo it (law 14)."""
-    text = head.decode("latin-1")
-    hidden = redact(text)
-    return head if hidden == text else hidden.encode("latin-1", "replace")
+def find_letter(letter_id: int) -> DeadLetter | None:
+    """The dead letter of that number, if it is still kept."""
+    return DeadLetter.objects.filter(pk=letter_id).first()
+
+
+def mark_replayed(lease: Lease, letter_id: int) -> None:
+    """What it told has been settled. One that was discarded meanwhile stays discarded."""
+    with lease.writing():
+        DeadLetter.objects.filter(pk=letter_id, state=DeadLetter.State.OPEN).update(state=DeadLetter.State.REPLAYED)

@@ -1,10 +1,12 @@
 """The change feed's rows: what followers are told of each change, in the public names and forms."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from marketplace_sync.engine.merge import Grave, HeldCategory, HeldSkill, Slot
+from marketplace_sync.mirror.sql import insert_sql, json_text, moment_value, run_many
 from marketplace_sync.models import FeedChange
 from marketplace_sync.protocol.events import CATEGORY_FIELDS, RATING_FIELDS, SKILL_FIELDS
 from marketplace_sync.protocol.stamps import Stamp, moment_of
@@ -71,10 +73,39 @@ def category_change(name: str, before: HeldCategory | None, after: HeldCategory 
     return (Kind.CATEGORY_UPDATED, sorted(changed), changed) if changed else None
 
 
-def feed_row(seq: int, key: str, change: Told, source: str, now: datetime, run_id: int | None) -> FeedChange:
-    """The row to append."""
-    kind, fields, data = change
-    return FeedChange(seq=seq, kind=kind, key=key, at=now, source=source, fields=fields, data=data, run_id=run_id)
+@dataclass(frozen=True, slots=True)
+class FeedRow:
+    """A change to be appended. `source` is a `FeedChange.Source`; `run_id`: the pass that brought it, if any."""
+
+    seq: int
+    key: str
+    change: Told
+    source: str
+    run_id: int | None
+
+
+_INSERT = insert_sql(FeedChange, ("seq", "kind", "key", "at", "source", "fields", "data", "run_id"))
+
+
+def append(rows: Sequence[FeedRow], now: datetime) -> None:
+    """Append `rows`, whose numbers were given under the lease's lock."""
+    at = moment_value(now)
+    run_many(
+        _INSERT,
+        [
+            (
+                row.seq,
+                row.change[0],
+                row.key,
+                at,
+                row.source,
+                json_text(row.change[1]),
+                json_text(row.change[2]),
+                row.run_id,
+            )
+            for row in rows
+        ],
+    )
 
 
 def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,11 @@
 """Skills, graves and categories between the database and the values that `engine.merge` decides on."""
 
-import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from django.db import connection
-
 from marketplace_sync.engine.merge import Grave, HeldCategory, HeldSkill, Slot
+from marketplace_sync.mirror.sql import json_text, moment_value, run_many, stamp_value, upsert_sql
 from marketplace_sync.models import Category, Skill, Tombstone
 from marketplace_sync.protocol.stamps import Stamp, moment_of, stamp_of
 
@@ -50,42 +48,29 @@ _SKILL_COLUMNS = (
 )  # fmt: skip
 
 
-def _upsert_sql(model: type[Skill] | type[Category], key: str, columns: Iterable[str]) -> str:
-    names = list(columns)
-    changes = ", ".join(f"{name} = excluded.{name}" for name in names if name != key)
-    return (
-        f"INSERT INTO {model._meta.db_table} ({', '.join(names)}) VALUES ({', '.join(['%s'] * len(names))}) "
-        f"ON CONFLICT ({key}) DO UPDATE SET {changes}"
-    )
-
-
-_SKILL_UPSERT = _upsert_sql(Skill, "skill_id", _SKILL_COLUMNS)
+_SKILL_UPSERT = upsert_sql(Skill, "skill_id", _SKILL_COLUMNS)
+_GRAVE_UPSERT = upsert_sql(Tombstone, "skill_id", ("skill_id", "deleted_at", "deleted_stamp", "arrival", "buried_at"))
 
 
 def save_skills(skills: Mapping[str, HeldSkill], category_ids: Mapping[str, int], now: datetime) -> None:
     """Write these skills as they are to be held. Their categories must exist: `category_ids` by name."""
     if not skills:
         return
-    adapt = connection.ops.adapt_datetimefield_value
-    synced = adapt(now)
-
-    def moment(stamp: Stamp | None) -> Any:
-        return adapt(moment_of(stamp)) if stamp else None
-
+    synced = moment_value(now)
     rows = []
     for skill_id, held in skills.items():
         fields = held.fields
-        plain = [json.dumps(fields[name]) if name in _JSON else fields[name] for name in _PLAIN]
+        plain = [json_text(fields[name]) if name in _JSON else fields[name] for name in _PLAIN]
         category = fields["category"]
         rows.append(
             (
                 skill_id,
                 *plain,
-                json.dumps(held.extra),
+                json_text(held.extra),
                 category_ids[category] if category is not None else None,
-                moment(fields["remote_created_at"]),
-                moment(held.updated),
-                moment(held.rated),
+                stamp_value(fields["remote_created_at"]),
+                stamp_value(held.updated),
+                stamp_value(held.rated),
                 synced,
                 held.updated,
                 held.arrival,
@@ -94,8 +79,7 @@ def save_skills(skills: Mapping[str, HeldSkill], category_ids: Mapping[str, int]
                 held.fingerprint,
             )
         )
-    with connection.cursor() as cursor:
-        cursor.executemany(_SKILL_UPSERT, rows)
+    run_many(_SKILL_UPSERT, rows)
 
 
 def bury(graves: Mapping[str, Grave], now: datetime) -> None:
@@ -103,20 +87,13 @@ def bury(graves: Mapping[str, Grave], now: datetime) -> None:
     if not graves:
         return
     Skill.objects.filter(skill_id__in=list(graves)).delete()
-    Tombstone.objects.bulk_create(
+    buried = moment_value(now)
+    run_many(
+        _GRAVE_UPSERT,
         [
-            Tombstone(
-                skill_id=skill_id,
-                deleted_at=moment_of(grave.deleted) if grave.deleted else None,
-                deleted_stamp=grave.deleted,
-                arrival=grave.arrival,
-                buried_at=now,
-            )
+            (skill_id, stamp_value(grave.deleted), grave.deleted, grave.arrival, buried)
             for skill_id, grave in graves.items()
         ],
-        update_conflicts=True,
-        unique_fields=["skill_id"],
-        update_fields=["deleted_at", "deleted_stamp", "arrival", "buried_at"],
     )
 
 

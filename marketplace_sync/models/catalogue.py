@@ -3,6 +3,7 @@
 from django.db import models
 from django.db.models import Q
 
+from marketplace_sync.models.search import SkillQuerySet
 from marketplace_sync.protocol.limits import (
     MAX_CATEGORY_CHARS,
     MAX_COMMAND_CHARS,
@@ -76,6 +77,8 @@ class Skill(models.Model):
     rating_arrival = models.BigIntegerField(default=0, editable=False)
     fingerprint = models.CharField(max_length=32, default="", editable=False)
 
+    objects = SkillQuerySet.as_manager()
+
     class Meta:
         ordering = ("name", "skill_id")
         constraints = (
@@ -86,10 +89,8 @@ class Skill(models.Model):
             models.CheckConstraint(condition=Q(rating_count__gte=0), name="skill_rating_count_not_negative"),
         )
         indexes = (
-            # The API's orderings, each with the id behind it so that pages are stable.
-            models.Index(fields=("name", "skill_id"), name="skill_by_name"),
-            models.Index(fields=("-average_rating", "skill_id"), name="skill_by_rating"),
-            models.Index(fields=("-remote_updated_at", "skill_id"), name="skill_by_update"),
+            # Those of the API's other orderings differ by database: migration 0003.
+            models.Index(fields=("category", "name", "skill_id"), name="skill_by_category"),
         )
 
     def __str__(self) -> str:

@@ -10,8 +10,9 @@ HARD_LIMIT_FACTOR = 4
 
 # UUIDs are 36 characters; ids of other servers are paths or slugs. Indexed, so kept short of a B-tree page.
 MAX_ID_CHARS = 255
-# Indexed and shown in lists; the longest name in the catalogue we know has 53.
-MAX_NAME_CHARS = 500
+# Shown in lists; the longest name in the catalogue we know has 53. Indexed together with an id, and at four bytes
+# a character both must fit into the 2,704 that PostgreSQL's B-tree takes of a row: one over it could not be written.
+MAX_NAME_CHARS = 400
 MAX_CATEGORY_CHARS = 255
 MAX_VERSION_CHARS = 255
 MAX_COMMAND_CHARS = 1_000

@@ -53,7 +53,7 @@ async def test_changes_made_while_away_arrive_after_reconnect() -> None:
         assert (await running.difference()).level
 
 
-async def test_an_unchanged_pass_writes_no_skillstate_row() -> None:
+async def test_an_unchanged_pass_writes_no_skill_row() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         before = await running.ask(lambda: list(Skill.objects.order_by("pk").values_list("pk", "synced_at")))

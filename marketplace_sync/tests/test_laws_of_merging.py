@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +37,9 @@ from marketplace_sync.simulator.marketplace import Marketplace
 from marketplace_sync.upstream.stream import Received
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+# What is decided is the same on both databases; PostgreSQL takes longer for each commit.
+EXAMPLES = 500 if "sqlite" in connection.vendor else 150
 
 IDS = [f"s{number}" for number in range(5)]
 EPOCH = datetime(2026, 3, 1, tzinfo=UTC)
@@ -85,7 +89,9 @@ class World:
             case ("put", skill_id, text, category):
                 record = {"skill_id": skill_id, "name": text, "code": text, "tags": [text], "category": category}
                 self.market.put_skill({**record, "average_rating": None, "rating_count": 0, "unknown": text})
-            case ("short", skill_id, text):
+            # Only of one that is there: a listing that leaves fields out leaves what the mirror holds, so that a
+            # skill which came back without them while we were away is no different for us.
+            case ("short", skill_id, text) if skill_id in self.market.skills:
                 self.market.put_skill({"skill_id": skill_id, "name": text})
             case ("delete", skill_id) if skill_id in self.market.skills:
                 self.market.delete_skill(skill_id)
@@ -245,7 +251,7 @@ def forget_everything() -> None:
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ops, max_size=40))
 @example(
     [("put", "s0", "a", "x"), ("pass",), ("put", "s0", "b", None), ("rate", "s0", 5, True), ("swap",), ("deliver",)]

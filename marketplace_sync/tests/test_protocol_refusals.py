@@ -222,3 +222,14 @@ def test_a_fault_in_what_is_not_read_costs_nothing(junk):
 def test_a_text_that_never_ends_is_refused_at_once():
     # Quadratic reading of these half a million quotes would take minutes; the suite's own time-out would tell.
     assert refusal_of("[" * 5_000 + '"' + '\\"' * 500_000).code is Code.TOO_DEEP
+
+
+def test_depth_just_under_what_the_parser_takes_is_refused_wherever_it_lies():
+    # The parser's limit depends on the stack above it, so all depths around it are tried.
+    for depth in range(880, 1_000, 4):
+        deep = "[" * depth + "]" * depth
+        for field in ("id", "other", "name", "metadata", "tags"):
+            raw = '{"type": "skill_update", "data": {"skill_id": "s1", "name": "One", "%s": %s}}' % (field, deep)  # noqa: UP031
+            refusal = refusal_of(raw)
+            assert refusal.code in (Code.TOO_DEEP, Code.BAD_TYPE)
+            assert refusal.key == "s1"

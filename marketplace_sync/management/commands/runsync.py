@@ -1,6 +1,5 @@
 """The daemon: `manage.py runsync`."""
 
-import sys
 from argparse import ArgumentParser
 from typing import Any
 
@@ -8,7 +7,8 @@ from django.core.management.base import BaseCommand
 
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.daemon.entry import Failure, foresee, run_daemon, run_once
-from marketplace_sync.management.marketplace import configured
+from marketplace_sync.live.hints import hinter
+from marketplace_sync.management.marketplace import configured, fail, say
 
 
 class Command(BaseCommand):
@@ -30,20 +30,20 @@ class Command(BaseCommand):
             elif once:
                 self._print_report(config)
             else:
-                run_daemon(config, stream_wanted=config.ws_enabled and not no_websocket)
+                run_daemon(config, stream_wanted=config.ws_enabled and not no_websocket, hint=hinter())
         except Failure as failure:
-            self.stderr.write(f"runsync: {failure}")
-            sys.exit(1)
+            fail(self, f"runsync: {failure}")
 
     def _print_report(self, config: SyncConfig) -> None:
         report = run_once(config)
         done = report.progress
-        self.stdout.write(
+        say(
+            self,
             f"{done.listed} skills listed: {done.created} created, {done.updated} updated, {done.removed} removed, "
-            f"{done.unchanged} unchanged, {done.refused} refused."
+            f"{done.unchanged} unchanged, {done.refused} refused.",
         )
         if report.held:
-            self.stdout.write(f"{report.held} removals wait for approval (run {report.run_id}): {report.held_reason}.")
+            say(self, f"{report.held} removals wait for approval (run {report.run_id}): {report.held_reason}.")
 
     def _print_foreseen(self, config: SyncConfig) -> None:
         difference, counts = foresee(config)
@@ -53,8 +53,9 @@ class Command(BaseCommand):
             ("delete", difference.extra | difference.extra_categories),
         ):
             for key in sorted(keys):
-                self.stdout.write(f"{word} {key}")
-        self.stdout.write(
+                say(self, f"{word} {key}")
+        say(
+            self,
             f"Would create {counts.get('created', 0)}, update {counts.get('updated', 0)}, "
-            f"delete {counts.get('deleted', 0)} skills; {counts.get('unchanged', 0)} unchanged. Nothing was written."
+            f"delete {counts.get('deleted', 0)} skills; {counts.get('unchanged', 0)} unchanged. Nothing was written.",
         )

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from marketplace_sync.daemon.entry import Failure, compare
-from marketplace_sync.management.marketplace import configured
+from marketplace_sync.management.marketplace import configured, fail, say
 from marketplace_sync.mirror.compare import Difference
 
 # Keys shown a kind in the text; --json shows all.
@@ -28,10 +28,9 @@ class Command(BaseCommand):
         try:
             difference = compare(config, repair=repair)
         except Failure as failure:
-            self.stderr.write(f"verifysync: {failure}")
-            sys.exit(failure.status)
+            fail(self, f"verifysync: {failure}", status=failure.status)
         if json:
-            self.stdout.write(_as_json(difference))
+            say(self, _as_json(difference))
         else:
             self._print(difference)
         sys.exit(0 if difference.level else 1)
@@ -50,12 +49,12 @@ class Command(BaseCommand):
             ("listed, but not readable", difference.refused),
         ):
             if keys:
-                self.stdout.write(f"{len(keys)} {title}:")
+                say(self, f"{len(keys)} {title}:")
                 for key in keys[:SHOWN]:
-                    self.stdout.write(f"  {key}")
+                    say(self, f"  {key}")
                 if len(keys) > SHOWN:
-                    self.stdout.write(f"  … and {len(keys) - SHOWN} more")
-        self.stdout.write("Level with the marketplace." if difference.level else "Not level with the marketplace.")
+                    say(self, f"  … and {len(keys) - SHOWN} more")
+        say(self, "Level with the marketplace." if difference.level else "Not level with the marketplace.")
 
 
 def _as_json(difference: Difference) -> str:
