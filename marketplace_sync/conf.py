@@ -87,6 +87,17 @@ SETTINGS: tuple[Setting, ...] = (
             "feed_keep_days", 0.001, 36_500, (1, 365), "days"),
     Setting("FEED_KEEP_ROWS", 25, Kind.INT, "1000000", "Changes that the feed keeps at most.",
             "feed_keep_rows", 1, 10_000_000_000, (10_000, 100_000_000), "changes"),
+    Setting("RUNS_KEEP_DAYS", 26, Kind.FLOAT, "30", "How long ended passes are kept; those held back stay.",
+            "runs_keep_days", 0.001, 36_500, (1, 365), "days"),
+    Setting("COMMANDS_KEEP_DAYS", 27, Kind.FLOAT, "30", "How long answered commands are kept.",
+            "commands_keep_days", 0.001, 36_500, (1, 365), "days"),
+    Setting("DEAD_LETTERS_KEEP_DAYS", 28, Kind.FLOAT, "30", "How long a dead letter that does not come again is kept.",
+            "dead_letters_keep_days", 0.001, 36_500, (1, 365), "days"),
+    Setting("DEAD_LETTERS_KEEP_ROWS", 29, Kind.INT, "10000", "Dead letters that are kept at most, the latest.",
+            "dead_letters_keep_rows", 1, 10_000_000_000, (100, 1_000_000), "dead letters"),
+    Setting("AUDIT_KEEP_DAYS", 30, Kind.FLOAT, "365",
+            "`archiveaudit` moves older audit rows into a file; nothing else ever deletes one.",
+            "audit_keep_days", 0.001, 36_500, (30, 3650), "days"),
 )
 # fmt: on
 
@@ -124,6 +135,11 @@ class SyncConfig:
     max_pages: int = 10_000
     feed_keep_days: float = 30.0
     feed_keep_rows: int = 1_000_000
+    runs_keep_days: float = 30.0
+    commands_keep_days: float = 30.0
+    dead_letters_keep_days: float = 30.0
+    dead_letters_keep_rows: int = 10_000
+    audit_keep_days: float = 365.0
 
 
 class ConfigError(Exception):

@@ -10,13 +10,18 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
+from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.db import connections
 
+from marketplace_sync.governance.actions import EnableAgent, IssueKey, RegisterAgent
+from marketplace_sync.governance.actors import COMMAND_LINE
+from marketplace_sync.governance.policy import Maturity
 from marketplace_sync.mirror.status import status
-from marketplace_sync.models import Category, FeedChange, Skill
+from marketplace_sync.models import Agent, Category, FeedChange, Skill
 
 SKILLS = 300
 CHANGES_PER_SECOND = 2.0
@@ -25,8 +30,9 @@ STOP_SECONDS = 8.0
 # Latest changes shown a second; more would only scroll.
 SHOWN_A_LOOK = 5
 ADMIN = "admin"
-
-MANAGE = str(Path(sys.argv[0]).resolve())
+AGENT = "demo"
+# Long enough for a demo; the keys of earlier ones lose their worth by themselves.
+KEY_LIFE = timedelta(days=1)
 
 
 class DemoFailed(Exception):
@@ -67,6 +73,16 @@ def make_admin() -> str:
     return password
 
 
+def make_agent() -> str:
+    """A new key of the agent `demo`, which is made, or enabled again, where need be. It may do all that agents may."""
+    agent = Agent.objects.filter(name=AGENT).first()
+    if agent is None:
+        RegisterAgent(AGENT, Maturity.AUTONOMOUS, actor=COMMAND_LINE, origin="demo").perform()
+    elif not agent.enabled:
+        EnableAgent(AGENT, actor=COMMAND_LINE, origin="demo").perform()
+    return IssueKey(AGENT, KEY_LIFE, actor=COMMAND_LINE, origin="demo").perform().raw
+
+
 class Demo:
     """Runs until `stop` is set. `say` takes one line for the person who watches."""
 
@@ -75,14 +91,18 @@ class Demo:
         self._say = say
         self._stop = stop
         self._children: dict[str, asyncio.subprocess.Process] = {}
+        self._folder = Path(django_settings.BASE_DIR)
+        self._unread: asyncio.Task[None] | None = None
 
     async def run(self, password: str) -> None:
         """Start everything, show what happens, end everything. Raises `DemoFailed`."""
         try:
             marketplace = await self._start_marketplace()
-            await self._start("daemon", [sys.executable, MANAGE, "runsync"], marketplace)
-            server = [sys.executable, "-m", "uvicorn", "atomproject.asgi:application"]
-            await self._start("web", [*server, "--port", str(self._port), "--lifespan", "off"], marketplace)
+            await self._start("daemon", self._manage("runsync"), marketplace)
+            server = [sys.executable, "-m", "uvicorn", "atomproject.asgi:application", "--port", str(self._port)]
+            # A browser that waits for an answer must not put the end off.
+            server += ["--lifespan", "off", "--timeout-graceful-shutdown", "2"]
+            await self._start("web", server, marketplace)
             self._say(f"Web      http://127.0.0.1:{self._port}/admin/   user {ADMIN}, password {password}")
             await self._watch()
         finally:
@@ -92,15 +112,20 @@ class Demo:
         """Start the simulator; the settings by which the others find it."""
         token = secrets.token_urlsafe(24)
         options = ["--port", "0", "--skills", str(SKILLS), "--changes-per-second", str(CHANGES_PER_SECOND)]
-        command = [sys.executable, MANAGE, "runsimulator", "--token", token, *options]
+        command = self._manage("runsimulator", "--token", token, *options)
         child = await self._start("marketplace", command, {}, stdout=asyncio.subprocess.PIPE)
         assert child.stdout is not None
         async for line in child.stdout:
             name, _, url = line.decode().strip().partition("=")
             if name == "ATOM_SAAS_API_URL":
                 self._say(f"Market   {url}   simulated, {SKILLS} skills, {CHANGES_PER_SECOND:g} changes a second")
+                # What it says from now on is for nobody; a full pipe would stop it.
+                self._unread = asyncio.create_task(_read_on(child.stdout), name="demo's marketplace output")
                 return {name: url, "ATOM_SAAS_API_TOKEN": token}
         raise DemoFailed("the simulated marketplace did not start")
+
+    def _manage(self, *arguments: str) -> list[str]:
+        return [sys.executable, str(self._folder / "manage.py"), *arguments]
 
     async def _start(
         self, name: str, command: list[str], settings: Mapping[str, str], *, stdout: int | None = None
@@ -108,8 +133,9 @@ class Demo:
         environment = {**os.environ, "ATOM_SAAS_ENABLED": "true", "ATOM_SAAS_WS_URL": "", **settings}
         # A session of its own: Ctrl-C reaches the demo alone, which then ends the others in order.
         child = await asyncio.create_subprocess_exec(
-            *command, env=environment, stdout=stdout, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
-        )
+            *command, env=environment, cwd=self._folder, stdout=stdout, stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
         self._children[name] = child
         return child
 
@@ -147,6 +173,13 @@ class Demo:
                 if child.returncode is None:
                     child.kill()
                     await child.wait()
+        if self._unread is not None:
+            await self._unread
+
+
+async def _read_on(pipe: asyncio.StreamReader) -> None:
+    while await pipe.read(65_536):
+        pass
 
 
 def _look() -> Look:

@@ -7,6 +7,7 @@ import structlog
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.daemon.pass_loop import PassLoop
 from marketplace_sync.daemon.passes import PassReport
+from marketplace_sync.daemon.replay import CannotReplay, Replayer
 from marketplace_sync.daemon.stream_driver import CannotReconnect, StreamDriver
 from marketplace_sync.mirror.commands import accept, answer, open_commands
 from marketplace_sync.mirror.lease import Lease
@@ -30,12 +31,20 @@ class CommandDesk:
     """Each accepted command is a task of its own, so that a slow one keeps nobody waiting."""
 
     def __init__(
-        self, database: Database, lease: Lease, driver: StreamDriver, passes: PassLoop, *, stream_wanted: bool
+        self,
+        database: Database,
+        lease: Lease,
+        driver: StreamDriver,
+        passes: PassLoop,
+        replayer: Replayer,
+        *,
+        stream_wanted: bool,
     ) -> None:
         self._database = database
         self._lease = lease
         self._driver = driver
         self._passes = passes
+        self._replayer = replayer
         self._stream_wanted = stream_wanted
 
     async def run(self) -> None:
@@ -52,7 +61,7 @@ class CommandDesk:
         try:
             result = await self._do(command)
             state = Command.State.DONE
-        except (CannotDo, CannotReconnect) as refusal:
+        except (CannotDo, CannotReconnect, CannotReplay) as refusal:
             result = {"detail": str(refusal)}
             state = Command.State.FAILED
         await self._database.control(answer, self._lease, command.pk, state, result)
@@ -72,6 +81,8 @@ class CommandDesk:
                 return _told(await self._passes.ask(command.pk))
             case Action.APPROVE:
                 return await self._approve(command)
+            case Action.REPLAY:
+                return await self._replayer.replay(int(command.args.get("dead_letter", 0)))
         raise CannotDo(f"This daemon does not know how to {command.action}.")
 
     async def _reconnect(self) -> dict[str, object]:
@@ -99,7 +110,11 @@ class CommandDesk:
         held = await self._database.control(held_removals, run_id)
         if not held:
             raise CannotDo(f"Run {run_id} holds no removals back (any more); see the newest run.")
-        result = _told(await self._passes.ask(command.pk, approved=held))
+        report = await self._passes.ask(command.pk, approved=held)
+        result = _told(report)
+        if not report.clean:
+            # An unclean pass does not know what is still absent, so it removed nothing for the approval's sake.
+            raise CannotDo(f"The listing proves nothing: {report.unclean_reason}. Run {run_id} still waits; ask again.")
         await self._database.control(mark_approved, self._lease, run_id)
         return result
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 
@@ -19,6 +20,7 @@ from marketplace_sync.daemon.fetches import Fetcher
 from marketplace_sync.daemon.intake import Intake
 from marketplace_sync.daemon.pass_loop import PassLoop
 from marketplace_sync.daemon.passes import PassRunner
+from marketplace_sync.daemon.replay import Replayer
 from marketplace_sync.daemon.reporter import Reporter
 from marketplace_sync.daemon.stream_driver import StreamDriver
 from marketplace_sync.daemon.writer import Committed, Writer
@@ -27,7 +29,13 @@ from marketplace_sync.engine.rates import TokenBucket
 from marketplace_sync.engine.schedule import Schedule
 from marketplace_sync.mirror.commands import close_open_commands
 from marketplace_sync.mirror.lease import RENEW_SECONDS, Lease, LeaseTaken, acquire, leave_standby, stand_by
-from marketplace_sync.mirror.retention import forget_changes, forget_graves
+from marketplace_sync.mirror.retention import (
+    forget_changes,
+    forget_commands,
+    forget_dead_letters,
+    forget_graves,
+    forget_runs,
+)
 from marketplace_sync.mirror.runs import interrupt_open_runs
 from marketplace_sync.mirror.state import Remembered, close_state, remembered
 from marketplace_sync.upstream.market import MarketClient
@@ -102,7 +110,11 @@ class Session:
 
 @asynccontextmanager
 async def writing_session(
-    database: Database, lease: Lease, config: SyncConfig, committed: Callable[[Committed], None] = lambda _: None
+    database: Database,
+    lease: Lease,
+    config: SyncConfig,
+    committed: Callable[[Committed], None] = lambda _: None,
+    hint: Callable[[int], None] = lambda _: None,
 ) -> AsyncIterator[Session]:
     """Own the mirror while the body runs; leaving it drains the writer and frees the lease.
 
@@ -111,7 +123,7 @@ async def writing_session(
     """
     before = await database.control(remembered, lease)
     await _close_left_open(database, lease)
-    writer = Writer(database, lease, queue_max_bytes=config.queue_max_bytes, committed=committed)
+    writer = Writer(database, lease, queue_max_bytes=config.queue_max_bytes, committed=committed, hint=hint)
     async with asyncio.TaskGroup() as tasks:
         writing = tasks.create_task(writer.run(), name="writer")
         renewing = tasks.create_task(_renew(database, lease), name="lease")
@@ -135,17 +147,22 @@ async def _renew(database: Database, lease: Lease) -> None:
 
 
 class Daemon:
-    """Keeps the mirror right until `stop` is set. `stream_wanted`: by the settings and the command line."""
+    """Keeps the mirror right until `stop` is set. `stream_wanted`: by the settings and the command line.
+
+    `hint` is called in the event loop after every commit, with the newest feed number; it may neither wait nor raise.
+    """
 
     def __init__(
         self,
         config: SyncConfig,
         *,
         stream_wanted: bool = True,
+        hint: Callable[[int], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], datetime] = wall_clock,
     ) -> None:
         self._config = config
+        self._hint = hint
         self._stream_wanted = stream_wanted
         self._clock = clock
         self._wall = wall
@@ -155,7 +172,7 @@ class Daemon:
         """Own the mirror until `stop` is set. Raises an `ExceptionGroup` when any task of it failed."""
         async with (
             MarketClient(self._config) as market,
-            writing_session(database, lease, self._config, self._committed) as session,
+            writing_session(database, lease, self._config, self._committed, self._hint) as session,
         ):
             await self._work(session, market, stop)
 
@@ -206,7 +223,11 @@ class Daemon:
             clock=self._clock,
             wall=self._wall,
         )  # fmt: skip
-        desk = CommandDesk(database, lease, driver, passes, stream_wanted=self._stream_wanted)
+        replayer = Replayer(
+            market, session.writer, database, lease, session.arrivals,
+            max_message_bytes=config.max_message_bytes, wall=self._wall,
+        )  # fmt: skip
+        desk = CommandDesk(database, lease, driver, passes, replayer, stream_wanted=self._stream_wanted)
 
         async with asyncio.TaskGroup() as tasks:
             streaming = tasks.create_task(driver.run(), name="stream")
@@ -230,10 +251,23 @@ class Daemon:
 
     async def _prune(self, database: Database, lease: Lease) -> None:
         """Forget what is old enough, in small steps."""
-        keep_days, keep_rows = self._config.feed_keep_days, self._config.feed_keep_rows
+        config = self._config
+        steps: tuple[Callable[[], int], ...] = (
+            partial(forget_graves, lease),
+            partial(forget_changes, lease, keep_days=config.feed_keep_days, keep_rows=config.feed_keep_rows),
+            partial(forget_runs, lease, keep_days=config.runs_keep_days),
+            partial(forget_commands, lease, keep_days=config.commands_keep_days),
+            partial(
+                forget_dead_letters,
+                lease,
+                keep_days=config.dead_letters_keep_days,
+                keep_rows=config.dead_letters_keep_rows,
+            ),
+        )
         while True:
-            forgotten = await database.control(forget_graves, lease)
-            forgotten += await database.control(forget_changes, lease, keep_days=keep_days, keep_rows=keep_rows)
+            forgotten = 0
+            for step in steps:
+                forgotten += await database.control(step)
             await asyncio.sleep(0 if forgotten else _PRUNE_EVERY)
 
 

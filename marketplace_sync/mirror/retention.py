@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from marketplace_sync.mirror.lease import Lease
-from marketplace_sync.models import FeedChange, Tombstone
+from marketplace_sync.models import Command, DeadLetter, FeedChange, HeldRemoval, SyncRun, Tombstone
 
 # Law 3: long enough for every delayed record, short enough that an undelete with an old date heals.
 GRAVES_KEPT = timedelta(days=7)
@@ -26,6 +26,42 @@ def forget_changes(lease: Lease, *, keep_days: float, keep_rows: int) -> int:
             return 0
         end = min(first + STEP, head.feed_seq + 1)
         step = FeedChange.objects.filter(seq__lt=end)
-        too_many = step.filter(seq__lte=head.feed_seq - keep_rows)
-        too_old = step.filter(at__lt=head.now - timedelta(days=keep_days))
-        return too_many.delete()[0] + too_old.delete()[0]
+        # Only ever from the front: a hole, where the clock had once gone back, would be a loss that no follower sees.
+        kept = step.filter(seq__gt=head.feed_seq - keep_rows, at__gte=head.now - timedelta(days=keep_days))
+        first_kept = kept.order_by("seq").values_list("seq", flat=True).first()
+        return step.filter(seq__lt=end if first_kept is None else first_kept).delete()[0]
+
+
+def forget_runs(lease: Lease, *, keep_days: float) -> int:
+    """Forget up to `STEP` rows of passes that ended long ago; how many went. A held one waits for its person."""
+    with lease.writing() as head:
+        old = SyncRun.objects.exclude(state__in=(SyncRun.State.RUNNING, SyncRun.State.HELD)).filter(
+            finished_at__lt=head.now - timedelta(days=keep_days)
+        )
+        # A run that had held back a whole catalogue would be a step of 100,000 rows: those go first.
+        removals = HeldRemoval.objects.filter(run__in=old).order_by("pk").values_list("pk", flat=True)[:STEP]
+        if gone := HeldRemoval.objects.filter(pk__in=list(removals)).delete()[0]:
+            return gone
+        runs = old.order_by("pk").values_list("pk", flat=True)[:STEP]
+        return SyncRun.objects.filter(pk__in=list(runs)).delete()[0]
+
+
+def forget_commands(lease: Lease, *, keep_days: float) -> int:
+    """Forget up to `STEP` commands that were answered long ago; how many went."""
+    with lease.writing() as head:
+        old = Command.objects.exclude(state__in=(Command.State.PENDING, Command.State.ACCEPTED)).filter(
+            finished_at__lt=head.now - timedelta(days=keep_days)
+        )
+        return Command.objects.filter(pk__in=list(old.order_by("pk").values_list("pk", flat=True)[:STEP])).delete()[0]
+
+
+def forget_dead_letters(lease: Lease, *, keep_days: float, keep_rows: int) -> int:
+    """Forget up to `STEP` dead letters that came last long ago, or are the oldest of too many; how many went."""
+    with lease.writing() as head:
+        oldest = DeadLetter.objects.order_by("last_seen_at", "pk")
+        old = oldest.filter(last_seen_at__lt=head.now - timedelta(days=keep_days)).values_list("pk", flat=True)[:STEP]
+        gone = list(old)
+        if not gone:
+            too_many = min(DeadLetter.objects.count() - keep_rows, STEP)
+            gone = list(oldest.values_list("pk", flat=True)[: max(too_many, 0)])
+        return DeadLetter.objects.filter(pk__in=gone).delete()[0]

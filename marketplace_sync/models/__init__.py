@@ -1,5 +1,7 @@
 """The tables of the mirror, their constraints and the questions the domain asks of them."""
 
+from marketplace_sync.models.agents import Agent, AgentKey
+from marketplace_sync.models.audit import AuditRow
 from marketplace_sync.models.catalogue import Category, Skill, Tombstone
 from marketplace_sync.models.commands import Command
 from marketplace_sync.models.dead_letters import DeadLetter
@@ -9,6 +11,9 @@ from marketplace_sync.models.runs import HeldRemoval, SyncRun
 from marketplace_sync.models.state import WebSocketState
 
 __all__ = [
+    "Agent",
+    "AgentKey",
+    "AuditRow",
     "Category",
     "Command",
     "DeadLetter",

@@ -9,8 +9,10 @@ from urllib.parse import quote, urlsplit
 import hypothesis
 import pytest
 from django.db import connection
+from django.db.backends.base.operations import BaseDatabaseOperations
 
 from marketplace_sync import redaction
+from marketplace_sync.models.audit import CLOSE_GATE, GATE_WIDE_OPEN, OPEN_GATE
 
 # A shared machine's pauses are no news; a failing example is printed so that it can be run again.
 hypothesis.settings.register_profile("project", deadline=None, print_blob=True)
@@ -50,6 +52,21 @@ def _own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test protects is not masked in the next."""
     monkeypatch.setattr(redaction, "_forms", set(redaction._forms))
     monkeypatch.setattr(redaction, "_pattern", redaction._pattern)
+
+
+FLUSH = BaseDatabaseOperations.execute_sql_flush
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _flush_empties_the_audit_too() -> Iterator[None]:
+    """The database refuses to forget audit rows: the flush after a transactional test is let through, and only it."""
+
+    def flush(self: BaseDatabaseOperations, sql_list: list[str]) -> None:
+        FLUSH(self, [OPEN_GATE % GATE_WIDE_OPEN, *sql_list, CLOSE_GATE])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseDatabaseOperations, "execute_sql_flush", flush)
+        yield
 
 
 @pytest.fixture

@@ -57,12 +57,13 @@ ROOMS: dict[str, Room] = {
     "upstream": room("protocol engine conf logs", DJANGO),
     "daemon": room("protocol engine models mirror upstream conf logs"),
     "simulator": room("protocol", DJANGO),
-    "governance": room("models mirror logs", SOCKETS | {"rest_framework", "channels"}),
-    "live": room("protocol engine models mirror governance conf logs", SOCKETS - {"asyncio"}),
-    "api": room("protocol engine models mirror governance live conf logs", SOCKETS - {"asyncio", "http"}),
-    "admin": room("protocol engine models mirror governance conf logs", SOCKETS),
+    "signals": room("", SOCKETS | names("rest_framework channels")),
+    "governance": room("models mirror signals logs", SOCKETS | {"rest_framework", "channels"}),
+    "live": room("protocol engine models mirror signals governance conf logs", SOCKETS - {"asyncio"}),
+    "api": room("protocol engine models mirror signals governance live conf logs", SOCKETS - {"asyncio", "http"}),
+    "admin": room("protocol engine models mirror signals governance conf logs", SOCKETS),
     # Simulator, daemon and web server in one: it sees what a person who starts each would.
-    "demo": room("protocol models mirror daemon simulator conf logs"),
+    "demo": room("protocol models mirror governance daemon simulator conf logs"),
     "management": room("protocol engine models mirror upstream daemon simulator demo governance live conf logs"),
 }
 _CLOCKS = {"now", "utcnow", "today", "time", "monotonic", "perf_counter"}

@@ -9,7 +9,8 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection
 
-from marketplace_sync.demo import Demo, DemoFailed, make_admin
+from marketplace_sync.demo import AGENT, Demo, DemoFailed, make_admin, make_agent
+from marketplace_sync.management.marketplace import environment_errors, fail
 
 
 class Command(BaseCommand):
@@ -25,8 +26,11 @@ class Command(BaseCommand):
                 "ATOM_SAAS_API_URL is set: the demo would fill that marketplace's mirror with simulated skills. "
                 "Unset it, or run the demo in a copy of the project without that .env."
             )
+        if faults := environment_errors():
+            fail(self, *map(str, faults))
         call_command("migrate", verbosity=0, skip_checks=True)
         password = make_admin()
+        self.say(f"Agent    {AGENT}, key {make_agent()}")
         connection.close()
         try:
             asyncio.run(self.watch(port, password))
@@ -35,7 +39,8 @@ class Command(BaseCommand):
 
     async def watch(self, port: int, password: str) -> None:
         stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        # SIGHUP: the terminal is gone, and the children, in sessions of their own, would not hear of it.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await Demo(port, self.say, stop).run(password)
         self.say("Stopped.")

@@ -1,0 +1,119 @@
+"""What every management action has in common: it is checked, done, audited and published, or refused and audited.
+
+There is one way to do a thing, `perform`, whichever door it is asked through. It is a transaction of its own, and
+refuses to run within another one: what it said was done must not be undone by its caller, and a refusal's audit
+row must outlive the exception that tells of it.
+"""
+
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import Any, ClassVar, Generic, TypeVar, final
+
+from django.db import transaction
+
+from marketplace_sync.governance.actors import Actor, as_of_now
+from marketplace_sync.governance.audit import Outcome, record
+from marketplace_sync.governance.errors import BadInput, Denied, Impossible, MaturityRequired, SuperuserRequired
+from marketplace_sync.governance.policy import Complexity, allows, required_for
+from marketplace_sync.models import AuditRow
+from marketplace_sync.signals import action_performed
+
+R = TypeVar("R")
+
+MAX_REASON_CHARS = 1000
+
+
+def storable_text(field: str, text: str, most: int) -> str:
+    """The text without white space around it. Raises `BadInput` for one that is too long or no database holds."""
+    text = text.strip()
+    if len(text) > most:
+        raise BadInput(field, f"At most {most} characters.")
+    if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+        raise BadInput(field, "Characters that can't be stored: NUL or half of a surrogate pair.")
+    return text
+
+
+class Action(ABC, Generic[R]):
+    """One thing that somebody wants done. Subclasses say what it is, and do it in `execute`.
+
+    `verb` is its stable name, as the audit says it, `label` a button's text. `reason` is the actor's own, at most
+    1000 characters; `origin` says from where ("api 127.0.0.1"). Raises `TypeError` without an actor, `BadInput`
+    for arguments that can't be.
+    """
+
+    verb: ClassVar[str]
+    label: ClassVar[str]
+    complexity: ClassVar[Complexity] = Complexity.CRITICAL
+    superuser_only: ClassVar[bool] = False
+
+    def __init__(self, *, actor: Actor, reason: str = "", origin: str = "") -> None:
+        if not isinstance(actor, Actor):
+            raise TypeError(f"{type(self).__name__} needs an actor, not {actor!r}: anonymous requests end at the door")
+        self.actor = actor
+        self.reason = storable_text("reason", reason, MAX_REASON_CHARS)
+        self.origin = origin
+        self.details: dict[str, Any] = {}  # for the audit
+        self.command_id: int | None = None
+        self._actual = ""
+
+    @property
+    def target(self) -> str:
+        """What it is done to, as the audit says it; "" for the mirror itself."""
+        return ""
+
+    @abstractmethod
+    def execute(self) -> R:
+        """Do it, within the transaction that `perform` opened. Raises `NotPossible` or `NoSuchTarget`."""
+
+    @final
+    def perform(self) -> R:
+        """Check, do, audit and publish; the action's result.
+
+        Raises `MaturityRequired`, `SuperuserRequired`, `NotPossible` or `NoSuchTarget`, each with its one audit row
+        written, and `RuntimeError` when called within a transaction.
+        """
+        try:
+            with transaction.atomic(durable=True):
+                self._check()
+                result = self.execute()
+                row = self._record(Outcome.PERFORMED, self.required())
+                transaction.on_commit(partial(self._publish, row.pk))
+        except Denied as denial:
+            self._record(Outcome.REFUSED, denial.required)
+            raise
+        except Impossible:
+            self._record(Outcome.NOT_POSSIBLE, self.required())
+            raise
+        return result
+
+    @classmethod
+    def required(cls) -> str:
+        """What it takes: a maturity, or `SUPERUSER`."""
+        return SuperuserRequired.required if cls.superuser_only else required_for(cls.complexity)
+
+    def _check(self) -> None:
+        now = as_of_now(self.actor)
+        self._actual = now.maturity if now else ""
+        if now is None or not allows(now.maturity, self.complexity):
+            raise MaturityRequired(required_for(self.complexity), now.maturity if now else None)
+        if self.superuser_only and not now.is_superuser:
+            raise SuperuserRequired
+
+    def _record(self, outcome: AuditRow.Outcome, required: str) -> AuditRow:
+        return record(
+            self.actor,
+            verb=self.verb,
+            outcome=outcome,
+            actual=self._actual,
+            required=required,
+            target=self.target,
+            reason=self.reason,
+            origin=self.origin,
+            details=self.details,
+            command_id=self.command_id,
+        )
+
+    def _publish(self, audit_id: int) -> None:
+        action_performed.send_robust(
+            type(self), verb=self.verb, target=self.target, audit_id=audit_id, command_id=self.command_id
+        )

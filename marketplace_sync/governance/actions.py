@@ -1,0 +1,65 @@
+"""All management actions that the doors offer, and who may see their buttons."""
+
+from typing import Any
+
+from marketplace_sync.governance.action import MAX_REASON_CHARS, Action
+from marketplace_sync.governance.actors import Actor
+from marketplace_sync.governance.agents import DisableAgent, EnableAgent, RegisterAgent, SetMaturity
+from marketplace_sync.governance.keys import IssuedKey, IssueKey, RevokeKey, RotateKey
+from marketplace_sync.governance.policy import allows
+from marketplace_sync.governance.steering import (
+    ApproveRemoval,
+    Disable,
+    DiscardDeadLetter,
+    Enable,
+    Reconnect,
+    ReplayDeadLetter,
+    SyncNow,
+)
+
+__all__ = [
+    "ACTIONS",
+    "MAX_REASON_CHARS",
+    "Action",
+    "ApproveRemoval",
+    "Disable",
+    "DisableAgent",
+    "DiscardDeadLetter",
+    "Enable",
+    "EnableAgent",
+    "IssueKey",
+    "IssuedKey",
+    "Reconnect",
+    "RegisterAgent",
+    "ReplayDeadLetter",
+    "RevokeKey",
+    "RotateKey",
+    "SetMaturity",
+    "SyncNow",
+    "may",
+]
+
+# The archive of the audit is not among them: no page and no API deletes from it.
+ACTIONS: tuple[type[Action[Any]], ...] = (
+    Reconnect,
+    Disable,
+    Enable,
+    SyncNow,
+    ApproveRemoval,
+    ReplayDeadLetter,
+    DiscardDeadLetter,
+    RegisterAgent,
+    SetMaturity,
+    DisableAgent,
+    EnableAgent,
+    IssueKey,
+    RevokeKey,
+    RotateKey,
+)
+
+
+def may(actor: Actor | None, action: type[Action[Any]]) -> bool:
+    """Would the policy let `actor` do this? For showing buttons; the action decides anew."""
+    if actor is None or not allows(actor.maturity, action.complexity):
+        return False
+    return actor.is_superuser or not action.superuser_only

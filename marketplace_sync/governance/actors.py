@@ -1,0 +1,73 @@
+"""Who asks: an agent by its registered maturity, a person by Django's permissions."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from django.contrib.auth import get_user_model
+
+from marketplace_sync.governance.errors import MaturityRequired
+from marketplace_sync.governance.policy import Complexity, Maturity, allows, required_for
+from marketplace_sync.models import Agent
+
+MANAGE_PERMISSION = "marketplace_sync.manage_sync"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Somebody who may be held to account. `ident` is `agent:NAME` or `user:NAME`.
+
+    What it says was true when it was made; an action looks again before it is done. `user_pk` is
+    `None` for the command line alone.
+    """
+
+    kind: Literal["agent", "person"]
+    ident: str
+    maturity: Maturity
+    is_superuser: bool
+    user_pk: int | None
+
+
+# Whoever has the shell and the database can do anything to both anyway.
+COMMAND_LINE = Actor(kind="person", ident="command line", maturity=Maturity.AUTONOMOUS, is_superuser=True, user_pk=None)
+
+
+def actor_of(user: Any) -> Actor | None:
+    """The actor that a Django user is; `None` for nobody: anonymous, inactive, or a disabled agent.
+
+    An agent is never more than its maturity, whatever flags its user has.
+    """
+    if user is None or not user.is_authenticated or not user.is_active:
+        return None
+    agent: Agent | None = getattr(user, "agent", None)
+    if agent is not None:
+        if not agent.enabled:
+            return None
+        return Actor(
+            kind="agent",
+            ident=f"agent:{agent.name}",
+            maturity=Maturity(agent.maturity),
+            is_superuser=False,
+            user_pk=user.pk,
+        )
+    manages = user.is_superuser or (user.is_staff and user.has_perm(MANAGE_PERMISSION))
+    return Actor(
+        kind="person",
+        ident=f"user:{user.get_username()}",
+        maturity=Maturity.AUTONOMOUS if manages else Maturity.STUDENT,
+        is_superuser=user.is_superuser,
+        user_pk=user.pk,
+    )
+
+
+def as_of_now(actor: Actor) -> Actor | None:
+    """The same actor as the database knows it now; `None` when it has ceased to be one."""
+    if actor.user_pk is None:
+        return actor if actor == COMMAND_LINE else None
+    user = get_user_model().objects.select_related("agent").filter(pk=actor.user_pk).first()
+    return actor_of(user)
+
+
+def demand(actor: Actor, complexity: Complexity) -> None:
+    """For reads, which are no management decisions and leave no audit row. Raises `MaturityRequired`."""
+    if not allows(actor.maturity, complexity):
+        raise MaturityRequired(required_for(complexity), actor.maturity)

@@ -1,0 +1,123 @@
+"""Agents: registered, trusted more or less, disabled and enabled; by superusers alone."""
+
+import re
+
+from django.contrib.auth import get_user_model
+from django.db import IntegrityError, transaction
+
+from marketplace_sync.governance.action import Action, R
+from marketplace_sync.governance.actors import Actor
+from marketplace_sync.governance.errors import BadInput, NoSuchTarget, NotPossible
+from marketplace_sync.governance.policy import Maturity
+from marketplace_sync.mirror.clock import database_now
+from marketplace_sync.models import Agent
+
+# What fits into a URL and a log line as it is; no name of dots alone, which a URL would lose.
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+def maturity_named(text: str) -> Maturity:
+    """The level of that name. Raises `BadInput`."""
+    try:
+        return Maturity(text)
+    except ValueError:
+        raise BadInput("maturity", f"One of {', '.join(Maturity)}.") from None
+
+
+class AgentAction(Action[R]):
+    """Something done to an agent by name."""
+
+    superuser_only = True
+
+    def __init__(self, agent_name: str, *, actor: Actor, reason: str = "", origin: str = "") -> None:
+        super().__init__(actor=actor, reason=reason, origin=origin)
+        self.agent_name = agent_name
+
+    @property
+    def target(self) -> str:
+        return f"agent {self.agent_name}"
+
+    def agent(self) -> Agent:
+        """The agent, locked. Raises `NoSuchTarget`."""
+        agents = Agent.objects.select_for_update(of=("self",)).select_related("user")
+        agent = agents.filter(name=self.agent_name).first() if _NAME.fullmatch(self.agent_name) else None
+        if agent is None:
+            raise NoSuchTarget(f"There is no agent {self.agent_name}.")
+        return agent
+
+
+class RegisterAgent(AgentAction[Agent]):
+    """Make an agent known. It has no key yet. Its user can't log in: it has no password."""
+
+    verb, label = "register_agent", "Register agent"
+
+    def __init__(
+        self, name: str, maturity: Maturity | str, *, actor: Actor, reason: str = "", origin: str = ""
+    ) -> None:
+        super().__init__(name, actor=actor, reason=reason, origin=origin)
+        if not _NAME.fullmatch(name):
+            raise BadInput("name", "1 to 64 of a-z, 0-9, '.', '_' and '-', a letter or a digit first.")
+        self.maturity = maturity_named(maturity)
+
+    def execute(self) -> Agent:
+        self.details = {"maturity": self.maturity}
+        try:
+            with transaction.atomic():
+                return Agent.objects.create(
+                    user=get_user_model().objects.create_user(f"agent:{self.agent_name}"),
+                    name=self.agent_name,
+                    maturity=self.maturity,
+                    created_at=database_now(),
+                    created_by=self.actor.ident,
+                )
+        except IntegrityError:
+            raise NotPossible(f"An agent {self.agent_name} is registered already.") from None
+
+
+class SetMaturity(AgentAction[Agent]):
+    """Trust an agent more or less; what it does from now on is held against the new level."""
+
+    verb, label = "set_maturity", "Set maturity"
+
+    def __init__(
+        self, agent_name: str, maturity: Maturity | str, *, actor: Actor, reason: str = "", origin: str = ""
+    ) -> None:
+        super().__init__(agent_name, actor=actor, reason=reason, origin=origin)
+        self.maturity = maturity_named(maturity)
+
+    def execute(self) -> Agent:
+        agent = self.agent()
+        self.details = {"from": agent.maturity, "to": self.maturity}
+        if agent.maturity == self.maturity:
+            raise NotPossible(f"Agent {agent.name} is {agent.maturity} already.")
+        agent.maturity = self.maturity
+        agent.save(update_fields=["maturity"])
+        return agent
+
+
+class DisableAgent(AgentAction[Agent]):
+    """Turn an agent away, whatever keys it has, until it is enabled again."""
+
+    verb, label = "disable_agent", "Disable agent"
+
+    def execute(self) -> Agent:
+        agent = self.agent()
+        if not agent.enabled:
+            raise NotPossible(f"Agent {agent.name} is disabled already.")
+        agent.enabled = False
+        agent.save(update_fields=["enabled"])
+        return agent
+
+
+class EnableAgent(AgentAction[Agent]):
+    """Let an agent in again, with the keys that it had."""
+
+    verb, label = "enable_agent", "Enable agent"
+
+    def execute(self) -> Agent:
+        agent = self.agent()
+        if agent.enabled:
+            raise NotPossible(f"Agent {agent.name} is enabled already.")
+        agent.enabled = True
+        agent.save(update_fields=["enabled"])
+        return agent

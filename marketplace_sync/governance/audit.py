@@ -1,0 +1,47 @@
+"""Writes the audit. Nothing else does."""
+
+from typing import Any
+
+from marketplace_sync.governance.actors import Actor
+from marketplace_sync.logs import redact
+from marketplace_sync.mirror.clock import database_now
+from marketplace_sync.models import AuditRow
+
+Outcome = AuditRow.Outcome
+
+
+def record(
+    actor: Actor,
+    *,
+    verb: str,
+    outcome: AuditRow.Outcome,
+    actual: str,
+    required: str,
+    target: str = "",
+    reason: str = "",
+    origin: str = "",
+    details: dict[str, Any] | None = None,
+    command_id: int | None = None,
+) -> AuditRow:
+    """Append one row. Texts are cut to their columns and never hold the marketplace's token (law 14)."""
+    return AuditRow.objects.create(
+        at=database_now(),
+        actor=actor.ident[:255],
+        actor_kind=actor.kind,
+        verb=verb,
+        target=_storable(target, 255),
+        reason=_storable(reason, 1000),
+        allowed=outcome is not Outcome.REFUSED,
+        outcome=outcome,
+        required=required,
+        actual=actual,
+        origin=_storable(origin, 255),
+        details=details or {},
+        command_id=command_id,
+    )
+
+
+def _storable(text: str, most: int) -> str:
+    """Cut, without a token, and without what no database holds: a target may be whatever somebody put into a URL."""
+    whole = redact(text).replace("\0", "\ufffd")
+    return whole.encode("utf-8", "replace").decode()[:most]

@@ -1,0 +1,76 @@
+"""How an action can end other than by being done. Each text is for whoever asked."""
+
+from marketplace_sync.governance.policy import Maturity
+
+
+class ActionError(Exception):
+    """What the doors translate: `code` is stable, `detail` for people."""
+
+    code = "error"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class Denied(ActionError):
+    """The policy says no: 403. `required` is what it takes, as the audit says it."""
+
+    required = ""
+    code = "denied"
+
+
+class MaturityRequired(Denied):
+    """403 `{"detail", "code": "maturity_required", "required", "actual"}`.
+
+    `actual` is `None` when the actor has ceased to be one since the door let it in: disabled, or gone.
+    """
+
+    code = "maturity_required"
+
+    def __init__(self, required: Maturity, actual: Maturity | None) -> None:
+        who = f"you are {actual}" if actual else "this account is no longer active"
+        super().__init__(f"This needs maturity {required}; {who}.")
+        self.required = required
+        self.actual = actual
+
+
+class SuperuserRequired(Denied):
+    """Agents and their keys are a superuser's business: 403, code `superuser_required`."""
+
+    required = "SUPERUSER"
+    code = "superuser_required"
+
+    def __init__(self) -> None:
+        super().__init__("Only a superuser may do this.")
+
+
+class Impossible(ActionError):
+    """The actor may, but it can't be done."""
+
+    code = "impossible"
+
+
+class NotPossible(Impossible):
+    """The target's state doesn't allow it: 409."""
+
+    code = "not_possible"
+
+
+class NoSuchTarget(Impossible):
+    """There is no such run, dead letter, agent or key: 404."""
+
+    code = "not_found"
+
+
+class BadInput(ActionError, ValueError):
+    """An argument that can't be: 400. Raised by an action's constructor, before any decision, so it is not audited.
+
+    `field` names the argument.
+    """
+
+    code = "invalid"
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(detail)
+        self.field = field

@@ -1,0 +1,127 @@
+"""Steering the mirror: what the daemon is asked to do, and the one thing that needs no daemon."""
+
+from typing import ClassVar
+
+from marketplace_sync.governance.action import Action
+from marketplace_sync.governance.actors import Actor
+from marketplace_sync.governance.errors import NoSuchTarget, NotPossible
+from marketplace_sync.logs import redact
+from marketplace_sync.mirror.commands import request
+from marketplace_sync.models import Command, DeadLetter, SyncRun
+
+
+class Request(Action[Command]):
+    """Something that the daemon does: the result is the command row in which it will answer (law 11).
+
+    Whether a daemon runs, and whether the stream can do it, is for that answer to say.
+    """
+
+    asks: ClassVar[Command.Action]
+
+    def execute(self) -> Command:
+        command = request(self.asks, by=self.actor.ident, reason=redact(self.reason)[:1000], args=self.args())
+        self.command_id = command.pk
+        return command
+
+    def args(self) -> dict[str, object]:
+        """The command's arguments. Raises `NotPossible` or `NoSuchTarget` where there is nothing to ask for."""
+        return {}
+
+
+class Reconnect(Request):
+    """Open a new stream at once, with the counters at 0."""
+
+    verb, label, asks = "reconnect", "Reconnect", Command.Action.RECONNECT
+
+
+class Disable(Request):
+    """Close the stream and keep it closed, over restarts too; polling goes on."""
+
+    verb, label, asks = "disable", "Disable", Command.Action.DISABLE
+
+
+class Enable(Request):
+    """Want the stream again."""
+
+    verb, label, asks = "enable", "Enable", Command.Action.ENABLE
+
+
+class SyncNow(Request):
+    """A full pass, begun after this."""
+
+    verb, label, asks = "sync", "Sync now", Command.Action.SYNC
+
+
+class ApproveRemoval(Request):
+    """Let the removals go ahead that a run held back."""
+
+    verb, label, asks = "approve_removal", "Approve removals", Command.Action.APPROVE
+
+    def __init__(self, run_id: int, *, actor: Actor, reason: str = "", origin: str = "") -> None:
+        super().__init__(actor=actor, reason=reason, origin=origin)
+        self.run_id = run_id
+
+    @property
+    def target(self) -> str:
+        return f"run {self.run_id}"
+
+    def args(self) -> dict[str, object]:
+        run = SyncRun.objects.filter(pk=self.run_id).first()
+        if run is None:
+            raise NoSuchTarget(f"There is no run {self.run_id}.")
+        if run.state == SyncRun.State.SUPERSEDED:
+            raise NotPossible(f"A newer run has looked again since run {run.pk}; see that one.")
+        if run.state != SyncRun.State.HELD:
+            raise NotPossible(f"Run {run.pk} holds no removals back: it is {run.state}.")
+        self.details = {"held": run.held_count}
+        return {"run": run.pk}
+
+
+class _DeadLetterTarget:
+    """A dead letter that is still open."""
+
+    dead_letter_id: int
+
+    @property
+    def target(self) -> str:
+        return f"dead letter {self.dead_letter_id}"
+
+    def open_letter(self) -> DeadLetter:
+        letter = DeadLetter.objects.select_for_update().filter(pk=self.dead_letter_id).first()
+        if letter is None:
+            raise NoSuchTarget(f"There is no dead letter {self.dead_letter_id}.")
+        if letter.state != DeadLetter.State.OPEN:
+            raise NotPossible(f"Dead letter {letter.pk} is {letter.state} already.")
+        return letter
+
+
+class ReplayDeadLetter(_DeadLetterTarget, Request):
+    """Apply once more what was refused."""
+
+    verb, label, asks = "replay_dead_letter", "Replay", Command.Action.REPLAY
+
+    def __init__(self, dead_letter_id: int, *, actor: Actor, reason: str = "", origin: str = "") -> None:
+        super().__init__(actor=actor, reason=reason, origin=origin)
+        self.dead_letter_id = dead_letter_id
+
+    def args(self) -> dict[str, object]:
+        letter = self.open_letter()
+        self.details = {"code": letter.code, "key": letter.key}
+        return {"dead_letter": letter.pk}
+
+
+class DiscardDeadLetter(_DeadLetterTarget, Action[DeadLetter]):
+    """Put a dead letter aside for good: when the same comes again it is counted, and stays put aside."""
+
+    verb, label = "discard_dead_letter", "Discard"
+
+    def __init__(self, dead_letter_id: int, *, actor: Actor, reason: str = "", origin: str = "") -> None:
+        super().__init__(actor=actor, reason=reason, origin=origin)
+        self.dead_letter_id = dead_letter_id
+
+    def execute(self) -> DeadLetter:
+        letter = self.open_letter()
+        self.details = {"code": letter.code, "key": letter.key}
+        letter.state = DeadLetter.State.DISCARDED
+        letter.save(update_fields=["state"])
+        return letter

@@ -1,0 +1,42 @@
+"""`manage.py createagent`: an agent and its first key."""
+
+import json as json_text
+from argparse import ArgumentParser
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from marketplace_sync.governance.actions import IssueKey, RegisterAgent
+from marketplace_sync.governance.actors import COMMAND_LINE
+from marketplace_sync.governance.errors import ActionError
+from marketplace_sync.governance.policy import Maturity
+
+
+class Command(BaseCommand):
+    help = "Register an agent and print its key, once: only a hash is kept."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name", help="1 to 64 of a-z, 0-9, '.', '_' and '-'")
+        parser.add_argument("--maturity", required=True, type=str.upper, choices=[str(level) for level in Maturity])
+        parser.add_argument("--expires-days", type=float, help="the key's life span (for ever)")
+        parser.add_argument("--json", action="store_true", help='{"agent", "maturity", "key"}')
+
+    def handle(self, *, name: str, maturity: str, expires_days: float | None, json: bool, **options: Any) -> None:
+        try:
+            expires_in = None if expires_days is None else timedelta(days=expires_days)
+        except (OverflowError, ValueError):
+            raise CommandError("--expires-days: not a number of days.") from None
+        try:
+            # Both are looked at before either is done.
+            register = RegisterAgent(name, maturity, actor=COMMAND_LINE, origin="command line")
+            issue = IssueKey(name, expires_in, actor=COMMAND_LINE, origin="command line")
+            register.perform()
+            raw = issue.perform().raw
+        except ActionError as error:
+            raise CommandError(error.detail) from None
+        if json:
+            self.stdout.write(json_text.dumps({"agent": name, "maturity": maturity, "key": raw}))
+        else:
+            self.stdout.write(f"Agent {name} ({maturity}). Its key, shown this once:\n{raw}")

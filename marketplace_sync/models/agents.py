@@ -1,0 +1,91 @@
+"""Agents, and the keys by which they are known.
+
+Keys are django-rest-knox's: 256 random bits, of which only the SHA-512 is kept, many an agent, expiring. Its own
+`AuthToken` does not serve: it can't be revoked but by deleting it, expired ones are deleted in passing, and
+nothing says who issued one or when it was last used. So `AgentKey` adds these columns to knox's abstract model,
+and a number of its own, for a digest is nothing to put into a URL. A key is found by its digest, which is unique:
+one look into an index whatever the key, and the hash leaves nothing to learn from how long that takes.
+"""
+
+from datetime import datetime
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from knox.models import AbstractAuthToken
+
+
+class Agent(models.Model):
+    """A program that acts under a name of its own. Never deleted, only disabled: the audit names it.
+
+    Its user (`agent:NAME`, no password) is what Django's permissions and knox hold on to; it can't go either.
+    """
+
+    class Maturity(models.TextChoices):
+        STUDENT = "STUDENT", "STUDENT"
+        INTERN = "INTERN", "INTERN"
+        SUPERVISED = "SUPERVISED", "SUPERVISED"
+        AUTONOMOUS = "AUTONOMOUS", "AUTONOMOUS"
+
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="agent")
+    name = models.CharField(max_length=64, unique=True)
+    maturity = models.CharField(max_length=10, choices=Maturity.choices, default=Maturity.STUDENT)
+    enabled = models.BooleanField(default=True)
+    created_at = models.DateTimeField()
+    created_by = models.CharField(max_length=255)
+
+    class Meta:
+        ordering = ("name",)
+        default_permissions = ("view",)
+        permissions = (("manage_sync", "Can manage the mirror (staff with this act as AUTONOMOUS)"),)
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(maturity__in=("STUDENT", "INTERN", "SUPERVISED", "AUTONOMOUS")), name="agent_maturity_known"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class AgentKey(AbstractAuthToken):
+    """One key of an agent. `token_key`, its first 15 characters, is what it is called by.
+
+    `expiry` `None`: it does not expire. `last_used_at` is at most a minute behind, `last_refused_at`
+    (used though revoked, expired, or its agent disabled) an hour.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    digest = models.CharField(max_length=128, unique=True, editable=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="auth_token_set")
+    created_by = models.CharField(max_length=255)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+    last_refused_at = models.DateTimeField(null=True, editable=False)
+    revoked_at = models.DateTimeField(null=True, editable=False)
+    revoked_by = models.CharField(max_length=255, blank=True, default="", editable=False)
+
+    class Meta:
+        ordering = ("-id",)
+        verbose_name = "key"
+        default_permissions = ("view",)
+        constraints = (
+            models.CheckConstraint(
+                condition=Q(revoked_at__isnull=True, revoked_by="") | (Q(revoked_at__isnull=False) & ~Q(revoked_by="")),
+                name="key_revoked_by_someone",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.token_key}…"
+
+    @property
+    def agent(self) -> Agent:
+        """Whose key it is."""
+        agent: Agent = self.user.agent
+        return agent
+
+    def state(self, now: datetime) -> str:
+        """`active`, `expired` or `revoked` at `now`; whether its agent is enabled is the agent's matter."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expiry is not None and self.expiry <= now else "active"
