@@ -2,15 +2,15 @@
 
 import os
 
-from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.routing import ProtocolTypeRouter
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "atomproject.settings")
 
-application = ProtocolTypeRouter(
-    {
-        # Sets Django up, so it stands before anything that imports models.
-        "http": get_asgi_application(),
-        "websocket": URLRouter([]),
-    }
-)
+# Sets Django up, so it stands before anything that imports models.
+_http = get_asgi_application()
+
+from marketplace_sync.live.consumers import FeedConsumer  # noqa: E402
+from marketplace_sync.live.routing import websockets  # noqa: E402
+
+application = ProtocolTypeRouter({"http": _http, "websocket": websockets(FeedConsumer())})

@@ -21,6 +21,7 @@ ALLOWED_HOSTS = env.hosts()
 SECRET_KEY = env.secret_key(BASE_DIR / ".secret_key")
 
 INSTALLED_APPS = [
+    "unfold",  # before the admin, whose templates and site it replaces
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -29,6 +30,10 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "channels",
     "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "knox",
     "marketplace_sync.apps.MarketplaceSyncConfig",
 ]
 
@@ -86,9 +91,82 @@ if env.flag("DJANGO_HTTPS"):
     CSRF_COOKIE_SECURE = True
 
 REST_FRAMEWORK = {
+    # The key first: it names the scheme that a 401 asks for.
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "marketplace_sync.api.authentication.BearerAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
     # No anonymous access; what is open says so itself.
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PERMISSION_CLASSES": ["marketplace_sync.api.permissions.IsActor"],
+    "DEFAULT_THROTTLE_CLASSES": ["marketplace_sync.api.throttles.PerActor"],
+    "DEFAULT_PAGINATION_CLASS": "marketplace_sync.api.pagination.Pages",
+    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "marketplace_sync.api.negotiation.OneForm",
+    "DEFAULT_METADATA_CLASS": None,
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "marketplace_sync.api.errors.answer_error",
+    "URL_FORMAT_OVERRIDE": None,
 }
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Marketplace mirror",
+    "DESCRIPTION": "A local mirror of a remote marketplace: its catalogue, its changes, and its controls.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "marketplace_sync.api.schema.add_refusals",
+    ],
+    "ENUM_NAME_OVERRIDES": {
+        "CommandState": "marketplace_sync.models.Command.State",
+        "RunState": "marketplace_sync.models.SyncRun.State",
+        "DeadLetterState": "marketplace_sync.models.DeadLetter.State",
+        "ConnectionState": "marketplace_sync.models.WebSocketState.State",
+        "DeadLetterSource": "marketplace_sync.models.DeadLetter.Source",
+        "ChangeSource": "marketplace_sync.models.FeedChange.Source",
+    },
+}
+
+# Agents' keys, see `marketplace_sync.models.agents`.
+KNOX_TOKEN_MODEL = "marketplace_sync.AgentKey"
+REST_KNOX = {
+    "TOKEN_MODEL": KNOX_TOKEN_MODEL,
+    "TOKEN_PREFIX": "mirror_",  # so that a key that got lost is known for what it is
+    "TOKEN_TTL": None,  # each key says itself whether it expires
+    "AUTH_HEADER_PREFIX": "Bearer",
+}
+# Its own table is not wanted: nothing would be in it, and its foreign key keeps PostgreSQL from emptying the users'.
+MIGRATION_MODULES = {"knox": None}
+
+# The login page hands no `next` on; Django's own default leads nowhere here.
+LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
+
+# The admin's looks; what is on its pages is in `marketplace_sync.admin`.
+UNFOLD = {
+    "SITE_TITLE": "Marketplace mirror",
+    "SITE_HEADER": "Marketplace mirror",
+    "SITE_SYMBOL": "sync_alt",
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": "marketplace_sync.admin.navigation.favicon"},
+    ],
+    "SITE_URL": None,
+    "SHOW_HISTORY": False,
+    "SHOW_VIEW_ON_SITE": False,
+    "STYLES": ["marketplace_sync.admin.navigation.stylesheet"],
+    "SIDEBAR": {"navigation": "marketplace_sync.admin.navigation.sidebar"},
+    "COLORS": {
+        "primary": {
+            "50": "oklch(97.1% .013 233)", "100": "oklch(94.4% .028 233)", "200": "oklch(89% .058 232)",
+            "300": "oklch(81.5% .095 231)", "400": "oklch(72.5% .13 232)", "500": "oklch(63% .14 236)",
+            "600": "oklch(53.5% .13 240)", "700": "oklch(46% .115 242)", "800": "oklch(39.5% .095 243)",
+            "900": "oklch(33.5% .075 245)", "950": "oklch(25% .06 246)",
+        },
+    },
+}  # fmt: skip
 
 LOGGING_CONFIG = "marketplace_sync.logs.configure"
 LOGGING = logs.logging_config(

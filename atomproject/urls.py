@@ -1,8 +1,9 @@
 """Where each path leads."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 
 urlpatterns = [
     path("admin/", admin.site.urls),
+    path("api/", include("marketplace_sync.api.urls")),
 ]

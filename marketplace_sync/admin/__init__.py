@@ -1,0 +1,13 @@
+"""The admin pages: a door. They show what is there, and turn buttons into actions of `governance`; no logic is here."""
+
+from marketplace_sync.admin import (  # noqa: F401 - importing registers them
+    agents,
+    audit,
+    catalogue,
+    dead_letters,
+    feed,
+    people,
+    requests,
+    runs,
+    websocket,
+)

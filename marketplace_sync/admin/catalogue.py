@@ -1,0 +1,193 @@
+"""The mirrored catalogue, to browse: skills and categories as the marketplace tells them, and nothing to change."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib import admin
+from django.db.models import F, QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from marketplace_sync.admin.base import ReadOnlyAdmin, Section
+from marketplace_sync.admin.feed import changes_url, latest_changes
+from marketplace_sync.admin.filters import typed
+from marketplace_sync.admin.present import NOTHING, ago, column, moment, pretty_json, text
+from marketplace_sync.admin.runs import run_link
+from marketplace_sync.mirror.clock import database_now
+from marketplace_sync.models import Category, FeedChange, Skill
+
+# What a list shows nothing of; `code` alone may be a megabyte a row.
+UNLISTED = ("code", "metadata", "extra", "description", "python_packages", "npm_packages")
+
+LANGUAGES = {
+    "python": "Python", "python3": "Python", "node": "JavaScript", "nodejs": "JavaScript", "deno": "TypeScript",
+    "bun": "TypeScript", "ts-node": "TypeScript", "bash": "Shell", "sh": "Shell", "zsh": "Shell", "ruby": "Ruby",
+    "perl": "Perl", "php": "PHP", "pwsh": "PowerShell", "powershell": "PowerShell", "go": "Go", "rscript": "R",
+}  # fmt: skip
+
+
+def _tagged(rows: Any, tag: str) -> QuerySet[Any]:
+    return rows.tagged(tag)  # type: ignore[no-any-return]
+
+
+class RatingFilter(admin.SimpleListFilter):
+    """At least so many stars, or none yet."""
+
+    title = "rating"
+    parameter_name = "rating"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("4.5", "4.5 and more"), ("4", "4 and more"), ("3", "3 and more"), ("none", "not rated")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Skill]) -> QuerySet[Skill]:
+        match self.value():
+            case "none":
+                return queryset.filter(average_rating__isnull=True)
+            case "3" | "4" | "4.5" as least:
+                return queryset.filter(average_rating__gte=float(least))
+        return queryset
+
+
+@admin.register(Skill)
+class SkillAdmin(ReadOnlyAdmin):
+    detail_template = "admin/marketplace_sync/skill.html"
+    list_display = (
+        column("name", text),
+        "category_link",
+        "rating",
+        column("version", text, order=None),
+        "tag_chips",
+        column("remote_updated_at", moment, "Updated"),
+    )
+    list_filter = (
+        typed("tag", "tag", _tagged, hint="exactly this tag"),
+        RatingFilter,
+        "remote_updated_at",
+        "category",
+    )
+    search_fields = ("name",)
+    search_help_text = "Words of name, description, tags; or an id"
+    list_select_related = ("category",)
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        rows = super().get_queryset(request)
+        if self.is_list(request):
+            return rows.defer(*UNLISTED, "category__description", "category__icon_url")
+        return rows.select_related("category")
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
+        if not search_term.strip():
+            return queryset, False
+        by_id = queryset.filter(skill_id=search_term.strip())
+        return (by_id if by_id.exists() else queryset.matching(search_term)), False
+
+    @admin.display(description="Category", ordering="category__name")
+    def category_link(self, row: Skill) -> SafeString | str:
+        return text(row.category.name) if row.category else NOTHING
+
+    @admin.display(description="Rating", ordering=F("average_rating").desc(nulls_last=True))
+    def rating(self, row: Skill) -> SafeString | str:
+        return _rating(row)
+
+    @admin.display(description="Tags")
+    def tag_chips(self, row: Skill) -> SafeString:
+        return format_html('<span class="mm-chips">{}</span>', _chips(row.tags[:2], len(row.tags) - 2))
+
+    def detail(self, request: HttpRequest, row: Skill) -> dict[str, Any]:
+        now = database_now()
+        changes = latest_changes(row.skill_id, "skill")
+        brought = next((change.run_id for change in changes if change.run_id is not None), None)
+        facts = [
+            ("Id", text(row.skill_id)),
+            ("Category", _category_link(row.category)),
+            ("Version", text(row.version)),
+            ("Rating", _rating(row)),
+            ("Rated", ago(row.rating_at, now)),
+            ("Created there", ago(row.remote_created_at, now)),
+            ("Updated there", ago(row.remote_updated_at, now)),
+            ("Written here", ago(row.synced_at, now)),
+            ("Last brought by", _brought_by(changes, brought)),
+        ]
+        return {
+            "skill": row,
+            "name": text(row.name),
+            "description": text(row.description),
+            "sections": [Section("About", facts)],
+            "tags": [(tag, _tag_url(tag)) for tag in row.tags],
+            "packages": [("Python", row.python_packages), ("npm", row.npm_packages)],
+            "language": LANGUAGES.get(row.command.lower(), row.command or "not told"),
+            "lines": row.code.count("\n") + 1 if row.code else 0,
+            "metadata": pretty_json(row.metadata) if row.metadata else "",
+            "extra": pretty_json(row.extra) if row.extra else "",
+            "changes": [(change, run_link(change.run_id)) for change in changes],
+            "changes_url": changes_url(row.skill_id),
+        }
+
+
+@admin.register(Category)
+class CategoryAdmin(ReadOnlyAdmin):
+    list_display = (
+        column("name", text),
+        column("description", text, order=None),
+        column("skill_count", str, "Skills, as told"),
+        column("remote_updated_at", moment, "Updated"),
+    )
+    search_fields = ("name", "description")
+    search_help_text = "Name or description"
+
+    def detail(self, request: HttpRequest, row: Category) -> dict[str, Any]:
+        now = database_now()
+        skills = f"{reverse('admin:marketplace_sync_skill_changelist')}?category__id__exact={row.pk}"
+        facts = [
+            ("Name", text(row.name)),
+            ("Description", text(row.description)),
+            # Never loaded and never a link: whatever it points to, it is another host's.
+            ("Icon's address", text(row.icon_url)),
+            ("Skills, as the marketplace tells", row.skill_count),
+            ("Skills here", format_html('<a class="mm-link" href="{}">{}</a>', skills, row.skills.count())),
+            ("Created there", ago(row.remote_created_at, now)),
+            ("Updated there", ago(row.remote_updated_at, now)),
+        ]
+        changes = latest_changes(row.name, "category")
+        return {
+            "sections": [Section("About", facts)],
+            "changes": [(change, run_link(change.run_id)) for change in changes],
+            "changes_url": changes_url(row.name),
+        }
+
+
+def _rating(row: Skill) -> SafeString | str:
+    if row.average_rating is None:
+        return NOTHING
+    stars = f"{row.average_rating:.2f}"
+    return format_html('<span class="mm-time">★ {} <span class="mm-quiet">({})</span></span>', stars, row.rating_count)
+
+
+def _tag_url(tag: str) -> str:
+    return f"{reverse('admin:marketplace_sync_skill_changelist')}?{urlencode({'tag': tag})}"
+
+
+def _chips(tags: list[str], more: int) -> SafeString:
+    chips = [format_html('<a class="mm-chip" href="{}">{}</a>', _tag_url(tag), tag) for tag in tags]
+    if more > 0:
+        chips.append(format_html('<span class="mm-quiet">+{}</span>', more))
+    return SafeString("".join(chips))
+
+
+def _category_link(category: Category | None) -> SafeString | str:
+    if category is None:
+        return NOTHING
+    url = reverse("admin:marketplace_sync_category_change", args=(category.pk,))
+    return format_html('<a class="mm-link" href="{}">{}</a>', url, category.name)
+
+
+def _brought_by(changes: list[FeedChange], run_id: int | None) -> SafeString | str:
+    """The newest change's source, and the newest run among the changes."""
+    if not changes:
+        return NOTHING
+    newest = changes[0]
+    if newest.run_id is not None or run_id is None:
+        return format_html("{}, {}", newest.source, run_link(newest.run_id)) if newest.run_id else newest.source
+    return format_html("{}; before that by {}", newest.source, run_link(run_id))

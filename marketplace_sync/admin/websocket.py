@@ -1,0 +1,152 @@
+"""The WebSocket page: how the mirror stands, and the four buttons that steer it. There is one row, so no list."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+
+from marketplace_sync.admin.acting import Ask, act, answer, ask
+from marketplace_sync.admin.base import ManagementAdmin
+from marketplace_sync.admin.filters import number
+from marketplace_sync.admin.present import NOTHING, ago, badge, span, text, words
+from marketplace_sync.admin.requests import latest
+from marketplace_sync.governance.actions import Action, Disable, Enable, Reconnect, SyncNow
+from marketplace_sync.mirror.clock import database_now
+from marketplace_sync.mirror.state import TOTALS
+from marketplace_sync.mirror.status import Status, status
+from marketplace_sync.models import Command, SyncRun, WebSocketState
+
+HOME = "admin:marketplace_sync_websocketstate_changelist"
+
+# The order of the buttons, what each does, and whether it takes something away.
+BUTTONS: tuple[tuple[type[Action[Command]], str, bool], ...] = (
+    (Reconnect, "Drops the connection, opens a new one at once and starts the counters anew.", False),
+    (SyncNow, "Reads the whole listing of the marketplace now, and applies what differs.", False),
+    (Enable, "Wants the stream again, and tries to open it.", False),
+    (Disable, "Closes the stream and keeps it closed, over restarts too. Polling goes on.", True),
+)
+
+MEANING = {
+    "live": "Connected and caught up: changes arrive as they happen.",
+    "catching_up": "Connected; a full pass brings what was missed meanwhile.",
+    "connecting": "The first connection is being opened.",
+    "reconnecting": "The connection was lost; it is tried again after a delay.",
+    "polling": "The stream failed too often or was refused: the mirror is kept by polling alone for a while.",
+    "resting": "All attempts are used up. Polling goes on; the stream waits for a person to press Reconnect.",
+    "disabled": "A person switched the stream off. Polling goes on.",
+    "not_running": "No daemon is running: nothing is being mirrored. Start one with `manage.py runsync`.",
+}
+
+
+@admin.register(WebSocketState)
+class WebSocketAdmin(ManagementAdmin):
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view
+        own = [path("now/", view(self.now), name="marketplace_sync_websocketstate_now")]
+        own += [
+            path(f"{kind.verb}/", view(self.steer), {"kind": kind}, name=f"marketplace_sync_websocketstate_{kind.verb}")
+            for kind, _, _ in BUTTONS
+        ]
+        return own + list(super().get_urls())
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Straight to the page."""
+        return self._page(request, "admin/marketplace_sync/websocket.html", asks=self._asks(request))
+
+    def now(self, request: HttpRequest) -> HttpResponse:
+        """What of the page changes by itself; the page asks for it every two seconds."""
+        return self._page(request, "admin/marketplace_sync/websocket_now.html")
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        if object_id != "1":
+            raise Http404("There is one row, number 1.")
+        return HttpResponseRedirect(reverse(HOME))
+
+    def steer(self, request: HttpRequest, kind: type[Action[Command]]) -> HttpResponse:
+        """One of the four buttons."""
+
+        def done(command: Command) -> HttpResponse:
+            return HttpResponseRedirect(f"{reverse(HOME)}?request={command.pk}")
+
+        return answer(
+            self, request, lambda: self._ask(request, kind), lambda: act(request, kind), done, back=reverse(HOME)
+        )
+
+    def _ask(self, request: HttpRequest, wanted: type[Action[Command]]) -> list[Ask]:
+        return [
+            found
+            for kind, explain, danger in BUTTONS
+            if kind is wanted
+            for found in ask(
+                request,
+                kind,
+                reverse(f"admin:marketplace_sync_websocketstate_{kind.verb}"),
+                explain,
+                danger=danger,
+            )
+        ]
+
+    def _asks(self, request: HttpRequest) -> list[Ask]:
+        return [found for kind, _, _ in BUTTONS for found in self._ask(request, kind)]
+
+    def _page(self, request: HttpRequest, template: str, **more: Any) -> HttpResponse:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        standing, now = status(), database_now()
+        wanted = number(request.GET.get("request", ""))
+        commands = latest(now, standing, wanted=None if wanted < 0 else wanted)
+        asked = next((each for each in commands if each.command.pk == wanted), None)
+        row = standing.row
+        context = {
+            "status": standing,
+            "row": row,
+            "state": badge(row.state),
+            "meaning": MEANING[row.state],
+            "why": _why(standing),
+            "since": ago(row.state_since, now) if standing.alive else ago(row.last_message_at, now),
+            "facts": _facts(standing, now),
+            "daemon": _daemon(standing, now),
+            "totals": [(words(name), getattr(row, name)) for name in TOTALS],
+            "commands": commands,
+            "asked": asked,
+            "last_run": SyncRun.objects.order_by("-id").first(),
+            "look_again": asked is not None and asked.open,
+            "now_url": f"{reverse('admin:marketplace_sync_websocketstate_now')}?request={max(wanted, 0)}",
+        }
+        return TemplateResponse(request, template, {**self.page_context(request, "WebSocket"), **context, **more})
+
+
+def _why(standing: Status) -> str:
+    """Why it is not live, where the daemon knows."""
+    told = WebSocketState.State.LIVE, WebSocketState.State.DISABLED
+    return "" if standing.row.state in told else standing.row.disconnect_reason
+
+
+def _facts(standing: Status, now: Any) -> list[tuple[str, Any]]:
+    row = standing.row
+    return [
+        ("Connected", badge("active", "yes") if row.connected else badge("disabled", "no")),
+        ("Wanted", badge("enabled", "yes") if row.enabled else badge("disabled", "no, switched off by a person")),
+        ("Last connected", ago(row.last_connected_at, now)),
+        ("Last message", ago(row.last_message_at, now)),
+        ("Last disconnect", text(row.disconnect_reason)),
+        ("Next attempt", ago(row.next_ws_attempt_at, now) if standing.alive else NOTHING),
+        ("Failures in a row", row.consecutive_failures),
+        ("Attempts since healthy", row.reconnect_attempts),
+        ("Polling only since", ago(row.fallback_started_at, now) if standing.alive else NOTHING),
+    ]
+
+
+def _daemon(standing: Status, now: Any) -> list[tuple[str, Any]]:
+    beat = standing.heartbeat_at
+    return [
+        ("Daemon", badge("live", "running") if standing.alive else badge("not_running", "not running")),
+        ("Holds the lease", text(standing.daemon)),
+        ("Last heartbeat", f"{span(now - beat)} ago" if beat is not None else NOTHING),
+        ("Standing by", standing.standby),
+    ]

@@ -1,0 +1,44 @@
+"""Who asks: an agent by its key, a person by their session."""
+
+from typing import Any
+
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.exceptions import AuthenticationFailed, Throttled
+from rest_framework.request import Request
+
+from marketplace_sync.api.sliding_window import SlidingWindow
+from marketplace_sync.governance.keys import find_key
+
+# Failed keys from one address a minute (INTERFACE.md, HTTP API); beyond them the answer is 429. A good key is
+# looked up first, so it is never refused for the bad ones of its neighbours.
+failed_keys = SlidingWindow(60, 60.0)
+
+
+class BearerAuthentication(BaseAuthentication):
+    """`Authorization: Bearer <key>`. Raises `AuthenticationFailed`, or `Throttled` after too many of those."""
+
+    def authenticate(self, request: Request) -> tuple[Any, Any] | None:
+        header = get_authorization_header(request).decode("latin-1")
+        scheme, _, raw = header.partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        key = find_key(raw.strip(), origin=origin_of(request))
+        if key is None:
+            wait = failed_keys.admit(address_of(request))
+            if wait is not None:
+                raise Throttled(wait, "Too many failed keys from this address.")
+            raise AuthenticationFailed("This key is not valid: unknown, expired, revoked, or of a disabled agent.")
+        return key.user, key
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+
+def address_of(request: Request) -> str:
+    """The address of whoever asks, "" where it has none. Behind a proxy: uvicorn's `--proxy-headers`."""
+    return str(request.META.get("REMOTE_ADDR") or "")
+
+
+def origin_of(request: Request) -> str:
+    """Where a request comes from, as the audit says it."""
+    return f"api {address_of(request)}".strip()

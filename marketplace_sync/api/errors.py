@@ -1,0 +1,80 @@
+"""Every refusal in one shape: `{"detail", "code"}`, with `field` and `fields` where a value is at fault."""
+
+from typing import Any
+
+from django.http import HttpRequest, JsonResponse
+from rest_framework import exceptions, status
+from rest_framework.response import Response
+from rest_framework.views import exception_handler
+
+from marketplace_sync.governance.errors import (
+    ActionError,
+    BadInput,
+    Denied,
+    MaturityRequired,
+    NoSuchTarget,
+    NotPossible,
+)
+
+
+class Gone(exceptions.APIException):
+    """What was there once is no longer kept: 410."""
+
+    status_code = status.HTTP_410_GONE
+    default_detail = "No longer kept."
+    default_code = "gone"
+
+
+_STATUS: tuple[tuple[type[ActionError], int], ...] = (
+    (Denied, status.HTTP_403_FORBIDDEN),
+    (NotPossible, status.HTTP_409_CONFLICT),
+    (NoSuchTarget, status.HTTP_404_NOT_FOUND),
+    (BadInput, status.HTTP_400_BAD_REQUEST),
+)
+
+
+def answer_error(fault: Exception, context: dict[str, Any]) -> Response | None:
+    """DRF's `EXCEPTION_HANDLER`; `None` for what is no refusal but a fault of ours, which is a 500."""
+    if isinstance(fault, ActionError):
+        return _of_action(fault)
+    response = exception_handler(fault, context)
+    if response is None:
+        return None
+    # DRF turns Django's Http404 and PermissionDenied into its own before it answers.
+    if isinstance(fault, exceptions.ValidationError):
+        fields = _fields(fault.detail)
+        field, problems = next(iter(fields.items()))
+        response.data = {"detail": f"{field}: {problems[0]}", "code": "invalid", "field": field, "fields": fields}
+    else:
+        detail = response.data["detail"]
+        response.data = {"detail": str(detail), "code": getattr(detail, "code", None) or "error"}
+    return response
+
+
+def _of_action(fault: ActionError) -> Response | None:
+    for kind, code in _STATUS:
+        if isinstance(fault, kind):
+            data: dict[str, Any] = {"detail": fault.detail, "code": fault.code}
+            if isinstance(fault, MaturityRequired):
+                data |= {"required": str(fault.required), "actual": str(fault.actual) if fault.actual else None}
+            if isinstance(fault, BadInput):
+                data |= {"field": fault.field, "fields": {fault.field: [fault.detail]}}
+            return Response(data, status=code)
+    return None
+
+
+def _fields(detail: Any) -> dict[str, list[str]]:
+    """Each field's problems; what belongs to no field is the body's."""
+    if not isinstance(detail, dict):
+        return {"body": [str(problem) for problem in detail]}
+    return {
+        "body" if name == "non_field_errors" else name: [
+            str(problem) for problem in (problems if isinstance(problems, list) else [problems])
+        ]
+        for name, problems in detail.items()
+    }
+
+
+def server_error(request: HttpRequest) -> JsonResponse:
+    """What a fault of ours is answered with under `/api/`; its traceback is in the log alone."""
+    return JsonResponse({"detail": "The server failed; its log says how.", "code": "server_error"}, status=500)

@@ -1,0 +1,132 @@
+"""What lists can be narrowed and ordered by. A value that can't be is 400 with its field."""
+
+import math
+from typing import Any
+
+import django_filters as filters  # type: ignore[import-untyped]
+from django.core.validators import ProhibitNullCharactersValidator
+from django.db.models import F, QuerySet
+from django.forms import ValidationError
+
+from marketplace_sync.models import AuditRow, Category, DeadLetter, Skill, SyncRun
+from marketplace_sync.models.search import SkillQuerySet
+
+MAX_SEARCH_CHARS = 200
+
+# What was never rated or dated comes last when the best or newest come first; ids break ties, so pages are stable.
+# Each is an index of migration 0003, or that one backwards.
+ORDERINGS: dict[str, tuple[Any, ...]] = {
+    "name": ("name", "skill_id"),
+    "-name": ("-name", "-skill_id"),
+    "average_rating": (F("average_rating").asc(nulls_first=True), "-skill_id"),
+    "-average_rating": (F("average_rating").desc(nulls_last=True), "skill_id"),
+    "rating_count": ("rating_count", "-skill_id"),
+    "-rating_count": ("-rating_count", "skill_id"),
+    "remote_updated_at": (F("remote_updated_at").asc(nulls_first=True), "-skill_id"),
+    "-remote_updated_at": (F("remote_updated_at").desc(nulls_last=True), "skill_id"),
+}
+
+
+def finite(number: float) -> None:
+    if not math.isfinite(number):
+        raise ValidationError("Enter a number.")
+
+
+class Text(filters.CharFilter):  # type: ignore[misc]
+    """Text that a database can be asked for, white space kept."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            strip=False, max_length=options.pop("max_length", 255), validators=[ProhibitNullCharactersValidator()],
+            **options,
+        )  # fmt: skip
+
+
+class SkillFilter(filters.FilterSet):  # type: ignore[misc]
+    """`GET /api/skills/`."""
+
+    search = Text(method="matching", max_length=MAX_SEARCH_CHARS, label=(
+        "Words; each has to begin a word of the skill's name, description or tags, in any order and case."
+    ))  # fmt: skip
+    category = Text(field_name="category__name", label="The category's exact name.")
+    tag = Text(method="tagged", max_length=1000, label="Exactly one of the skill's tags.")
+    min_rating = filters.NumberFilter(
+        method="at_least",
+        min_value=0,
+        max_value=5,
+        validators=[finite],
+        label="Average rating at least, 0 to 5.",
+    )
+    ordering = filters.ChoiceFilter(
+        choices=[(name, name) for name in ORDERINGS], method="ordered", empty_label=None, label="Default: name."
+    )
+
+    class Meta:
+        model = Skill
+        fields = ()
+
+    def matching(self, skills: SkillQuerySet, name: str, value: str) -> SkillQuerySet:
+        return skills.matching(value)
+
+    def tagged(self, skills: SkillQuerySet, name: str, value: str) -> SkillQuerySet:
+        return skills.tagged(value)
+
+    def at_least(self, skills: SkillQuerySet, name: str, value: Any) -> SkillQuerySet:
+        return skills.filter(average_rating__gte=float(value))
+
+    def ordered(self, skills: SkillQuerySet, name: str, value: str) -> SkillQuerySet:
+        return skills.order_by(*ORDERINGS[value])
+
+
+class CategoryFilter(filters.FilterSet):  # type: ignore[misc]
+    """`GET /api/categories/`: all of them, by name."""
+
+    class Meta:
+        model = Category
+        fields = ()
+
+
+class RunFilter(filters.FilterSet):  # type: ignore[misc]
+    """`GET /api/admin/sync/runs/`."""
+
+    state = filters.ChoiceFilter(choices=SyncRun.State.choices, empty_label=None)
+
+    class Meta:
+        model = SyncRun
+        fields = ()
+
+
+class DeadLetterFilter(filters.FilterSet):  # type: ignore[misc]
+    """`GET /api/admin/dead-letters/`."""
+
+    state = filters.ChoiceFilter(choices=DeadLetter.State.choices, empty_label=None)
+    source = filters.ChoiceFilter(choices=DeadLetter.Source.choices, empty_label=None)
+    code = Text(label="Why it was refused, as a code.")
+    key = Text(label="The `skill_id` or category that it was about, where that could be read.")
+
+    class Meta:
+        model = DeadLetter
+        fields = ()
+
+
+class AuditFilter(filters.FilterSet):  # type: ignore[misc]
+    """`GET /api/admin/audit/`."""
+
+    actor = Text(label="`agent:NAME` or `user:NAME`.")
+    verb = Text(label="The action's name, such as `reconnect`.")
+    outcome = filters.ChoiceFilter(choices=AuditRow.Outcome.choices, empty_label=None)
+    allowed = filters.ChoiceFilter(
+        choices=[("true", "true"), ("false", "false")],
+        method="as_decided",
+        empty_label=None,
+        label="The policy's word.",
+    )
+    since = filters.IsoDateTimeFilter(field_name="at", lookup_expr="gte", label="Not before this time (ISO 8601).")
+    until = filters.IsoDateTimeFilter(field_name="at", lookup_expr="lt", label="Before this time (ISO 8601).")
+
+    class Meta:
+        model = AuditRow
+        fields = ()
+
+    def as_decided(self, rows: QuerySet[AuditRow], name: str, value: str) -> QuerySet[AuditRow]:
+        return rows.filter(allowed=value == "true")

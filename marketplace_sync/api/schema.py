@@ -1,0 +1,104 @@
+"""What drf-spectacular is told: who may ask, and the refusals that every operation shares."""
+
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from marketplace_sync.api.examples import ERRORS
+from marketplace_sync.api.permissions import IsActor
+
+
+class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """An agent's key."""
+
+    target_class = "marketplace_sync.api.authentication.BearerAuthentication"
+    name = "key"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {"type": "http", "scheme": "bearer", "description": "An agent's key; see `manage.py createagent`."}
+
+
+class SchemaView(SpectacularJSONAPIView):
+    """OpenAPI 3, as JSON."""
+
+    permission_classes = (IsActor,)
+
+
+class DocsView(SpectacularSwaggerView):
+    """The same to try in a browser; its scripts come from this server, so it works offline."""
+
+    permission_classes = (IsActor,)
+
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
+        answered = super().finalize_response(request, response, *args, **kwargs)
+        if answered.status_code >= 400:  # there is no page of a refusal
+            answered.accepted_renderer = JSONRenderer()
+            answered.accepted_media_type = JSONRenderer.media_type
+            del answered.headers["Content-Type"]
+        return answered
+
+
+ERROR = {
+    "type": "object",
+    "description": "Every refusal. `field` and `fields` with 400, `required` and `actual` with `maturity_required`.",
+    "required": ["detail", "code"],
+    "properties": {
+        "detail": {"type": "string"},
+        "code": {"type": "string"},
+        "field": {"type": "string"},
+        "fields": {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "string"}}},
+        "required": {"type": "string"},
+        "actual": {"type": "string", "nullable": True},
+    },
+}
+
+
+def add_refusals(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
+    """Postprocessing hook: each operation's refusals, each with an example, and the pages of each list."""
+    result["components"]["schemas"]["Error"] = ERROR
+    for path, operations in result["paths"].items():
+        for method, operation in operations.items():
+            for code in refusals(path, method, operation):
+                operation["responses"].setdefault(code, _refusal(code))
+            for parameter in operation.get("parameters", ()):
+                _describe(parameter)
+            operation["responses"] = dict(sorted(operation["responses"].items()))
+    return result
+
+
+def refusals(path: str, method: str, operation: dict[str, Any]) -> list[str]:
+    """The codes with which this operation may refuse."""
+    codes = ["400", "401", "403", "429"]
+    if "{" in path or any(parameter["name"] == "page" for parameter in operation.get("parameters", ())):
+        codes.append("404")
+    if method == "post":
+        codes += ["409", "415"]
+    if path.endswith("/changes/"):
+        codes.append("410")
+    return codes
+
+
+def _refusal(code: str) -> dict[str, Any]:
+    description, value = ERRORS[code]
+    return {
+        "description": description,
+        "content": {
+            "application/json": {
+                "schema": {"$ref": "#/components/schemas/Error"},
+                "examples": {"example": {"value": value}},
+            }
+        },
+    }
+
+
+def _describe(parameter: dict[str, Any]) -> None:
+    """The bounds that DRF's pagination keeps to itself."""
+    if parameter["name"] == "page":
+        parameter["schema"] |= {"minimum": 1, "default": 1}
+    elif parameter["name"] == "page_size":
+        parameter["schema"] |= {"minimum": 1, "default": 50}
+        parameter["description"] = "Over 500 is served as 500."

@@ -1,0 +1,88 @@
+"""What every view has in common."""
+
+import json
+from typing import Any, ClassVar
+
+from django.core.exceptions import RequestDataTooBig
+from django.http import RawPostDataException
+from drf_spectacular.utils import extend_schema
+from rest_framework.exceptions import NotFound, ParseError, UnsupportedMediaType, ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from marketplace_sync.api.pagination import Pages
+
+PAGE_PARAMETERS = (Pages.page_query_param, Pages.page_size_query_param)
+
+
+class KnownParameters(APIView):
+    """Refuses parameters that the view does not know, rather than leaving a misspelt filter without effect.
+
+    `parameters`: names by the viewset's action; an action that is not there takes none.
+    """
+
+    parameters: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        known = self.known_parameters()
+        for name, values in request.query_params.lists():
+            if name not in known:
+                takes = f"Known here: {', '.join(known)}." if known else "None is known here."
+                raise ValidationError({name: [f"Unknown parameter. {takes}"]})
+            if len(values) > 1:
+                raise ValidationError({name: ["Given more than once."]})
+
+    def known_parameters(self) -> tuple[str, ...]:
+        action = getattr(self, "action", None) or ""
+        own = self.parameters.get(action, ())
+        filters = getattr(self, "filterset_class", None)
+        if action == "list" and filters is not None:
+            return (*filters.base_filters, *PAGE_PARAMETERS, *own)
+        return own
+
+
+def read_reason(request: Request) -> str:
+    """The `reason` of the optional body `{"reason": "..."}`, "" without one.
+
+    Read here, for DRF takes a body without a `Content-Length` (chunked) for none. Raises `UnsupportedMediaType`
+    for what is not JSON, `ParseError` for broken JSON, `ValidationError` for another shape.
+    """
+    try:
+        body = request._request.body
+    except RequestDataTooBig:
+        raise ParseError("The body is too large.") from None
+    except RawPostDataException:  # a form with files, which is read already
+        raise UnsupportedMediaType(request.content_type) from None
+    if not body:
+        return ""
+    if request.content_type.partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedMediaType(request.content_type)
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        raise ParseError("The body is not JSON.") from None
+    if not isinstance(data, dict):
+        raise ValidationError({"body": ['An object, such as {"reason": "..."}.']})
+    for name in data:
+        if name != "reason":
+            raise ValidationError({name: ["Unknown field. Known: reason."]})
+    reason = data.get("reason", "")
+    if not isinstance(reason, str):
+        raise ValidationError({"reason": ["A text."]})
+    return reason
+
+
+@extend_schema(exclude=True)
+class NoSuchPath(KnownParameters):
+    """What is asked for under `/api/` and is not there, whichever way."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        APIView.initial(self, request, *args, **kwargs)
+        raise NotFound("There is no such path; see /api/docs/.")
+
+    def get(self, request: Request, **kwargs: Any) -> Response:
+        raise NotFound
+
+    post = put = patch = delete = get

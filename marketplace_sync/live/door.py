@@ -1,0 +1,179 @@
+"""Who may follow the feed, and what they asked for: decided before anything is sent."""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from django.conf import settings
+from django.contrib.auth import get_user
+from django.http import HttpRequest, parse_cookie
+from django.http.request import validate_host
+from django.utils import timezone
+
+from marketplace_sync.governance.actors import Actor, actor_of, demand
+from marketplace_sync.governance.errors import MaturityRequired
+from marketplace_sync.governance.keys import find_key
+from marketplace_sync.governance.policy import Complexity
+from marketplace_sync.live.entries import Wanted
+from marketplace_sync.models import AgentKey, FeedChange
+
+# Close codes: the HTTP status that says the same, plus 4000. 1011 is the protocol's own for a fault of the server.
+BAD_REQUEST, UNKNOWN, FORBIDDEN, GONE, TOO_SLOW, SERVER_FAULT = 4400, 4401, 4403, 4410, 4429, 1011
+
+_PARAMETERS = ("after", "kind", "category", "skill_id")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+# Beyond it nobody filters by hand, and every change is held against each.
+_MAX_PARAMETERS = 1000
+_NOT_IN_URL = frozenset(("key", "token", "access_token", "api_key", "apikey", "auth", "authorization", "bearer"))
+# What Django itself answers to while developing, where no host is named.
+_DEBUG_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+
+
+class Refused(Exception):
+    """Not to be let in. `code` is the close code."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a client asks for and shows. `after` `None`: from now on. Texts are "" for none."""
+
+    after: int | None
+    wanted: Wanted
+    origin: str
+    authorization: str
+    session: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """By what somebody was let in: an agent's key by its number, or a person's session."""
+
+    key_id: int | None = None
+    session: str = ""
+
+
+def read_request(scope: Mapping[str, Any]) -> Request:
+    """What an ASGI WebSocket scope asks for. Raises `Refused`."""
+    headers: dict[bytes, str] = {}
+    for name, value in scope["headers"]:
+        if name in headers:
+            # Two of one kind: the check would look at one and something behind it at the other.
+            if name in (b"origin", b"authorization"):
+                raise Refused(BAD_REQUEST, f"More than one {name.decode()} header.")
+            headers[name] += f"; {value.decode('latin-1')}"
+        else:
+            headers[name] = value.decode("latin-1")
+    after, wanted = parse_query(scope.get("query_string", b""))
+    return Request(
+        after=after,
+        wanted=wanted,
+        origin=headers.get(b"origin", ""),
+        authorization=headers.get(b"authorization", ""),
+        session=parse_cookie(headers.get(b"cookie", "")).get(settings.SESSION_COOKIE_NAME, ""),
+        address=(scope.get("client") or ("",))[0] or "",
+    )
+
+
+def parse_query(query: bytes) -> tuple[int | None, Wanted]:
+    """`after` and the filters. Raises `Refused` for a parameter that is unknown or can't be."""
+    try:
+        pairs = parse_qsl(
+            query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS
+        )
+    except ValueError:
+        raise Refused(BAD_REQUEST, f"Not a query in UTF-8 of {_MAX_PARAMETERS} parameters at most.") from None
+    given: dict[str, list[str]] = {name: [] for name in _PARAMETERS}
+    for name, value in pairs:
+        if name.lower() in _NOT_IN_URL:
+            raise Refused(BAD_REQUEST, "A key in the URL gets into logs: revoke it, send Authorization: Bearer <key>.")
+        if name not in given:
+            raise Refused(BAD_REQUEST, f"{name[:40]!r} is no parameter; there are {', '.join(_PARAMETERS)}.")
+        if not value:
+            raise Refused(BAD_REQUEST, f"{name} is empty.")
+        given[name].append(value)
+    if len(given["after"]) > 1 or not all(map(_NUMBER.fullmatch, given["after"])):
+        raise Refused(BAD_REQUEST, "after is one whole number from 0 on.")
+    unknown = set(given["kind"]) - set(FeedChange.Kind.values)
+    if unknown:
+        raise Refused(BAD_REQUEST, f"{min(unknown)[:40]!r} is no kind.")
+    wanted = Wanted(frozenset(given["kind"]), frozenset(given["category"]), frozenset(given["skill_id"]))
+    return (int(given["after"][0]) if given["after"] else None), wanted
+
+
+def let_in(request: Request) -> tuple[Pass, Actor]:
+    """Who asks, and by what. Uses the database. Raises `Refused`.
+
+    An agent shows its key in the header. A person's browser sends the session's cookie to whatever page asks it to,
+    so the page has to be one of ours; a client that is no browser, and says no origin, needs a key.
+    """
+    if request.origin and not _ours(request.origin):
+        raise Refused(FORBIDDEN, "Pages of this origin may not follow; see DJANGO_ALLOWED_HOSTS.")
+    if request.authorization:
+        scheme, _, raw = request.authorization.partition(" ")
+        key = find_key(raw.strip(), origin=f"websocket {request.address}") if scheme.lower() == "bearer" else None
+        if key is None:
+            raise Refused(UNKNOWN, "This key is not valid: unknown, expired, revoked, or of a disabled agent.")
+        user, found = key.user, Pass(key_id=key.pk)
+    elif request.origin and request.session:
+        user, found = _user_of(request.session), Pass(session=request.session)
+    else:
+        raise Refused(UNKNOWN, "Log in, or send a key: Authorization: Bearer <key>.")
+    actor = actor_of(user)
+    if actor is None:
+        raise Refused(UNKNOWN, "Log in, or send a key: Authorization: Bearer <key>.")
+    try:
+        demand(actor, Complexity.LOW)
+    except MaturityRequired as lacking:
+        raise Refused(FORBIDDEN, lacking.detail) from None
+    return found, actor
+
+
+def no_longer_valid(passes: Collection[Pass]) -> set[Pass]:
+    """Those whose key was revoked or has expired, whose session has ended, or whose owner may no longer come in."""
+    ids = {shown.key_id for shown in passes if shown.key_id is not None}
+    now = timezone.now()
+    keys: Iterable[AgentKey] = AgentKey.objects.filter(pk__in=ids).select_related("user__agent")
+    valid = {Pass(key_id=key.pk) for key in keys if key.state(now) == "active" and _may_read(key.user)}
+    sessions = {shown for shown in passes if shown.key_id is None}
+    valid |= {shown for shown in sessions if _may_read(_user_of(shown.session))}
+    return set(passes) - valid
+
+
+def _may_read(user: Any) -> bool:
+    actor = actor_of(user)
+    if actor is None:
+        return False
+    try:
+        demand(actor, Complexity.LOW)
+    except MaturityRequired:
+        return False
+    return True
+
+
+def _user_of(session: str) -> Any:
+    """Whose session it is; nobody's is an anonymous user's."""
+    request = HttpRequest()
+    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session)
+    return get_user(request)
+
+
+def _ours(origin: str) -> bool:
+    """Is a page of this origin one of ours? Its host is, by name; a port or scheme is for a proxy to choose."""
+    try:
+        parts = urlsplit(origin)
+        host = (parts.hostname or "") if parts.scheme in ("http", "https") else ""
+    except ValueError:
+        return False
+    # Django writes an IPv6 address with its brackets.
+    host = f"[{host}]" if ":" in host else host
+    hosts = settings.ALLOWED_HOSTS or (_DEBUG_HOSTS if settings.DEBUG else ())
+    return bool(host) and validate_host(host, hosts)
