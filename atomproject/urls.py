@@ -7,3 +7,5 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/", include("marketplace_sync.api.urls")),
 ]
+
+handler500 = "marketplace_sync.api.errors.answer_server_error"

@@ -44,7 +44,6 @@ class FeedChangeAdmin(ReadOnlyAdmin):
         column("source", str, order=None),
         "run",
     )
-    list_display_links = ("seq",)
     list_filter = (
         "kind",
         "source",

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.defaults import server_error
 from rest_framework import exceptions, status
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
@@ -75,6 +76,8 @@ def _fields(detail: Any) -> dict[str, list[str]]:
     }
 
 
-def server_error(request: HttpRequest) -> JsonResponse:
-    """What a fault of ours is answered with under `/api/`; its traceback is in the log alone."""
+def answer_server_error(request: HttpRequest) -> HttpResponse:
+    """Django's `handler500`: JSON under `/api/`, a page elsewhere. The traceback is in the log alone."""
+    if not request.path.startswith("/api/"):
+        return server_error(request)
     return JsonResponse({"detail": "The server failed; its log says how.", "code": "server_error"}, status=500)

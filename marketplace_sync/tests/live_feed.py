@@ -30,7 +30,7 @@ from marketplace_sync.protocol.stamps import Stamp
 T = TypeVar("T")
 
 # A test that waits this long for something has found a fault.
-PATIENCE = 20.0
+PATIENCE = 40.0
 PATH = "/ws/changes/"
 # Quick looks, and no heartbeat in the way of a test that does not ask for one.
 QUICK = Limits(poll=0.02, gap=0.005, heartbeat=60.0, retry=0.05)
@@ -125,10 +125,10 @@ class Web:
 
 
 @asynccontextmanager
-async def web(limits: Limits = QUICK, **options: Any) -> AsyncIterator[Web]:
-    """A web process on a free port; it has ended when this is left."""
+async def web(limits: Limits = QUICK, port: int = 0, **options: Any) -> AsyncIterator[Web]:
+    """A web process on that port, or a free one; it has ended when this is left."""
     hub = Hub(limits)
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", port))
     config = uvicorn.Config(
         websockets(FeedConsumer(hub)), lifespan="off", log_config=None, timeout_graceful_shutdown=2, **options
     )

@@ -89,9 +89,13 @@ class Program:
         return " ".join(self.command[2:])
 
     def end(self) -> None:
-        """kill it where it still runs, and forget what it said."""
+        """kill it where it still runs, with all that it has started, and forget what it said."""
         if self.running:
+            started = children_of(self.pid)
             self.kill()
+            for child in started:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
         self._out.close()
         self._err.close()
 

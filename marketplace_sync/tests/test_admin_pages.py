@@ -94,6 +94,14 @@ def test_every_page_shows_and_nothing_of_the_marketplace_acts(root: Client) -> N
         assert not any("alert" in handler for handler in found.handlers), page
 
 
+def test_every_list_leads_to_its_rows(root: Client) -> None:
+    fill(1)
+    for model in OURS:
+        if model is not WebSocketState:
+            link = f'href="{url(model, "change", model.objects.order_by("pk")[0].pk)}"'
+            assert link in root.get(url(model)).content.decode(), model
+
+
 def test_an_icon_s_address_and_metadata_are_shown_as_text(root: Client) -> None:
     fill(2)
     bodies = [root.get(page).content.decode() for page in pages() if "/category/" in page or "/skill/" in page]

@@ -209,6 +209,17 @@ def test_the_audit_is_read_by_who_what_when_and_outcome(client: ApiClient) -> No
         assert method(path).status_code == 405
 
 
+def test_a_fault_of_ours_is_a_500_in_the_same_shape(client: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(settings: object) -> None:
+        raise ZeroDivisionError("a secret detail")
+
+    monkeypatch.setattr("marketplace_sync.api.control.connection_status", fail)
+    client.raise_request_exception = False
+    response = client.get("/api/admin/websocket/status/")
+    assert (response.status_code, response.json()["code"]) == (500, "server_error")
+    assert "secret" not in response.json()["detail"]
+
+
 # Limits.
 
 
@@ -283,10 +294,12 @@ def test_lists_of_admin_take_as_many_queries_for_many_rows_as_for_one(client: Ap
 
 
 @pytest.fixture
-def server() -> Iterator[str]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The base URL of uvicorn with the project's ASGI application, on a free port."""
     from atomproject.asgi import application
 
+    # Each request has a thread of its own under ASGI, so a connection that is kept is kept for nobody.
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 0)
     listening = socket.create_server(("127.0.0.1", 0))
     running = uvicorn.Server(uvicorn.Config(application, log_config=None, lifespan="off", ws="none"))
     thread = threading.Thread(target=lambda: asyncio.run(running.serve([listening])), name="uvicorn")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import quote
 
@@ -134,9 +135,8 @@ async def test_whatever_the_marketplace_does_the_token_is_never_seen(
         writer.write(answer(200, json.dumps(body).encode()))
         await writer.drain()
 
-    async with ScriptedHttp(*REFUSALS, listing) as http:
-        peer = ws_peer(stream, process_request=at_the_door)
-        ws_url = await peer.__aenter__()
+    async with ScriptedHttp(*REFUSALS, listing) as http, AsyncExitStack() as ends, AsyncExitStack() as peers:
+        ws_url = await peers.enter_async_context(ws_peer(stream, process_request=at_the_door))
         settings = {
             "ATOM_SAAS_API_URL": http.url, "ATOM_SAAS_WS_URL": ws_url, "ATOM_SAAS_API_TOKEN": TOKEN,
             "ATOM_SAAS_WS_FALLBACK_SECONDS": 0.3, "ATOM_SAAS_WS_RECONNECT_DELAYS": "0.05",
@@ -144,11 +144,12 @@ async def test_whatever_the_marketplace_does_the_token_is_never_seen(
             "ATOM_SAAS_API_REQUESTS_PER_MINUTE": 0, "LOG_LEVEL": "DEBUG", "DJANGO_DEBUG": "true",
         }  # fmt: skip
         database = Database()
+        ends.push_async_callback(database.close)
         watched = Mirror(None, SyncConfig(api_token=Secret(TOKEN)), database)  # type: ignore[arg-type]
         with programs(program_environment(**settings)) as start:
             daemon = start.start("runsync")
             await until(lambda: handshakes > 6 or not daemon.running, "every handshake and close was met")
-            await peer.__aexit__(None, None, None)
+            await peers.aclose()
             await until(lambda: watched.ask(reason_holds, "refused"), "the stream can't be reached any more")
             await until(lambda: watched.ask(passed), "the listing was read after all the refusals")
             checked = await start.run("verifysync", "--json")
@@ -172,7 +173,6 @@ async def test_whatever_the_marketplace_does_the_token_is_never_seen(
             assert await watched.ask(sightings_in_the_database) == []
             await watched.ask(plant_the_token)
             assert len(await watched.ask(sightings_in_the_database)) >= 2
-        await database.close()
 
 
 def reason_holds(word: str) -> bool:
