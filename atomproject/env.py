@@ -45,8 +45,9 @@ SQLITE_OPTIONS: Mapping[str, Any] = {
 }
 # A database that does not answer is told about within seconds; the default waits for minutes.
 POSTGRES_CONNECT_TIMEOUT = 5
-# Without it each hop from asyncio reconnects: 183 rows a second instead of 1,065.
-POSTGRES_CONN_MAX_AGE = 600
+# A web request under ASGI has a thread of its own: a connection kept for the thread would be kept for nobody, and
+# they add up. The daemon's threads are no requests, so theirs stay open whatever this says.
+CONN_MAX_AGE = 0
 
 
 class Environment(environ.Env):  # type: ignore[misc]
@@ -189,10 +190,8 @@ class Environment(environ.Env):  # type: ignore[misc]
             return self._sqlite(folder / found["NAME"], options)
         if not found["NAME"]:
             raise Unfit("names no database.", _DATABASE_HINT)
-        # Web processes get a pool instead of kept connections; that is for their settings to change.
         return {
-            "CONN_MAX_AGE": POSTGRES_CONN_MAX_AGE,
-            "CONN_HEALTH_CHECKS": True,
+            "CONN_MAX_AGE": CONN_MAX_AGE,
             **found,
             "OPTIONS": {"connect_timeout": POSTGRES_CONNECT_TIMEOUT, **options},
         }
@@ -203,7 +202,7 @@ class Environment(environ.Env):  # type: ignore[misc]
         return {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": str(path),
-            "CONN_MAX_AGE": None,
+            "CONN_MAX_AGE": CONN_MAX_AGE,
             "OPTIONS": {**SQLITE_OPTIONS, **options},
         }
 
