@@ -249,9 +249,11 @@ class _Pass:
         )
         await self._remove((SkillAbsent(skill_id) for skill_id in sorted(verdict.remove)), self.begun)
         unproved = set(verdict.again)
-        for skill_id in verdict.prove:
+        for asked, skill_id in enumerate(verdict.prove):
             if not await self._prove(skill_id):
-                unproved.add(skill_id)
+                # One that can't be asked for now takes its four tries; twenty of them would hold up every other pass.
+                unproved.update(verdict.prove[asked:])
+                break
         # An unclean pass proves nothing, and takes nothing of what a clean one before it proved.
         if clean:
             self._r._absent_before = dict.fromkeys(unproved, self.begun)

@@ -79,22 +79,23 @@ class StreamDriver:
         self._draw = draw
         self.state = Connection(limits=limits_of(config))
         self._inbox: asyncio.Queue[Input] = asyncio.Queue()
+        self._told = self._taken = 0
         self._attempts: dict[int, asyncio.Task[None]] = {}
         self._streams: dict[int, Stream] = {}
         self._moved = asyncio.Event()
 
     def start(self, *, enabled: bool) -> None:
-        self._inbox.put_nowait(Started(enabled))
+        self._tell(Started(enabled))
 
     def stop(self) -> None:
         """Close the stream for good; `run` returns when all that it had received is handed over."""
-        self._inbox.put_nowait(StopAsked())
+        self._tell(StopAsked())
 
     async def reconnect(self) -> str:
         """A new stream, tried at once. "" when it is open, else why it is not. Raises `CannotReconnect`."""
         if not accepts_reconnect(self.state):
             raise CannotReconnect(self.state.reason)
-        self._inbox.put_nowait(ReconnectAsked())
+        self._tell(ReconnectAsked())
         before = self.state.attempt if self.state.mode is not Mode.CONNECTING else self.state.attempt - 1
         await self._until(lambda: self.state.attempt > before or self.state.mode in (Mode.DISABLED, Mode.STOPPED))
         number = self.state.attempt
@@ -105,13 +106,14 @@ class StreamDriver:
 
     async def disable(self) -> None:
         """Close the stream and keep it closed; returns when it is."""
-        self._inbox.put_nowait(DisableAsked())
-        await self._until(lambda: self.state.mode in (Mode.DISABLED, Mode.STOPPED) and not self._attempts)
+        last = self.state.attempt
+        await self._decided(self._tell(DisableAsked()))
+        # Not "is disabled": somebody may have enabled it again while the peer took its time to close.
+        await self._until(lambda: all(number > last for number in self._attempts))
 
     async def enable(self) -> None:
         """Want the stream again; returns when an attempt is under way."""
-        self._inbox.put_nowait(EnableAsked())
-        await self._until(lambda: self.state.mode is not Mode.DISABLED)
+        await self._decided(self._tell(EnableAsked()))
 
     async def run(self) -> None:
         """Until `stop`, and then until the last stream has handed over what it had."""
@@ -124,15 +126,27 @@ class StreamDriver:
                     self._carry_out(effect, attempts)
                 if self.state != before:
                     self._changed(before, self.state)
-                    self._moved.set()
+                self._moved.set()
 
     async def _next_input(self) -> Input:
         wake = next_wake(self.state)
         try:
             async with asyncio.timeout(None if wake is None else max(wake - self._clock(), 0.0)):
-                return await self._inbox.get()
+                event = await self._inbox.get()
         except TimeoutError:
             return Tick()
+        self._taken += 1
+        return event
+
+    def _tell(self, event: Input) -> int:
+        """Put `event` to the machine; its place in the order of all that it was told."""
+        self._inbox.put_nowait(event)
+        self._told += 1
+        return self._told
+
+    async def _decided(self, place: int) -> None:
+        """Wait until the machine has decided on what it was told at `place`; a stopped one decides no more."""
+        await self._until(lambda: self._taken >= place or self.state.mode is Mode.STOPPED)
 
     def _carry_out(self, effect: Effect, attempts: asyncio.TaskGroup) -> None:
         match effect:
@@ -153,7 +167,7 @@ class StreamDriver:
             try:
                 stream = await Stream.open(self._config, wall=self._wall)
                 self._streams[number] = stream
-                self._inbox.put_nowait(Opened(number))
+                self._tell(Opened(number))
                 log.info("stream_opened", connection=number)
                 report = Lost(number, "closed")
                 await stream.run(self._receive)
@@ -161,7 +175,7 @@ class StreamDriver:
                 kind = Lost if number in self._streams else Failed
                 report = kind(number, fault.reason, fault.refused_token, fault.retry_after)
                 log.warning("stream_lost" if kind is Lost else "stream_failed", connection=number, reason=fault.reason)
-            self._inbox.put_nowait(report)
+            self._tell(report)
         finally:
             self._streams.pop(number, None)
             self._attempts.pop(number, None)

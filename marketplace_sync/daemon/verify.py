@@ -78,7 +78,13 @@ class Verifier:
         """A second look by single fetches, and one at the categories where those differ."""
         second = Difference(refused=first.refused)
         for skill_id in sorted(first.skills):
-            record = await self._market.skill(skill_id)
+            try:
+                record = await self._market.skill(skill_id)
+            except MalformedAnswer as fault:
+                # The listing was read whole; what it showed of this one stands.
+                second.refused.append(f"{skill_id}: {fault.reason}")
+                _keep_skill(first, skill_id, second)
+                continue
             held = await self._database.control(held_slot, skill_id)
             if record is None:
                 if isinstance(held, HeldSkill):
@@ -93,6 +99,12 @@ class Verifier:
             await self._database.control(compare_categories, page.categories, again)
             _keep_categories(first, again, second)
         return second
+
+
+def _keep_skill(first: Difference, skill_id: str, into: Difference) -> None:
+    into.missing |= first.missing & {skill_id}
+    into.extra |= first.extra & {skill_id}
+    into.different |= {key: fields for key, fields in first.different.items() if key == skill_id}
 
 
 def _in_both(first: Difference, second: Difference) -> Difference:

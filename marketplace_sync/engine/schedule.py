@@ -9,7 +9,8 @@ Its rules, from DESIGN.md, laws 4, 5, 6 and 11:
     asks. Every later connect wants one pass.
  3. The poll interval counts from the end of the last pass, whatever asked for that one.
  4. A gap (something that was told was not applied) wants a pass `GAP_QUIET_SECONDS` after the last loss, but
-    no loss waits longer than `GAP_MAX_WAIT_SECONDS` while others keep coming.
+    no loss waits longer than `GAP_MAX_WAIT_SECONDS` while others keep coming. Gap passes that follow one another
+    stand further and further apart, up to that: slow noise must not cost more than a flood.
  5. A pass that failed covers nothing: it is tried again after a back-off, with all it was wanted for. Nothing
     but a person who asks is served before the back-off is over.
  6. A person's request is answered by the end of a pass that began after it. All who wait when a pass begins share it.
@@ -104,6 +105,8 @@ class Schedule:
         self._last_ended_at: float | None = None
         self._failures = 0  # failed passes in a row
         self._retry_at = 0.0  # means something while _failures is not 0
+        self._gap_begun_at = float("-inf")  # the last pass that a gap was a reason for
+        self._gap_spacing = 0.0  # seconds from there to the next such pass, at least
         self._openings = 0
         self._caught_up_with = 0  # the opening that the last good pass came after
 
@@ -146,6 +149,11 @@ class Schedule:
             raise RuntimeError("no pass is due" if self._running is None else "a pass is under way")
         if Reason.POLL in order.reasons:
             self._want(Reason.POLL, now)  # so that it is given back with the rest
+        if self._gap is not None:
+            # Twice the widest spacing: the first minute without a loss is not yet the end of the noise.
+            again = now - self._gap_begun_at <= 2 * GAP_MAX_WAIT_SECONDS
+            self._gap_spacing = min(2 * self._gap_spacing, GAP_MAX_WAIT_SECONDS) if again else GAP_QUIET_SECONDS
+            self._gap_begun_at = now
         self._running = _Pass(self._wants, self._gap, order.commands, self._openings)
         self._wants, self._gap, self._commands = {}, None, {}
         return order
@@ -197,7 +205,7 @@ class Schedule:
             return self._retry_at
         times = [*self._wants.values(), self._poll_at()]
         if self._gap is not None:
-            times.append(self._gap.due_at)
+            times.append(max(self._gap.due_at, self._gap_begun_at + self._gap_spacing))
         return min(times)
 
     @property

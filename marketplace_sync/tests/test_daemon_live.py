@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from marketplace_sync.mirror.commands import request
 from marketplace_sync.mirror.state import state_row
 from marketplace_sync.models import Category, Command, FeedChange, Skill, SyncRun
 from marketplace_sync.tests.harness import marketplace, mirror, skill
@@ -127,6 +128,21 @@ async def test_disable_closes_the_stream_and_outlives_a_restart() -> None:
             answer = await again.command(Command.Action.ENABLE)
             assert answer.state == "done"
             await again.until_state("live")
+
+
+async def test_a_disable_is_answered_although_it_is_enabled_again_before_the_stream_has_closed() -> None:
+    async with marketplace() as server, mirror(server) as running:
+        await running.until_state("live")
+        server.faults.add("mute")  # it takes its time to close: it never answers
+        disable = await running.ask(request, Command.Action.DISABLE, by="tester")
+        enable = await running.ask(request, Command.Action.ENABLE, by="tester")
+
+        def both_done() -> bool:
+            return Command.objects.filter(pk__in=(disable.pk, enable.pk), state="done").count() == 2
+
+        await running.until_db(both_done, "both are answered")
+        server.faults.clear()
+        await running.until_state("live")
 
 
 async def test_a_clean_stop_shows_at_once() -> None:

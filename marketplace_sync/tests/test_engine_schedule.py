@@ -341,3 +341,25 @@ def test_endless_losses_cost_one_pass_a_minute_and_a_quiet_one(pauses: list[floa
     assert wake is not None and wake <= now + 1
     assert run(schedule, wake) == ["gap"]
     assert schedule.next_wake() == wake + POLL
+
+
+def test_slow_noise_costs_no_more_passes_than_a_flood() -> None:
+    """A loss every 2.2 s, each longer ago than the quiet second when the next comes."""
+    schedule = Schedule(poll_interval=900.0)
+    schedule.first_attempt_failed(0.0)
+    schedule.pass_begun(0.0)
+    schedule.pass_ended(0.5, Outcome.DONE)
+    begun, next_loss, now = [], 1.0, 1.0
+    while now < 600.0:
+        wake = schedule.next_wake()
+        assert wake is not None
+        now = min(max(wake, now), next_loss)
+        if now == next_loss:
+            schedule.loss(now)
+            next_loss += 2.2
+        elif schedule.due(now) is not None:
+            schedule.pass_begun(now)
+            schedule.pass_ended(now + 0.1, Outcome.DONE)
+            begun.append(now)
+    assert begun[0] == pytest.approx(2.0)  # the first is mended at once
+    assert len(begun) <= 600 / 60 + 6  # and the rest are further and further apart, up to a minute

@@ -291,7 +291,7 @@ class Interrupted:
         assert daemon.running
 
 
-async def test_killed_ten_times_within_a_replay_the_mirror_holds_removals_and_is_level_after_a_repair(
+async def test_killed_ten_times_within_a_replay_the_mirror_holds_what_it_can_not_prove_and_a_repair_makes_it_level(
     program_environment: Environment, tmp_path: Path
 ) -> None:
     rng = random.Random(815)
@@ -309,13 +309,15 @@ async def test_killed_ten_times_within_a_replay_the_mirror_holds_removals_and_is
             assert len(start.started) == KILLS + 1
             await until(lambda: watched_state(watched, "live"), "the last daemon is live")
 
-            # Told to nobody, and too many for a listing alone to prove: they wait for a person, with the few others
-            # that went while nobody listened. A pass over the quiet market says so whatever the last one met.
+            # Told to nobody, and too many for a listing alone to prove: as many of them as the mirror had come to hold
+            # wait for a person, with the few others that went while nobody listened. On a machine so slow that the
+            # kills left it nearly empty there is nothing to hold. A pass over the quiet market says which.
             answer = await watched.command(Command.Action.SYNC)
-            assert (answer.state, answer.result["state"]) == ("done", "held")
-            held = await watched.ask(SyncRun.objects.get, pk=answer.result["run"])
-            waiting = set(await watched.ask(lambda: list(held.held_removals.values_list("skill_id", flat=True))))
-            assert len(waiting) == held.held_count == answer.result["held"]
+            assert answer.state == "done"
+            run = await watched.ask(SyncRun.objects.get, pk=answer.result["run"])
+            waiting = set(await watched.ask(lambda: list(run.held_removals.values_list("skill_id", flat=True))))
+            assert len(waiting) == run.held_count == answer.result["held"]
+            assert run.state == answer.result["state"] == ("held" if waiting else "done")
             difference = await watched.difference()
             assert difference.extra == waiting
             assert not (difference.missing or difference.different or difference.categories)
