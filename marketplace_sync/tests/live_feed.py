@@ -189,6 +189,11 @@ class Visitor:
         await self._application.send_input({"type": "websocket.disconnect", "code": 1000})
         await self._application.wait(PATIENCE)
 
+    @property
+    def unread(self) -> int:
+        """How many things the application has sent that were not looked at."""
+        return self._application.output_queue.qsize()
+
     async def said(self) -> dict[str, Any]:
         """The next thing the application sends."""
         return await self._application.receive_output(PATIENCE)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
+from django.test import Client as HttpClient
 from websockets.exceptions import ConnectionClosed
 
 from marketplace_sync.live import entries
@@ -244,6 +245,31 @@ async def test_one_look_serves_all_clients_and_none_is_made_when_nobody_is_there
         assert seqs(await visitor.changes_to(3)) == [3]
 
 
+async def test_who_was_only_just_away_is_told_without_a_query_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages, read = [], hub_module._read_portion
+    monkeypatch.setattr(hub_module, "_read_portion", lambda *args: pages.append(args[0]) or read(*args))
+    key, pen = await ask(agent_key), await ask(new_pen)
+    await ask(pen.write, *[put(f"s{number}") for number in range(100)])
+    hub = Hub(replace(QUICK, page=10))
+    for after, queries in ((100, 0), (99, 0), (90, 0), (89, 1)):
+        async with Visitor(hub, f"after={after}", bearer(key)) as visitor:
+            if after < 100:
+                assert seqs(await visitor.changes_to(100)) == list(range(after + 1, 101))
+            assert await visitor.message() == {"type": "ready", "seq": 100}
+        assert (after, len(pages)) == (after, queries)
+
+
+async def test_the_api_tells_the_same_changes() -> None:
+    key, pen = await ask(agent_key), await ask(new_pen)
+    await ask(pen.write, put("s1", version="1"), category("c"))
+    await ask(pen.write, rate("s1", 4.5, 2), change("s1", version="2"))
+    await ask(pen.write, remove("s1"))
+    async with Visitor(Hub(QUICK), "after=0", bearer(key)) as visitor:
+        by_socket = await visitor.changes_to(4)
+    answer = await ask(HttpClient().get, "/api/changes/?after=0", headers=dict(bearer(key)))
+    assert answer.json()["results"] == by_socket
+
+
 async def test_messages_stay_small_enough_for_any_client_and_each_portion_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entries, "MAX_MESSAGE_CHARS", 2000)
     key, pen = await ask(agent_key), await ask(new_pen)
@@ -288,7 +314,8 @@ async def test_a_client_that_never_reads_again_is_cut_off() -> None:
     """uvicorn would wait for ever with its close until all was taken."""
     key, pen = await ask(agent_key), await ask(new_pen)
     limits = replace(QUICK, taken_within=0.2, farewell=0.2)
-    options: dict[str, Any] = {"compression": None, "close_timeout": 0}
+    # Neither side's pings may end it before.
+    options: dict[str, Any] = {"compression": None, "close_timeout": 0, "ping_interval": None}
     async with web(limits, ws_ping_interval=None) as server, server.client(key, **options) as slow:
         await told(slow)
         slow.transport.pause_reading()
@@ -318,11 +345,14 @@ async def test_a_database_that_is_away_is_not_told_as_quiet_and_is_taken_up_agai
         away.append(None)
         await until(lambda: len(away) > 3, "it is asked again and again")
         await until(lambda: not hub.looked_lately, "a heartbeat has passed")
+        told_before = visitor.unread
+        tries = len(away)
+        await until(lambda: len(away) > tries + 50, "more than two heartbeats have passed, at 0.01 s a try")
+        assert visitor.unread == told_before
         await ask(pen.write, put("s1"))
         away.clear()
         message = await visitor.message()
         while message["type"] == "heartbeat":
-            assert message["seq"] == 0
             message = await visitor.message()
         assert seqs(message["changes"]) == [1]
 
