@@ -110,7 +110,8 @@ class Demo:
 
     async def _start_marketplace(self) -> Mapping[str, str]:
         """Start the simulator; the settings by which the others find it."""
-        token = secrets.token_urlsafe(24)
+        # In hexadecimal: one that began with "-" would be read as an option.
+        token = secrets.token_hex(24)
         options = ["--port", "0", "--skills", str(SKILLS), "--changes-per-second", str(CHANGES_PER_SECOND)]
         command = self._manage("runsimulator", "--token", token, *options)
         child = await self._start("marketplace", command, {}, stdout=asyncio.subprocess.PIPE)
