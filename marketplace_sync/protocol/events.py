@@ -90,6 +90,11 @@ Change = SkillRecord | SkillDeleted | RatingChanged | CategoryRecord
 Heartbeat = Ping | Pong
 
 
+def told_at(change: Change) -> Stamp | None:
+    """The marketplace's own time of a change; `None` when it told none, or one too far ahead to believe."""
+    return change.deleted if isinstance(change, SkillDeleted) else change.updated
+
+
 @dataclass(frozen=True, slots=True)
 class BrokenRow:
     """A listing row that was refused. `refusal.key` is its id or name where that much was readable."""
