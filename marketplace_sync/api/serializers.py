@@ -244,6 +244,13 @@ class DaemonSerializer(serializers.Serializer[Any]):
     standby = serializers.IntegerField()
 
 
+class PlainNumber(serializers.FloatField):
+    """A number, told as 100 rather than as 100.0: some readers tell the two apart."""
+
+    def to_representation(self, value: float) -> Any:
+        return int(value) if float(value).is_integer() else float(value)
+
+
 @example(examples.STATUS)
 class StatusSerializer(serializers.Serializer[Any]):
     """How the live stream stands, after a crash too."""
@@ -262,7 +269,7 @@ class StatusSerializer(serializers.Serializer[Any]):
     fallback_to_polling = serializers.BooleanField()
     fallback_started_at = serializers.DateTimeField(allow_null=True)
     next_ws_attempt_at = serializers.DateTimeField(allow_null=True)
-    rate_limit_messages_per_sec = serializers.FloatField(help_text="0: no limit.")
+    rate_limit_messages_per_sec = PlainNumber(help_text="0: no limit.")
     totals = TotalsSerializer()
     daemon = DaemonSerializer()
 

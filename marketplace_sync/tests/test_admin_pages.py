@@ -94,6 +94,10 @@ def test_every_page_shows_and_nothing_of_the_marketplace_acts(root: Client) -> N
         assert not any("alert" in handler for handler in found.handlers), page
 
 
+def test_the_bare_address_leads_to_the_front_page(root: Client) -> None:
+    assert root.get("/").headers["Location"] == "/admin/"
+
+
 def test_every_list_leads_to_its_rows(root: Client) -> None:
     fill(1)
     for model in OURS:

@@ -70,6 +70,7 @@ def test_status_has_the_documented_shape_and_no_token(client: ApiClient, setting
         "totals": {"received": 0, "applied": 0, "unchanged": 0, "stale": 0, "rejected": 0, "shed": 0},
         "daemon": {"alive": False, "name": "", "heartbeat_at": None, "standby": 0},
     }  # fmt: skip
+    assert b'"rate_limit_messages_per_sec":100,' in response.content
 
 
 def test_status_is_the_truth_after_a_crash(client: ApiClient) -> None:
