@@ -1,4 +1,4 @@
-"""Databases in trouble, for tests: a way to PostgreSQL that fails on cue, and a server of the test's own."""
+"""Databases in trouble, for tests: a way to a server that fails on cue, and a PostgreSQL of the test's own."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ import pytest
 
 
 class Doorway:
-    """A way to a PostgreSQL, by `url`.
+    """A way to a PostgreSQL (or a Redis), by `url`.
 
     `shut`: who is in is thrown out, who comes is turned away. `silent`: nothing passes, and nobody is told.
     `doubts`: of so many commits to come the answer is lost, and the connection with it.
