@@ -13,7 +13,7 @@ from django.db import Error
 
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.daemon.core import Daemon, NotDrained, holder_name, wait_for_lease, writing_session
-from marketplace_sync.daemon.database import Database
+from marketplace_sync.daemon.database import PASSING, Database
 from marketplace_sync.daemon.passes import PassReport, PassRunner
 from marketplace_sync.daemon.verify import Verifier
 from marketplace_sync.mirror.compare import Difference
@@ -206,5 +206,6 @@ def _first(group: BaseExceptionGroup[BaseException], kind: type[BaseException]) 
 
 def _line(fault: BaseException) -> str:
     if isinstance(fault, Error):
-        return f"the database does not answer: {' '.join(str(fault).split())}"
+        trouble = "does not answer" if isinstance(fault, PASSING) else f"refused ({type(fault).__name__})"
+        return f"the database {trouble}: {' '.join(str(fault).split())}"
     return str(fault)
