@@ -3,9 +3,14 @@
 import os
 
 from channels.routing import ProtocolTypeRouter
+from django.conf import settings
 from django.core.asgi import get_asgi_application
 
+from atomproject.env import shared
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "atomproject.settings")
+if not settings.configured:  # else another program than a web server, whose connections are open already
+    settings.DATABASES["default"] = shared(settings.DATABASES["default"])
 
 # Sets Django up, so it stands before anything that imports models.
 _http = get_asgi_application()

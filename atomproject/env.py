@@ -43,11 +43,41 @@ SQLITE_OPTIONS: Mapping[str, Any] = {
     "timeout": 20,
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
 }
-# A database that does not answer is told about within seconds; the default waits for minutes.
-POSTGRES_CONNECT_TIMEOUT = 5
+POSTGRES_OPTIONS: Mapping[str, Any] = {
+    # A database that does not answer is told about within seconds; the default waits for minutes.
+    "connect_timeout": 5,
+    # A server whose host is gone, or behind a cut cable, is noticed after some 10 s; the defaults wait for 15 minutes
+    # (what we sent is not acknowledged) and two hours (we wait for an answer).
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+    # A process that is paused, or whose host is gone, within a transaction would keep its locks, the lease row's among
+    # them, and no standby could take over: the server ends that session, sooner than the lease (10 s) is over. And
+    # who waits for a lock of somebody else is told so after as long as on SQLite.
+    "options": "-c idle_in_transaction_session_timeout=8000 -c lock_timeout=20000",
+}
+# What all requests of a web process share. Without, each opens a connection of its own, and a hundred at once have
+# PostgreSQL refuse them all (it takes 100: room for four such processes, a daemon and a standby). A request that finds
+# none free in time is answered with an error. A lost server is tried again every second or two: the library's own
+# back-off doubles for five minutes. A connection is looked at before it is handed out (CONN_HEALTH_CHECKS), for the
+# server may have ended it meanwhile.
+POSTGRES_POOL: Mapping[str, Any] = {
+    "min_size": 1, "max_size": 20, "timeout": 5.0, "max_idle": 60.0, "reconnect_timeout": 2.0,
+}  # fmt: skip
 # A web request under ASGI has a thread of its own: a connection kept for the thread would be kept for nobody, and
 # they add up. The daemon's threads are no requests, so theirs stay open whatever this says.
 CONN_MAX_AGE = 0
+
+
+def shared(database: dict[str, Any]) -> dict[str, Any]:
+    """That database as a web process uses it: on PostgreSQL its requests share a pool of connections.
+
+    Not for the daemon, whose three threads keep one each.
+    """
+    if not database["ENGINE"].endswith("postgresql"):
+        return database
+    return {**database, "CONN_HEALTH_CHECKS": True, "OPTIONS": {**database["OPTIONS"], "pool": dict(POSTGRES_POOL)}}
 
 
 class Environment(environ.Env):  # type: ignore[misc]
@@ -193,7 +223,7 @@ class Environment(environ.Env):  # type: ignore[misc]
         return {
             "CONN_MAX_AGE": CONN_MAX_AGE,
             **found,
-            "OPTIONS": {"connect_timeout": POSTGRES_CONNECT_TIMEOUT, **options},
+            "OPTIONS": {**POSTGRES_OPTIONS, **options},
         }
 
     def _sqlite(self, path: Path, options: Mapping[str, Any]) -> dict[str, Any]:

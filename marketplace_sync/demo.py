@@ -99,7 +99,7 @@ class Demo:
         try:
             marketplace = await self._start_marketplace()
             await self._start("daemon", self._manage("runsync"), marketplace)
-            server = [sys.executable, "-m", "uvicorn", "atomproject.asgi:application", "--port", str(self._port)]
+            server = ["-m", "uvicorn", "atomproject.asgi:application", "--port", str(self._port)]
             # A browser that waits for an answer must not put the end off.
             server += ["--lifespan", "off", "--timeout-graceful-shutdown", "2"]
             await self._start("web", server, marketplace)
@@ -126,16 +126,17 @@ class Demo:
         raise DemoFailed("the simulated marketplace did not start")
 
     def _manage(self, *arguments: str) -> list[str]:
-        return [sys.executable, str(self._folder / "manage.py"), *arguments]
+        return [str(self._folder / "manage.py"), *arguments]
 
     async def _start(
         self, name: str, command: list[str], settings: Mapping[str, str], *, stdout: int | None = None
     ) -> asyncio.subprocess.Process:
         environment = {**os.environ, "ATOM_SAAS_ENABLED": "true", "ATOM_SAAS_WS_URL": "", **settings}
-        # A session of its own: Ctrl-C reaches the demo alone, which then ends the others in order.
+        # A session of its own: Ctrl-C reaches the demo alone, which then ends the others in order. On a leash: where
+        # the demo is killed and can't, they end by themselves.
         child = await asyncio.create_subprocess_exec(
-            *command, env=environment, cwd=self._folder, stdout=stdout, stdin=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
+            sys.executable, "-m", "marketplace_sync.leash", *command, env=environment, cwd=self._folder, stdout=stdout,
+            stdin=asyncio.subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         self._children[name] = child
         return child

@@ -142,7 +142,7 @@ async def _close_left_open(database: Database, lease: Lease) -> None:
 
 async def _renew(database: Database, lease: Lease) -> None:
     while True:
-        await database.control(lease.renew)
+        await database.keep(lease.renew)
         await asyncio.sleep(RENEW_SECONDS)
 
 

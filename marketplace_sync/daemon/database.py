@@ -1,8 +1,12 @@
-"""The database from asyncio: plain functions, each in one of two threads with a connection of its own.
+"""The database from asyncio: plain functions, each in one of three threads with a connection of its own.
 
-Django's ORM blocks. One thread writes batches, the other does all the small things (lease, state row,
-commands), so that a slow batch does not keep the lease from being renewed. A hop costs 0.3 ms:
-one a batch, never one a message.
+Django's ORM blocks. One thread writes batches, one renews the lease, one does all else (state row, commands, runs,
+what a pass finds absent), so that neither a slow batch nor a long look keeps the lease from being renewed. A hop
+costs 0.3 ms: one a batch, never one a message.
+
+A database that is locked, restarting, read-only or away is waited for, `PATIENCE_SECONDS` a call. That is longer than
+the lease: a standby that reaches the database sooner may take over meanwhile, and then the epoch keeps us from
+writing; where nobody has, we go on. After that the daemon ends loudly, also when a query simply never returns.
 """
 
 import asyncio
@@ -11,52 +15,81 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 import structlog
-from django.db import InterfaceError, OperationalError, connections
+from django.db import InterfaceError, InternalError, OperationalError, connections
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
-# How long a database that is locked, restarting or away is waited for before the daemon gives up
-# loudly: a supervisor's restart is then the better answer.
+# How long a call waits for a database in trouble before the daemon gives up loudly: a supervisor's restart is then
+# the better answer.
 PATIENCE_SECONDS = 60.0
 _RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
+# A thread that has not come back by then, at the end, is stuck in the database.
+_CLOSE_SECONDS = 2.0
+# What may be over at the next try. InternalError is what a fail-over to read-only raises (SQLSTATE 25006), and a
+# session that the server ended within a transaction (25P03).
+PASSING = (OperationalError, InterfaceError, InternalError)
+
+
+class NoAnswer(OperationalError):
+    """A query, or the wait for one before it, has not come back in time."""
 
 
 class Database:
-    """Two threads. Functions given to `write` and `control` must be safe to run again after a lost connection."""
+    """Three threads. What they are given must be safe to run again: a connection may be lost after the commit."""
 
     def __init__(self) -> None:
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mirror-writer")
-        self._control = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mirror-control")
+        self._writer, self._control, self._keeper = self._threads = tuple(
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"mirror-{name}")
+            for name in ("writer", "control", "lease")
+        )
 
     async def write(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a batch in the writer's thread."""
         return await self._patiently(self._writer, lambda: function(*args, **kwargs))
 
     async def control(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run something small in the other thread."""
+        """Run something else that is no batch."""
         return await self._patiently(self._control, lambda: function(*args, **kwargs))
 
-    async def _patiently(self, pool: ThreadPoolExecutor, function: Callable[[], T]) -> T:
+    async def keep(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what keeps the lease."""
+        return await self._patiently(self._keeper, lambda: function(*args, **kwargs))
+
+    async def _patiently(self, thread: ThreadPoolExecutor, function: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PATIENCE_SECONDS
         tries = 0
         while True:
             try:
-                return await loop.run_in_executor(pool, function)
-            except (OperationalError, InterfaceError) as fault:
-                if loop.time() >= deadline:
+                async with asyncio.timeout_at(deadline):
+                    return await loop.run_in_executor(thread, _called, function)
+            except TimeoutError:
+                raise NoAnswer(f"nothing came back for {PATIENCE_SECONDS:g} s") from None
+            except PASSING as fault:
+                wait = _RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)]
+                if loop.time() + wait >= deadline:
                     raise
                 log.warning("database_retry", reason=str(fault).strip(), tries=tries + 1)
-                await loop.run_in_executor(pool, connections.close_all)
-            await asyncio.sleep(_RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)])
+            await asyncio.sleep(wait)
             tries += 1
 
-    async def close(self) -> None:
-        """Close both connections and end both threads."""
+    async def close(self) -> bool:
+        """Close the connections and end the threads; `False` when one of them hangs in the database."""
         loop = asyncio.get_running_loop()
-        for pool in (self._writer, self._control):
-            await loop.run_in_executor(pool, connections.close_all)
-            pool.shutdown(wait=False)
+        closing = [loop.run_in_executor(thread, connections.close_all) for thread in self._threads]
+        _, hanging = await asyncio.wait(closing, timeout=_CLOSE_SECONDS)
+        for thread in self._threads:
+            thread.shutdown(wait=False, cancel_futures=True)
+        return not hanging
+
+
+def _called(function: Callable[[], T]) -> T:
+    """Call it; after a fault of the database the next call has a new connection, perhaps to another server."""
+    try:
+        return function()
+    except PASSING:
+        connections.close_all()
+        raise

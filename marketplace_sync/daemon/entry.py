@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NoReturn, TypeVar
 
 import structlog
-from django.db import DatabaseError
+from django.db import Error
 
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.daemon.core import Daemon, NotDrained, holder_name, wait_for_lease, writing_session
-from marketplace_sync.daemon.database import Database
+from marketplace_sync.daemon.database import PASSING, Database
 from marketplace_sync.daemon.passes import PassReport, PassRunner
 from marketplace_sync.daemon.verify import Verifier
 from marketplace_sync.mirror.compare import Difference
@@ -167,10 +167,12 @@ def _run(main: Callable[[Database, asyncio.Event], Awaitable[T]]) -> T:
             if undrained := _first(group, NotDrained):
                 _leave(str(undrained))
             raise _told(group) from group
-        except (LeaseLost, LeaseTaken, DatabaseError) as fault:
+        except (LeaseLost, LeaseTaken, Error) as fault:
             raise Failure(_line(fault)) from None
         finally:
-            await database.close()
+            if not await database.close():
+                # Python's own exit would wait for that thread, and it may never come back.
+                _leave("the database does not answer: a query is still under way")
 
     try:
         return asyncio.run(guarded())
@@ -187,7 +189,7 @@ def _leave(reason: str) -> NoReturn:
 
 def _told(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """One line for what an operator can mend; the group itself for what is ours."""
-    known, ours = group.split((LeaseLost, LeaseTaken, DatabaseError, Failure))
+    known, ours = group.split((LeaseLost, LeaseTaken, Error, Failure))
     if ours is not None or known is None:
         return group
     leaf = _first(known, BaseException) or known
@@ -203,6 +205,7 @@ def _first(group: BaseExceptionGroup[BaseException], kind: type[BaseException]) 
 
 
 def _line(fault: BaseException) -> str:
-    if isinstance(fault, DatabaseError):
-        return f"the database does not answer: {' '.join(str(fault).split())}"
+    if isinstance(fault, Error):
+        trouble = "does not answer" if isinstance(fault, PASSING) else f"refused ({type(fault).__name__})"
+        return f"the database {trouble}: {' '.join(str(fault).split())}"
     return str(fault)

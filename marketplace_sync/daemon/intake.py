@@ -8,9 +8,9 @@ from typing import Protocol
 from marketplace_sync.daemon.arrivals import Arrivals
 from marketplace_sync.daemon.writer import Committed, Writer
 from marketplace_sync.engine.rates import TokenBucket
-from marketplace_sync.mirror.arrived import Arrived, Effect, Letter
+from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, Letter
 from marketplace_sync.models import DeadLetter, FeedChange
-from marketplace_sync.protocol.events import SkillDeleted, SkillRecord
+from marketplace_sync.protocol.events import CategoryRecord, SkillDeleted, SkillRecord
 from marketplace_sync.protocol.refusals import Refusal
 from marketplace_sync.upstream.stream import Received
 
@@ -108,13 +108,25 @@ class Intake:
 
     def committed(self, batch: Committed) -> None:
         """Count a batch, and ask for the fetches that it needs."""
-        for effect, count in Counter(batch.effects).items():
+        counts = Counter(batch.effects)
+        for effect, count in counts.items():
             self.totals[_TOTAL_OF[effect]] += count
         self.moves += sum(effect in (Effect.CREATED, Effect.REMOVED) for effect in batch.effects)
         for skill_id in batch.result.fetch:
             self._repairs.fetch(skill_id)
         for skill_id in batch.result.incomplete:
             self._repairs.complete(skill_id)
+        if counts[Effect.REFUSED]:
+            for item, effect in zip(batch.items, batch.effects, strict=True):
+                if effect is Effect.REFUSED and isinstance(item, Arrived):
+                    self._mend_unstorable(item.event)
+
+    def _mend_unstorable(self, event: Event) -> None:
+        """The database refused what was told. Asked for, it may be better, and refused again it marks no gap."""
+        if isinstance(event, CategoryRecord | CategoryAbsent):
+            self._repairs.loss()
+        else:
+            self._repairs.fetch(event.skill_id)
 
     def _refuse(self, received: Received, refusal: Refusal, writer: Writer) -> None:
         letter = Letter.of(refusal, received.raw, DeadLetter.Source.STREAM)

@@ -28,6 +28,7 @@ from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.runs import Progress, begin_run, end_run, save_progress
 from marketplace_sync.models import DeadLetter, FeedChange, SyncRun
 from marketplace_sync.protocol.events import BrokenRow, CategoryPage, SkillPage
+from marketplace_sync.protocol.refusals import Refusal
 from marketplace_sync.upstream.faults import UpstreamError
 from marketplace_sync.upstream.market import MarketClient
 
@@ -111,6 +112,7 @@ class PassRunner:
         self._clock = clock
         # Skills that the last clean pass lacked, and the arrival at which that pass began.
         self._absent_before: dict[str, int] = {}
+        self._asked_last = ""  # for its proof, in whatever pass
 
     async def run(self, reason: str, *, approved: frozenset[str] = frozenset()) -> PassReport:
         """One pass. `approved`: skills whose removal a person let go ahead.
@@ -127,6 +129,7 @@ class PassRunner:
                 end_run, self._lease, run_id, SyncRun.State.FAILED, one.progress, error=fault.reason
             )
             log.warning("pass_failed", run=run_id, reason=fault.reason)
+            one.tell_refused()
             return PassReport(
                 run_id,
                 SyncRun.State.FAILED,
@@ -141,6 +144,7 @@ class PassRunner:
             removed=one.progress.removed, unchanged=one.progress.unchanged, refused=one.progress.refused,
             held=report.held,
         )  # fmt: skip
+        one.tell_refused()
         if report.unclean_reason:
             log.warning("pass_unclean", run=run_id, reason=report.unclean_reason)
         if report.held:
@@ -158,6 +162,7 @@ class _Pass:
         self._source = FeedChange.Source.REPAIR if runner._repair else FeedChange.Source.LISTING
         self._seen = SeenIds()
         self._unreadable = 0
+        self._refused_first: Refusal | None = None
         self._started = self._shown = runner._clock()
         self._moves_before = runner._stream.moves
         self.begun = runner._arrivals.next()
@@ -165,6 +170,13 @@ class _Pass:
 
     def seconds(self) -> float:
         return self._r._clock() - self._started
+
+    def tell_refused(self) -> None:
+        """One line a pass, whatever comes broken in each: the rows themselves are dead letters."""
+        if (first := self._refused_first) is not None:
+            log.warning(
+                "rows_refused", run=self._run_id, count=self.progress.refused, first=str(first), first_key=first.key
+            )
 
     async def read_and_settle(self) -> PassReport:
         listed_categories = await self._read_categories()
@@ -246,6 +258,7 @@ class _Pass:
             announced=self._r._stream.announced,
             absent_before=lacked_twice,
             approved=frozenset(absent) if self._r._repair else self._approved,
+            asked_last=self._r._asked_last,
         )
         await self._remove((SkillAbsent(skill_id) for skill_id in sorted(verdict.remove)), self.begun)
         unproved = set(verdict.again)
@@ -265,6 +278,7 @@ class _Pass:
         """Ask for one absent skill; whether the answer settled it."""
         if self._r._market.single_fetch_wait() > 0:
             return False
+        self._r._asked_last = skill_id
         try:
             arrival, record = await requested(
                 self._r._arrivals.next, lambda begun: self._r._market.skill(skill_id, begun=begun)
@@ -299,7 +313,7 @@ class _Pass:
         return Arrived(event, arrival, self._source, polled=True, forced=self._r._repair, run_id=self._run_id)
 
     def _letter(self, row: BrokenRow, kind: str = "") -> Letter:
-        log.warning("row_refused", run=self._run_id, reason=str(row.refusal), key=row.refusal.key)
+        self._refused_first = self._refused_first or row.refusal
         return Letter.of(replace(row.refusal, kind=kind), row.raw, DeadLetter.Source.LISTING)
 
     def _count(self, effects: Iterable[Effect], *, count_skills: bool = True) -> None:

@@ -123,6 +123,8 @@ class Replayer:
     async def _apply(self, event: Event, arrival: int, *, polled: bool) -> Effect:
         item: Item = Arrived(event, arrival, FeedChange.Source.REPAIR, polled=polled)
         (effect,) = await self._writer.submit([item])
+        if effect is Effect.REFUSED:
+            raise CannotReplay("The database refuses it. The newest dead letter of that skill says why.")
         return effect
 
 

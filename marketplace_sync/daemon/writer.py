@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from marketplace_sync.daemon.database import Database
-from marketplace_sync.mirror.apply import BatchResult, apply_batch
+from marketplace_sync.mirror.apply import BatchResult
 from marketplace_sync.mirror.arrived import Effect, Item
+from marketplace_sync.mirror.isolate import apply_each
 from marketplace_sync.mirror.lease import Lease
 
 # One transaction takes no more than this, so that a flood does not make one that lasts for seconds.
@@ -109,7 +110,7 @@ class Writer:
             entries = self._take()
             items = [item for entry in entries for item in entry.items]
             self._writing = len(items)
-            result = await self._database.write(apply_batch, items, self._lease)
+            result = await self._database.write(apply_each, items, self._lease)
             self._writing = 0
             self._hint(result.feed_seq)
             self._answer(entries, items, result)

@@ -68,16 +68,18 @@ def judge(
     announced: Container[str],
     absent_before: Container[str],
     approved: Container[str],
+    asked_last: str = "",
 ) -> Verdict:
     """What follows from `absent`, the skills of the mirror that the pass did not name.
 
     `announced`: the stream said that they went, though it could not be applied. `absent_before`:
     the clean pass just before lacked them too. `approved`: a person let their removal go ahead.
+    `asked_last`: the skill that was asked for last in an earlier pass; an unclean pass goes on behind it, so that over
+    several of them every absent skill has its turn.
     """
     if not clean:
-        return Verdict(
-            remove=frozenset(), prove=tuple(sorted(absent))[:MAX_PROOFS], hold=frozenset(), again=frozenset()
-        )
+        in_turn = sorted(absent, key=lambda key: (key <= asked_last, key))
+        return Verdict(remove=frozenset(), prove=tuple(in_turn[:MAX_PROOFS]), hold=frozenset(), again=frozenset())
     unforeseen = [key for key in absent if key not in announced and key not in approved]
     hold_reason = _hold_reason(len(unforeseen), listed, mirror_size)
     hold = frozenset(unforeseen) if hold_reason else frozenset()

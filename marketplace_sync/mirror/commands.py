@@ -21,13 +21,18 @@ def open_commands() -> Sequence[Command]:
 
 
 def accept(lease: Lease, command_id: int) -> bool:
-    """Take a request on; `False` when it has expired or was taken meanwhile."""
+    """Take a request on; `False` when it has expired or was answered meanwhile.
+
+    One that is taken on already is ours, for a new owner of the lease closes those of the last: the connection was
+    lost after the commit, and if the second try said no the request would be nobody's.
+    """
     with lease.writing() as head:
         waiting = Command.objects.filter(pk=command_id, state=State.PENDING)
         expired = waiting.filter(expires_at__lte=head.now)
         if expired.update(state=State.EXPIRED, finished_at=head.now, result=_NOBODY):
             return False
-        return bool(waiting.update(state=State.ACCEPTED, accepted_at=head.now))
+        taken = waiting.update(state=State.ACCEPTED, accepted_at=head.now)
+        return bool(taken) or Command.objects.filter(pk=command_id, state=State.ACCEPTED).exists()
 
 
 _NOBODY = {"detail": "No daemon took this request on in time. Is `manage.py runsync` running?"}

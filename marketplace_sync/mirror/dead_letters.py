@@ -1,12 +1,14 @@
 """Dead letters: what was refused, kept so that a person can see it, and counted when it comes again (law 6)."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import connection
+from django.db.models import Count
 
 from marketplace_sync.logs import redact
 from marketplace_sync.mirror.arrived import Letter
+from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.models import DeadLetter
 
@@ -48,6 +50,16 @@ def save_letters(letters: Sequence[Letter], now: datetime) -> None:
     ]
     with connection.cursor() as cursor:
         cursor.executemany(_SAVE, rows)
+
+
+def recent_rate(within: timedelta = timedelta(hours=1)) -> dict[str, int]:
+    """Different dead letters that came, for the first time or again, in the last hour (or `within`), by code.
+
+    One that comes again and again is one here: how often is in its `count`, and in the total `rejected`.
+    """
+    since = database_now() - within
+    recent = DeadLetter.objects.filter(last_seen_at__gte=since).order_by().values_list("code")
+    return dict(recent.annotate(Count("id")).order_by("code"))
 
 
 def find_letter(letter_id: int) -> DeadLetter | None:

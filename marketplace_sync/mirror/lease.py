@@ -9,7 +9,8 @@ given under the same lock, follow the order of commits. Ages are compared by the
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django.db import connection, transaction
 
@@ -61,7 +62,11 @@ class Lease:
 
     @contextmanager
     def writing(self) -> Iterator[Head]:
-        """A transaction that holds the lease row's lock. Raises `LeaseLost` before anything is written."""
+        """A transaction that holds the lease row's lock. Raises `LeaseLost` before anything is written.
+
+        It renews the lease where that is due: whoever writes lives, and on SQLite, where nobody queues for the lock,
+        a flood of batches could keep the renewal of its own waiting past the lease's end.
+        """
         with transaction.atomic():
             with connection.cursor() as cursor:
                 cursor.execute(_LOCK[connection.vendor])
@@ -70,8 +75,13 @@ class Lease:
                     raise LeaseLost(row[1] if row else "")
             head = Head(row[2], database_now())
             yield head
+            changes: dict[str, Any] = {}
             if head.feed_seq != row[2]:
-                LeaseRow.objects.filter(pk=1).update(feed_seq=head.feed_seq)
+                changes["feed_seq"] = head.feed_seq
+            if row[3] is not None and (head.now - _moment(row[3])).total_seconds() >= RENEW_SECONDS:
+                changes["renewed_at"] = head.now
+            if changes:
+                LeaseRow.objects.filter(pk=1).update(**changes)
 
     def renew(self) -> None:
         """Say that the owner lives. Raises `LeaseLost`."""
@@ -85,10 +95,15 @@ class Lease:
 
 
 _LOCK = {
-    "postgresql": "SELECT epoch, holder, feed_seq FROM marketplace_sync_lease WHERE id = 1 FOR UPDATE",
+    "postgresql": "SELECT epoch, holder, feed_seq, renewed_at FROM marketplace_sync_lease WHERE id = 1 FOR UPDATE",
     # Transactions begin IMMEDIATE: the whole file is ours already.
-    "sqlite": "SELECT epoch, holder, feed_seq FROM marketplace_sync_lease WHERE id = 1",
+    "sqlite": "SELECT epoch, holder, feed_seq, renewed_at FROM marketplace_sync_lease WHERE id = 1",
 }
+
+
+def _moment(column: datetime) -> datetime:
+    """A time as a plain cursor gives it: that of SQLite does not say that it is UTC."""
+    return column if column.tzinfo else column.replace(tzinfo=UTC)
 
 
 def acquire(holder: str) -> Lease:

@@ -77,7 +77,9 @@ def end_run(
             **asdict(progress),
         )
         HeldRemoval.objects.bulk_create(
-            [HeldRemoval(run_id=run_id, skill_id=skill_id) for skill_id in sorted(held)], batch_size=5000
+            [HeldRemoval(run_id=run_id, skill_id=skill_id) for skill_id in sorted(held)],
+            batch_size=5000,
+            ignore_conflicts=True,  # said twice where a connection was lost after the commit
         )
         if unclean_reason == "":
             older = SyncRun.objects.filter(state=State.HELD, pk__lt=run_id)

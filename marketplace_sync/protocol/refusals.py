@@ -20,6 +20,7 @@ class Code(StrEnum):
     BAD_TIME = "bad_time"  # not an ISO 8601 time
     BAD_ID = "bad_id"  # an id that cannot be asked for by URL ("." or "..")
     UNKNOWN_TYPE = "unknown_type"  # an envelope `type` that the protocol does not have
+    UNSTORABLE = "unstorable"  # the decoder let it through and the database refused it
 
 
 @dataclass(frozen=True, slots=True)

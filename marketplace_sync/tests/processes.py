@@ -104,12 +104,12 @@ class Programs:
     """Starts programs with one environment. Every one of them has ended when `programs` is left."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
+        self.environment = environment
         self.started: list[Program] = []
 
     def start(self, *arguments: str, folder: Path = MANAGE.parent, **settings: object) -> Program:
         """Begin `manage.py` with these arguments; `settings` are added to its environment."""
-        environment = {**self._environment, **{name: str(value) for name, value in settings.items()}}
+        environment = {**self.environment, **{name: str(value) for name, value in settings.items()}}
         program = Program([sys.executable, str(MANAGE), *arguments], environment, folder)
         self.started.append(program)
         return program

@@ -54,12 +54,15 @@ def test_requests_are_seen_oldest_first_until_they_are_taken_on(lease: Lease) ->
     assert [command.pk for command in open_commands()] == [command.pk for command in commands[1:]]
 
 
-def test_a_request_is_taken_on_once(lease: Lease) -> None:
+def test_a_request_stays_taken_on_when_its_daemon_has_to_say_so_twice(lease: Lease) -> None:
     command = asked()
     assert accept(lease, command.pk) is True
+    since = now(command).accepted_at
+    assert since is not None
+    assert accept(lease, command.pk) is True  # the connection was lost after the commit
+    assert (now(command).state, command.accepted_at) == (State.ACCEPTED, since)
+    answer(lease, command.pk, State.DONE, {"detail": "It is."})
     assert accept(lease, command.pk) is False
-    assert now(command).state == State.ACCEPTED
-    assert command.accepted_at is not None
     assert accept(lease, 999) is False
 
 

@@ -75,6 +75,16 @@ async def test_the_death_of_one_process_ends_all_of_them_and_is_told(program_env
         await all_gone(children)
 
 
+async def test_a_kill_of_the_demo_itself_leaves_none_of_its_processes(program_environment: Environment) -> None:
+    with programs(program_environment()) as start:
+        demo = start.start("demo", "--port", "0")
+        await demo.says("lease_taken")
+        children = children_of(demo.pid)
+        assert len(children) >= 3
+        demo.kill()
+        await until(lambda: not any(map(alive, children)), "all of its processes are gone", 15)
+
+
 async def test_a_configured_marketplace_is_not_mixed_with_the_simulated_one(program_environment: Environment) -> None:
     with programs(program_environment(ATOM_SAAS_API_URL="https://market.example")) as start:
         refused = await start.run("demo")

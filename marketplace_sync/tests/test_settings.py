@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from atomproject.env import ENVIRONMENT, Environment, _kept_key
+from atomproject.env import ENVIRONMENT, POSTGRES_OPTIONS, Environment, _kept_key
 from marketplace_sync.conf import SETTINGS
 
 FOLDER = Path(__file__).resolve().parents[2]
@@ -144,7 +144,7 @@ def test_postgresql_keeps_no_connection_for_a_thread_that_ends_and_answers_soon(
         "ENGINE": "django.db.backends.postgresql",
         "NAME": "mirror", "USER": "me", "PASSWORD": "p@ss", "HOST": "db.example", "PORT": 5433,
         "CONN_MAX_AGE": 0,
-        "OPTIONS": {"connect_timeout": 5, "sslmode": "require"},
+        "OPTIONS": {**POSTGRES_OPTIONS, "sslmode": "require"},
     }  # fmt: skip
     assert database("postgres:///mirror", tmp_path)[1] == []
 

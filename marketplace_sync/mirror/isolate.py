@@ -1,0 +1,115 @@
+"""What the database refuses for its content costs itself, not its batch and not the daemon.
+
+The decoder's limits are meant to let nothing through that a column, a constraint or an index can't hold. Where one
+does get through, the batch is halved until the one item stands alone; it becomes a dead letter, all others are applied.
+
+A refusal is believed when the item is refused alone, twice: a batch of several may have been refused for what
+another program did meanwhile. Trouble that passes (a lost connection, a lock, a full disk) is no refusal: it comes
+out as it is, and who called tries again.
+"""
+
+import json
+from collections.abc import Sequence
+
+import structlog
+from django.db import DataError, Error, IntegrityError
+
+from marketplace_sync.mirror.apply import BatchResult, apply_batch
+from marketplace_sync.mirror.arrived import LISTED_CATEGORY, Arrived, CategoryAbsent, Effect, Event, Item, Letter
+from marketplace_sync.mirror.lease import Lease
+from marketplace_sync.models import DeadLetter, FeedChange
+from marketplace_sync.protocol.events import CategoryRecord, RatingChanged, SkillDeleted, SkillRecord
+from marketplace_sync.protocol.refusals import Code, Refusal
+
+log = structlog.get_logger(__name__)
+
+# SQLSTATE class 54, program_limit_exceeded: an index row or a search document too large. An OperationalError to
+# psycopg, but waiting does not make the row smaller.
+_PROGRAM_LIMIT = "54"
+
+
+def apply_each(items: Sequence[Item], lease: Lease) -> BatchResult:
+    """Apply `items` in order, in one transaction where the database takes them all (see `apply_batch`).
+
+    The effect of one set aside is `REFUSED`. Raises what `apply_batch` raises for all but the content of an item.
+    """
+    try:
+        return apply_batch(items, lease)
+    except Exception as fault:
+        if not _refuses_content(fault):
+            raise
+    if len(items) == 1:
+        return _apply_alone(items[0], lease)
+    middle = len(items) // 2
+    first, second = apply_each(items[:middle], lease), apply_each(items[middle:], lease)
+    return BatchResult(
+        [*first.effects, *second.effects],
+        second.feed_seq,
+        [*first.fetch, *second.fetch],
+        [*first.incomplete, *second.incomplete],
+    )
+
+
+def _apply_alone(item: Item, lease: Lease) -> BatchResult:
+    try:
+        return apply_batch([item], lease)
+    except Exception as fault:
+        if not _refuses_content(fault):
+            raise
+        reason = " ".join(str(fault).split())
+    log.error("refused_by_database", reason=reason, item=type(item).__name__)
+    letters: list[Item] = [_letter(item, reason)] if isinstance(item, Arrived) else []
+    try:
+        result = apply_batch(letters, lease)
+    except Exception as fault:
+        if not _refuses_content(fault):
+            raise
+        log.error("dead_letter_refused_by_database", reason=str(fault))
+        result = apply_batch([], lease)
+    return BatchResult([Effect.REFUSED], result.feed_seq)
+
+
+def _refuses_content(fault: Exception) -> bool:
+    """Would the same content be refused again? OverflowError and UnicodeError: a driver that can't even send it."""
+    if isinstance(fault, DataError | IntegrityError | OverflowError | UnicodeError):
+        return True
+    state = getattr(fault.__cause__, "sqlstate", None) if isinstance(fault, Error) else None
+    return bool(state and state.startswith(_PROGRAM_LIMIT))
+
+
+def _letter(item: Arrived, reason: str) -> Letter:
+    """The dead letter for an event. The bytes it came in are gone by now: it is told again as the protocol would."""
+    kind, data = _told_again(item.event)
+    key = _storable(data.get("skill_id") or data["name"])
+    source = DeadLetter.Source.STREAM if item.source == FeedChange.Source.STREAM else DeadLetter.Source.LISTING
+    told: dict[str, object] = {"type": kind, "data": data}
+    if source is DeadLetter.Source.LISTING:
+        told = data
+        kind = LISTED_CATEGORY if kind.startswith("category") else ""
+    refusal = Refusal(Code.UNSTORABLE, "", _storable(reason), key, kind)
+    # Escapes for all but ASCII: lone surrogates and NUL are no bytes of the text then.
+    return Letter.of(refusal, json.dumps(told, default=str), source)
+
+
+def _told_again(event: Event) -> tuple[str, dict[str, object]]:
+    """A message's `type` and `data` that would be decoded to this event."""
+    match event:
+        case SkillRecord():
+            named = {"created_at" if name == "remote_created_at" else name: it for name, it in event.fields.items()}
+            return "skill_update", {**event.extra, **named, "skill_id": event.skill_id, "updated_at": event.updated}
+        case CategoryRecord():
+            named = {"created_at" if name == "remote_created_at" else name: it for name, it in event.fields.items()}
+            return "category_update", {**named, "name": event.name, "updated_at": event.updated}
+        case RatingChanged():
+            told = {"skill_id": event.skill_id, "rating": event.rating, "updated_at": event.updated}
+            return "rating_update", {**told, **event.figures}
+        case SkillDeleted():
+            return "skill_delete", {"skill_id": event.skill_id, "deleted_at": event.deleted}
+        case CategoryAbsent():
+            return "category_update", {"name": event.name}
+    return "skill_delete", {"skill_id": event.skill_id}
+
+
+def _storable(text: object) -> str:
+    """As any text column takes it."""
+    return str(text).encode("utf-8", "replace").decode().replace("\0", "�")
