@@ -24,11 +24,16 @@ def measure(databases: Databases, *, messages: int, over: int, repeat: int, prof
                 file = stage.folder / "messages.jsonl"
                 last = write_messages(file, count, over)
                 seconds, used = (
-                    mirror(stage, file, count, last, profile) if kind == "mirror" else yardstick(stage, kind, file, count, last)
+                    mirror(stage, file, count, last, profile)
+                    if kind == "mirror"
+                    else yardstick(stage, kind, file, count, last)
                 )
                 rates[kind].append(count / seconds)
                 cpu[kind].append(count / used)
-                print(f"  {databases.vendor} {kind}: {count / seconds:,.0f}/s, {count / used:,.0f} a CPU second", flush=True)
+                print(
+                    f"  {databases.vendor} {kind}: {count / seconds:,.0f}/s, {count / used:,.0f} a CPU second",
+                    flush=True,
+                )
     made = [kind for kind in KINDS if rates[kind]]
     return {
         "messages": messages, "over": over,

@@ -167,7 +167,7 @@ class _Batch:
             )
 
         kept, buried, revived = self._split()
-        save_skills(kept, self.category_ids, head.now)
+        save_skills(kept, self.before, self.category_ids, head.now)
         bury(buried, head.now)
         unbury(revived)
         for key, origin in self.origin.items():

@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 
 from django.db import connection, transaction
 
-from marketplace_sync.mirror.clock import database_now
+from marketplace_sync.mirror.clock import NOW, as_moment, database_now
+from marketplace_sync.mirror.sql import execute
 from marketplace_sync.models import LeaseRow, Standby
 
 # A holder that has not renewed for this long has lost its claim.
@@ -63,15 +64,13 @@ class Lease:
     def writing(self) -> Iterator[Head]:
         """A transaction that holds the lease row's lock. Raises `LeaseLost` before anything is written."""
         with transaction.atomic():
-            with connection.cursor() as cursor:
-                cursor.execute(_LOCK[connection.vendor])
-                row = cursor.fetchone()
-                if row is None or row[0] != self.epoch:
-                    raise LeaseLost(row[1] if row else "")
-            head = Head(row[2], database_now())
+            row = next(iter(execute(_LOCK[connection.vendor])), None)
+            if row is None or row[0] != self.epoch:
+                raise LeaseLost(row[1] if row else "")
+            head = Head(row[2], as_moment(row[3]))
             yield head
             if head.feed_seq != row[2]:
-                LeaseRow.objects.filter(pk=1).update(feed_seq=head.feed_seq)
+                execute("UPDATE marketplace_sync_lease SET feed_seq = %s WHERE id = 1", (head.feed_seq,))
 
     def renew(self) -> None:
         """Say that the owner lives. Raises `LeaseLost`."""
@@ -84,10 +83,12 @@ class Lease:
             LeaseRow.objects.filter(pk=1, epoch=self.epoch).update(holder="", renewed_at=None)
 
 
+# The row, and the time at which it was locked.
 _LOCK = {
-    "postgresql": "SELECT epoch, holder, feed_seq FROM marketplace_sync_lease WHERE id = 1 FOR UPDATE",
+    "postgresql": "WITH locked AS MATERIALIZED (SELECT epoch, holder, feed_seq FROM marketplace_sync_lease "
+    f"WHERE id = 1 FOR UPDATE) SELECT epoch, holder, feed_seq, {NOW['postgresql']} FROM locked",
     # Transactions begin IMMEDIATE: the whole file is ours already.
-    "sqlite": "SELECT epoch, holder, feed_seq FROM marketplace_sync_lease WHERE id = 1",
+    "sqlite": f"SELECT epoch, holder, feed_seq, {NOW['sqlite']} FROM marketplace_sync_lease WHERE id = 1",
 }
 
 

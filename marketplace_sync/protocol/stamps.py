@@ -8,6 +8,7 @@ The newest record wins, and two records may differ by less than a microsecond, w
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import NewType
 
 Stamp = NewType("Stamp", str)
@@ -42,6 +43,15 @@ def parse_stamp(text: str) -> Stamp:
             raise ValueError(f"outside the years 1 to 9999 in UTC: {text}") from None
     digits = (fraction or "").rstrip("0")
     return Stamp(whole.isoformat() + (f".{digits}" if digits else ""))
+
+
+# One time is written several times over: into its column, into the feed, and as what the next change compares with.
+@lru_cache(maxsize=10_000)
+def to_microseconds(stamp: Stamp) -> str:
+    """`stamp` cut at the microsecond, as `datetime.isoformat` writes it, without an offset."""
+    seconds, _, digits = stamp.partition(".")
+    micros = digits[:6].ljust(6, "0")
+    return seconds if micros == "000000" else f"{seconds}.{micros}"
 
 
 def stamp_of(moment: datetime) -> Stamp:
