@@ -133,8 +133,8 @@ def load_categories(names: Collection[str]) -> tuple[dict[str, HeldCategory], di
         return held, keys
     condition, parameters = among("name", names)
     rows = execute(
-        f"SELECT name, id, description, icon_url, skill_count, {time_column('remote_created_at')}, updated_stamp, arrival "
-        f"FROM {_CATEGORY} WHERE {condition}",
+        f"SELECT name, id, description, icon_url, skill_count, {time_column('remote_created_at')}, updated_stamp, "
+        f"arrival FROM {_CATEGORY} WHERE {condition}",
         parameters,
     )
     for name, key, description, icon_url, skill_count, created, updated, arrival in rows:
