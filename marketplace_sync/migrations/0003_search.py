@@ -98,7 +98,7 @@ _DROP = f"""
 SQLITE = (
     # No positions (`detail=none`) and no copy of the text (`content=''`): it says which skills, and no more.
     "CREATE VIRTUAL TABLE IF NOT EXISTS marketplace_sync_skill_words USING fts5"
-    "(words, content='', detail=none, columnsize=0, prefix='2 3', tokenize='unicode61 remove_diacritics 0')",
+    "(words, content='', detail=none, columnsize=0, prefix='2', tokenize='unicode61 remove_diacritics 0')",
     "CREATE TABLE IF NOT EXISTS marketplace_sync_skill_tag"
     "(tag text NOT NULL, skill integer NOT NULL, PRIMARY KEY (tag, skill)) WITHOUT ROWID",
     f"CREATE TRIGGER skill_words_added AFTER INSERT ON marketplace_sync_skill BEGIN {_ADD} END",

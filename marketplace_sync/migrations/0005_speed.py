@@ -2,7 +2,8 @@
 
 - The trigger that keeps the search words watches the columns that have words in them: SQLite then runs nothing of it
   for an update that does not name one. (An update of a skill: 54 us with all columns, 21 us so.)
-- `columnsize=0`: FTS5 keeps no table of how long each text is, which only ranking would read.
+- FTS5 keeps no table of how long each text is (`columnsize=0`), which only ranking would read, and no index of
+  prefixes of three letters: 13 ms for a search instead of 1 (100,000 skills), and an eighth off each new skill.
 - The feed is never looked up by `at`: it is forgotten from its front, by number.
 - Django gives a unique text column a second index on PostgreSQL, for LIKE 'x%'. Nobody asks that of these.
 """

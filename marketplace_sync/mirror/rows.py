@@ -1,9 +1,8 @@
 """Skills, graves and categories between the database and the values that `engine.merge` decides on."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from operator import itemgetter
-from typing import Any
 
 from marketplace_sync.engine.merge import Grave, HeldCategory, HeldSkill, Slot
 from marketplace_sync.mirror.sql import (
@@ -11,7 +10,7 @@ from marketplace_sync.mirror.sql import (
     among,
     execute,
     held_stamp,
-    json_column,
+    json_columns,
     json_value,
     moment_value,
     stamp_value,
@@ -38,6 +37,9 @@ _GRAVES = Bulk(Tombstone, ("deleted_at", "deleted_stamp", "arrival", "buried_at"
 _SKILL, _GRAVE, _CATEGORY = (model._meta.db_table for model in (Skill, Tombstone, Category))
 
 
+_HELD = ("category", *_TEXTS, *_FIGURES, *_JSON, "remote_created_at")
+
+
 def load_fingerprints(skill_ids: Collection[str]) -> dict[str, str]:
     """The fingerprints of those of `skill_ids` that the mirror has."""
     condition, keys = among("skill_id", skill_ids)
@@ -50,21 +52,16 @@ def load_slots(skill_ids: Collection[str]) -> dict[str, Slot]:
     if not slots:
         return slots
     condition, keys = among("skill.skill_id", slots)
-    columns = [f"skill.{name}" for name in (*_TEXTS, *_FIGURES)] + [json_column(f"skill.{name}") for name in _JSON]
-    rows = execute(
-        f"SELECT skill.skill_id, {json_column('skill.extra')}, {', '.join(f'skill.{name}' for name in _CLOCKS)}, "
-        f"{time_column('skill.remote_created_at')}, category.name, {', '.join(columns)} FROM {_SKILL} AS skill "
-        f"LEFT JOIN {_CATEGORY} AS category ON category.id = skill.category_id WHERE {condition}",
+    for skill_id, json, updated, arrival, rated, rating_arrival, fingerprint, created, *held in execute(
+        f"SELECT skill.skill_id, {json_columns('skill', (*_JSON, 'extra'))}, {_listed('skill', _CLOCKS)}, "
+        f"{time_column('skill.remote_created_at')}, category.name, {_listed('skill', (*_TEXTS, *_FIGURES))} "
+        f"FROM {_SKILL} AS skill LEFT JOIN {_CATEGORY} AS category ON category.id = skill.category_id "
+        f"WHERE {condition}",
         keys,
-    )
-    first_json = len(_TEXTS) + len(_FIGURES)
-    for skill_id, extra, updated, arrival, rated, rating_arrival, fingerprint, created, category, *held in rows:
-        fields: dict[str, Any] = dict(zip((*_TEXTS, *_FIGURES), held, strict=False))
-        for name, text in zip(_JSON, held[first_json:], strict=True):
-            fields[name] = json_value(text)
-        fields["category"] = category
-        fields["remote_created_at"] = held_stamp(created)
-        slots[skill_id] = HeldSkill(fields, json_value(extra), updated, arrival, rated, rating_arrival, fingerprint)
+    ):
+        *lists, extra = json_value(json)
+        fields = dict(zip(_HELD, (*held, *lists, held_stamp(created)), strict=True))
+        slots[skill_id] = HeldSkill(fields, extra, updated, arrival, rated, rating_arrival, fingerprint)
     missing = [skill_id for skill_id, slot in slots.items() if slot is None]
     if missing:
         condition, keys = among("skill_id", missing)
@@ -72,6 +69,10 @@ def load_slots(skill_ids: Collection[str]) -> dict[str, Slot]:
         for skill_id, deleted, arrival in graves:
             slots[skill_id] = Grave(Stamp(deleted) if deleted else None, arrival)
     return slots
+
+
+def _listed(table: str, columns: Iterable[str]) -> str:
+    return ", ".join(f"{table}.{name}" for name in columns)
 
 
 def save_skills(

@@ -8,9 +8,9 @@ microseconds of CPU a row of the skill table, client and server together, batche
 - SQLite: `executemany` steps one prepared statement, and no round trip is to be saved.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
@@ -113,14 +113,15 @@ def among(column: str, keys: Collection[str]) -> tuple[str, tuple[Any, ...]]:
     return f"{column} IN (SELECT value FROM json_each(%s))", (_encode(list(keys)).decode(),)
 
 
-def json_value(held: str) -> Any:
-    """What a JSON column holds, from its text (see `json_column`), by the same reading as what was received."""
-    return read_json(held)[0]
+def json_columns(table: str, columns: Iterable[str]) -> str:
+    """An expression that gives these JSON columns as the text of one list: read once, not once for each."""
+    cast = "::text" if connection.vendor == "postgresql" else ""
+    return "'[' || " + " || ',' || ".join(f"{table}.{name}{cast}" for name in columns) + " || ']'"
 
 
-def json_column(column: str) -> str:
-    """An expression that gives a JSON column as text."""
-    return f"{column}::text" if connection.vendor == "postgresql" else column
+def json_value(text: str) -> Any:
+    """The value of held JSON, by the same reading as what was received."""
+    return read_json(text)[0]
 
 
 def time_column(column: str) -> str:
@@ -142,6 +143,7 @@ def moment_value(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ")
 
 
+@lru_cache(maxsize=10_000)
 def stamp_value(stamp: Stamp | None) -> str | None:
     """A server's time likewise; `None` for none."""
     return None if stamp is None else to_microseconds(stamp).replace("T", " ")
