@@ -33,7 +33,6 @@ from marketplace_sync.protocol.stamps import Stamp
 # 2**40 arrivals an epoch are 300 years of 100 a second; 2**23 epochs are left in a signed 64-bit column.
 _ARRIVAL_BITS = 40
 
-_CONTENT_FIELDS = tuple(name for name in SKILL_FIELDS if name not in RATING_FIELDS)
 # "2026-01-15T10:30:00.123456": what a column of the database keeps of a time that decides nothing.
 _MICROSECOND_CHARS = 26
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -218,7 +217,7 @@ def _to_microseconds(told: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _created(record: SkillRecord, arrival: int) -> HeldSkill:
     fields = {**SKILL_EMPTY, **_to_microseconds(record.fields)}
-    told_rating = any(name in record.fields for name in RATING_FIELDS)
+    told_rating = _tells_figures(record)
     return HeldSkill(
         fields=fields,
         extra=record.extra,
@@ -231,19 +230,22 @@ def _created(record: SkillRecord, arrival: int) -> HeldSkill:
 
 
 def _merged(slot: HeldSkill, record: SkillRecord, arrival: int, *, polled: bool, forced: bool) -> HeldSkill:
-    told = _to_microseconds(record.fields)
-    fields = {**slot.fields, **{name: told[name] for name in _CONTENT_FIELDS if name in told}}
+    fields = {**slot.fields, **_to_microseconds(record.fields)}
     rated, rating_arrival = slot.rated, slot.rating_arrival
-    if any(name in record.fields for name in RATING_FIELDS) and (
-        forced or _brings_figures(slot, record.updated, arrival, polled=polled)
-    ):
-        fields.update((name, record.fields[name]) for name in RATING_FIELDS if name in record.fields)
-        rating_arrival = arrival
-        if record.updated is not None and (forced or rated is None or record.updated > rated):
-            rated = record.updated
+    if _tells_figures(record):
+        if forced or _brings_figures(slot, record.updated, arrival, polled=polled):
+            rating_arrival = arrival
+            if record.updated is not None and (forced or rated is None or record.updated > rated):
+                rated = record.updated
+        else:
+            fields |= {name: slot.fields[name] for name in RATING_FIELDS}
     extra = {**slot.extra, **record.extra}
     updated = record.updated or slot.updated
     return HeldSkill(fields, extra, updated, arrival, rated, rating_arrival, fingerprint_of(fields, extra, updated))
+
+
+def _tells_figures(record: SkillRecord) -> bool:
+    return not record.fields.keys().isdisjoint(RATING_FIELDS)
 
 
 def _brings_figures(slot: HeldSkill, updated: Stamp | None, arrival: int, *, polled: bool) -> bool:

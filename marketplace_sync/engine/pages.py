@@ -11,6 +11,8 @@ from marketplace_sync.protocol.events import SkillPage
 
 # A listing that tells more pages than it has ends after this many empty ones in a row.
 EMPTY_PAGES_END = 3
+# Rows that may be asked for at once, beyond the two pages that keep both the server and the writer at work.
+ROWS_AHEAD = 1000
 
 
 @dataclass(slots=True)
@@ -81,7 +83,10 @@ class PagePlan:
 
     def _width(self) -> int:
         """Without totals the end is only known by reading page after page."""
-        return self.parallel if self.last_page is not None else 1
+        if self.last_page is None:
+            return 1
+        # Memory is for so many rows, however they are cut into pages.
+        return max(2, min(self.parallel, ROWS_AHEAD // max(self._size, 1)))
 
     def _true_size(self, first: SkillPage) -> int:
         """Rows a page: as told, or as few as page 1 had although more were told to exist."""

@@ -98,13 +98,13 @@ _DROP = f"""
 SQLITE = (
     # No positions (`detail=none`) and no copy of the text (`content=''`): it says which skills, and no more.
     "CREATE VIRTUAL TABLE IF NOT EXISTS marketplace_sync_skill_words USING fts5"
-    "(words, content='', detail=none, prefix='2 3', tokenize='unicode61 remove_diacritics 0')",
+    "(words, content='', detail=none, columnsize=0, prefix='2', tokenize='unicode61 remove_diacritics 0')",
     "CREATE TABLE IF NOT EXISTS marketplace_sync_skill_tag"
     "(tag text NOT NULL, skill integer NOT NULL, PRIMARY KEY (tag, skill)) WITHOUT ROWID",
     f"CREATE TRIGGER skill_words_added AFTER INSERT ON marketplace_sync_skill BEGIN {_ADD} END",
     f"CREATE TRIGGER skill_words_removed AFTER DELETE ON marketplace_sync_skill BEGIN {_DROP} END",
     # Most updates leave the words alone (a rating, a version); those pay nothing.
-    "CREATE TRIGGER skill_words_changed AFTER UPDATE ON marketplace_sync_skill "
+    "CREATE TRIGGER skill_words_changed AFTER UPDATE OF id, name, description, tags ON marketplace_sync_skill "
     "WHEN old.id <> new.id OR old.name <> new.name OR old.description <> new.description OR old.tags <> new.tags "
     f"BEGIN {_DROP} {_ADD} END",
     "CREATE INDEX skill_by_name ON marketplace_sync_skill (name, skill_id)",

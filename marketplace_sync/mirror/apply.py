@@ -69,8 +69,10 @@ class _Batch:
     def __init__(self, items: Sequence[Item]) -> None:
         arrived = [item for item in items if isinstance(item, Arrived)]
         self.known_unchanged = _known_unchanged(arrived)
-        skills = {_skill_key(item) for item in arrived if id(item) not in self.known_unchanged} - {None}
-        self.before: dict[str, Slot] = load_slots([key for key in skills if key is not None])
+        if self.known_unchanged:
+            arrived = [item for item in arrived if id(item) not in self.known_unchanged]
+        skills = dict.fromkeys(key for item in arrived if (key := _skill_key(item)) is not None)
+        self.before: dict[str, Slot] = load_slots(skills)
         self.after: dict[str, Slot] = dict(self.before)
         names = {key for item in arrived if (key := _category_key(item))}
         names |= {slot.fields["category"] for slot in self.before.values() if isinstance(slot, HeldSkill)} - {None}
@@ -167,7 +169,7 @@ class _Batch:
             )
 
         kept, buried, revived = self._split()
-        save_skills(kept, self.category_ids, head.now)
+        save_skills(kept, self.before, self.category_ids, head.now)
         bury(buried, head.now)
         unbury(revived)
         for key, origin in self.origin.items():
@@ -198,19 +200,19 @@ class _Batch:
 
 def _known_unchanged(arrived: Sequence[Arrived]) -> set[int]:
     """Listing rows that tell what the mirror has, known by their fingerprint alone (identities of items)."""
-    told = {
-        id(item): (item.event.skill_id, fingerprint)
-        for item in arrived
-        if item.polled and isinstance(item.event, SkillRecord) and (fingerprint := record_fingerprint(item.event))
-    }
-    if not told:
+    if not any(item.polled for item in arrived):
         return set()
-    times_named = Counter(_skill_key(item) for item in arrived)
-    held = load_fingerprints([key for key, _ in told.values()])
+    times_named = Counter(map(_skill_key, arrived))
+    told = [
+        (id(item), item.event)
+        for item in arrived
+        if item.polled and isinstance(item.event, SkillRecord) and times_named[item.event.skill_id] == 1
+    ]
+    held = load_fingerprints([record.skill_id for _, record in told])
     return {
         identity
-        for identity, (key, fingerprint) in told.items()
-        if held.get(key) == fingerprint and times_named[key] == 1
+        for identity, record in told
+        if (fingerprint := held.get(record.skill_id)) is not None and record_fingerprint(record) == fingerprint
     }
 
 

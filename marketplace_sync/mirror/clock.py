@@ -4,13 +4,17 @@ from datetime import UTC, datetime
 
 from django.db import connection
 
+# An expression for it; inside a transaction still the time of the statement.
+NOW = {"postgresql": "clock_timestamp()", "sqlite": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')"}
+
 
 def database_now() -> datetime:
     """The database server's time, UTC; inside a transaction still the time of this statement."""
     with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            cursor.execute("SELECT clock_timestamp()")
-            now: datetime = cursor.fetchone()[0]
-            return now.astimezone(UTC)
-        cursor.execute("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')")
-        return datetime.fromisoformat(cursor.fetchone()[0]).replace(tzinfo=UTC)
+        cursor.execute(f"SELECT {NOW[connection.vendor]}", ())
+        return as_moment(cursor.fetchone()[0])
+
+
+def as_moment(told: datetime | str) -> datetime:
+    """What `NOW` gave, as an aware `datetime`, UTC."""
+    return told.astimezone(UTC) if isinstance(told, datetime) else datetime.fromisoformat(told).replace(tzinfo=UTC)

@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from marketplace_sync.engine.merge import Grave, HeldCategory, HeldSkill, Slot
-from marketplace_sync.mirror.sql import insert_sql, json_text, moment_value, run_many
+from marketplace_sync.mirror.sql import Bulk, moment_value
 from marketplace_sync.models import FeedChange
 from marketplace_sync.protocol.events import CATEGORY_FIELDS, RATING_FIELDS, SKILL_FIELDS
-from marketplace_sync.protocol.stamps import Stamp, moment_of
+from marketplace_sync.protocol.stamps import Stamp, to_microseconds
 
 Kind = FeedChange.Kind
 
@@ -18,18 +18,20 @@ Told = tuple[FeedChange.Kind, list[str], dict[str, Any]]
 
 # Fields whose change alone makes a `rating_changed`.
 _RATING = frozenset((*RATING_FIELDS, "rating_at"))
+# Fields that are told as they are held; times are not.
+_SHOWN = tuple(name for name in SKILL_FIELDS if name != "remote_created_at")
 
 
 def time_text(stamp: Stamp | None) -> str | None:
     """A server time as the API shows it: ISO 8601, UTC, microseconds at most."""
-    return moment_of(stamp).isoformat().replace("+00:00", "Z") if stamp else None
+    return to_microseconds(stamp) + "Z" if stamp else None
 
 
 def skill_view(skill_id: str, held: HeldSkill) -> dict[str, Any]:
     """The whole record as followers see it."""
     return {
         "skill_id": skill_id,
-        **{name: held.fields[name] for name in SKILL_FIELDS if name != "remote_created_at"},
+        **{name: held.fields[name] for name in _SHOWN},
         "extra": held.extra,
         "remote_created_at": time_text(held.fields["remote_created_at"]),
         "remote_updated_at": time_text(held.updated),
@@ -51,7 +53,7 @@ def skill_change(skill_id: str, before: Slot, after: Slot) -> Told | None:
     """Kind, changed fields and data of what happened to a skill; `None` when followers would see no difference."""
     match before, after:
         case HeldSkill(), HeldSkill():
-            changed = _difference(skill_view(skill_id, before), skill_view(skill_id, after))
+            changed = _skill_difference(before, after)
             if not changed:
                 return None
             kind = Kind.RATING_CHANGED if changed.keys() <= _RATING else Kind.SKILL_UPDATED
@@ -84,28 +86,29 @@ class FeedRow:
     run_id: int | None
 
 
-_INSERT = insert_sql(FeedChange, ("seq", "kind", "key", "at", "source", "fields", "data", "run_id"))
+_ROWS = Bulk(FeedChange, ("seq", "kind", "key", "at", "source", "fields", "data", "run_id"))
 
 
 def append(rows: Sequence[FeedRow], now: datetime) -> None:
     """Append `rows`, whose numbers were given under the lease's lock."""
     at = moment_value(now)
-    run_many(
-        _INSERT,
-        [
-            (
-                row.seq,
-                row.change[0],
-                row.key,
-                at,
-                row.source,
-                json_text(row.change[1]),
-                json_text(row.change[2]),
-                row.run_id,
-            )
-            for row in rows
-        ],
-    )
+    _ROWS.insert([(row.seq, row.change[0], row.key, at, row.source, *row.change[1:], row.run_id) for row in rows])
+
+
+def _skill_difference(before: HeldSkill, after: HeldSkill) -> dict[str, Any]:
+    """What differs between the two as followers see them, without making up both views."""
+    held, fields = before.fields, after.fields
+    changed = {name: fields[name] for name in _SHOWN if fields[name] != held[name]}
+    if after.extra != before.extra:
+        changed["extra"] = after.extra
+    for name, old, new in (
+        ("remote_created_at", held["remote_created_at"], fields["remote_created_at"]),
+        ("remote_updated_at", before.updated, after.updated),
+        ("rating_at", before.rated, after.rated),
+    ):
+        if old != new and (text := time_text(new)) != time_text(old):
+            changed[name] = text
+    return changed
 
 
 def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from django.db import connection, transaction
 
-from marketplace_sync.mirror.clock import database_now
+from marketplace_sync.mirror.clock import NOW, as_moment, database_now
+from marketplace_sync.mirror.sql import execute
 from marketplace_sync.models import LeaseRow, Standby
 
 # A holder that has not renewed for this long has lost its claim.
@@ -68,20 +68,15 @@ class Lease:
         a flood of batches could keep the renewal of its own waiting past the lease's end.
         """
         with transaction.atomic():
-            with connection.cursor() as cursor:
-                cursor.execute(_LOCK[connection.vendor])
-                row = cursor.fetchone()
-                if row is None or row[0] != self.epoch:
-                    raise LeaseLost(row[1] if row else "")
-            head = Head(row[2], database_now())
+            row = next(iter(execute(_LOCK[connection.vendor])), None)
+            if row is None or row[0] != self.epoch:
+                raise LeaseLost(row[1] if row else "")
+            head = Head(row[2], as_moment(row[4]))
             yield head
-            changes: dict[str, Any] = {}
             if head.feed_seq != row[2]:
-                changes["feed_seq"] = head.feed_seq
+                execute("UPDATE marketplace_sync_lease SET feed_seq = %s WHERE id = 1", (head.feed_seq,))
             if row[3] is not None and (head.now - _moment(row[3])).total_seconds() >= RENEW_SECONDS:
-                changes["renewed_at"] = head.now
-            if changes:
-                LeaseRow.objects.filter(pk=1).update(**changes)
+                LeaseRow.objects.filter(pk=1).update(renewed_at=head.now)
 
     def renew(self) -> None:
         """Say that the owner lives. Raises `LeaseLost`."""
@@ -94,10 +89,12 @@ class Lease:
             LeaseRow.objects.filter(pk=1, epoch=self.epoch).update(holder="", renewed_at=None)
 
 
+# The row, and the time at which it was locked.
 _LOCK = {
-    "postgresql": "SELECT epoch, holder, feed_seq, renewed_at FROM marketplace_sync_lease WHERE id = 1 FOR UPDATE",
+    "postgresql": "WITH locked AS MATERIALIZED (SELECT epoch, holder, feed_seq, renewed_at "
+    f"FROM marketplace_sync_lease WHERE id = 1 FOR UPDATE) SELECT locked.*, {NOW['postgresql']} FROM locked",
     # Transactions begin IMMEDIATE: the whole file is ours already.
-    "sqlite": "SELECT epoch, holder, feed_seq, renewed_at FROM marketplace_sync_lease WHERE id = 1",
+    "sqlite": f"SELECT epoch, holder, feed_seq, renewed_at, {NOW['sqlite']} FROM marketplace_sync_lease WHERE id = 1",
 }
 
 

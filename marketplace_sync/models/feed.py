@@ -30,7 +30,7 @@ class FeedChange(models.Model):
     seq = models.BigIntegerField(primary_key=True)
     kind = models.CharField(max_length=20, choices=Kind.choices)
     key = models.CharField(max_length=MAX_ID_CHARS)
-    at = models.DateTimeField(db_index=True)
+    at = models.DateTimeField()
     source = models.CharField(max_length=10, choices=Source.choices)
     fields = models.JSONField(default=list)
     data = models.JSONField(default=dict)

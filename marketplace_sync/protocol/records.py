@@ -41,6 +41,11 @@ _SKILL_READERS: Mapping[str, tuple[str, fields.Reader]] = {
     "rating_count": ("rating_count", fields.count),
     "created_at": ("remote_created_at", fields.time),
 }
+_NO_LIMIT = 2**63
+# What nearly every text is, so that it costs no call: sound, and no longer than this.
+_LONGEST_TEXT = {
+    "description": _NO_LIMIT, "version": MAX_VERSION_CHARS, "code": _NO_LIMIT, "command": MAX_COMMAND_CHARS,
+}  # fmt: skip
 # Read elsewhere, or not ours to keep: `ratings` are the votes that a single fetch brings along.
 _NOT_EXTRA = frozenset({"skill_id", "updated_at", "ratings"})
 _RATING_READERS = ("average_rating", "rating_count")
@@ -63,7 +68,9 @@ def skill_record(row: Any, *, doubtful: bool, latest: str) -> SkillRecord:
     known: dict[str, Any] = {}
     extra: dict[str, Any] = {}
     for field, value in data.items():
-        if field in _SKILL_READERS:
+        if type(value) is str and not doubtful and len(value) <= _LONGEST_TEXT.get(field, -1):
+            known[field] = value
+        elif field in _SKILL_READERS:
             target, read = _SKILL_READERS[field]
             known[target] = read(value, field, doubtful)
         elif field not in _NOT_EXTRA:

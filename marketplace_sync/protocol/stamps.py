@@ -8,6 +8,7 @@ The newest record wins, and two records may differ by less than a microsecond, w
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import NewType
 
 Stamp = NewType("Stamp", str)
@@ -30,7 +31,8 @@ def parse_stamp(text: str) -> Stamp:
     if found is None:
         raise ValueError(f"not an ISO 8601 time: {text[:64]!r}")
     day, clock, fraction, offset = found.groups()
-    whole = datetime.fromisoformat(f"{day}T{clock}")
+    seconds = f"{day}T{clock}"
+    whole = datetime.fromisoformat(seconds)
     if offset not in ("", "Z", "z"):
         hours, minutes = int(offset[1:3]), int(offset[-2:])
         if hours > 23 or minutes > 59:
@@ -40,8 +42,18 @@ def parse_stamp(text: str) -> Stamp:
             whole = whole - shift if offset[0] == "+" else whole + shift
         except OverflowError:
             raise ValueError(f"outside the years 1 to 9999 in UTC: {text}") from None
+        seconds = whole.isoformat()
     digits = (fraction or "").rstrip("0")
-    return Stamp(whole.isoformat() + (f".{digits}" if digits else ""))
+    return Stamp(f"{seconds}.{digits}" if digits else seconds)
+
+
+# One time is written several times over: into its column, into the feed, and as what the next change compares with.
+@lru_cache(maxsize=10_000)
+def to_microseconds(stamp: Stamp) -> str:
+    """`stamp` cut at the microsecond, as `datetime.isoformat` writes it, without an offset."""
+    seconds, _, digits = stamp.partition(".")
+    micros = digits[:6].ljust(6, "0")
+    return seconds if micros == "000000" else f"{seconds}.{micros}"
 
 
 def stamp_of(moment: datetime) -> Stamp:

@@ -177,7 +177,7 @@ async def test_messages_are_handed_over_in_order_as_they_came() -> None:
 
     received, _ = await run_against(peer)
     assert ids(received) == [f"s{n}" for n in range(500)]
-    assert (received[7].raw, received[7].size) == (update(7), len(update(7)))
+    assert (received[7].raw, received[7].size) == (update(7).encode(), len(update(7)))
 
 
 async def test_a_message_in_fragments_is_one_message() -> None:

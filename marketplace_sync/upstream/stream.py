@@ -48,10 +48,10 @@ TURN_SECONDS = 0.01
 class Received:
     """One message that is not a heartbeat: a change, or why there is none.
 
-    `raw` is a change's text, and the bytes as they came of what was refused. `size` is its length in bytes.
+    `raw` are the bytes as they came, `size` is how many.
     """
 
-    raw: str | bytes
+    raw: bytes
     size: int
     event: Change | Refusal
 
@@ -160,11 +160,13 @@ class Stream:
     def _decode(self, raw: bytes, is_text: bool) -> Received | None:
         """The message as an event or as a refusal; `None` when it was a heartbeat, which is dealt with here."""
         # RFC 6455 would have us close on text that is not UTF-8. One bad message is not worth all that follow: its
-        # bytes pass as lone surrogates (PEP 383), which the decoder refuses, with the id where it can be read.
-        message: str | bytes = raw.decode("utf-8", "surrogateescape") if is_text else raw
+        # bytes are left to the decoder, which refuses it with the id where it can be read.
         try:
             event = decode_message(
-                message, server_now=self._wall() + self.server_offset, max_bytes=self._config.max_message_bytes
+                raw,
+                is_text=is_text,
+                server_now=self._wall() + self.server_offset,
+                max_bytes=self._config.max_message_bytes,
             )
         except Refused as fault:
             return Received(raw, len(raw), fault.refusal)
@@ -176,7 +178,7 @@ class Stream:
                 self._pulse.pong()
                 return None
             case _:
-                return Received(message, len(raw), event)
+                return Received(raw, len(raw), event)
 
     async def _beat(self) -> None:
         """Sends our pings; drops the connection when one has not been answered in time."""

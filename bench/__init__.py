@@ -1,0 +1,1 @@
+"""What the mirror costs, measured beside what people write instead. `make bench`, or one piece: see bench/README.md."""

@@ -1,0 +1,61 @@
+"""The daemon as `manage.py runsync` starts it, in a process of its own, which notes when each commit was.
+
+`python -m bench.daemon NOTES [--no-websocket] [--profile FILE]`: on its end NOTES has `[nanoseconds, feed number]` of
+every commit, on the machine's monotonic clock. Noting is what the daemon offers to anyone: the hint after a commit.
+"""
+
+import argparse
+import cProfile
+import json
+import threading
+import time
+from pathlib import Path
+
+import django
+
+
+def main() -> None:
+    options = argparse.ArgumentParser()
+    options.add_argument("notes", type=Path)
+    options.add_argument("--no-websocket", action="store_true")
+    options.add_argument("--profile", type=Path, help="the writer's thread and the loop's, as .writer and .loop")
+    chosen = options.parse_args()
+    django.setup()
+    from django.conf import settings
+
+    from marketplace_sync.conf import load_config
+    from marketplace_sync.daemon.entry import run_daemon
+
+    commits: list[tuple[int, int]] = []
+    profiles = profiled() if chosen.profile else {}
+    try:
+        run_daemon(
+            load_config(settings, need_marketplace=True),
+            stream_wanted=not chosen.no_websocket,
+            hint=lambda seq: commits.append((time.monotonic_ns(), seq)),
+        )
+    finally:
+        chosen.notes.write_text(json.dumps(commits))
+        for name, profile in profiles.items():
+            profile.create_stats()
+            profile.dump_stats(f"{chosen.profile}.{name}")
+
+
+def profiled() -> dict[str, cProfile.Profile]:
+    """A profile of this thread, and one of each that comes, by its name; by CPU time, the machine being shared."""
+    profiles = {"loop": cProfile.Profile(time.thread_time)}
+
+    def begin(*_: object) -> None:
+        threading.setprofile(None)
+        name = threading.current_thread().name
+        profiles[name] = profile = cProfile.Profile(time.thread_time)
+        profile.enable()
+        threading.setprofile(begin)
+
+    threading.setprofile(begin)
+    profiles["loop"].enable()
+    return profiles
+
+
+if __name__ == "__main__":
+    main()

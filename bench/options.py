@@ -1,0 +1,26 @@
+# ruff: noqa: T201
+"""What every piece's command line has, and what it does with what came out."""
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+from bench.stage import Databases
+
+POSTGRES = os.environ.get("TEST_POSTGRES_URL", "postgres://postgres@127.0.0.1:5432/postgres")
+
+
+def parser(about: str | None) -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(description=about)
+    options.add_argument("--database", default="", help=f"a PostgreSQL server's URL ({POSTGRES}); without it: SQLite")
+    options.add_argument("--repeat", type=int, default=5)
+    return options
+
+
+def run(options: argparse.ArgumentParser, name: str, measure: Callable[..., dict[str, Any]], *wanted: str) -> None:
+    """Measure one piece on one database, and print what came out as JSON."""
+    chosen = options.parse_args()
+    with Databases(chosen.database or None) as databases:
+        print(json.dumps({name: measure(databases, **{key: getattr(chosen, key) for key in wanted})}, indent=1))

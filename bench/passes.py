@@ -1,0 +1,94 @@
+# ruff: noqa: T201
+"""(d) The first pass over a catalogue and one over an unchanged catalogue, and (e) the daemon's memory.
+
+Page size 1,000, no request budget, so that neither is what is measured; the stream is off.
+"""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from bench.options import parser, run
+from bench.stage import Databases, Stage, memory_mib, spread
+from bench.workload import write_catalog
+
+PAGE_SIZE = 1000
+UNCHANGED = 3
+
+
+def measure(databases: Databases, *, skills: list[int], repeat: int) -> dict[str, Any]:
+    found: dict[str, dict[str, list[float]]] = {}
+    for size in skills:
+        runs = found.setdefault(str(size), {})
+        for _ in range(repeat if size < 50_000 else max(1, repeat // 2)):
+            with databases.stage() as stage:
+                catalog = stage.folder.parent / f"catalog-{size}.jsonl"
+                if not catalog.exists():
+                    write_catalog(catalog, size)
+                figures = {"plain_seconds": plain(stage, catalog), **mirror(stage, catalog, size)}
+            figures["first_to_plain"] = figures["first_seconds"] / figures["plain_seconds"]
+            for name, value in figures.items():
+                runs.setdefault(name, []).append(value)
+            told = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            print(f"  {databases.vendor} {size} skills: {told}", flush=True)
+    return {
+        "page_size": PAGE_SIZE, "requests_per_minute": 0,
+        **{size: {name: spread(values) for name, values in runs.items()} for size, runs in found.items()},
+    }  # fmt: skip
+
+
+def plain(stage: Stage, catalog: Path) -> float:
+    """Seconds that fetching and the plain upsert take."""
+    market, where = stage.market(catalog)
+    warm(market, where, catalog)
+    program = stage.start("bench.yardsticks", "fetch", where["api_url"], PAGE_SIZE)
+    program.hear()
+    did = program.hear()
+    market.end()
+    return (did["commits"][-1][0] - did["began"]) / 1e9
+
+
+def mirror(stage: Stage, catalog: Path, size: int) -> dict[str, float]:
+    market, where = stage.market(catalog)
+    warm(market, where, catalog)
+    # The next pass follows at once.
+    daemon = stage.daemon(where, "--no-websocket", ATOM_SAAS_SYNC_INTERVAL_MINUTES=0.002)
+    ended = "SELECT started_at, finished_at FROM marketplace_sync_syncrun WHERE state = 'done' ORDER BY id"
+    first = stage.until(lambda: stage.rows(ended)[:1], "the first pass has ended", daemon)[0]
+    mark = "SELECT (SELECT feed_seq FROM marketplace_sync_lease), max(synced_at), count(*) FROM marketplace_sync_skill"
+    before = stage.rows(mark)
+    runs = stage.until(lambda: (rows := stage.rows(ended))[UNCHANGED:] and rows, "passes over what is there", daemon)
+    if stage.rows(mark) != before or before[0][2] != size:
+        raise AssertionError("a pass over an unchanged catalogue wrote skills")
+    unchanged = sorted(seconds(run) for run in runs[1:])
+    memory = memory_mib(daemon.pid)
+    return {
+        "first_seconds": seconds(first), "unchanged_seconds": unchanged[len(unchanged) // 2],
+        "unchanged_a_second": size / unchanged[len(unchanged) // 2],
+        "memory_mib": memory["now"], "most_memory_mib": memory["most"],
+    }  # fmt: skip
+
+
+def warm(market: Any, where: dict[str, str], catalog: Path) -> None:
+    """Let the marketplace make its pages: what they cost is not ours."""
+    import httpx2
+
+    from bench.market import TOKEN
+
+    with httpx2.Client(headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60) as http:
+        page, pages = 1, 1
+        while page <= pages:
+            answer = http.get(f"{where['api_url']}/api/v1/skills?page={page}&page_size={PAGE_SIZE}")
+            pages = answer.raise_for_status().json()["total_pages"]
+            page += 1
+
+
+def seconds(run: tuple[Any, ...]) -> float:
+    began, ended = (datetime.fromisoformat(at) if isinstance(at, str) else at for at in run)
+    return float((ended - began).total_seconds())
+
+
+if __name__ == "__main__":
+    _options = parser(__doc__)
+    _options.add_argument("--skills", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    run(_options, "passes", measure, "skills", "repeat")
