@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 # Removals are applied in batches of this many, like pages.
 _REMOVAL_BATCH = 500
+# Refused rows that a pass tells of in the log; a page may have 100,000, and each is a dead letter anyhow.
+_REFUSALS_TOLD = 100
 # Progress is shown, in the database and in the log, at most this often (seconds).
 _PROGRESS_EVERY = 1.0
 
@@ -158,6 +160,7 @@ class _Pass:
         self._source = FeedChange.Source.REPAIR if runner._repair else FeedChange.Source.LISTING
         self._seen = SeenIds()
         self._unreadable = 0
+        self._refused = 0
         self._started = self._shown = runner._clock()
         self._moves_before = runner._stream.moves
         self.begun = runner._arrivals.next()
@@ -299,7 +302,9 @@ class _Pass:
         return Arrived(event, arrival, self._source, polled=True, forced=self._r._repair, run_id=self._run_id)
 
     def _letter(self, row: BrokenRow, kind: str = "") -> Letter:
-        log.warning("row_refused", run=self._run_id, reason=str(row.refusal), key=row.refusal.key)
+        self._refused += 1
+        if self._refused <= _REFUSALS_TOLD:
+            log.warning("row_refused", run=self._run_id, reason=str(row.refusal), key=row.refusal.key)
         return Letter.of(replace(row.refusal, kind=kind), row.raw, DeadLetter.Source.LISTING)
 
     def _count(self, effects: Iterable[Effect], *, count_skills: bool = True) -> None:

@@ -11,6 +11,9 @@ from marketplace_sync.protocol.events import SkillPage
 
 # A listing that tells more pages than it has ends after this many empty ones in a row.
 EMPTY_PAGES_END = 3
+# And after this many in a row with nothing that was not listed before. A catalogue that changes while it is read moves
+# by a few rows, not by three pages; one that repeats itself would be read to `max_pages`, for hours.
+REPEATED_PAGES_END = 3
 
 
 @dataclass(slots=True)
@@ -32,6 +35,8 @@ class PagePlan:
     _size: int = 1
     _under_way: set[int] = field(default_factory=set)
     _empty_in_a_row: int = 0
+    _repeated_in_a_row: int = 0
+    _listed: int = 0
     _ended: bool = False
 
     def next_page(self) -> int | None:
@@ -52,6 +57,11 @@ class PagePlan:
         """Page `number` came; `new` of its rows were not seen before in this reading."""
         self._under_way.discard(number)
         self.pages_read += 1
+        self._listed += new
+        if self._listed > self.max_pages * self.page_size:
+            # Pages may be as large as the server likes, so their number alone bounds nothing.
+            self._end(f"the listing has more than {self.max_pages * self.page_size} skills (ATOM_SAAS_MAX_PAGES)")
+            return
         if number == 1:
             self._size = self._true_size(page)
         told = self._told_pages(page)
@@ -65,6 +75,10 @@ class PagePlan:
             self.last_page += 1
         if page.rows:
             self._empty_in_a_row = 0
+            self._repeated_in_a_row = 0 if new else self._repeated_in_a_row + 1
+            if self._repeated_in_a_row >= REPEATED_PAGES_END:
+                all_told = self.last_total is not None and self._listed >= self.last_total
+                self._end("" if all_told else f"page {number} of {told} repeats what was listed before")
             return
         self._empty_in_a_row += 1
         if 1 < number <= told and not self.fault:
