@@ -68,7 +68,8 @@ class PagePlan:
         if told is None:
             self._ended = self._ended or page.rows < self._size or new == 0
             return
-        self.last_page = max(self.last_page or 1, told)
+        # No page after the one that is one too many is ever asked for, whatever number is told.
+        self.last_page = max(self.last_page or 1, min(told, self.max_pages + 1))
         at_least = (number - 1) * self._size + page.rows
         if number == self.last_page and page.rows >= self._size and new and _is_below(page.total, at_least):
             # The last page is full of rows that should not exist by the totals: what they tell is not the end.

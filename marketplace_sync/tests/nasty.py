@@ -1,8 +1,8 @@
 """A catalogue that would act if a page let it, and the means to see that it doesn't: for any page that shows skills.
 
-`skills()` and `categories()` are records as the marketplace would list them, each text of theirs a trap; `put_in_mirror`
-writes them as rows. `Watch` looks over a browser's page: no trap may have sprung, and none may stand in it as an element
-or an address.
+`skills()` and `categories()` are records as the marketplace would list them, each text of theirs a trap;
+`put_in_mirror` writes them as rows. `Watch` looks over a browser's page: no trap may have sprung, and none may stand
+in it as an element or an address.
 """
 
 from collections.abc import Iterator
