@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from atomproject import bodies
 from atomproject.env import Environment
 from marketplace_sync import conf, logs
 
@@ -48,6 +49,9 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
+
+# The same for WSGI and for Django's own reading of a body.
+DATA_UPLOAD_MAX_MEMORY_SIZE = bodies.MAX_BODY_BYTES
 
 ROOT_URLCONF = "atomproject.urls"
 WSGI_APPLICATION = "atomproject.wsgi.application"

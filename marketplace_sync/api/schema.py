@@ -76,7 +76,7 @@ def refusals(path: str, method: str, operation: dict[str, Any]) -> list[str]:
     if "{" in path or any(parameter["name"] == "page" for parameter in operation.get("parameters", ())):
         codes.append("404")
     if method == "post":
-        codes += ["409", "415"]
+        codes += ["409", "413", "415"]
     if path.endswith("/changes/"):
         codes.append("410")
     return codes
