@@ -53,6 +53,8 @@ MIDDLEWARE = [
 # The same for WSGI and for Django's own reading of a body.
 DATA_UPLOAD_MAX_MEMORY_SIZE = bodies.MAX_BODY_BYTES
 
+DEFAULT_EXCEPTION_REPORTER = "atomproject.debug_pages.Reporter"
+
 ROOT_URLCONF = "atomproject.urls"
 WSGI_APPLICATION = "atomproject.wsgi.application"
 ASGI_APPLICATION = "atomproject.asgi.application"
@@ -170,6 +172,7 @@ UNFOLD = {
         {"rel": "icon", "type": "image/svg+xml", "href": "marketplace_sync.admin.navigation.favicon"},
     ],
     "SITE_URL": None,
+    "LOGIN": {"form": "atomproject.login.LoginForm"},
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "STYLES": ["marketplace_sync.admin.navigation.stylesheet"],
