@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Permission, User
 from django.contrib.sessions.models import Session
 from django.http import HttpRequest
 from django.test import Client, RequestFactory, override_settings
@@ -19,6 +20,7 @@ from atomproject.login import failed_logins
 from marketplace_sync.governance.policy import Maturity
 from marketplace_sync.governance.sliding_window import SlidingWindow
 from marketplace_sync.live.door import Refused, let_in, read_request
+from marketplace_sync.models import AuditRow
 from marketplace_sync.redaction import protect
 from marketplace_sync.tests.admin_rows import person
 from marketplace_sync.tests.api_actors import agent, new_key
@@ -192,6 +194,51 @@ def test_the_api_takes_no_session_without_its_csrf_token() -> None:
     client.force_login(person("root", superuser=True))
     response = client.post("/api/admin/sync/trigger/", data={}, content_type="application/json")
     assert response.status_code == 403
+
+
+# People.
+
+
+def change(client: Client, user: User, **fields: Any) -> Any:
+    dates = {"last_login_0": "", "last_login_1": "", "date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
+    return client.post(f"/admin/auth/user/{user.pk}/change/", {"username": user.username, **dates, **fields})
+
+
+def test_who_is_given_rights_stands_in_the_audit() -> None:
+    root, ada = person("root", superuser=True), person("ada", staff=False)
+    client = Client()
+    client.force_login(root)
+    permission = Permission.objects.get(codename="manage_sync")
+    given = change(client, ada, is_active="on", is_staff="on", user_permissions=[permission.pk])
+    assert given.status_code == 302
+    row = AuditRow.objects.get(verb="change_person")
+    assert (row.actor, row.target, row.required, row.outcome) == ("user:root", "user ada", "SUPERUSER", "performed")
+    assert row.details["manages"] is True and row.details["is_superuser"] is False
+    password = "long-and-odd-0815"
+    added = client.post(
+        "/admin/auth/user/add/",
+        {
+            "username": "eve",
+            "password1": password,
+            "password2": password,
+            "usable_password": "true",
+        },
+    )
+    assert added.status_code == 302
+    row = AuditRow.objects.get(verb="add_person")
+    assert row.target == "user eve"
+    assert "0815" not in str(row.details)
+
+
+@pytest.mark.parametrize("rights", [{"is_superuser": "on"}, {"is_staff": "on"}])
+def test_nobody_gives_rights_to_himself(rights: dict[str, str]) -> None:
+    manager = person("manager", manages=True)
+    manager.user_permissions.add(*Permission.objects.filter(content_type__app_label="auth"))
+    client = Client()
+    client.force_login(manager)
+    assert change(client, manager, is_active="on", **rights).status_code == 403
+    manager.refresh_from_db()
+    assert (manager.is_superuser, AuditRow.objects.count()) == (False, 0)
 
 
 # Debug pages.
