@@ -14,6 +14,7 @@ from atomproject import bodies
 from marketplace_sync.api.authentication import failed_keys
 from marketplace_sync.governance.policy import Maturity
 from marketplace_sync.models import AuditRow
+from marketplace_sync.tests.admin_rows import fill, person
 from marketplace_sync.tests.api_actors import ApiClient, agent, new_key, put
 from marketplace_sync.tests.test_admin_browser import web_server
 
@@ -170,6 +171,27 @@ def test_whatever_is_asked_for_is_answered_and_never_a_500(server: str, key: str
         assert 200 <= status_of(heard) < 500, (name, heard[:500])
         if target.startswith("/api/") and status_of(heard) >= 400:
             assert json.loads(heard.partition(b"\r\n\r\n")[2]).keys() >= {"detail", "code"}, (name, heard[:500])
+
+
+LISTS = (
+    "auditrow/?at__gte=0723-04-14T17:42:48%2B22:14", "auditrow/?at__lt=9999-12-31T23:59:59-23:59",
+    "auditrow/?at__gte=0001-01-01T00:00:00%2B23:00", "auditrow/?at__gte=x", "auditrow/?actor=%ed%a0%80",
+    "skill/?category__id__exact=99999999999999999999999", "skill/?category__id__exact=%ff", "skill/?o=9.8.-7..x",
+    "skill/?p=99999999999999999999999", "skill/?q=" + "x%20" * 3000, "skill/?tag=" + "x" * 5000, "skill/?all=",
+    "skill/?rating=1e400", "skill/?_popup=1&_to_field=code", "skill/%00/change/", "skill/_00/change/",
+    "skill/9999999999999999999999/change/", "feedchange/?run=99999999999999999999", "feedchange/?key=" + "x" * 5000,
+    "syncrun/?is_clean__exact=9", "syncrun/1/change/?held=999999999999999999", "command/?state=%ff",
+    "deadletter/?q=%F0%9F%98%80&code=%27", "deadletter/9223372036854775808/replay/",
+    "agent/99999999999999999999999/disable/",
+)  # fmt: skip
+
+
+def test_whatever_an_admin_page_is_asked_for_is_no_500_either() -> None:
+    fill(1)
+    client = Client(raise_request_exception=False)
+    client.force_login(person("root", superuser=True))
+    told = {path: client.get(f"/admin/marketplace_sync/{path}").status_code for path in LISTS}
+    assert {path: status for path, status in told.items() if status >= 500} == {}
 
 
 LINES = (
