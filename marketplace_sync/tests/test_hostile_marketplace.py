@@ -32,6 +32,9 @@ from marketplace_sync.tests.harness import QUICK, TOKEN, mirror, skill
 from marketplace_sync.tests.processes import MANAGE, MANY_STARTS_SECONDS, PATIENCE
 from marketplace_sync.tests.upstream_peers import Script, ScriptedHttp, answer
 from marketplace_sync.upstream import market as upstream_market
+from marketplace_sync.upstream.clock import utc_now
+from marketplace_sync.upstream.connection import open_connection
+from marketplace_sync.upstream.faults import UpstreamError
 from marketplace_sync.upstream.market import MarketClient
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -198,6 +201,34 @@ async def test_no_redirect_is_followed_wherever_it_leads(status: int, where: str
     assert "redirect" in report.error
     assert thief.asked == []
     assert len(server.asked) == 2
+
+
+# What the handshake of the stream may be answered with.
+
+UPGRADE = b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+HANDSHAKES: dict[str, bytes | Script] = {
+    "header lines without end": without_end(UPGRADE, b"A: b\r\n" * 1000),
+    "headers drop by drop": without_end(UPGRADE + b"A: ", b"x", 0.01),
+    "a header of a megabyte": UPGRADE + b"A: " + b"x" * 2**20 + b"\r\n\r\n",
+    "a status line without end": without_end(b"HTTP/1.1 101 ", b"x" * 1000),
+    "hints without end": without_end(b"", b"HTTP/1.1 103 Hints\r\n\r\n" * 100),
+    "a body without end": without_end(b"HTTP/1.1 503 X\r\n\r\n", b" " * 65536),
+    "a packed body": answer(503, BOMB, "Content-Encoding: gzip"),
+}
+
+
+@pytest.mark.parametrize("name", HANDSHAKES)
+async def test_a_handshake_that_can_not_be_taken_ends_in_time_with_its_reason(name: str) -> None:
+    said = HANDSHAKES[name]
+    async with ScriptedHttp(said) as server:
+        config = SyncConfig(
+            ws_url=server.url.replace("http", "ws"), api_token=Secret(TOKEN), **{**QUICK, "connect_timeout": 0.5}
+        )
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(UpstreamError) as caught:
+                await open_connection(config, now=utc_now)
+    assert 0 < len(caught.value.reason) < 300
+    assert TOKEN not in caught.value.reason
 
 
 # Listings that lie about themselves: what was listed is taken, and proves nothing about the rest.
