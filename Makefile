@@ -61,9 +61,14 @@ types: $(INSTALLED) ## mypy, strict in protocol/ and engine/
 migrations: $(INSTALLED) ## fail when a model has changed without its migration
 	@$(BARE) $(BIN)/python manage.py makemigrations --check --dry-run
 
+.PHONY: audit
+audit: $(INSTALLED) ## known vulnerabilities of what is installed; asks the package index
+	@$(BIN)/python .ci/audit.py
+
+# h11 bounds what a client may send as headers; httptools, the default, keeps whatever comes.
 .PHONY: run
 run: $(INSTALLED) ## the web server alone; PORT=8000
-	@exec $(BIN)/python -m uvicorn atomproject.asgi:application --host 127.0.0.1 --port $(PORT) --lifespan off
+	@exec $(BIN)/python -m uvicorn atomproject.asgi:application --host 127.0.0.1 --port $(PORT) --lifespan off --http h11
 
 .PHONY: sync
 sync: $(INSTALLED) ## the daemon alone, with the settings of .env

@@ -15,7 +15,8 @@ if not settings.configured:  # else another program than a web server, whose con
 # Sets Django up, so it stands before anything that imports models.
 _http = get_asgi_application()
 
+from atomproject.bodies import BoundedBodies  # noqa: E402
 from marketplace_sync.live.consumers import FeedConsumer  # noqa: E402
 from marketplace_sync.live.routing import websockets  # noqa: E402
 
-application = ProtocolTypeRouter({"http": _http, "websocket": websockets(FeedConsumer())})
+application = ProtocolTypeRouter({"http": BoundedBodies(_http), "websocket": websockets(FeedConsumer())})

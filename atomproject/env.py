@@ -30,6 +30,9 @@ ENVIRONMENT: tuple[Setting, ...] = (
     Setting("DJANGO_ALLOWED_HOSTS", 35, Kind.TEXT, "localhost,127.0.0.1,[::1]",
             "Host names that the site answers to, with commas between."),
     Setting("DJANGO_HTTPS", 36, Kind.BOOL, "false", "true: redirect to HTTPS, HSTS, secure cookies."),
+    Setting("DJANGO_BEHIND_PROXY", 48, Kind.BOOL, "false",
+            "true: a proxy ends HTTPS and sets X-Forwarded-Proto itself, whatever a client sent; "
+            "nobody else may reach this port."),
     Setting("LOG_LEVEL", 37, Kind.TEXT, "INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL."),
     Setting("LOG_FORMAT", 38, Kind.TEXT, "console", "console: for people. json: one object a line."),
 )
@@ -157,6 +160,7 @@ class Environment(environ.Env):  # type: ignore[misc]
             except Unfit as unfit:
                 self._fault("REDIS_URL", unfit)
             else:
+                _protect_password(parts.password, parts.username, None)
                 layer = "channels_redis.pubsub.RedisPubSubChannelLayer"
                 return {"default": {"BACKEND": layer, "CONFIG": {"hosts": [url]}}}
         return {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
@@ -214,6 +218,7 @@ class Environment(environ.Env):  # type: ignore[misc]
             raise
         except ValueError:
             raise Unfit("is not a URL: its host or port can't be read.", _DATABASE_HINT) from None
+        _protect_password(found.get("PASSWORD"), found.get("USER"), found.get("NAME"))
         options = found.get("OPTIONS", {})
         if scheme == "sqlite":
             if found["NAME"] == ":memory:":
@@ -242,6 +247,12 @@ class Environment(environ.Env):  # type: ignore[misc]
 
 
 _DATABASE_HINT = "For example: DATABASE_URL=sqlite:///db.sqlite3 or postgres://user:password@127.0.0.1:5432/mirror"
+
+
+def _protect_password(password: str | None, *known: str | None) -> None:
+    """Hide it from logs and debug pages, unless it is a word that stands beside it and so is no secret."""
+    if password and password not in known:
+        protect(password)
 
 
 def _completed(variables: dict[str, str], dotenv: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from atomproject import bodies
 from atomproject.env import Environment
 from marketplace_sync import conf, logs
 
@@ -38,6 +39,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "atomproject.headers.security_headers",  # around all others: what they answer themselves has them too
     "django.middleware.security.SecurityMiddleware",
     "atomproject.static.StaticFilesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -47,6 +49,11 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
+
+# The same for WSGI and for Django's own reading of a body.
+DATA_UPLOAD_MAX_MEMORY_SIZE = bodies.MAX_BODY_BYTES
+
+DEFAULT_EXCEPTION_REPORTER = "atomproject.debug_pages.Reporter"
 
 ROOT_URLCONF = "atomproject.urls"
 WSGI_APPLICATION = "atomproject.wsgi.application"
@@ -84,11 +91,22 @@ STATIC_URL = "static/"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 
+# Cookies keep Django's defaults too: SameSite=Lax both, and scripts see no session.
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 if env.flag("DJANGO_HTTPS"):
     SECURE_SSL_REDIRECT = True
-    SECURE_HSTS_SECONDS = 31_536_000  # a year, what browsers' preload lists ask for
+    SECURE_HSTS_SECONDS = 31_536_000  # a year
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
+    # "preload" would let anybody put the domain on browsers' built-in lists, from which it takes months to get off:
+    # for its owner to decide, not for this project.
+    SILENCED_SYSTEM_CHECKS = ["security.W021"]
+if env.flag("DJANGO_BEHIND_PROXY"):
+    # Whoever can reach this process without the proxy could claim HTTPS, so it is never trusted unasked.
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
 REST_FRAMEWORK = {
     # The key first: it names the scheme that a 401 asks for.
@@ -154,6 +172,7 @@ UNFOLD = {
         {"rel": "icon", "type": "image/svg+xml", "href": "marketplace_sync.admin.navigation.favicon"},
     ],
     "SITE_URL": None,
+    "LOGIN": {"form": "atomproject.login.LoginForm"},
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "STYLES": ["marketplace_sync.admin.navigation.stylesheet"],

@@ -11,4 +11,5 @@ urlpatterns = [
     path("api/", include("marketplace_sync.api.urls")),
 ]
 
+handler400 = "marketplace_sync.api.errors.answer_bad_request"
 handler500 = "marketplace_sync.api.errors.answer_server_error"

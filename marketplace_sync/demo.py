@@ -99,7 +99,8 @@ class Demo:
         try:
             marketplace = await self._start_marketplace()
             await self._start("daemon", self._manage("runsync"), marketplace)
-            server = ["-m", "uvicorn", "atomproject.asgi:application", "--port", str(self._port)]
+            # h11 bounds what a client may send as headers; httptools keeps whatever comes, 100 MiB of them as well.
+            server = ["-m", "uvicorn", "atomproject.asgi:application", "--http", "h11", "--port", str(self._port)]
             # A browser that waits for an answer must not put the end off.
             server += ["--lifespan", "off", "--timeout-graceful-shutdown", "2"]
             await self._start("web", server, marketplace)

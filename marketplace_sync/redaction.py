@@ -2,9 +2,10 @@
 
 A secret that was told to `protect` is replaced in every log record of the process as the record is
 made, so it holds for each handler and formatter, also for ones added later and for other libraries'
-loggers at DEBUG. What hides it nowhere else is covered by shape: `?token=...` and `Bearer ...` are
-masked whoever's they are. Not covered: a handler that prints attributes given by `extra=`, which
-`logging` adds after the record is made; our own formatter prints none.
+loggers at DEBUG. What hides it nowhere else is covered by shape: `?token=...`, `Bearer ...`, the keys
+of agents and the password of a login in a URL are masked whoever's they are. Not covered: a handler
+that prints attributes given by `extra=`, which `logging` adds after the record is made; our own
+formatter prints none.
 """
 
 import json
@@ -21,13 +22,16 @@ MASK = "***"
 # A text shorter than this stands in ordinary words; masking it would make logs unreadable and hide nothing.
 MIN_SECRET_CHARS = 4
 # Whoever cut a text may have left the beginning of a secret. So much of one is masked up to the next delimiter;
-# of a secret that is not much longer, nothing less than the whole is known for it.
+# of a secret that is not much longer, nothing less than the whole is known for it. An id that happens to begin like
+# the token is hidden in logs too: better that than part of a token, for nothing that is masked is ever read back. The
+# mirror, the feed and the pages keep ids whole, and a dead letter whose bytes were masked is replayed by a fetch.
 _BEGINNING_CHARS = 12
 # A structure nested deeper is printed as its masked text.
 _MAX_DEPTH = 8
 
 _SHAPES = re.compile(
-    r"(?P<query>[?&](?:access_)?token=)[^&\s\"'#<>]+|(?P<scheme>\bBearer\s+)[\w.~+/=*-]{8,}",
+    r"(?P<query>[?&](?:access_)?token=)[^&\s\"'#<>]+|(?P<scheme>\bBearer\s+)[\w.~+/=*-]{8,}"
+    r"|(?P<key>\bmirror_)[0-9a-f]{16,}|(?P<login>\b[a-z][a-z0-9+.-]{0,20}://[^\s:@/\"'<>]{0,100}:)[^\s@/\"'<>]+(?=@)",
     re.IGNORECASE,
 )
 
@@ -126,7 +130,7 @@ def install() -> None:
 
 
 def _masked(found: re.Match[str]) -> str:
-    return (found["query"] or found["scheme"] or "") + MASK
+    return (found["query"] or found["scheme"] or found["key"] or found["login"] or "") + MASK
 
 
 def _redacting(make: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from django.contrib.admin import ShowFacets
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import BadRequest, PermissionDenied
+from django.db import DataError
 from django.db.models import Model
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.template.response import TemplateResponse
@@ -72,9 +73,12 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]
         if any("\0" in value for values in request.GET.lists() for value in values[1]):
             # PostgreSQL refuses such a text when it is asked for it.
             raise BadRequest("NUL is in no value.")
-        response: HttpResponse = super().changelist_view(
-            request, {"title": str(self.opts.verbose_name_plural).capitalize(), **(extra_context or {})}
-        )
+        context = {"title": str(self.opts.verbose_name_plural).capitalize(), **(extra_context or {})}
+        try:
+            response: HttpResponse = super().changelist_view(request, context)
+        except (DataError, OverflowError):
+            # A time, say, with an offset that one database does not take, or before the year 1 in UTC.
+            raise BadRequest("A value in the address is none that a database could be asked for.") from None
         return response
 
     def change_view(

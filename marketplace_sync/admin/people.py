@@ -10,7 +10,10 @@ from django.http import HttpRequest
 from unfold.admin import ModelAdmin  # type: ignore[import-untyped]
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm  # type: ignore[import-untyped]
 
-from marketplace_sync.governance.actors import actor_of
+from marketplace_sync.admin.acting import origin_of
+from marketplace_sync.governance.actors import MANAGE_PERMISSION, actor_of
+from marketplace_sync.governance.audit import Outcome, record
+from marketplace_sync.governance.errors import SuperuserRequired
 
 # Rights are given to persons; the mirror has two kinds of them, which needs no groups.
 admin.site.unregister((User, Group))
@@ -49,6 +52,16 @@ class PeopleAdmin(UserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
         )
         return super().formfield_for_manytomany(db_field, request, **kwargs)
 
+    # Django notes a change in a log of its own, which can be emptied. Who may do what belongs into the audit.
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        _audit(request, "add_person", obj, message)
+        return super().log_addition(request, obj, message)
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        _audit(request, "change_person", obj, message)
+        return super().log_change(request, obj, message)
+
     def _permitted(self, request: HttpRequest) -> bool:
         actor = actor_of(request.user)
         return actor is not None and actor.is_superuser
@@ -67,3 +80,27 @@ class PeopleAdmin(UserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
+
+
+def _audit(request: HttpRequest, verb: str, person: User, message: Any) -> None:
+    """What was changed, and what the account may do from now on; its password is only said to be new."""
+    actor = actor_of(request.user)
+    assert actor is not None, "the page lets superusers in, and nobody else"
+    changes = message if isinstance(message, list) else [str(message)]
+    may = User.objects.get(pk=person.pk)  # as it is written, permissions included
+    record(
+        actor,
+        verb=verb,
+        outcome=Outcome.PERFORMED,
+        actual=actor.maturity,
+        required=SuperuserRequired.required,
+        target=f"user {person.get_username()}",
+        origin=origin_of(request),
+        details={
+            "changes": changes,
+            "is_active": may.is_active,
+            "is_staff": may.is_staff,
+            "is_superuser": may.is_superuser,
+            "manages": may.has_perm(MANAGE_PERMISSION),
+        },
+    )

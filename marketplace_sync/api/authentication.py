@@ -6,12 +6,7 @@ from rest_framework.authentication import BaseAuthentication, get_authorization_
 from rest_framework.exceptions import AuthenticationFailed, Throttled
 from rest_framework.request import Request
 
-from marketplace_sync.api.sliding_window import SlidingWindow
-from marketplace_sync.governance.keys import find_key
-
-# Failed keys from one address a minute (INTERFACE.md, HTTP API); beyond them the answer is 429. A good key is
-# looked up first, so it is never refused for the bad ones of its neighbours.
-failed_keys = SlidingWindow(60, 60.0)
+from marketplace_sync.governance.keys import failed_keys, find_key
 
 
 class BearerAuthentication(BaseAuthentication):

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.views.defaults import server_error
+from django.views.defaults import bad_request, server_error
 from rest_framework import exceptions, status
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
@@ -24,6 +25,14 @@ class Gone(exceptions.APIException):
     status_code = status.HTTP_410_GONE
     default_detail = "No longer kept."
     default_code = "gone"
+
+
+class TooLarge(exceptions.APIException):
+    """A body that no honest request has: 413."""
+
+    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
+    default_detail = f"A body has {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes at most."
+    default_code = "too_large"
 
 
 _STATUS: tuple[tuple[type[ActionError], int], ...] = (
@@ -74,6 +83,14 @@ def _fields(detail: Any) -> dict[str, list[str]]:
         ]
         for name, problems in detail.items()
     }
+
+
+def answer_bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's `handler400`, for what it refuses before a view has it: JSON under `/api/`, a page elsewhere."""
+    if not request.path.startswith("/api/"):
+        return bad_request(request, exception)
+    detail = "The request can't be read: its host, its parameters or its body are not such as a request has."
+    return JsonResponse({"detail": detail, "code": "bad_request"}, status=400)
 
 
 def answer_server_error(request: HttpRequest) -> HttpResponse:

@@ -75,6 +75,8 @@ ERRORS: dict[str, tuple[str, dict[str, Any]]] = {
             {"detail": "Dead letter 5 is discarded already.", "code": "not_possible"}),
     "410": ("`after` is older than what is kept, or ahead of the newest: list anew.",
             {"detail": "The feed begins at 901; list anew.", "code": "gone"}),
+    "413": ("The body is larger than any that means something.",
+            {"detail": "A body has 1048576 bytes at most.", "code": "too_large"}),
     "415": ("The body is not JSON.",
             {"detail": 'Unsupported media type "text/plain" in request.', "code": "unsupported_media_type"}),
     "429": ("Too many requests, or too many failed keys; `Retry-After` says for how long.",

@@ -1,12 +1,14 @@
 """What lists can be narrowed and ordered by. A value that can't be is 400 with its field."""
 
 import math
+from datetime import UTC
 from typing import Any
 
 import django_filters as filters  # type: ignore[import-untyped]
 from django.core.validators import ProhibitNullCharactersValidator
 from django.db.models import F, QuerySet
 from django.forms import ValidationError
+from django_filters.fields import IsoDateTimeField  # type: ignore[import-untyped]
 
 from marketplace_sync.models import AuditRow, Category, DeadLetter, Skill, SyncRun
 from marketplace_sync.models.search import SkillQuerySet
@@ -40,6 +42,21 @@ class Text(filters.CharFilter):  # type: ignore[misc]
             strip=False, max_length=options.pop("max_length", 255), validators=[ProhibitNullCharactersValidator()],
             **options,
         )  # fmt: skip
+
+
+class UtcField(IsoDateTimeField):  # type: ignore[misc]
+    """A time in UTC: PostgreSQL takes no offset of 16 hours and more, which ISO 8601 allows."""
+
+    def clean(self, value: Any) -> Any:
+        moment = super().clean(value)
+        try:
+            return moment and moment.astimezone(UTC)
+        except OverflowError:
+            raise ValidationError("Enter a time from the year 1 to the year 9999, UTC.") from None
+
+
+class Moment(filters.IsoDateTimeFilter):  # type: ignore[misc]
+    field_class = UtcField
 
 
 class SkillFilter(filters.FilterSet):  # type: ignore[misc]
@@ -121,8 +138,8 @@ class AuditFilter(filters.FilterSet):  # type: ignore[misc]
         empty_label=None,
         label="The policy's word.",
     )
-    since = filters.IsoDateTimeFilter(field_name="at", lookup_expr="gte", label="Not before this time (ISO 8601).")
-    until = filters.IsoDateTimeFilter(field_name="at", lookup_expr="lt", label="Before this time (ISO 8601).")
+    since = Moment(field_name="at", lookup_expr="gte", label="Not before this time (ISO 8601).")
+    until = Moment(field_name="at", lookup_expr="lt", label="Before this time (ISO 8601).")
 
     class Meta:
         model = AuditRow

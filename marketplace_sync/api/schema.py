@@ -3,7 +3,7 @@
 from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
-from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -28,8 +28,8 @@ class SchemaView(SpectacularJSONAPIView):
     permission_classes = (IsActor,)
 
 
-class DocsView(SpectacularSwaggerView):
-    """The same to try in a browser; its scripts come from this server, so it works offline."""
+class DocsView(SpectacularSwaggerSplitView):
+    """The same to try in a browser; its scripts come from this server, so it works offline, and none stands inline."""
 
     permission_classes = (IsActor,)
 
@@ -76,7 +76,7 @@ def refusals(path: str, method: str, operation: dict[str, Any]) -> list[str]:
     if "{" in path or any(parameter["name"] == "page" for parameter in operation.get("parameters", ())):
         codes.append("404")
     if method == "post":
-        codes += ["409", "415"]
+        codes += ["409", "413", "415"]
     if path.endswith("/changes/"):
         codes.append("410")
     return codes

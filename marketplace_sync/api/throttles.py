@@ -6,7 +6,7 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
 from marketplace_sync.api.permissions import actor_behind
-from marketplace_sync.api.sliding_window import SlidingWindow
+from marketplace_sync.governance.sliding_window import SlidingWindow
 
 # Requests a second (INTERFACE.md, HTTP API).
 requests_of_actors = SlidingWindow(100, 1.0)

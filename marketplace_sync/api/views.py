@@ -11,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from marketplace_sync.api.errors import TooLarge
 from marketplace_sync.api.pagination import Pages
 
 PAGE_PARAMETERS = (Pages.page_query_param, Pages.page_size_query_param)
@@ -47,12 +48,12 @@ def read_reason(request: Request) -> str:
     """The `reason` of the optional body `{"reason": "..."}`, "" without one.
 
     Read here, for DRF takes a body without a `Content-Length` (chunked) for none. Raises `UnsupportedMediaType`
-    for what is not JSON, `ParseError` for broken JSON, `ValidationError` for another shape.
+    for what is not JSON, `TooLarge`, `ParseError` for broken JSON, `ValidationError` for another shape.
     """
     try:
         body = request._request.body
     except RequestDataTooBig:
-        raise ParseError("The body is too large.") from None
+        raise TooLarge from None
     except RawPostDataException:  # a form with files, which is read already
         raise UnsupportedMediaType(request.content_type) from None
     if not body:

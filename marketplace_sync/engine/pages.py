@@ -13,6 +13,9 @@ from marketplace_sync.protocol.events import SkillPage
 EMPTY_PAGES_END = 3
 # Rows that may be asked for at once, beyond the two pages that keep both the server and the writer at work.
 ROWS_AHEAD = 1000
+# And after this many in a row with nothing that was not listed before. A catalogue that changes while it is read moves
+# by a few rows, not by three pages; one that repeats itself would be read to `max_pages`, for hours.
+REPEATED_PAGES_END = 3
 
 
 @dataclass(slots=True)
@@ -34,6 +37,8 @@ class PagePlan:
     _size: int = 1
     _under_way: set[int] = field(default_factory=set)
     _empty_in_a_row: int = 0
+    _repeated_in_a_row: int = 0
+    _listed: int = 0
     _ended: bool = False
 
     def next_page(self) -> int | None:
@@ -54,19 +59,29 @@ class PagePlan:
         """Page `number` came; `new` of its rows were not seen before in this reading."""
         self._under_way.discard(number)
         self.pages_read += 1
+        self._listed += new
+        if self._listed > self.max_pages * self.page_size:
+            # Pages may be as large as the server likes, so their number alone bounds nothing.
+            self._end(f"the listing has more than {self.max_pages * self.page_size} skills (ATOM_SAAS_MAX_PAGES)")
+            return
         if number == 1:
             self._size = self._true_size(page)
         told = self._told_pages(page)
         if told is None:
             self._ended = self._ended or page.rows < self._size or new == 0
             return
-        self.last_page = max(self.last_page or 1, told)
+        # No page after the one that is one too many is ever asked for, whatever number is told.
+        self.last_page = max(self.last_page or 1, min(told, self.max_pages + 1))
         at_least = (number - 1) * self._size + page.rows
         if number == self.last_page and page.rows >= self._size and new and _is_below(page.total, at_least):
             # The last page is full of rows that should not exist by the totals: what they tell is not the end.
             self.last_page += 1
         if page.rows:
             self._empty_in_a_row = 0
+            self._repeated_in_a_row = 0 if new else self._repeated_in_a_row + 1
+            if self._repeated_in_a_row >= REPEATED_PAGES_END:
+                all_told = self.last_total is not None and self._listed >= self.last_total
+                self._end("" if all_told else f"page {number} of {told} repeats what was listed before")
             return
         self._empty_in_a_row += 1
         if 1 < number <= told and not self.fault:

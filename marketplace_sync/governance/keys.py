@@ -14,6 +14,7 @@ from marketplace_sync.governance.agents import AgentAction
 from marketplace_sync.governance.audit import Outcome, record
 from marketplace_sync.governance.errors import BadInput, NoSuchTarget, NotPossible
 from marketplace_sync.governance.policy import Maturity
+from marketplace_sync.governance.sliding_window import SlidingWindow
 from marketplace_sync.models import Agent, AgentKey
 
 # Ours have 71 characters; nothing longer than this is worth a hash.
@@ -25,6 +26,11 @@ _USE_NOTED_EVERY = timedelta(minutes=1)
 _REFUSAL_NOTED_EVERY = timedelta(hours=1)
 # In the audit only: who shows such a key hears no more than that it is not valid.
 REFUSED_KEY_VERB = "use_key"
+
+
+# Failed keys from one address a minute, at whichever door (INTERFACE.md, HTTP API); beyond them the answer is 429. A
+# good key is looked up first, so it is never refused for the bad ones of its neighbours.
+failed_keys = SlidingWindow(60, 60.0)
 
 
 class IssuedKey(NamedTuple):

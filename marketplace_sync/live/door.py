@@ -15,13 +15,14 @@ from django.utils import timezone
 
 from marketplace_sync.governance.actors import Actor, actor_of, demand
 from marketplace_sync.governance.errors import MaturityRequired
-from marketplace_sync.governance.keys import find_key
+from marketplace_sync.governance.keys import failed_keys, find_key
 from marketplace_sync.governance.policy import Complexity
 from marketplace_sync.live.entries import Wanted
 from marketplace_sync.models import AgentKey, FeedChange
 
 # Close codes: the HTTP status that says the same, plus 4000. 1011 is the protocol's own for a fault of the server.
 BAD_REQUEST, UNKNOWN, FORBIDDEN, GONE, TOO_SLOW, SERVER_FAULT = 4400, 4401, 4403, 4410, 4429, 1011
+TOO_MANY = TOO_SLOW
 
 _PARAMETERS = ("after", "kind", "category", "skill_id")
 _NUMBER = re.compile(r"[0-9]{1,18}")
@@ -121,6 +122,8 @@ def let_in(request: Request) -> tuple[Pass, Actor]:
         scheme, _, raw = request.authorization.partition(" ")
         key = find_key(raw.strip(), origin=f"websocket {request.address}") if scheme.lower() == "bearer" else None
         if key is None:
+            if failed_keys.admit(request.address) is not None:
+                raise Refused(TOO_MANY, "Too many failed keys from this address.")
             raise Refused(UNKNOWN, "This key is not valid: unknown, expired, revoked, or of a disabled agent.")
         user, found = key.user, Pass(key_id=key.pk)
     elif request.origin and request.session:

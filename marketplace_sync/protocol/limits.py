@@ -8,6 +8,14 @@ MAX_MESSAGE_BYTES = 1_048_576
 # over the limit costs a dead letter and not the connection.
 HARD_LIMIT_FACTOR = 4
 
+# Rows of one body. The marketplace gives 1,000 skills a page; a server that ignores the page size may give all it has.
+# At some 600 bytes a refused row, and 10 us to read one.
+MAX_ROWS = 100_000
+# Commas and opening brackets of one body, counted before it is parsed: there are at most as many values, which take
+# up to 200 bytes each. Without it 60 MiB of the smallest records became 1.3 GiB and held the reader up for 25 s. An
+# honest page of 1,000 skills has 30,000; 64 MiB of nothing but code have fewer than this.
+MAX_BODY_MARKS = 3_000_000
+
 # UUIDs are 36 characters; ids of other servers are paths or slugs. Indexed, so kept short of a B-tree page.
 MAX_ID_CHARS = 255
 # Shown in lists; the longest name in the catalogue we know has 53. Indexed together with an id, and at four bytes

@@ -18,6 +18,7 @@ from marketplace_sync.protocol.events import (
 )
 from marketplace_sync.protocol.fields import latest_believable, total
 from marketplace_sync.protocol.json_text import encode_row, fault, json_type, read_json
+from marketplace_sync.protocol.limits import MAX_BODY_MARKS, MAX_ROWS
 from marketplace_sync.protocol.records import category_key, category_record, skill_key, skill_record
 from marketplace_sync.protocol.refusals import Code, Refused
 
@@ -29,7 +30,7 @@ def decode_skill_page(body: bytes, *, server_now: datetime) -> SkillPage:
     Page figures that are absent, negative or no whole numbers are `None`, never a refusal: paging
     can do without them. Raises `Refused` when the body as a whole can't be read.
     """
-    page, doubtful = read_json(body)
+    page, doubtful = _read(body)
     rows = _rows(page, "skills")
     latest = latest_believable(server_now)
     skills: list[SkillRecord] = []
@@ -56,7 +57,7 @@ def decode_category_page(body: bytes, *, server_now: datetime) -> CategoryPage:
 
     Raises `Refused` when the body as a whole can't be read.
     """
-    page, doubtful = read_json(body)
+    page, doubtful = _read(body)
     latest = latest_believable(server_now)
     categories: list[CategoryRecord] = []
     broken: list[BrokenRow] = []
@@ -74,16 +75,23 @@ def decode_skill(body: bytes, *, server_now: datetime) -> SkillRecord:
     Raises `Refused`, with the `key` where the body has one. Whether it is the skill that was asked
     for is for the caller to compare.
     """
-    row, doubtful = read_json(body)
+    row, doubtful = _read(body)
     try:
         return skill_record(row, doubtful=doubtful, latest=latest_believable(server_now))
     except Refused as refused:
         raise Refused(replace(refused.refusal, key=skill_key(row))) from None
 
 
+def _read(body: bytes) -> tuple[Any, bool]:
+    """`read_json`, for no more than the memory that an honest body takes."""
+    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_BODY_MARKS:
+        raise fault(Code.TOO_LONG, "", f"more than {MAX_BODY_MARKS:,} commas and brackets in one answer")
+    return read_json(body)
+
+
 def _rows(page: Any, field: str) -> list[Any]:
     if type(page) is list:
-        return page
+        return _few_enough(page, field)
     if type(page) is not dict:
         raise fault(Code.BAD_TYPE, "", f"must be an object with `{field}` or a list, not {json_type(page)}")
     # Also beside rows: an empty list that comes with an error is no empty catalogue.
@@ -94,6 +102,12 @@ def _rows(page: Any, field: str) -> list[Any]:
         raise fault(Code.MISSING, field, "required")
     if type(rows) is not list:
         raise fault(Code.BAD_TYPE, field, f"must be a list, not {json_type(rows)}")
+    return _few_enough(rows, field)
+
+
+def _few_enough(rows: list[Any], field: str) -> list[Any]:
+    if len(rows) > MAX_ROWS:
+        raise fault(Code.TOO_LONG, field, f"{len(rows):,} rows in one answer; at most {MAX_ROWS:,}")
     return rows
 
 

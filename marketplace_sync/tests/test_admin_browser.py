@@ -48,7 +48,7 @@ def web_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
     # Each request has a thread of its own, with which an open connection would be lost.
     monkeypatch.setitem(connections.databases["default"], "CONN_MAX_AGE", 0)
-    config = uvicorn.Config(application, port=0, lifespan="off", ws="none", log_config=None)
+    config = uvicorn.Config(application, port=0, lifespan="off", ws="none", http="h11", log_config=None)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="web server")
     thread.start()

@@ -15,9 +15,9 @@ from django.db import connection, connections
 from django.utils import timezone
 
 from marketplace_sync.api import authentication, throttles, waiting
-from marketplace_sync.api.sliding_window import SlidingWindow
 from marketplace_sync.api.status import without_secrets
 from marketplace_sync.governance.policy import Maturity
+from marketplace_sync.governance.sliding_window import SlidingWindow
 from marketplace_sync.mirror.commands import accept, answer
 from marketplace_sync.mirror.lease import Lease, acquire
 from marketplace_sync.models import AuditRow, Command, DeadLetter, HeldRemoval, LeaseRow, SyncRun, WebSocketState
@@ -137,7 +137,7 @@ def test_a_request_is_answered_with_its_command(client: ApiClient) -> None:
         (b'{"reason": "\\ud800"}', "application/json", 400, "reason"),
         (b"1" * 5000, "application/json", 400, None), (b"reason=x", "application/x-www-form-urlencoded", 415, None),
         (b"reason=x", "text/plain", 415, None), (b"--x", "multipart/form-data; boundary=x", 415, None),
-        (b'{"reason": "' + b"x" * 3_000_000 + b'"}', "application/json", 400, None),
+        (b'{"reason": "' + b"x" * 3_000_000 + b'"}', "application/json", 413, None),
     ],
 )  # fmt: skip
 def test_only_a_body_that_can_be_is_taken(
@@ -258,7 +258,7 @@ def test_an_impossible_key_is_401(header: str) -> None:
 
 
 def test_a_window_slides_and_forgets_who_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("marketplace_sync.api.sliding_window._SWEEP_ABOVE", 10)
+    monkeypatch.setattr("marketplace_sync.governance.sliding_window._SWEEP_ABOVE", 10)
     now = [0.0]
     window = SlidingWindow(2, 10.0, lambda: now[0])
     assert [window.admit("a"), window.admit("a")] == [None, None]

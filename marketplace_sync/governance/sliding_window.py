@@ -37,6 +37,13 @@ class SlidingWindow:
             times.append(now)
             return None
 
+    def wait(self, key: str) -> float | None:
+        """What `admit` would say, without counting."""
+        now = self._clock()
+        with self._lock:
+            times = [at for at in self._times.get(key, ()) if at > now - self._seconds]
+            return times[0] + self._seconds - now if len(times) >= self._limit else None
+
     def clear(self) -> None:
         """Forget all that happened."""
         with self._lock:
