@@ -67,6 +67,7 @@ class MarketConnection(ClientConnection):
     on_pong: Callable[[bytes], None] | None = None
     arrived = 0  # whole messages, read or not
     deaf = False  # dropped because the peer read nothing of what we sent
+    broken_by: Exception | None = None  # what the socket died of; the library keeps it to itself during the handshake
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # One entry a message that is not read yet: was it text?
@@ -114,6 +115,7 @@ class MarketConnection(ClientConnection):
             self._closer = self.loop.call_later(CLOSE_WITHIN, self.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.broken_by = exc
         if self._closer is not None:
             self._closer.cancel()
         super().connection_lost(exc)
@@ -140,10 +142,16 @@ async def open_connection(config: SyncConfig, access: Access, *, now: Callable[[
     """One attempt, within `connect_timeout`. Raises an `UpstreamError`; whatever came up is closed by then."""
     proxy = access.stream_proxy
     through = f" through {proxy}" if proxy is not None else ""
+    made: list[MarketConnection] = []
+
+    def create(*args: Any, **options: Any) -> MarketConnection:
+        made.append(MarketConnection(*args, **options))
+        return made[-1]
+
     try:
         attempt = _ConnectOnce(
             with_token(config.ws_url, access.token.now().reveal()),
-            create_connection=MarketConnection,
+            create_connection=create,
             proxy=proxy.url.reveal() if proxy is not None else None,
             **_trust(config, access),
             user_agent_header=USER_AGENT,
@@ -165,7 +173,8 @@ async def open_connection(config: SyncConfig, access: Access, *, now: Callable[[
     except InvalidStatus as fault:
         raise _status_fault(fault.response, now=now()) from None
     except InvalidMessage as fault:
-        raise Unreachable(f"the handshake broke off: {network_reason(fault.__cause__ or fault)}") from None
+        cause = made[-1].broken_by or fault.__cause__ or fault
+        raise Unreachable(f"the handshake broke off: {network_reason(cause)}") from None
     except InvalidProxyStatus as fault:
         raise Unreachable(
             f"the stream can't be reached{through}: it answers HTTP {fault.response.status_code}"

@@ -37,6 +37,9 @@ _REASONS = {
     "NO_PROTOCOLS_AVAILABLE": NO_COMMON_VERSION,
     "WRONG_VERSION_NUMBER": "the other side does not speak TLS: is its address one of http:// or ws://?",
     "HTTP_REQUEST": "the other side does not speak TLS: is its address one of http:// or ws://?",
+    # What TLS 1.2 says for want of a client certificate, and of a common cipher as well.
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "the marketplace refuses the handshake: does it ask for a client certificate "
+    "(ATOM_SAAS_CLIENT_CERT_FILE)?",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": NEEDS_CERTIFICATE,
     "TLSV1_ALERT_UNKNOWN_CA": REFUSES_CERTIFICATE,
     "SSLV3_ALERT_BAD_CERTIFICATE": REFUSES_CERTIFICATE,
