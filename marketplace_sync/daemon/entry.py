@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import structlog
@@ -47,11 +48,14 @@ def run_daemon(
 ) -> None:
     """Stand by for the lease, then keep the mirror right until SIGTERM or SIGINT. `hint`: see `Daemon`.
 
-    SIGHUP has the token looked up anew, which also happens by itself.
+    SIGHUP has the token looked up anew, which also happens by itself; where the daemon has a terminal, SIGHUP says
+    that it is gone, and is a SIGTERM.
     """
 
     async def daemon(database: Database, stop: asyncio.Event) -> None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, access.token.look)
+        in_a_terminal = sys.stdin is not None and sys.stdin.isatty()
+        hang_up = partial(signal.raise_signal, signal.SIGTERM) if in_a_terminal else access.token.look
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
         lease = await wait_for_lease(database, holder_name(), stop)
         if lease is not None:
             await Daemon(config, access, stream_wanted=stream_wanted, hint=hint).run(database, lease, stop)

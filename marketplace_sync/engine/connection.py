@@ -228,13 +228,11 @@ def decide(state: Connection, event: Input, *, now: float, draw: float) -> Decis
         case ((Mode.CONNECTING | Mode.OPEN), (Failed() | Lost() as report)) if report.attempt == state.attempt:
             return _ended(state, report, now, draw)
 
-        # Time.
+        # Time, and another token.
         case Mode.OPEN, Tick() if not state.healthy and _stood_long_enough(state, now):
             return replace(_anew(state), healthy=True), ()
         case ((Mode.WAITING | Mode.POLLING), Tick()) if state.next_attempt_at is None or now >= state.next_attempt_at:
             return _connect(state)
-
-        # The token.
         case _, TokenReplaced():
             return _token_replaced(state)
 
@@ -283,13 +281,7 @@ def accepts_reconnect(state: Connection) -> bool:
 def _connect(state: Connection) -> Decision:
     number = state.attempt + 1
     connecting = replace(
-        state,
-        mode=Mode.CONNECTING,
-        attempt=number,
-        opened_at=None,
-        healthy=False,
-        replaced=False,
-        next_attempt_at=None,
+        state, mode=Mode.CONNECTING, attempt=number, opened_at=None, healthy=False, replaced=False, next_attempt_at=None
     )
     return connecting, (Connect(number),)
 
@@ -318,13 +310,10 @@ def _ended(state: Connection, report: Failed | Lost, now: float, draw: float) ->
         return replace(state, mode=Mode.RESTING, hourly=True, fallback_started_at=now), (PollNow(reason),)
     if report.refused_token or state.hourly or state.consecutive_failures >= limits.fallback_after_failures:
         polling = replace(
-            state,
-            mode=Mode.POLLING,
-            hourly=True,
-            fallback_started_at=now,
+            state, mode=Mode.POLLING, hourly=True, fallback_started_at=now,
             # A Retry-After counts up to the fallback time, so it is always over by then.
             next_attempt_at=now + limits.fallback_seconds,
-        )
+        )  # fmt: skip
         return polling, (PollNow(reason),)
     delay = limits.reconnect_delays[min(state.retries, len(limits.reconnect_delays) - 1)]
     wait = delay * (1 + draw * limits.reconnect_jitter)
@@ -344,16 +333,9 @@ def _token_replaced(state: Connection) -> Decision:
 def _off(state: Connection, mode: Mode, reason: str) -> Decision:
     effects = (CloseStream(state.attempt),) if state.mode in (Mode.CONNECTING, Mode.OPEN) else ()
     off = replace(
-        state,
-        mode=mode,
-        opened_at=None,
-        healthy=False,
-        replaced=False,
-        fallback_started_at=None,
-        next_attempt_at=None,
-        reason=reason,
-        first_attempt_over=True,
-    )
+        state, mode=mode, opened_at=None, healthy=False, replaced=False, fallback_started_at=None,
+        next_attempt_at=None, reason=reason, first_attempt_over=True,
+    )  # fmt: skip
     return off, effects
 
 

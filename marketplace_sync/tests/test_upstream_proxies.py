@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from marketplace_sync.conf import Secret, SyncConfig
-from marketplace_sync.logs import install
+from marketplace_sync.logs import install, redact
 from marketplace_sync.models import Skill
 from marketplace_sync.tests.connect_proxy import ConnectProxy
 from marketplace_sync.tests.harness import TOKEN, marketplace, mirror, skill
@@ -172,6 +172,7 @@ async def test_the_login_of_a_proxy_is_sent_and_never_seen(caplog: pytest.LogCap
     seen += "".join(record.getMessage() for record in caplog.records)
     for form in (secret, secret.replace("%2F", "/"), base64.b64encode(plain.encode()).decode()):
         assert form not in seen
+        assert redact(f"<{form}>") == "<***>"  # whoever else comes to print it
 
 
 def test_a_socks_proxy_is_an_error_only_where_it_would_be_used() -> None:

@@ -45,7 +45,8 @@ def _token_faults(config: SyncConfig, level: Level) -> tuple[Fault, ...]:
             read_token(file_source(config.api_token_file))
         except Unfit as unfit:
             setting = BY_NAME["ATOM_SAAS_API_TOKEN_FILE"]
-            return (setting.fault(level, unfit.message, f"{setting.name}: {unfit.hint}"),)
+            hint = f"{setting.name} must name a file with the token in it and nothing else, which this user may read."
+            return (setting.fault(level, unfit.message, hint),)
     return ()
 
 

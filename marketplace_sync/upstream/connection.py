@@ -127,7 +127,17 @@ class MarketConnection(ClientConnection):
 
 
 class _ConnectOnce(connect):
-    """`connect` without redirects."""
+    """`connect` without redirects, which can tell what the socket died of."""
+
+    _made: ClientConnection | None = None
+
+    @property
+    def broken_by(self) -> Exception | None:
+        return self._made.broken_by if isinstance(self._made, MarketConnection) else None
+
+    async def open_tcp_connection(self) -> ClientConnection:
+        self._made = await super().open_tcp_connection()
+        return self._made
 
     def process_redirect(self, exc: Exception) -> Exception | str:
         return exc
@@ -142,16 +152,10 @@ async def open_connection(config: SyncConfig, access: Access, *, now: Callable[[
     """One attempt, within `connect_timeout`. Raises an `UpstreamError`; whatever came up is closed by then."""
     proxy = access.stream_proxy
     through = f" through {proxy}" if proxy is not None else ""
-    made: list[MarketConnection] = []
-
-    def create(*args: Any, **options: Any) -> MarketConnection:
-        made.append(MarketConnection(*args, **options))
-        return made[-1]
-
     try:
         attempt = _ConnectOnce(
             with_token(config.ws_url, access.token.now().reveal()),
-            create_connection=create,
+            create_connection=MarketConnection,
             proxy=proxy.url.reveal() if proxy is not None else None,
             **_trust(config, access),
             user_agent_header=USER_AGENT,
@@ -173,7 +177,7 @@ async def open_connection(config: SyncConfig, access: Access, *, now: Callable[[
     except InvalidStatus as fault:
         raise _status_fault(fault.response, now=now()) from None
     except InvalidMessage as fault:
-        cause = made[-1].broken_by or fault.__cause__ or fault
+        cause = attempt.broken_by or fault.__cause__ or fault
         raise Unreachable(f"the handshake broke off: {network_reason(cause)}") from None
     except InvalidProxyStatus as fault:
         raise Unreachable(

@@ -58,7 +58,7 @@ class Token:
             found = read_token(self._again)
         except Unfit as unfit:
             if unfit.message != self._problem:
-                log.warning("token_unreadable", reason=f"the token's file {unfit.message}", kept="the token as it was")
+                log.warning("token_unreadable", reason=f"the token's file {unfit.message} The token stays as it was.")
             self._problem = unfit.message
             return self._token
         self._problem = ""
