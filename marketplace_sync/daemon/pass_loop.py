@@ -57,7 +57,8 @@ class PassLoop:
     def token_replaced(self) -> None:
         """There is another token: what the old one was refused is tried at once."""
         if self._token_refused:
-            self.poll_now()
+            self._schedule.mended(self._clock())
+            self._wake.set()
 
     def loss(self) -> None:
         self._schedule.loss(self._clock())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from asgiref.sync import sync_to_async
 
+from marketplace_sync.engine import schedule
 from marketplace_sync.models import Command, DeadLetter, Skill, SyncRun
 from marketplace_sync.simulator.server import SimulatorServer
 from marketplace_sync.tests.harness import Mirror, marketplace, mirror, skill
@@ -18,6 +19,11 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(MANY_
 OLD, NEW = "11111111-2222-4333-8444-555555555555", "eyJhbGciOiJIUzI1NiJ9.bmV3.c2lnbmF0dXJl"
 # As in production: who waits for the hour in these tests waits in vain.
 HOUR = {"fallback_seconds": 3600.0, "sync_interval_seconds": 3600.0}
+
+
+@pytest.fixture(autouse=True)
+def _an_hour_between_failed_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "RETRY_DELAYS", (3600.0,))
 
 
 @pytest.fixture
