@@ -6,7 +6,7 @@ The values of `ATOM_SAAS_*` and `FEED_*` pass through as they are; `marketplace_
 import contextlib
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -95,12 +95,35 @@ class Environment(environ.Env):  # type: ignore[misc]
         super().__init__()
         self.ENVIRON = dict(variables)
         self.faults: list[Fault] = []
+        self._of_the_process, self._dotenv = variables, dotenv
         if dotenv is not None:
             self._read_dotenv(dotenv)
 
     def raw(self, name: str) -> str:
-        """The value as it is written, "" when there is none."""
-        return str(self.ENVIRON.get(name, ""))
+        """The value as it is written, "" when there is none.
+
+        The names of proxies are written in small letters too, which win, as for every other program.
+        """
+        value = self.ENVIRON.get(name, "")
+        return str((self.ENVIRON.get(name.lower()) or value) if name.endswith("_PROXY") else value)
+
+    def again(self, name: str) -> Callable[[], str] | None:
+        """Reads this value out of `.env` as that file is by then; `None` where it comes from the process.
+
+        What it gives raises `ValueError` when the file can't be read.
+        """
+        dotenv = self._dotenv
+        if dotenv is None or name in self._of_the_process:
+            return None
+
+        def read() -> str:
+            found = Environment({}, dotenv)
+            for fault in found.faults:
+                if fault.level == "error":
+                    raise ValueError(fault.message)
+            return found.raw(name)
+
+        return read
 
     def names(self) -> tuple[str, ...]:
         return tuple(self.ENVIRON)

@@ -6,6 +6,7 @@ from pathlib import Path
 from atomproject import bodies
 from atomproject.env import Environment
 from marketplace_sync import conf, logs
+from marketplace_sync.setting_values import Kind
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -15,7 +16,9 @@ env = Environment(os.environ, BASE_DIR / _dotenv if _dotenv else None)
 
 # The marketplace's settings, as they are written; `conf.load_config` reads them.
 for _setting in conf.SETTINGS:
-    globals()[_setting.name] = env.raw(_setting.name)
+    _raw = env.raw(_setting.name)
+    # A proxy's URL may hold a password, and its name does not make Django's error page hide it.
+    globals()[_setting.name] = logs.Secret(_raw) if _setting.kind is Kind.PROXY else _raw
 
 DEBUG = env.flag("DJANGO_DEBUG")
 ALLOWED_HOSTS = env.hosts()
@@ -191,6 +194,9 @@ LOGGING_CONFIG = "marketplace_sync.logs.configure"
 LOGGING = logs.logging_config(
     level=env.choice("LOG_LEVEL", logs.LEVELS), as_json=env.choice("LOG_FORMAT", ("console", "json")) == "json"
 )
+
+# A token out of `.env` is looked up there again while the daemon runs; the process's environment can't change.
+ENVIRONMENT_TOKEN = env.again("ATOM_SAAS_API_TOKEN")
 
 # For the system checks: what could not be read, and every name there is, to find misspelt ones.
 ENVIRONMENT_FAULTS = tuple(env.faults)

@@ -6,13 +6,24 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
-from marketplace_sync.conf import Fault, find_faults, unknown_names
+from marketplace_sync.conf import ConfigError, Fault, find_faults, load_config, unknown_names
+from marketplace_sync.upstream.access import access_faults
 
 
 @register("marketplace_sync")
 def check_settings(**_options: Any) -> list[CheckMessage]:
     """The settings of this app, see `conf.SETTINGS`."""
     return [_message(fault) for fault in find_faults(settings)]
+
+
+@register("marketplace_sync")
+def check_access(**_options: Any) -> list[CheckMessage]:
+    """The files and proxies that the settings name. A missing token is an error only where one is needed."""
+    try:
+        config = load_config(settings)
+    except ConfigError:
+        return []  # `check_settings` tells it
+    return [_message(fault) for fault in access_faults(config, token="warning")] if config.enabled else []
 
 
 @register("marketplace_sync")

@@ -98,12 +98,32 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("AUDIT_KEEP_DAYS", 30, Kind.FLOAT, "365",
             "`archiveaudit` moves older audit rows into a file; nothing else ever deletes one.",
             "audit_keep_days", 0.001, 36_500, (30, 3650), "days"),
+    Setting("ATOM_SAAS_API_TOKEN_FILE", 50, Kind.FILE, "",
+            "A file that holds the token, instead of ATOM_SAAS_API_TOKEN; a changed one is noticed within a second.",
+            "api_token_file"),
+    Setting("ATOM_SAAS_CA_FILE", 51, Kind.FILE, "",
+            "Certificates (PEM) of the authorities that the marketplace's may come from. Unset: those of the system.",
+            "ca_file"),
+    Setting("ATOM_SAAS_CLIENT_CERT_FILE", 52, Kind.FILE, "",
+            "Our certificate (PEM), for a marketplace that asks for one.", "client_cert_file"),
+    Setting("ATOM_SAAS_CLIENT_KEY_FILE", 53, Kind.FILE, "",
+            "Its private key (PEM, without a passphrase). Unset: in ATOM_SAAS_CLIENT_CERT_FILE.", "client_key_file"),
+    Setting("ATOM_SAAS_TLS_MIN_VERSION", 54, Kind.CHOICE, "1.2", "The oldest version of TLS that is used: 1.2 or 1.3.",
+            "tls_min_version", choices=("1.2", "1.3")),
+    Setting("HTTPS_PROXY", 55, Kind.PROXY, "",
+            "The proxy to a marketplace at https:// and wss://: http://user:password@host:port.", "https_proxy"),
+    Setting("HTTP_PROXY", 56, Kind.PROXY, "", "The proxy to one at http:// and ws://.", "http_proxy"),
+    Setting("ALL_PROXY", 57, Kind.PROXY, "", "The proxy where neither of those two is set.", "all_proxy"),
+    Setting("NO_PROXY", 58, Kind.HOSTS, "",
+            "Hosts that no proxy is used for: names (and all below them), addresses, networks; * is every host.",
+            "no_proxy"),
 )
 # fmt: on
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 # Numbers of the checks that hold several settings against each other.
 PONG_LATER_THAN_PING, HOSTS_DIFFER, FALLBACK_NEVER, QUEUE_TOO_SMALL, UNKNOWN_NAME = 41, 42, 43, 44, 45
+TOKEN_TWICE, KEY_ALONE = BY_NAME["ATOM_SAAS_API_TOKEN_FILE"].number, BY_NAME["ATOM_SAAS_CLIENT_KEY_FILE"].number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +160,15 @@ class SyncConfig:
     dead_letters_keep_days: float = 30.0
     dead_letters_keep_rows: int = 10_000
     audit_keep_days: float = 365.0
+    api_token_file: str = ""  # where set, `api_token` is empty, and `upstream.token` has the token
+    ca_file: str = ""  # empty: the system's trust
+    client_cert_file: str = ""
+    client_key_file: str = ""
+    tls_min_version: str = "1.2"
+    https_proxy: Secret = Secret("")  # noqa: RUF009 - URLs that may hold a login
+    http_proxy: Secret = Secret("")  # noqa: RUF009
+    all_proxy: Secret = Secret("")  # noqa: RUF009
+    no_proxy: str = ""
 
 
 class ConfigError(Exception):
@@ -217,6 +246,8 @@ def _missing(values: dict[str, Any], level: Level) -> Iterable[Fault]:
         ("ATOM_SAAS_API_TOKEN", "the token that the marketplace gave"),
     ):
         setting = BY_NAME[name]
+        if name == "ATOM_SAAS_API_TOKEN" and values.get("api_token_file", True):
+            continue
         if not values.get(setting.field, True):
             hint = f"Set it in the environment or in .env: {name}={example}"
             yield setting.fault(level, "is not set.", hint)
@@ -257,3 +288,9 @@ def _together(values: dict[str, Any]) -> Iterable[Fault]:
         yield fault("error", QUEUE_TOO_SMALL, "ATOM_SAAS_QUEUE_MAX_BYTES",
                     f"({queue}) is below ATOM_SAAS_WS_MAX_MESSAGE_BYTES ({message}).",
                     "A message of the largest size could never be taken; make it several times as large.")  # fmt: skip
+    if values.get("api_token") and values.get("api_token_file"):
+        yield fault("error", TOKEN_TWICE, "ATOM_SAAS_API_TOKEN_FILE", "is set, and ATOM_SAAS_API_TOKEN too.",
+                    "Unset one of them: with ATOM_SAAS_API_TOKEN_FILE the token is in that file alone.")  # fmt: skip
+    if values.get("client_key_file") and not values.get("client_cert_file", True):
+        yield fault("error", KEY_ALONE, "ATOM_SAAS_CLIENT_KEY_FILE", "is set without its certificate.",
+                    "Set ATOM_SAAS_CLIENT_CERT_FILE as well, or unset ATOM_SAAS_CLIENT_KEY_FILE.")  # fmt: skip

@@ -15,9 +15,20 @@ from typing import Any
 import structlog
 from structlog.types import EventDict
 
-from marketplace_sync.redaction import MASK, Secret, install, protect, redact, redact_value
+from marketplace_sync.redaction import MASK, Secret, forget, install, protect, redact, redact_value
 
-__all__ = ["LEVELS", "MASK", "Secret", "configure", "install", "line_formatter", "logging_config", "protect", "redact"]
+__all__ = [
+    "LEVELS",
+    "MASK",
+    "Secret",
+    "configure",
+    "forget",
+    "install",
+    "line_formatter",
+    "logging_config",
+    "protect",
+    "redact",
+]
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 # They tell of each request or frame, which is worth reading only when everything is.

@@ -36,8 +36,8 @@ _SHAPES = re.compile(
 )
 
 _lock = threading.Lock()
-# Regular expressions, each with its place among them: whole secrets before beginnings, longer before shorter.
-_forms: set[tuple[int, int, str]] = set()
+# By secret: regular expressions, each with its place among all: whole secrets before beginnings, longer before shorter.
+_forms: dict[str, frozenset[tuple[int, int, str]]] = {}
 _pattern = re.compile(r"(?!)")  # of the secrets; nothing is one yet
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
@@ -75,22 +75,37 @@ class Secret:
 
 def protect(secret: str | Secret) -> None:
     """Mask this text from now on, also as it looks in URLs, JSON, Python literals. Under 4 characters: not."""
-    global _pattern
     text = secret.reveal() if isinstance(secret, Secret) else secret
-    if len(text) < MIN_SECRET_CHARS:
+    if len(text) < MIN_SECRET_CHARS or text in _forms:
         return
     # An environment variable that is not UTF-8 arrives with lone surrogates.
     raw = text.encode("utf-8", "surrogatepass")
     written = {text, json.dumps(text)[1:-1], repr(text)[1:-1], repr(raw)[2:-1]}
     in_urls = {quote(raw), quote(raw, safe=""), quote_plus(raw)} - written
+    found = set()
+    # %2f and %2F are the same to every reader of URLs.
+    for form, flag in (*((form, "") for form in written), *((form, "i") for form in in_urls)):
+        found.add((0, -len(form), f"(?{flag}:{re.escape(form)})"))
+        if len(form) >= _BEGINNING_CHARS + 4:
+            beginning = re.escape(form[:_BEGINNING_CHARS])
+            found.add((1, -len(form), f"(?{flag}:{beginning}[^\\s\"'<>&]*)"))
     with _lock:
-        # %2f and %2F are the same to every reader of URLs.
-        for form, flag in (*((form, "") for form in written), *((form, "i") for form in in_urls)):
-            _forms.add((0, -len(form), f"(?{flag}:{re.escape(form)})"))
-            if len(form) >= _BEGINNING_CHARS + 4:
-                beginning = re.escape(form[:_BEGINNING_CHARS])
-                _forms.add((1, -len(form), f"(?{flag}:{beginning}[^\\s\"'<>&]*)"))
-        _pattern = re.compile("|".join(form for *_, form in sorted(_forms)))
+        _forms[text] = frozenset(found)
+        _compile()
+
+
+def forget(secret: str | Secret) -> None:
+    """Mask this text no longer. For tokens long replaced: each one that is known makes every log line dearer."""
+    text = secret.reveal() if isinstance(secret, Secret) else secret
+    with _lock:
+        if _forms.pop(text, None) is not None:
+            _compile()
+
+
+def _compile() -> None:
+    global _pattern
+    forms = sorted(frozenset().union(*_forms.values()))
+    _pattern = re.compile("|".join(form for *_, form in forms) or "(?!)")
 
 
 def redact(text: str) -> str:

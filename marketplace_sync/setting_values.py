@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
+from pathlib import PurePath
 from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
@@ -23,6 +24,8 @@ _MAX_LIST_ITEMS = 100
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _UNSEEN = re.compile(r"[\s\x00-\x20\x7f-\xa0]")
+# SOCKS can be named, for other programs' sake; `upstream.proxies` says so when it would have to be used.
+_PROXY_SCHEMES = ("http", "https", "socks", "socks4", "socks4a", "socks5", "socks5h")
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -36,6 +39,10 @@ class Kind(StrEnum):
     URL = "a URL"
     SECRET = "a secret"
     TEXT = "a text"
+    FILE = "the path of a file"
+    CHOICE = "one of a few words"
+    PROXY = "the URL of a proxy"
+    HOSTS = "host names with commas between"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,7 @@ class Setting:
     zero_is_off: bool = False
     scale: float = 1
     schemes: tuple[str, ...] = ()  # of a URL
+    choices: tuple[str, ...] = ()  # the words, where it is one of a few
 
     def fault(self, level: Level, message: str, hint: str) -> "Fault":
         """A fault of this setting. `message` goes on after its name."""
@@ -188,6 +196,43 @@ def _read_text(_setting: Setting, raw: object) -> str:
     return str(raw).strip()
 
 
+def _read_file(setting: Setting, raw: object) -> str:
+    text = str(raw).strip() if isinstance(raw, str | PurePath) else "\0"
+    if "\0" in text:
+        raise Unfit(f"is {_shown(raw)}, not the path of a file.", f"For example: {setting.name}=/etc/mirror/file")
+    return text
+
+
+def _read_choice(setting: Setting, raw: object) -> str:
+    text = str(raw).strip()
+    if text not in setting.choices:
+        raise Unfit(f"is {_shown(raw)}.", f"Write {setting.name}={' or '.join(setting.choices)}.")
+    return text
+
+
+def _read_proxy(setting: Setting, raw: object) -> Secret:
+    if isinstance(raw, Secret):
+        raw = raw.reveal()
+    example = f"{setting.name}=http://proxy.example:3128"
+    if not isinstance(raw, str):
+        raise Unfit("is not a text.", f"For example: {example}")
+    text = raw.strip()
+    if not text:
+        return Secret("")
+    # As every other program takes it: a host alone is a proxy that is spoken to in clear text.
+    url = text if "://" in text else f"http://{text}"
+    parts = split_url(url, _PROXY_SCHEMES, example)
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise Unfit("has more in it than a login, a host and a port.", f"For example: {example}")
+    return Secret(url.rstrip("/"))
+
+
+def _read_hosts(setting: Setting, raw: object) -> str:
+    if not isinstance(raw, str):
+        raise Unfit(f"is {_shown(raw)}, not a text.", f"For example: {setting.name}=localhost,.example.com,10.0.0.0/8")
+    return raw.strip()
+
+
 def _read_int(setting: Setting, raw: object) -> int:
     if isinstance(raw, int) and not isinstance(raw, bool):
         return int(_bounded(setting, raw))
@@ -260,4 +305,8 @@ _READERS: dict[Kind, Callable[[Setting, object], Any]] = {
     Kind.URL: _read_url,
     Kind.SECRET: _read_secret,
     Kind.TEXT: _read_text,
+    Kind.FILE: _read_file,
+    Kind.CHOICE: _read_choice,
+    Kind.PROXY: _read_proxy,
+    Kind.HOSTS: _read_hosts,
 }

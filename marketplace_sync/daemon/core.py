@@ -23,6 +23,7 @@ from marketplace_sync.daemon.passes import PassRunner
 from marketplace_sync.daemon.replay import Replayer
 from marketplace_sync.daemon.reporter import Reporter
 from marketplace_sync.daemon.stream_driver import StreamDriver
+from marketplace_sync.daemon.token_watch import watch_token
 from marketplace_sync.daemon.writer import Committed, Writer
 from marketplace_sync.engine.connection import Connection, Mode
 from marketplace_sync.engine.rates import TokenBucket
@@ -38,6 +39,7 @@ from marketplace_sync.mirror.retention import (
 )
 from marketplace_sync.mirror.runs import interrupt_open_runs
 from marketplace_sync.mirror.state import Remembered, close_state, remembered
+from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.market import MarketClient
 from marketplace_sync.upstream.stream import Received
 
@@ -155,6 +157,7 @@ class Daemon:
     def __init__(
         self,
         config: SyncConfig,
+        access: Access | None = None,
         *,
         stream_wanted: bool = True,
         hint: Callable[[int], None] = lambda _: None,
@@ -162,6 +165,7 @@ class Daemon:
         wall: Callable[[], datetime] = wall_clock,
     ) -> None:
         self._config = config
+        self._access = access or Access(config)
         self._hint = hint
         self._stream_wanted = stream_wanted
         self._clock = clock
@@ -171,7 +175,7 @@ class Daemon:
     async def run(self, database: Database, lease: Lease, stop: asyncio.Event) -> None:
         """Own the mirror until `stop` is set. Raises an `ExceptionGroup` when any task of it failed."""
         async with (
-            MarketClient(self._config) as market,
+            MarketClient(self._config, self._access) as market,
             writing_session(database, lease, self._config, self._committed, self._hint) as session,
         ):
             await self._work(session, market, stop)
@@ -211,8 +215,9 @@ class Daemon:
             reporter.poke()
 
         driver = StreamDriver(
-            config, receive=receive, poll=passes.poll_now, changed=changed, clock=self._clock, wall=self._wall
-        )
+            config, self._access, receive=receive, poll=passes.poll_now, changed=changed,
+            clock=self._clock, wall=self._wall,
+        )  # fmt: skip
         reporter = Reporter(
             database, lease,
             connection=lambda: driver.state,
@@ -237,6 +242,7 @@ class Daemon:
                 tasks.create_task(reporter.run(), name="state"),
                 tasks.create_task(desk.run(), name="commands"),
                 tasks.create_task(self._prune(database, lease), name="retention"),
+                tasks.create_task(watch_token(self._access.token, driver, passes), name="token"),
             ]
             driver.start(enabled=self._stream_wanted and session.before.enabled)
             await stop.wait()

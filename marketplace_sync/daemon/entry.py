@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import structlog
@@ -19,6 +20,7 @@ from marketplace_sync.daemon.verify import Verifier
 from marketplace_sync.mirror.compare import Difference
 from marketplace_sync.mirror.lease import LeaseLost, LeaseTaken, acquire
 from marketplace_sync.models import SyncRun
+from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.faults import UpstreamError
 from marketplace_sync.upstream.market import MarketClient
 
@@ -41,22 +43,31 @@ class Failure(Exception):
         self.status = status
 
 
-def run_daemon(config: SyncConfig, *, stream_wanted: bool, hint: Callable[[int], None] = lambda _: None) -> None:
-    """Stand by for the lease, then keep the mirror right until SIGTERM or SIGINT. `hint`: see `Daemon`."""
+def run_daemon(
+    config: SyncConfig, access: Access, *, stream_wanted: bool, hint: Callable[[int], None] = lambda _: None
+) -> None:
+    """Stand by for the lease, then keep the mirror right until SIGTERM or SIGINT. `hint`: see `Daemon`.
+
+    SIGHUP has the token looked up anew, which also happens by itself; where the daemon has a terminal, SIGHUP says
+    that it is gone, and is a SIGTERM.
+    """
 
     async def daemon(database: Database, stop: asyncio.Event) -> None:
+        in_a_terminal = sys.stdin is not None and sys.stdin.isatty()
+        hang_up = partial(signal.raise_signal, signal.SIGTERM) if in_a_terminal else access.token.look
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
         lease = await wait_for_lease(database, holder_name(), stop)
         if lease is not None:
-            await Daemon(config, stream_wanted=stream_wanted, hint=hint).run(database, lease, stop)
+            await Daemon(config, access, stream_wanted=stream_wanted, hint=hint).run(database, lease, stop)
 
     _run(daemon)
 
 
-def run_once(config: SyncConfig) -> PassReport:
+def run_once(config: SyncConfig, access: Access) -> PassReport:
     """One full pass, and the second that proves absences where that is needed. Raises `Failure`."""
 
     async def once(database: Database, stop: asyncio.Event) -> PassReport:
-        return await _passes(config, database, stop, repair=False)
+        return await _passes(config, access, database, stop, repair=False)
 
     report = _run(once)
     if report.state == SyncRun.State.FAILED:
@@ -64,7 +75,7 @@ def run_once(config: SyncConfig) -> PassReport:
     return report
 
 
-def compare(config: SyncConfig, *, repair: bool = False) -> Difference:
+def compare(config: SyncConfig, access: Access, *, repair: bool = False) -> Difference:
     """How the mirror differs from the marketplace; after making it level, where `repair` is asked for.
 
     Raises `Failure` with status 2 when the marketplace can't be read.
@@ -72,29 +83,31 @@ def compare(config: SyncConfig, *, repair: bool = False) -> Difference:
 
     async def verify(database: Database, stop: asyncio.Event) -> Difference:
         if repair:
-            report = await _passes(config, database, stop, repair=True)
+            report = await _passes(config, access, database, stop, repair=True)
             if report.state == SyncRun.State.FAILED:
                 raise Failure(f"the marketplace can't be read: {report.error}", 2)
-        return await _stoppable(_verified(config, database, lambda verifier: verifier.difference()), stop)
+        return await _stoppable(_verified(config, access, database, lambda verifier: verifier.difference()), stop)
 
     return _run(verify)
 
 
-def foresee(config: SyncConfig) -> tuple[Difference, dict[str, int]]:
+def foresee(config: SyncConfig, access: Access) -> tuple[Difference, dict[str, int]]:
     """What a pass would change, and how many of each. Writes nothing. Raises `Failure`."""
 
     async def dry(database: Database, stop: asyncio.Event) -> tuple[Difference, dict[str, int]]:
         async def look(verifier: Verifier) -> tuple[Difference, dict[str, int]]:
             return await verifier.look(), dict(verifier.would)
 
-        return await _stoppable(_verified(config, database, look), stop)
+        return await _stoppable(_verified(config, access, database, look), stop)
 
     return _run(dry)
 
 
-async def _passes(config: SyncConfig, database: Database, stop: asyncio.Event, *, repair: bool) -> PassReport:
+async def _passes(
+    config: SyncConfig, access: Access, database: Database, stop: asyncio.Event, *, repair: bool
+) -> PassReport:
     lease = await database.control(acquire, holder_name())
-    async with MarketClient(config) as market, writing_session(database, lease, config) as session:
+    async with MarketClient(config, access) as market, writing_session(database, lease, config) as session:
         runner = PassRunner(
             market, session.writer, database, lease, session.arrivals,
             page_size=config.page_size, max_pages=config.max_pages, repair=repair,
@@ -120,8 +133,10 @@ async def _repaired(runner: PassRunner) -> PassReport:
     return report
 
 
-async def _verified(config: SyncConfig, database: Database, ask: Callable[[Verifier], Awaitable[T]]) -> T:
-    async with MarketClient(config) as market:
+async def _verified(
+    config: SyncConfig, access: Access, database: Database, ask: Callable[[Verifier], Awaitable[T]]
+) -> T:
+    async with MarketClient(config, access) as market:
         verifier = Verifier(market, database, page_size=config.page_size, max_pages=config.max_pages)
         try:
             return await ask(verifier)

@@ -35,6 +35,7 @@ class PassLoop:
         self._waiters: dict[int, asyncio.Future[PassReport]] = {}
         self._approvals: dict[int, frozenset[str]] = {}
         self._confirming = 0
+        self._token_refused = False
 
     @property
     def caught_up(self) -> bool:
@@ -52,6 +53,12 @@ class PassLoop:
     def poll_now(self) -> None:
         self._schedule.poll_now(self._clock())
         self._wake.set()
+
+    def token_replaced(self) -> None:
+        """There is another token: what the old one was refused is tried at once."""
+        if self._token_refused:
+            self._schedule.mended(self._clock())
+            self._wake.set()
 
     def loss(self) -> None:
         self._schedule.loss(self._clock())
@@ -93,6 +100,7 @@ class PassLoop:
     def _ended(self, report: PassReport) -> None:
         now = self._clock()
         outcome = _OUTCOMES[report.state]
+        self._token_refused = report.refused_token
         self._schedule.pass_ended(now, outcome, report.retry_after)
         self._confirming = self._confirming + 1 if report.again else 0
         if report.again and self._confirming <= MAX_CONFIRMING:

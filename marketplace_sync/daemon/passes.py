@@ -77,6 +77,7 @@ class PassReport:
     unclean_reason: str = ""
     error: str = ""
     retry_after: float | None = None
+    refused_token: bool = False
 
 
 class PassRunner:
@@ -137,6 +138,7 @@ class PassRunner:
                 one.begun,
                 error=fault.reason,
                 retry_after=fault.retry_after,
+                refused_token=fault.refused_token,
             )
         log.info(
             "pass_ended", run=run_id, state=str(report.state), clean=report.clean, seconds=round(one.seconds(), 2),

@@ -26,10 +26,12 @@ from marketplace_sync.engine.connection import (
     Started,
     StopAsked,
     Tick,
+    TokenReplaced,
     accepts_reconnect,
     decide,
     next_wake,
 )
+from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.faults import UpstreamError
 from marketplace_sync.upstream.stream import Received, Stream
 
@@ -62,6 +64,7 @@ class StreamDriver:
     def __init__(
         self,
         config: SyncConfig,
+        access: Access,
         *,
         receive: Callable[[Received], None],
         poll: Callable[[], None],
@@ -71,6 +74,7 @@ class StreamDriver:
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._config = config
+        self._access = access
         self._receive = receive
         self._poll = poll
         self._changed = changed
@@ -90,6 +94,10 @@ class StreamDriver:
     def stop(self) -> None:
         """Close the stream for good; `run` returns when all that it had received is handed over."""
         self._tell(StopAsked())
+
+    def token_replaced(self) -> None:
+        """Attempts that begin from now on bring another token."""
+        self._tell(TokenReplaced())
 
     async def reconnect(self) -> str:
         """A new stream, tried at once. "" when it is open, else why it is not. Raises `CannotReconnect`."""
@@ -164,8 +172,9 @@ class StreamDriver:
         """One connection from its first packet to its last."""
         try:
             report: Failed | Lost = Failed(number, "given up")
+            token = self._access.token.now()
             try:
-                stream = await Stream.open(self._config, wall=self._wall)
+                stream = await Stream.open(self._config, self._access, wall=self._wall)
                 self._streams[number] = stream
                 self._tell(Opened(number))
                 log.info("stream_opened", connection=number)
@@ -175,6 +184,9 @@ class StreamDriver:
                 kind = Lost if number in self._streams else Failed
                 report = kind(number, fault.reason, fault.refused_token, fault.retry_after)
                 log.warning("stream_lost" if kind is Lost else "stream_failed", connection=number, reason=fault.reason)
+                if fault.refused_token and self._access.token.look() != token:
+                    # It may have been replaced a moment ago: the machine hears of that before the refusal.
+                    self._tell(TokenReplaced())
             self._tell(report)
         finally:
             self._streams.pop(number, None)

@@ -12,10 +12,12 @@ Its rules, from PROTOCOL.md, "The client's duties" and "How the counters live to
  5. From failure number `fallback_after_failures` on: polling only for `fallback_seconds`, with a poll at
     once; then one attempt. Until a connection is healthy, or a person asks, each attempt that fails
     begins the next such hour. One that opens interrupts the hour, it does not end the rule.
- 6. A refused token goes straight to rule 5: the same token won't be welcome a second later.
+ 6. A refused token goes straight to rule 5: the same token won't be welcome a second later. A new token will: it
+    gets one attempt at once, with the counters anew, as if a person had asked. One that comes while an attempt is under
+    way or a stream is open waits for how that ends: a refusal, or any failure since a refusal, is the old token's.
  7. A `Retry-After` lengthens the wait, up to `fallback_seconds`; it never shortens one.
  8. At failure number `reconnect_attempts` the stream rests, with a poll at once, until a person asks.
-    This wins over rules 4 to 7.
+    This wins over rules 4 to 7, but for the new token of rule 6.
  9. A person who asks for a reconnect gets an attempt at once and the counters anew; an attempt under way
     serves. Disabling closes the stream and forgets the counters; enabling connects at once.
 10. Stopped is final.
@@ -86,6 +88,8 @@ class Connection:
     healthy: bool = False  # the open stream has stood for healthy_after
     fallback_started_at: float | None = None  # the present fallback time, its closing attempt included, or the rest
     next_attempt_at: float | None = None  # set exactly while WAITING or POLLING
+    refused: bool = False  # the token was, and no connection has been healthy since
+    replaced: bool = False  # the token is another one than when the latest attempt began
     reason: str = "not connected yet"  # why there is no stream, for people; "" exactly while OPEN
     first_attempt_over: bool = False  # law 4: the first pass waits for this, and for nothing else
 
@@ -155,6 +159,11 @@ class ReconnectAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenReplaced:
+    """Attempts that begin from now on bring another token."""
+
+
+@dataclass(frozen=True, slots=True)
 class DisableAsked:
     """A person or an agent wants no stream."""
 
@@ -169,7 +178,9 @@ class StopAsked:
     """The daemon stops."""
 
 
-Input = Started | Opened | Failed | Lost | Tick | ReconnectAsked | DisableAsked | EnableAsked | StopAsked
+Input = (
+    Started | Opened | Failed | Lost | Tick | TokenReplaced | ReconnectAsked | DisableAsked | EnableAsked | StopAsked
+)
 
 
 # Effects: what to do, in this order.
@@ -217,17 +228,17 @@ def decide(state: Connection, event: Input, *, now: float, draw: float) -> Decis
         case ((Mode.CONNECTING | Mode.OPEN), (Failed() | Lost() as report)) if report.attempt == state.attempt:
             return _ended(state, report, now, draw)
 
-        # Time.
+        # Time, and another token.
         case Mode.OPEN, Tick() if not state.healthy and _stood_long_enough(state, now):
             return replace(_anew(state), healthy=True), ()
         case ((Mode.WAITING | Mode.POLLING), Tick()) if state.next_attempt_at is None or now >= state.next_attempt_at:
             return _connect(state)
+        case _, TokenReplaced():
+            return _token_replaced(state)
 
         # People, and the daemon itself.
-        case Mode.IDLE, Started(enabled=True):
-            return _connect(state)
-        case Mode.IDLE, Started(enabled=False):
-            return _off(_anew(state), Mode.DISABLED, "disabled")
+        case Mode.IDLE, Started(enabled):
+            return _connect(state) if enabled else _off(_anew(state), Mode.DISABLED, "disabled")
         case Mode.OPEN, ReconnectAsked():
             fresh, effects = _connect(replace(_anew(state), reason="a reconnect was asked for"))
             return fresh, (CloseStream(state.attempt), *effects)
@@ -270,7 +281,7 @@ def accepts_reconnect(state: Connection) -> bool:
 def _connect(state: Connection) -> Decision:
     number = state.attempt + 1
     connecting = replace(
-        state, mode=Mode.CONNECTING, attempt=number, opened_at=None, healthy=False, next_attempt_at=None
+        state, mode=Mode.CONNECTING, attempt=number, opened_at=None, healthy=False, replaced=False, next_attempt_at=None
     )
     return connecting, (Connect(number),)
 
@@ -288,19 +299,21 @@ def _ended(state: Connection, report: Failed | Lost, now: float, draw: float) ->
     else:
         state = replace(state, consecutive_failures=state.consecutive_failures + 1)
     reason = report.reason or "no reason given"
-    state = replace(state, opened_at=None, healthy=False, first_attempt_over=True, reason=reason)
+    replaced, refused = state.replaced, state.refused or report.refused_token
+    state = replace(
+        state, opened_at=None, healthy=False, replaced=False, refused=refused, first_attempt_over=True, reason=reason
+    )
 
+    if refused and replaced:
+        return _connect(_anew(state))
     if state.consecutive_failures >= limits.reconnect_attempts:
         return replace(state, mode=Mode.RESTING, hourly=True, fallback_started_at=now), (PollNow(reason),)
     if report.refused_token or state.hourly or state.consecutive_failures >= limits.fallback_after_failures:
         polling = replace(
-            state,
-            mode=Mode.POLLING,
-            hourly=True,
-            fallback_started_at=now,
+            state, mode=Mode.POLLING, hourly=True, fallback_started_at=now,
             # A Retry-After counts up to the fallback time, so it is always over by then.
             next_attempt_at=now + limits.fallback_seconds,
-        )
+        )  # fmt: skip
         return polling, (PollNow(reason),)
     delay = limits.reconnect_delays[min(state.retries, len(limits.reconnect_delays) - 1)]
     wait = delay * (1 + draw * limits.reconnect_jitter)
@@ -309,24 +322,26 @@ def _ended(state: Connection, report: Failed | Lost, now: float, draw: float) ->
     return replace(state, mode=Mode.WAITING, retries=state.retries + 1, next_attempt_at=now + wait), ()
 
 
+def _token_replaced(state: Connection) -> Decision:
+    if state.mode in (Mode.CONNECTING, Mode.OPEN):
+        return replace(state, replaced=True), ()
+    if state.mode in (Mode.POLLING, Mode.RESTING) and state.refused:
+        return _connect(_anew(state))
+    return state, ()
+
+
 def _off(state: Connection, mode: Mode, reason: str) -> Decision:
     effects = (CloseStream(state.attempt),) if state.mode in (Mode.CONNECTING, Mode.OPEN) else ()
     off = replace(
-        state,
-        mode=mode,
-        opened_at=None,
-        healthy=False,
-        fallback_started_at=None,
-        next_attempt_at=None,
-        reason=reason,
-        first_attempt_over=True,
-    )
+        state, mode=mode, opened_at=None, healthy=False, replaced=False, fallback_started_at=None,
+        next_attempt_at=None, reason=reason, first_attempt_over=True,
+    )  # fmt: skip
     return off, effects
 
 
 def _anew(state: Connection) -> Connection:
     """As after a healthy connection: nothing counted, no fallback."""
-    return replace(state, consecutive_failures=0, retries=0, hourly=False, fallback_started_at=None)
+    return replace(state, consecutive_failures=0, retries=0, hourly=False, refused=False, fallback_started_at=None)
 
 
 def _stood_long_enough(state: Connection, now: float) -> bool:

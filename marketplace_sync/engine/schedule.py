@@ -12,7 +12,7 @@ Its rules, from DESIGN.md, laws 4, 5, 6 and 11:
     no loss waits longer than `GAP_MAX_WAIT_SECONDS` while others keep coming. Gap passes that follow one another
     stand further and further apart, up to that: slow noise must not cost more than a flood.
  5. A pass that failed covers nothing: it is tried again after a back-off, with all it was wanted for. Nothing
-    but a person who asks is served before the back-off is over.
+    but a person who asks is served before the back-off is over; it is over at once when what it failed of is mended.
  6. A person's request is answered by the end of a pass that began after it. All who wait when a pass begins share it.
     A failed pass is an answer too ("failed"), so requests, unlike all else, are not carried over to the retry.
 
@@ -128,6 +128,10 @@ class Schedule:
         """A pass at once, for a reason of our own. It stands in for `first_attempt_failed`."""
         self._released = True
         self._want(why, now)
+
+    def mended(self, now: float) -> None:
+        """What the last pass failed of is no more, as when a refused token was replaced: no back-off is left."""
+        self._retry_at = min(self._retry_at, now)
 
     def loss(self, now: float) -> None:
         """Something that was told was not applied. Cheap: called for every message of a flood."""

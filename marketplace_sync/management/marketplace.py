@@ -10,23 +10,28 @@ from django.db.migrations.executor import MigrationExecutor
 
 from marketplace_sync.conf import ConfigError, Fault, SyncConfig, load_config
 from marketplace_sync.logs import redact
+from marketplace_sync.upstream.access import Access
 
 
-def configured(command: BaseCommand, *, fault_status: int = 1) -> SyncConfig:
-    """The settings; or one clear line a fault, and the end of the command before anything is touched."""
+def configured(command: BaseCommand, *, fault_status: int = 1) -> tuple[SyncConfig, Access]:
+    """The settings, and what it takes to reach the marketplace.
+
+    Or one clear line a fault, and the end of the command before anything is touched.
+    """
     faults = environment_errors()
     try:
         config = load_config(settings, need_marketplace=True)
+        if not config.enabled and not faults:
+            say(command, "ATOM_SAAS_ENABLED is false: no connection is made, the local mirror stays as it is.")
+            sys.exit(0)
+        access = Access(config, getattr(settings, "ENVIRONMENT_TOKEN", None))
     except ConfigError as error:
         faults += error.faults
     if faults:
         fail(command, *map(str, faults), status=fault_status)
-    if not config.enabled:
-        say(command, "ATOM_SAAS_ENABLED is false: no connection is made, the local mirror stays as it is.")
-        sys.exit(0)
     if reason := unready():
         fail(command, reason, status=fault_status)
-    return config
+    return config, access
 
 
 def environment_errors() -> tuple[Fault, ...]:

@@ -50,7 +50,7 @@ def redis_url() -> str:
 @pytest.fixture(autouse=True)
 def _own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test protects is not masked in the next."""
-    monkeypatch.setattr(redaction, "_forms", set(redaction._forms))
+    monkeypatch.setattr(redaction, "_forms", dict(redaction._forms))
     monkeypatch.setattr(redaction, "_pattern", redaction._pattern)
 
 

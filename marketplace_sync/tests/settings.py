@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 _OURS = ("ATOM_SAAS_", "FEED_", "AUDIT_", "RUNS_", "COMMANDS_", "DEAD_LETTERS_", "DJANGO_", "LOG_")
-for _name in [name for name in os.environ if name.startswith(_OURS)]:
+for _name in [name for name in os.environ if name.startswith(_OURS) or name.upper().endswith("_PROXY")]:
     del os.environ[_name]
 os.environ["DJANGO_ENV_FILE"] = ""
 os.environ["DJANGO_SECRET_KEY"] = "of-the-tests-and-of-nothing-else-0123456789-abcdefgh"

@@ -11,7 +11,7 @@ from marketplace_sync.setting_values import Fault, Kind
 # For each kind, a text that can't be one.
 IMPOSSIBLE = {
     Kind.BOOL: "maybe", Kind.INT: "many", Kind.FLOAT: "nan", Kind.FLOATS: "1,x", Kind.URL: "nowhere",
-    Kind.SECRET: "two words",
+    Kind.SECRET: "two words", Kind.FILE: "/no/such/file", Kind.CHOICE: "1.1", Kind.PROXY: "two words", Kind.HOSTS: 5,
 }  # fmt: skip
 RANGED = [setting for setting in SETTINGS if abs(setting.recommended[0]) < 1e300 and setting.kind is not Kind.SECRET]
 

@@ -25,6 +25,7 @@ from marketplace_sync.engine.connection import (
     Started,
     StopAsked,
     Tick,
+    TokenReplaced,
     accepts_reconnect,
     decide,
     next_wake,
@@ -90,6 +91,8 @@ def assert_consistent(state: Connection) -> None:
         assert state.reconnect_attempts == limits.reconnect_attempts
     elif state.mode is not Mode.STOPPED:
         assert state.reconnect_attempts < limits.reconnect_attempts
+    assert not state.refused or state.hourly
+    assert not state.replaced or state.mode in (Mode.CONNECTING, Mode.OPEN)
     assert state.first_attempt_over or state.mode in (Mode.IDLE, Mode.CONNECTING)
 
 
@@ -139,6 +142,7 @@ lost-old          .     .           .     .        .        .        .         .
 tick-early        .     .           .     .        .        .        .         .
 tick-due          .     .           O     C        C        .        .         .
 reconnect         .     .           XC    C        C        C        .         .
+token             .     .           .     .        C        .        .         .
 disable           D     XD          XD    D        D        D        .         .
 enable            .     .           .     .        .        .        C         .
 stop              S     XS          XS    S        S        S        S         .
@@ -158,6 +162,7 @@ def input_named(name: str, attempt: int) -> Input:
         "failed": Failed(attempt, "no", refused, retry_after),
         "lost": Lost(attempt, "no", refused, retry_after),
         "tick": Tick(),
+        "token": TokenReplaced(),
         "reconnect": ReconnectAsked(),
         "disable": DisableAsked(),
         "enable": EnableAsked(),
@@ -188,7 +193,8 @@ def test_every_input_in_every_mode(mode: Mode, name: str, cell: str) -> None:
         expected.append(PollNow("no"))
     assert list(effects) == expected
     assert machine.state.mode is (target or mode)
-    if cell in (".", "x") and (mode, name) != (Mode.CONNECTING, "reconnect"):
+    noted = {(Mode.CONNECTING, "reconnect"), (Mode.CONNECTING, "token"), (Mode.OPEN, "token")}
+    if cell in (".", "x") and (mode, name) not in noted:
         assert machine.state == before
 
 
@@ -196,9 +202,9 @@ def test_the_table_is_whole() -> None:
     assert {(mode, name.split("-")[0]) for mode, name, _ in CELLS} == {
         (mode, name)
         for mode in Mode
-        for name in ("start", "opened", "failed", "lost", "tick", "reconnect", "disable", "enable", "stop")
+        for name in ("start", "opened", "failed", "lost", "tick", "token", "reconnect", "disable", "enable", "stop")
     }
-    assert len(fields(Connection)) == 12  # a new field needs a look at assert_consistent
+    assert len(fields(Connection)) == 14  # a new field needs a look at assert_consistent
 
 
 @pytest.mark.parametrize("accept_then_drop", [False, True], ids=["refuse", "accept-then-drop"])
@@ -326,6 +332,74 @@ def test_a_token_refused_after_health_is_no_failed_attempt_but_polls_for_an_hour
     assert (machine.state.mode, machine.state.consecutive_failures) == (Mode.POLLING, 0)
 
 
+@pytest.mark.parametrize("mode", [Mode.POLLING, Mode.RESTING])
+def test_a_new_token_is_tried_at_once_where_the_old_one_was_refused(mode: Mode) -> None:
+    machine = Driven(LIMITS if mode is Mode.POLLING else Limits(reconnect_attempts=1))
+    machine.tell(Started(enabled=True))
+    machine.fail(refused_token=True)
+    assert machine.state.mode is mode
+    assert machine.tell(TokenReplaced()) == (Connect(2),)
+    assert (machine.state.consecutive_failures, machine.state.fallback_to_polling) == (0, False)
+    machine.fail(refused_token=mode is Mode.POLLING)
+    assert machine.state.mode is mode  # one attempt, not one after the other
+
+
+@pytest.mark.parametrize("mode", [Mode.WAITING, Mode.POLLING, Mode.RESTING])
+def test_a_new_token_mends_no_network(mode: Mode) -> None:
+    attempts = {Mode.WAITING: 1, Mode.POLLING: 3, Mode.RESTING: 10}[mode]
+    machine = Driven()
+    machine.tell(Started(enabled=True))
+    for number in range(attempts):
+        if number:
+            machine.wait()
+        machine.fail()
+    before = machine.state
+    assert before.mode is mode
+    assert machine.tell(TokenReplaced()) == ()
+    assert machine.state == before
+
+
+def test_a_failure_in_between_does_not_make_a_refusal_forgotten() -> None:
+    machine = reach(Mode.POLLING)
+    machine.wait()
+    machine.fail()  # the hour's attempt met a dead network
+    assert machine.tell(TokenReplaced()) == (Connect(3),)
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["at the handshake", "by a close"])
+def test_the_refusal_of_a_token_that_was_replaced_meanwhile_is_no_news(opened: bool) -> None:
+    machine = reach(Mode.OPEN if opened else Mode.CONNECTING)
+    assert machine.tell(TokenReplaced()) == ()
+    assert machine.lose(refused_token=True) == (Connect(2),)
+    assert machine.state.consecutive_failures == 0
+    assert machine.lose(refused_token=True) == (PollNow("closed"),)  # the new one's
+
+
+def test_after_a_refusal_any_failure_with_the_old_token_gives_way_to_the_new_one() -> None:
+    machine = reach(Mode.POLLING)
+    machine.wait()
+    machine.tell(TokenReplaced())
+    assert machine.fail() == (Connect(3),)
+    machine = Driven()
+    machine.tell(Started(enabled=True))
+    machine.tell(TokenReplaced())
+    machine.fail()
+    assert machine.state.mode is Mode.WAITING  # nothing was refused: the network's delays stay
+
+
+def test_a_healthy_connection_forgets_the_refusal() -> None:
+    machine = reach(Mode.POLLING)
+    machine.wait()
+    machine.open()
+    machine.wait()
+    for _ in range(3):
+        machine.lose()
+        machine.wait()
+    machine.fail()
+    assert machine.state.mode is Mode.POLLING
+    assert machine.tell(TokenReplaced()) == ()
+
+
 @pytest.mark.parametrize(
     ("retry_after", "wait"), [(None, 1), (0.5, 1), (-5, 1), (7, 7), (5000, 3600), (float("nan"), 1)]
 )
@@ -444,7 +518,8 @@ class AnyHistory(RuleBasedStateMachine):
                     self.under_way.add(attempt)
                     self.connects.append(self.now)
         if before.mode is Mode.RESTING and self.state.mode is not Mode.RESTING:
-            assert isinstance(event, ReconnectAsked | DisableAsked | StopAsked)
+            assert isinstance(event, ReconnectAsked | TokenReplaced | DisableAsked | StopAsked)
+            assert before.refused or not isinstance(event, TokenReplaced)
         if before.mode is Mode.STOPPED:
             assert self.state == before
 
@@ -501,7 +576,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.tell(Tick())
         assert self.state != before, "a wake that does nothing would spin"
 
-    @rule(event=st.sampled_from([ReconnectAsked(), DisableAsked(), EnableAsked(), EnableAsked()]))
+    @rule(event=st.sampled_from([ReconnectAsked(), DisableAsked(), EnableAsked(), TokenReplaced()]))
     def a_person_asks(self, event: Input) -> None:
         self.tell(event, by_a_person=True)
 

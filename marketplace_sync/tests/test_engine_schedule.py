@@ -168,6 +168,19 @@ def test_a_retry_after_lengthens_the_back_off_up_to_an_hour(retry_after: float |
     assert schedule.next_wake() == 10 + wait
 
 
+def test_a_back_off_is_over_when_its_cause_is_mended() -> None:
+    schedule = settled()
+    schedule.stream_opened(10)
+    run(schedule, 10, Outcome.FAILED, retry_after=2000)
+    schedule.mended(30)
+    assert schedule.next_wake() == 30
+    assert run(schedule, 30, Outcome.FAILED) == ["retry", "connected"]
+    assert schedule.next_wake() == 40  # one try; the delays go on where they were
+    assert run(schedule, 40) == ["retry", "connected"]
+    schedule.mended(50)
+    assert schedule.next_wake() == 40 + POLL
+
+
 def test_nothing_but_a_person_breaks_into_the_back_off() -> None:
     schedule = settled()
     schedule.poll_now(10)

@@ -2,8 +2,8 @@
 
 What is turned off in `websockets`, and why: redirects (they would carry the token, which is in the URL, to
 whoever they name), its keepalive (`heartbeat` has ours, which accepts JSON pongs too), its DEBUG log (prints
-the URL), and compression: it inflates all frames of one read at once, so 256 KiB from the socket could become
-256 MiB in one call that nothing interrupts.
+the URL), its own choice of a proxy (`proxies` has one rule for both), and compression: it inflates all frames of
+one read at once, so 256 KiB from the socket could become 256 MiB in one call that nothing interrupts.
 """
 
 import asyncio
@@ -12,10 +12,18 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidProxy, InvalidStatus, InvalidURI
+from websockets.exceptions import (
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidProxy,
+    InvalidProxyStatus,
+    InvalidStatus,
+    InvalidURI,
+)
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.protocol import Event, State
@@ -23,6 +31,7 @@ from websockets.protocol import Event, State
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.protocol.limits import HARD_LIMIT_FACTOR
 from marketplace_sync.upstream import USER_AGENT
+from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.clock import retry_after
 from marketplace_sync.upstream.faults import (
     RateLimited,
@@ -33,6 +42,7 @@ from marketplace_sync.upstream.faults import (
     network_reason,
     quoted,
 )
+from marketplace_sync.upstream.tls import asks_for_certificate
 
 # The closing handshake, whoever begins it: a peer that does not finish it is not waited for.
 CLOSE_WITHIN = 1.0
@@ -57,6 +67,7 @@ class MarketConnection(ClientConnection):
     on_pong: Callable[[bytes], None] | None = None
     arrived = 0  # whole messages, read or not
     deaf = False  # dropped because the peer read nothing of what we sent
+    broken_by: Exception | None = None  # what the socket died of; the library keeps it to itself during the handshake
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # One entry a message that is not read yet: was it text?
@@ -104,6 +115,7 @@ class MarketConnection(ClientConnection):
             self._closer = self.loop.call_later(CLOSE_WITHIN, self.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.broken_by = exc
         if self._closer is not None:
             self._closer.cancel()
         super().connection_lost(exc)
@@ -115,7 +127,17 @@ class MarketConnection(ClientConnection):
 
 
 class _ConnectOnce(connect):
-    """`connect` without redirects."""
+    """`connect` without redirects, which can tell what the socket died of."""
+
+    _made: ClientConnection | None = None
+
+    @property
+    def broken_by(self) -> Exception | None:
+        return self._made.broken_by if isinstance(self._made, MarketConnection) else None
+
+    async def open_tcp_connection(self) -> ClientConnection:
+        self._made = await super().open_tcp_connection()
+        return self._made
 
     def process_redirect(self, exc: Exception) -> Exception | str:
         return exc
@@ -126,12 +148,16 @@ def hard_limit(config: SyncConfig) -> int:
     return config.max_message_bytes * HARD_LIMIT_FACTOR
 
 
-async def open_connection(config: SyncConfig, *, now: Callable[[], datetime]) -> MarketConnection:
+async def open_connection(config: SyncConfig, access: Access, *, now: Callable[[], datetime]) -> MarketConnection:
     """One attempt, within `connect_timeout`. Raises an `UpstreamError`; whatever came up is closed by then."""
+    proxy = access.stream_proxy
+    through = f" through {proxy}" if proxy is not None else ""
     try:
         attempt = _ConnectOnce(
-            with_token(config.ws_url, config.api_token.reveal()),
+            with_token(config.ws_url, access.token.now().reveal()),
             create_connection=MarketConnection,
+            proxy=proxy.url.reveal() if proxy is not None else None,
+            **_trust(config, access),
             user_agent_header=USER_AGENT,
             compression=None,
             open_timeout=config.connect_timeout,
@@ -151,11 +177,26 @@ async def open_connection(config: SyncConfig, *, now: Callable[[], datetime]) ->
     except InvalidStatus as fault:
         raise _status_fault(fault.response, now=now()) from None
     except InvalidMessage as fault:
-        raise Unreachable(f"the handshake broke off: {network_reason(fault.__cause__ or fault)}") from None
-    except (InvalidHandshake, InvalidProxy, OSError, EOFError, ImportError) as fault:
-        raise Unreachable(f"the stream can't be reached: {network_reason(fault)}") from None
+        cause = attempt.broken_by or fault.__cause__ or fault
+        raise Unreachable(f"the handshake broke off: {network_reason(cause)}") from None
+    except InvalidProxyStatus as fault:
+        raise Unreachable(
+            f"the stream can't be reached{through}: it answers HTTP {fault.response.status_code}"
+        ) from None
+    except (InvalidHandshake, InvalidProxy, OSError, EOFError) as fault:
+        raise Unreachable(f"the stream can't be reached{through}: {network_reason(fault)}") from None
     assert isinstance(connection, MarketConnection)
     return connection
+
+
+def _trust(config: SyncConfig, access: Access) -> dict[str, Any]:
+    """Our context for each of the two that speaks TLS, which the library refuses for one that does not."""
+    trust = {}
+    if config.ws_url.startswith("wss:"):
+        trust["ssl"] = access.tls
+    if access.stream_proxy is not None and access.stream_proxy.secure:
+        trust["proxy_ssl"] = access.tls
+    return trust
 
 
 def with_token(ws_url: str, token: str) -> str:
@@ -181,4 +222,6 @@ def _status_fault(response: Response, *, now: datetime) -> UpstreamError:
         return RateLimited(f"the marketplace takes no connections now (HTTP 429){asks}", wait)
     if 300 <= status < 400:
         return Unreachable(f"the handshake was answered with a redirect (HTTP {status}), which is not followed")
+    if reason := asks_for_certificate(status, bytes(response.body)):
+        return Unreachable(f"the stream can't be reached: {reason}")
     return Unreachable(quoted(f"the handshake was answered with HTTP {status}"))

@@ -10,6 +10,7 @@ import ssl
 
 from marketplace_sync.logs import redact
 from marketplace_sync.protocol.refusals import Refusal
+from marketplace_sync.upstream.tls import tls_reason
 
 # A close reason has 123 bytes at most; more of a server's prose than this helps nobody.
 QUOTED_CHARS = 200
@@ -110,7 +111,7 @@ def network_reason(fault: BaseException) -> str:
             continue
         seen.add(id(current))
         if isinstance(current, ssl.SSLError):
-            return quoted(f"TLS: {getattr(current, 'verify_message', '') or current.reason or 'handshake failed'}")
+            return quoted(tls_reason(current))
         if isinstance(current, socket.gaierror) and current.strerror:
             return quoted(current.strerror)
         # By its number: asyncio puts an address of its own in the place of the system's text.

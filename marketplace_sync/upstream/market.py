@@ -6,6 +6,7 @@ stops all requests through that budget and not just this one, and a long one end
 """
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,11 +21,12 @@ import msgspec
 
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.engine.rates import RequestBudget
-from marketplace_sync.logs import protect
+from marketplace_sync.logs import Secret
 from marketplace_sync.protocol.events import CategoryPage, SkillPage, SkillRecord
 from marketplace_sync.protocol.listing import decode_category_page, decode_skill, decode_skill_page
 from marketplace_sync.protocol.refusals import Refused
 from marketplace_sync.upstream import USER_AGENT
+from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.body import ACCEPT_ENCODING, read_body
 from marketplace_sync.upstream.clock import http_date, retry_after, utc_now
 from marketplace_sync.upstream.faults import (
@@ -38,6 +40,8 @@ from marketplace_sync.upstream.faults import (
     network_reason,
     quoted,
 )
+from marketplace_sync.upstream.proxies import Proxy
+from marketplace_sync.upstream.tls import asks_for_certificate
 
 # PROTOCOL.md: "A request is tried four times, after 0.5, 1 and 2 s".
 RETRY_DELAYS = (0.5, 1.0, 2.0)
@@ -47,6 +51,8 @@ RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
 LONGEST_WAIT = 120.0
 # Bytes decoded in the event loop, 20 ms of work at most; the thread that a larger body gets costs 0.2 ms.
 DECODED_AT_ONCE = 1_048_576
+# More of an error page than this is not read.
+ERROR_BODY_BYTES = 16_384
 # The marketplace allows 10 connections an instance.
 MAX_CONNECTIONS = 10
 
@@ -67,13 +73,15 @@ class MarketClient:
     worth. `begun`, where given, is called for each try at the moment its request goes out, after any wait for
     the budget or for a connection: a listing row counts as having arrived then.
 
-    `clock` is the budget's clock, seconds, monotonic; `wall` our own time of day, used where an answer has no
+    `access` is what the process shares, made of the settings where it is not given. `clock` is the budget's clock,
+    seconds, monotonic; `wall` our own time of day, used where an answer has no
     `Date`; `sleep` waits.
     """
 
     def __init__(
         self,
         config: SyncConfig,
+        access: Access | None = None,
         *,
         budget: RequestBudget | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -89,14 +97,19 @@ class MarketClient:
         # Tries by (path template, status), the status as text: "200", or "timed_out", "unreachable" for none.
         self.requests: Counter[tuple[str, str]] = Counter()
         self._decoding = asyncio.Lock()
-        protect(config.api_token)
+        self._access = access or Access(config)
+        proxy = self._access.http_proxy
+        self._through = f" through {proxy}" if proxy is not None else ""
         self._http = httpx2.AsyncClient(
             headers={
-                "Authorization": f"Bearer {config.api_token.reveal()}",
                 "Accept": "application/json",
                 "Accept-Encoding": ACCEPT_ENCODING,
                 "User-Agent": USER_AGENT,
             },
+            verify=self._access.tls,
+            proxy=_library_proxy(proxy, self._access),
+            # Not the library's own rules for proxies, and no login out of a .netrc.
+            trust_env=False,
             # A redirect would carry the token to whoever it names.
             follow_redirects=False,
             # An empty list of allowed domains: no cookie is kept.
@@ -176,12 +189,15 @@ class MarketClient:
         while True:
             while (wait := self._budget.reserve(self._clock(), single=single)) > 0:
                 await self._sleep(wait)
+            token = self._access.token.now()
             try:
-                return await self._try(template, path, decode, params, begun)
+                return await self._try(template, path, decode, params, begun, token)
             except UpstreamError as fault:
                 if fault.retry_after is not None and fault.retry_after <= LONGEST_WAIT:
                     self._budget.pause_until(self._clock() + fault.retry_after)
-                delay = next(delays, None) if _worth_another_try(fault) else None
+                # A token that was replaced while it was under way is no reason to give up.
+                replaced = fault.refused_token and self._access.token.look() != token
+                delay = next(delays, None) if replaced or _worth_another_try(fault) else None
                 if delay is None:
                     raise
             finally:
@@ -189,7 +205,13 @@ class MarketClient:
             await self._sleep(delay)
 
     async def _try(
-        self, template: str, path: str, decode: Decoder[T], params: Mapping[str, int] | None, begun: Begun
+        self,
+        template: str,
+        path: str,
+        decode: Decoder[T],
+        params: Mapping[str, int] | None,
+        begun: Begun,
+        token: Secret,
     ) -> T:
         """One request, whole, within the time-out."""
         response: httpx2.Response | None = None
@@ -202,8 +224,13 @@ class MarketClient:
         try:
             async with (
                 asyncio.timeout(self._config.api_timeout),
-                self._http.stream("GET", self._base + path, params=params, extensions={"trace": trace}) as response,
-            ):
+                self._http.stream(
+                    "GET", self._base + path, params=params, extensions={"trace": trace},
+                    headers={"Authorization": f"Bearer {token.reveal()}"},
+                ) as response,
+            ):  # fmt: skip
+                if response.status_code == 400 and self._base.startswith("https:"):
+                    await _check_certificate(response)
                 _check_status(response, now=self._wall())
                 body = await read_body(response, limit=self._config.max_body_bytes)
             now = http_date(response.headers.get("Date")) or self._wall()
@@ -218,14 +245,35 @@ class MarketClient:
             if response is None:
                 self.requests[template, "timed_out"] += 1
             raise TimedOut(f"no whole answer within {self._config.api_timeout:g} s") from None
+        except httpx2.ProxyError as fault:
+            self.requests[template, "unreachable"] += 1
+            # Its text is the status and what the proxy calls it.
+            raise Unreachable(
+                f"the marketplace can't be reached{self._through}: it answers HTTP {str(fault)[:3]}"
+            ) from None
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as fault:
             if response is not None:
                 raise MalformedAnswer(f"the answer broke off: {network_reason(fault)}") from None
             self.requests[template, "unreachable"] += 1
-            raise Unreachable(f"the marketplace can't be reached: {network_reason(fault)}") from None
+            raise Unreachable(f"the marketplace can't be reached{self._through}: {network_reason(fault)}") from None
         finally:
             if response is not None:
                 self.requests[template, str(response.status_code)] += 1
+
+
+async def _check_certificate(response: httpx2.Response) -> None:
+    """Raises `Unreachable` where a 400 is about our client certificate."""
+    body = b""
+    with contextlib.suppress(MalformedAnswer):  # a longer page is about something else
+        body = await read_body(response, limit=ERROR_BODY_BYTES)
+    if reason := asks_for_certificate(response.status_code, body):
+        raise Unreachable(f"the marketplace can't be reached: {reason}")
+
+
+def _library_proxy(proxy: Proxy | None, access: Access) -> httpx2.Proxy | None:
+    if proxy is None:
+        return None
+    return httpx2.Proxy(proxy.url.reveal(), ssl_context=access.tls if proxy.secure else None)
 
 
 def _check_status(response: httpx2.Response, *, now: datetime) -> None:

@@ -15,11 +15,11 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from marketplace_sync.conf import SyncConfig
-from marketplace_sync.logs import protect
 from marketplace_sync.protocol.encode import ping_message, pong_message
 from marketplace_sync.protocol.events import Change, Ping, Pong
 from marketplace_sync.protocol.messages import decode_message
 from marketplace_sync.protocol.refusals import Refusal, Refused
+from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.clock import http_date, utc_now
 from marketplace_sync.upstream.connection import (
     CLOSE_WITHIN,
@@ -86,17 +86,18 @@ class Stream:
     async def open(
         cls,
         config: SyncConfig,
+        access: Access | None = None,
         *,
         wall: Callable[[], datetime] = utc_now,
         clock: Callable[[], float] | None = None,
     ) -> Self:
         """Connects once, within `connect_timeout`; never tries again and never follows a redirect.
 
-        `wall` is our time of day, `clock` a monotonic one in seconds (the event loop's). Raises `TokenRefused`
-        (HTTP 401, 403), `RateLimited` (429, with its `Retry-After`), `TimedOut`, else `Unreachable`.
+        `access` is what the process shares, made of the settings where it is not given; `wall` is our time of day,
+        `clock` a monotonic one in seconds (the event loop's). Raises `TokenRefused` (HTTP 401, 403), `RateLimited`
+        (429, with its `Retry-After`), `TimedOut`, else `Unreachable`.
         """
-        protect(config.api_token)
-        connection = await open_connection(config, now=wall)
+        connection = await open_connection(config, access or Access(config), now=wall)
         return cls(connection, config, wall=wall, clock=clock or asyncio.get_running_loop().time)
 
     async def run(self, receive: Callable[[Received], None]) -> None:

@@ -9,6 +9,7 @@ from marketplace_sync.conf import SyncConfig
 from marketplace_sync.daemon.entry import Failure, foresee, run_daemon, run_once
 from marketplace_sync.live.hints import hinter
 from marketplace_sync.management.marketplace import configured, fail, say
+from marketplace_sync.upstream.access import Access
 
 
 class Command(BaseCommand):
@@ -23,19 +24,19 @@ class Command(BaseCommand):
         parser.add_argument("--no-websocket", action="store_true", help="polling only")
 
     def handle(self, *, once: bool, dry_run: bool, no_websocket: bool, **options: Any) -> None:
-        config = configured(self)
+        config, access = configured(self)
         try:
             if dry_run:
-                self._print_foreseen(config)
+                self._print_foreseen(config, access)
             elif once:
-                self._print_report(config)
+                self._print_report(config, access)
             else:
-                run_daemon(config, stream_wanted=config.ws_enabled and not no_websocket, hint=hinter())
+                run_daemon(config, access, stream_wanted=config.ws_enabled and not no_websocket, hint=hinter())
         except Failure as failure:
             fail(self, f"runsync: {failure}")
 
-    def _print_report(self, config: SyncConfig) -> None:
-        report = run_once(config)
+    def _print_report(self, config: SyncConfig, access: Access) -> None:
+        report = run_once(config, access)
         done = report.progress
         say(
             self,
@@ -45,8 +46,8 @@ class Command(BaseCommand):
         if report.held:
             say(self, f"{report.held} removals wait for approval (run {report.run_id}): {report.held_reason}.")
 
-    def _print_foreseen(self, config: SyncConfig) -> None:
-        difference, counts = foresee(config)
+    def _print_foreseen(self, config: SyncConfig, access: Access) -> None:
+        difference, counts = foresee(config, access)
         for word, keys in (
             ("create", difference.missing | difference.missing_categories),
             ("update", difference.different.keys() | difference.different_categories.keys()),

@@ -24,9 +24,9 @@ class Command(BaseCommand):
         parser.add_argument("--repair", action="store_true", help="make the mirror level, removals included")
 
     def handle(self, *, json: bool, repair: bool, **options: Any) -> None:
-        config = configured(self, fault_status=2)
+        config, access = configured(self, fault_status=2)
         try:
-            difference = compare(config, repair=repair)
+            difference = compare(config, access, repair=repair)
         except Failure as failure:
             fail(self, f"verifysync: {failure}", status=failure.status)
         if json:

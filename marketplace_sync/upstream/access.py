@@ -1,0 +1,57 @@
+"""What it takes to reach the marketplace, shared by its HTTP and its stream: trust, way and token."""
+
+from collections.abc import Callable
+from ssl import SSLContext
+
+from marketplace_sync.conf import BY_NAME, ConfigError, SyncConfig
+from marketplace_sync.logs import protect
+from marketplace_sync.setting_values import Fault, Level, Unfit
+from marketplace_sync.upstream.proxies import Proxy, proxy_faults, proxy_for
+from marketplace_sync.upstream.tls import client_context, file_faults
+from marketplace_sync.upstream.token import Token, file_source, read_token
+
+
+class Access:
+    """Made once a process. `again` reads a token anew that is in no file of its own, see `Token`.
+
+    Raises `ConfigError` for files and proxies that can't be used.
+    """
+
+    def __init__(self, config: SyncConfig, again: Callable[[], str] | None = None) -> None:
+        faults = access_faults(config)
+        if faults:
+            raise ConfigError(faults)
+        self.tls: SSLContext = client_context(config)
+        self.http_proxy = _proxy(config, config.api_url)
+        self.stream_proxy = _proxy(config, config.ws_url)
+        if config.api_token_file:
+            again = file_source(config.api_token_file)
+            self.token = Token(read_token(again), again)
+        else:
+            self.token = Token(config.api_token, again)
+
+
+def access_faults(config: SyncConfig, *, token: Level = "error") -> tuple[Fault, ...]:
+    """What is wrong with the files and proxies that the settings name. `token`: how bad it is to have none.
+
+    Files change, so it is the answer of this moment; parsing the settings reads none.
+    """
+    return (*_token_faults(config, token), *file_faults(config), *proxy_faults(config))
+
+
+def _token_faults(config: SyncConfig, level: Level) -> tuple[Fault, ...]:
+    if config.api_token_file:
+        try:
+            read_token(file_source(config.api_token_file))
+        except Unfit as unfit:
+            setting = BY_NAME["ATOM_SAAS_API_TOKEN_FILE"]
+            hint = f"{setting.name} must name a file with the token in it and nothing else, which this user may read."
+            return (setting.fault(level, unfit.message, hint),)
+    return ()
+
+
+def _proxy(config: SyncConfig, address: str) -> Proxy | None:
+    proxy = proxy_for(config, address)
+    for secret in proxy.secrets if proxy is not None else ():
+        protect(secret)
+    return proxy
