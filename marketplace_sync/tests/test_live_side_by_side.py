@@ -62,7 +62,7 @@ def mirror_now() -> tuple[int, State]:
     times = ("remote_created_at", "remote_updated_at")
     fields = ("name", "description", "version", "code", "command", "python_packages", "npm_packages", "tags")
     fields += ("metadata", "average_rating", "rating_count", "extra")
-    with snapshot() as seq:
+    with snapshot() as moment:
         state = {
             ("category", row.name): as_text(
                 {name: getattr(row, name) for name in ("name", "description", "icon_url", "skill_count")}
@@ -76,7 +76,7 @@ def mirror_now() -> tuple[int, State]:
                 | {name: time_text(getattr(skill, name)) for name in (*times, "rating_at")}
                 | {"skill_id": skill.skill_id, "category": skill.category.name if skill.category else None}
             )
-        return seq, state
+        return moment.feed_seq, state
 
 
 class Reader:
