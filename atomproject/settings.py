@@ -156,6 +156,7 @@ UNFOLD = {
     "SITE_URL": None,
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
+    "DASHBOARD_CALLBACK": "marketplace_sync.admin.dashboard.front_page",
     "STYLES": ["marketplace_sync.admin.navigation.stylesheet"],
     "SIDEBAR": {"navigation": "marketplace_sync.admin.navigation.sidebar"},
     "COLORS": {
