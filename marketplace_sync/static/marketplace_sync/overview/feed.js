@@ -45,7 +45,7 @@ function told({ kind, data }) {
     }
     const names = Object.keys(data);
     const loud = names.filter((name) => !QUIET.has(name));
-    const said = (loud.length ? loud : names).map((name) => `${name.replaceAll("_", " ")}: ${short(plain(value(data[name])))}`);
+    const said = (loud.length ? loud : names).map((name) => `${name.replaceAll("_", " ")}: ${short(value(data[name]))}`);
     const more = said.length - MAX_TOLD;
     return said.slice(0, MAX_TOLD).join("; ") + (more > 0 ? `; and ${more} more` : "");
 }
@@ -123,7 +123,7 @@ class Rows {
         link.append(element("bdi", "", short(plain(this.#names.get(change.key) ?? change.key))));
         link.title = plain(change.key);
         const what = element("span", "mm-clip mm-what");
-        what.append(element("bdi", "", told(change)));
+        what.append(element("bdi", "", plain(told(change))));
         what.title = what.textContent;
         row.append(at, badge, link, what, element("span", "mm-quiet mm-source", change.source));
         return row;
