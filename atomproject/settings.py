@@ -55,6 +55,8 @@ ASGI_APPLICATION = "atomproject.asgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        # Before the packages' own, for what is said differently here.
+        "DIRS": [BASE_DIR / "atomproject" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [

@@ -108,10 +108,9 @@ async def shown(playwright: Any, base: str, market: Marketplace, changes: int, d
     await page.fill("[name=password]", "bench")
     await page.click("#login-form [type=submit]")
     # The state of the mirror, and that of the page's own connection.
-    for place in ("#mm-state", "#mm-feed-live"):
-        await page.wait_for_function(
-            f"document.querySelector('{place}')?.textContent.trim() === 'live'", timeout=60_000
-        )
+    for place, text in (("#mm-state", "live"), ("#mm-feed-live", "following")):
+        question = f"document.querySelector('{place}')?.textContent.trim() === '{text}'"
+        await page.wait_for_function(question, timeout=PATIENCE * 1000)
     await page.evaluate(WATCH)
     sent = {}
     for number in range(WARM_UP + changes):

@@ -16,7 +16,7 @@ from marketplace_sync.admin.charts import lately
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.mirror.figures import minute_of
 from marketplace_sync.mirror.state import TOTALS
-from marketplace_sync.models import AuditRow, Command, LeaseRow, MinuteFigures, Skill, SyncRun, WebSocketState
+from marketplace_sync.models import AuditRow, Category, Command, LeaseRow, MinuteFigures, Skill, SyncRun, WebSocketState
 from marketplace_sync.tests.admin_rows import SCRIPT, agent, dead_letter, fill, held_run, person
 
 pytestmark = pytest.mark.django_db
@@ -202,7 +202,7 @@ def test_the_number_of_queries_is_bounded_and_does_not_grow(root: Client) -> Non
             counts.append(len(ran))
         asked.append(counts)
     # Session, account and its agent are three of each; the page has the side bar's two badges as well.
-    assert asked == [[20, 14, 17, 5, 4]] * 2
+    assert asked == [[21, 14, 18, 5, 4]] * 2
 
 
 def test_no_part_reads_the_large_columns(root: Client) -> None:
@@ -240,6 +240,19 @@ def test_the_rate_is_of_the_last_minute_or_two_and_the_lag_of_ten() -> None:
     assert told.rates["received"] == 1.0
     assert told.lag_p50 == pytest.approx(0.001 * 1.1**9.5)
     assert told.lag_p99 == pytest.approx(0.001 * 1.1**89.5)
+
+
+def test_the_largest_categories_are_told_by_the_skills_that_are_here(root: Client) -> None:
+    now = timezone.now()
+    for name, count in (("small", 1), ("large", 4), ("empty", 0)):
+        category = Category.objects.create(name=name, skill_count=99)
+        for number in range(count):
+            Skill.objects.create(skill_id=f"{name}{number}", name="x", category=category, synced_at=now)
+    Skill.objects.create(skill_id="none", name="x", synced_at=now)
+    body = root.get(f"{NOW}?all=1").content.decode()
+    told = re.findall(r"<bdi>(\w+)</bdi>.*?width=\"([\d.]+)%\".*?<span>(\d+)</span>", body)
+    assert told == [("large", "100.0", "4"), ("small", "25.0", "1")]
+    assert re.search(r"<b[^>]*>6</b> skills in <b[^>]*>3</b> categories", body)
 
 
 def test_names_are_told_for_ids_that_are_there(root: Client) -> None:

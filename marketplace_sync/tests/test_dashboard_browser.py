@@ -50,7 +50,7 @@ async def test_what_happens_is_shown_without_a_reload(monkeypatch: pytest.Monkey
                 await page.evaluate("window.sameDocument = true")
                 state, newest = page.locator("#mm-state"), page.locator("#mm-feed li").first
                 await expect(state).to_have_text("live")
-                await expect(page.locator("#mm-feed-live")).to_have_text("live")
+                await expect(page.locator("#mm-feed-live")).to_have_text("following")
                 await expect(page.locator("#mm-chart-size canvas")).to_be_visible()
 
                 # A change arrives, with what changed, by the name of the skill; hostile text is text.
@@ -108,17 +108,17 @@ async def test_a_page_that_has_lost_touch_says_so_and_recovers_without_a_gap(mon
             watch = Watch(page)
             await page.goto("/admin/")
             await page.evaluate("window.sameDocument = true")
-            await expect(page.locator("#mm-feed-live")).to_have_text("live")
+            await expect(page.locator("#mm-feed-live")).to_have_text("following")
             await expect(page.locator("#mm-lost")).to_be_hidden()
             watch.expected = True
         await expect(page.locator("#mm-lost")).to_contain_text("Lost touch with the server at")
-        await expect(page.locator("#mm-feed-live")).to_contain_text("not live")
+        await expect(page.locator("#mm-feed-live")).to_contain_text("cut off")
         for number in range(3):
             market.market.put_skill(skill(200 + number, name=f"Made meanwhile {number}"))
         await running.until_level()
         with web_server(monkeypatch, port=port):
             await expect(page.locator("#mm-lost")).to_be_hidden()
-            await expect(page.locator("#mm-feed-live")).to_have_text("live")
+            await expect(page.locator("#mm-feed-live")).to_have_text("following")
             watch.expected = False
             names = page.locator("#mm-feed li a")
             await expect(names.nth(0)).to_have_text("Made meanwhile 2")

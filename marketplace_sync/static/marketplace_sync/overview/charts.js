@@ -203,8 +203,11 @@ export class Charts {
 }
 
 function options(chart, width) {
-    const axis = { stroke: colour("--mm-axis"), grid: { stroke: colour("--mm-grid"), width: 1 }, ticks: { show: false } };
-    axis.font = "11px Inter, system-ui, sans-serif";
+    const axis = { stroke: colour("--mm-axis"), grid: { stroke: colour("--mm-grid"), width: 1 }, ticks: { show: false }, font: "11px Inter, system-ui, sans-serif" };
+    const upright = { ...axis, size: 54, space: 28, values: (_, splits) => splits.map((value) => (value === null ? "" : chart.show(value))) };
+    if (chart.log) {
+        upright.grid = { ...axis.grid, filter: (_, splits) => splits.map((value) => (Number.isInteger(Math.log10(value)) ? value : null)) };
+    }
     const two = (value) => String(value).padStart(2, "0");
     return {
         width,
@@ -218,7 +221,7 @@ function options(chart, width) {
                 const moment = new Date(at * 1000);
                 return `${two(moment.getUTCHours())}:${two(moment.getUTCMinutes())}`;
             }) },
-            { ...axis, size: 54, space: 28, values: (_, splits) => splits.map((value) => (value === null ? "" : chart.show(value))) },
+            upright,
         ],
         series: [
             { value: legend((at) => `${new Date(at * 1000).toISOString().slice(11, 16)}Z`), label: "at" },

@@ -195,7 +195,7 @@ export function follow(page, list, ask) {
                 after = message.seq;
                 failures = 0;
                 document.getElementById("mm-feed-none").hidden = list.children.length > 0 || after > 0;
-                say("good", "live");
+                say("good", "following");
             }
         });
         socket.addEventListener("close", ({ code, reason }) => {
@@ -203,7 +203,7 @@ export function follow(page, list, ask) {
             if (code === 4410) {
                 after = null; // what came meanwhile is no longer kept: go on from now
             }
-            say("warn", code === 4401 || code === 4403 ? reason : "not live, connecting again");
+            say("warn", code === 4401 || code === 4403 ? reason : "cut off, connecting again");
             if (code !== 4401 && code !== 4403) {
                 setTimeout(connect, RETRY[Math.min(failures, RETRY.length - 1)]);
                 failures += 1;
