@@ -212,7 +212,7 @@ function options(chart, width) {
     return {
         width,
         height: HEIGHT,
-        padding: [8, 8, 0, 0],
+        padding: [8, 20, 0, 0],
         tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"),
         cursor: { y: false, drag: { x: false, y: false } },
         scales: { x: { range: (_, first, newest) => [Math.min(first, newest - SHORTEST), newest] }, y: chart.log ? { distr: 3 } : { range: (_, __, most) => [0, Math.max(most * 1.1, 1)] } },
