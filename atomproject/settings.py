@@ -65,6 +65,8 @@ ASGI_APPLICATION = "atomproject.asgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        # Before the packages' own, for what is said differently here.
+        "DIRS": [BASE_DIR / "atomproject" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -178,6 +180,7 @@ UNFOLD = {
     "LOGIN": {"form": "atomproject.login.LoginForm"},
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
+    "DASHBOARD_CALLBACK": "marketplace_sync.admin.dashboard.front_page",
     "STYLES": ["marketplace_sync.admin.navigation.stylesheet"],
     "SIDEBAR": {"navigation": "marketplace_sync.admin.navigation.sidebar"},
     "COLORS": {

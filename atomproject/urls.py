@@ -7,6 +7,7 @@ from django.views.generic import RedirectView
 urlpatterns = [
     # Whoever types the bare address is a person.
     path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("admin/overview/", include("marketplace_sync.admin.overview")),
     path("admin/", admin.site.urls),
     path("api/", include("marketplace_sync.api.urls")),
 ]

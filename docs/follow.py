@@ -22,9 +22,8 @@ def follow(url: str, place: Path) -> None:
         while True:
             message = json.loads(feed.recv(timeout=45))  # three heartbeats: the server has gone
             for change in message.get("changes", ()):
-                print(
-                    change["seq"], change["kind"], change["key"], flush=True
-                )  # your work; killed here, it comes again
+                # Your work stands here; killed within it, the change comes again.
+                print(change["seq"], change["kind"], change["key"], flush=True)
                 message["seq"] = change["seq"]
             place.with_suffix(".new").write_text(str(message["seq"]))
             place.with_suffix(".new").replace(place)

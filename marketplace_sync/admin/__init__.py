@@ -4,6 +4,7 @@ from marketplace_sync.admin import (  # noqa: F401 - importing registers them
     agents,
     audit,
     catalogue,
+    dashboard,
     dead_letters,
     feed,
     people,

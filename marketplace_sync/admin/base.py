@@ -8,6 +8,7 @@ by actions alone (`acting`), whoever is asking.
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from django.contrib import admin
 from django.contrib.admin import ShowFacets
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import BadRequest, PermissionDenied
@@ -125,6 +126,11 @@ class ManagementAdmin(ReadOnlyAdmin):
     """A page of the mirror's management, which the API has under `/api/admin/`."""
 
     reading = Complexity.CRITICAL
+
+
+def may_view(request: HttpRequest, model: type[Model]) -> bool:
+    """Whether who asks may see the pages of that model."""
+    return bool(admin.site._registry[model].has_view_permission(request))
 
 
 def manages(request: HttpRequest) -> bool:

@@ -54,7 +54,6 @@ class DeadLetterAdmin(ManagementAdmin):
         "about",
         column("count", str, "Times"),
         column("last_seen_at", moment, "Last seen"),
-        column("first_seen_at", moment, "First seen"),
     )
     list_filter = ("state", CodeFilter, "source")
     search_fields = ("key",)

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from django.contrib import admin
 from django.contrib.auth.models import User
 from django.http import HttpRequest
 from django.templatetags.static import static
 from django.urls import reverse
 
-from marketplace_sync.admin.base import manages
+from marketplace_sync.admin.base import manages, may_view
 from marketplace_sync.models import (
     Agent,
     AuditRow,
@@ -72,7 +71,7 @@ def _group(title: str, *items: Item | None) -> Item:
 
 
 def _item(request: HttpRequest, model: Any, title: str, icon: str, **more: Any) -> Item | None:
-    if not admin.site._registry[model].has_view_permission(request):
+    if not may_view(request, model):
         return None
     link = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
     return {"title": title, "icon": icon, "link": link, **more}

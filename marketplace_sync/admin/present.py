@@ -68,6 +68,15 @@ def span(length: timedelta | None) -> str:
     return timesince(start, start + length).replace("\xa0", " ")
 
 
+def delay(length: float | None) -> str:
+    """Seconds of a delay, in the unit that people compare them by."""
+    if length is None:
+        return NOTHING
+    if length < 1:
+        return f"{length * 1000:.0f} ms"
+    return f"{length:.1f} s" if length < 10 else span(timedelta(seconds=length))
+
+
 # What turns the direction of a text, so that "U+202E gnp.exe" reads "exe.png": told by number instead.
 _TURNING = {code: f"\\u{code:04x}" for code in (0x200E, 0x200F, 0x061C, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 

@@ -20,6 +20,8 @@ from marketplace_sync.mirror.status import Status, status
 from marketplace_sync.models import Command, SyncRun, WebSocketState
 
 HOME = "admin:marketplace_sync_websocketstate_changelist"
+# A button on the front page says so, and leads back there.
+FROM, FRONT_PAGE = "from", "front"
 
 # The order of the buttons, what each does, and whether it takes something away.
 BUTTONS: tuple[tuple[type[Action[Command]], str, bool], ...] = (
@@ -54,7 +56,7 @@ class WebSocketAdmin(ManagementAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Straight to the page."""
-        return self._page(request, "admin/marketplace_sync/websocket.html", asks=self._asks(request))
+        return self._page(request, "admin/marketplace_sync/websocket.html", asks=steering(request))
 
     def now(self, request: HttpRequest) -> HttpResponse:
         """What of the page changes by itself; the page asks for it every two seconds."""
@@ -70,29 +72,12 @@ class WebSocketAdmin(ManagementAdmin):
     def steer(self, request: HttpRequest, kind: type[Action[Command]]) -> HttpResponse:
         """One of the four buttons."""
 
+        home = reverse("admin:index" if request.POST.get(FROM) == FRONT_PAGE else HOME)
+
         def done(command: Command) -> HttpResponse:
-            return HttpResponseRedirect(f"{reverse(HOME)}?request={command.pk}")
+            return HttpResponseRedirect(f"{home}?request={command.pk}")
 
-        return answer(
-            self, request, lambda: self._ask(request, kind), lambda: act(request, kind), done, back=reverse(HOME)
-        )
-
-    def _ask(self, request: HttpRequest, wanted: type[Action[Command]]) -> list[Ask]:
-        return [
-            found
-            for kind, explain, danger in BUTTONS
-            if kind is wanted
-            for found in ask(
-                request,
-                kind,
-                reverse(f"admin:marketplace_sync_websocketstate_{kind.verb}"),
-                explain,
-                danger=danger,
-            )
-        ]
-
-    def _asks(self, request: HttpRequest) -> list[Ask]:
-        return [found for kind, _, _ in BUTTONS for found in self._ask(request, kind)]
+        return answer(self, request, lambda: _ask(request, kind), lambda: act(request, kind), done, back=home)
 
     def _page(self, request: HttpRequest, template: str, **more: Any) -> HttpResponse:
         if not self.has_view_permission(request):
@@ -107,7 +92,7 @@ class WebSocketAdmin(ManagementAdmin):
             "row": row,
             "state": badge(row.state),
             "meaning": MEANING[row.state],
-            "why": _why(standing),
+            "why": why(standing),
             "since": ago(row.state_since, now) if standing.alive else ago(row.last_message_at, now),
             "facts": _facts(standing, now),
             "daemon": _daemon(standing, now),
@@ -121,7 +106,28 @@ class WebSocketAdmin(ManagementAdmin):
         return TemplateResponse(request, template, {**self.page_context(request, "WebSocket"), **context, **more})
 
 
-def _why(standing: Status) -> str:
+def steering(request: HttpRequest, *, front: bool = False) -> list[Ask]:
+    """The buttons that whoever asks may press. `front`: they lead back to the front page."""
+    return [found for kind, _, _ in BUTTONS for found in _ask(request, kind, front=front)]
+
+
+def _ask(request: HttpRequest, wanted: type[Action[Command]], *, front: bool = False) -> list[Ask]:
+    return [
+        found
+        for kind, explain, danger in BUTTONS
+        if kind is wanted
+        for found in ask(
+            request,
+            kind,
+            reverse(f"admin:marketplace_sync_websocketstate_{kind.verb}"),
+            explain,
+            danger=danger,
+            hidden=[(FROM, FRONT_PAGE)] if front else [],
+        )
+    ]
+
+
+def why(standing: Status) -> str:
     """Why it is not live, where the daemon knows."""
     told = WebSocketState.State.LIVE, WebSocketState.State.DISABLED
     return "" if standing.row.state in told else standing.row.disconnect_reason

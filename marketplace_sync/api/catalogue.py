@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.db.models import QuerySet
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
@@ -13,26 +14,55 @@ from marketplace_sync.api.filters import ORDERINGS, CategoryFilter, SkillFilter
 from marketplace_sync.api.serializers import CategorySerializer, ListedSkillSerializer, SkillSerializer
 from marketplace_sync.api.snapshot import snapshot
 from marketplace_sync.api.views import KnownParameters
-from marketplace_sync.models import Category, Skill
+from marketplace_sync.mirror.status import Freshness, freshness
+from marketplace_sync.models import Category, Skill, WebSocketState
 
-FEED_SEQ = "X-Feed-Seq"
+FEED_SEQ, STATE, AS_OF = "X-Feed-Seq", "X-Mirror-State", "X-Mirror-As-Of"
 _FEED_SEQ_HEADER = OpenApiParameter(
     FEED_SEQ, int, OpenApiParameter.HEADER, response=[200],
     description="The feed number that the list is as of; follow `/api/changes/?after=` from it.",
 )  # fmt: skip
+_FRESHNESS_HEADERS = (
+    OpenApiParameter(
+        STATE, str, OpenApiParameter.HEADER, response=[200, 404], enum=WebSocketState.State.values,
+        description="How the mirror stands: the `state` of `/api/admin/websocket/status/`.",
+    ),
+    OpenApiParameter(
+        AS_OF, OpenApiTypes.DATETIME, OpenApiParameter.HEADER, response=[200, 404],
+        description="What the marketplace had by then, the mirror has. Absent: it never was known to be level.",
+    ),
+)  # fmt: skip
+# Whoever is turned away at the door learns nothing.
+_NOT_LET_IN = (401, 403, 429)
 
 
 class MirroredViewSet(KnownParameters, ReadOnlyModelViewSet[Any]):
-    """Lists are of one moment, whose feed number `X-Feed-Seq` tells."""
+    """Every answer says how fresh it is, also that something is not there. A list is of one moment: `X-Feed-Seq`."""
 
     lookup_value_converter = "anything"
+    _moment: Freshness | None = None  # as of which the answer is
 
-    @extend_schema(parameters=[_FEED_SEQ_HEADER])
+    @extend_schema(parameters=[_FEED_SEQ_HEADER, *_FRESHNESS_HEADERS])
     def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        with snapshot() as seq:
+        with snapshot() as moment:
+            self._moment = moment
             response = super().list(request, *args, **kwargs)
-        response[FEED_SEQ] = str(seq)
+        response[FEED_SEQ] = str(moment.feed_seq)
         return response
+
+    @extend_schema(parameters=[*_FRESHNESS_HEADERS])
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        # Before the row is read, so that what is told of it is never too much.
+        self._moment = freshness()
+        return super().retrieve(request, *args, **kwargs)
+
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
+        if response.status_code not in _NOT_LET_IN:
+            moment = self._moment or freshness()
+            response[STATE] = moment.state
+            if moment.as_of is not None:
+                response[AS_OF] = moment.as_of.isoformat().replace("+00:00", "Z")
+        return super().finalize_response(request, response, *args, **kwargs)
 
     def get_object(self) -> Any:
         # An id that no database takes is an id that is not there.

@@ -34,7 +34,8 @@ class ChangesView(KnownParameters):
         """The changes after a number. 410: it is older than what is kept, or ahead of the newest; list anew."""
         after = _number(request, "after", 0)
         limit = min(_number(request, "limit", LIMIT, least=1), MAX_LIMIT)
-        with snapshot() as newest:
+        with snapshot() as moment:
+            newest = moment.feed_seq
             if after > newest:
                 raise Gone(f"The newest change is {newest}; list anew.")
             found = list(FeedChange.objects.filter(seq__gt=after).order_by("seq")[:limit])

@@ -1,34 +1,30 @@
-"""One moment of the mirror, and the feed number that it is as of."""
+"""One moment of the mirror, and how fresh it was: the feed number among it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from django.db import connection, transaction
 
-from marketplace_sync.models import LeaseRow
+from marketplace_sync.mirror.status import Freshness, freshness
 
 
 @contextmanager
-def snapshot() -> Iterator[int]:
-    """A transaction that sees one moment; its value is the last feed number that had been given by then.
+def snapshot() -> Iterator[Freshness]:
+    """A transaction that sees one moment; its value says how fresh that is.
 
-    The number is read first, so what is read after it is never older, whatever the database can do. PostgreSQL:
+    That is read first, so what is read after it is never older, whatever the database can do. PostgreSQL:
     repeatable read, read only. SQLite: a deferred transaction, which in WAL mode sees one moment and waits for no
     writer; the settings make transactions immediate, which would take the one write lock for a mere read. Within
     a transaction of the caller's it is that one's moment.
     """
     if connection.in_atomic_block:
-        yield _feed_seq()
+        yield freshness()
         return
     with _deferred(), transaction.atomic():
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        yield _feed_seq()
-
-
-def _feed_seq() -> int:
-    return LeaseRow.objects.filter(pk=1).values_list("feed_seq", flat=True).first() or 0
+        yield freshness()
 
 
 @contextmanager

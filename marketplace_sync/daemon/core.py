@@ -17,6 +17,7 @@ from marketplace_sync.daemon.arrivals import Arrivals
 from marketplace_sync.daemon.command_desk import CommandDesk
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.daemon.fetches import Fetcher
+from marketplace_sync.daemon.figures import Figures
 from marketplace_sync.daemon.intake import Intake
 from marketplace_sync.daemon.pass_loop import PassLoop
 from marketplace_sync.daemon.passes import PassRunner
@@ -35,6 +36,7 @@ from marketplace_sync.mirror.retention import (
     forget_commands,
     forget_dead_letters,
     forget_graves,
+    forget_minutes,
     forget_runs,
 )
 from marketplace_sync.mirror.runs import interrupt_open_runs
@@ -171,6 +173,7 @@ class Daemon:
         self._clock = clock
         self._wall = wall
         self._intake: Intake | None = None
+        self._figures: Figures | None = None
 
     async def run(self, database: Database, lease: Lease, stop: asyncio.Event) -> None:
         """Own the mirror until `stop` is set. Raises an `ExceptionGroup` when any task of it failed."""
@@ -181,8 +184,9 @@ class Daemon:
             await self._work(session, market, stop)
 
     def _committed(self, batch: Committed) -> None:
-        if self._intake is not None:
+        if self._intake is not None and self._figures is not None:
             self._intake.committed(batch)
+            self._figures.committed(batch)
 
     async def _work(self, session: Session, market: MarketClient, stop: asyncio.Event) -> None:
         config, database, lease = self._config, session.database, session.lease
@@ -195,6 +199,7 @@ class Daemon:
             clock=self._clock,
             wall=self._wall,
         )
+        figures = self._figures = Figures(server_offset=lambda: driver.server_offset, wall=self._wall)
         runner = PassRunner(
             market, session.writer, database, lease, session.arrivals,
             page_size=config.page_size, max_pages=config.max_pages, stream=intake, clock=self._clock,
@@ -223,6 +228,7 @@ class Daemon:
             connection=lambda: driver.state,
             caught_up=lambda: passes.caught_up,
             totals=intake.totals,
+            lags=figures.take,
             last_message_at=lambda: intake.last_message_at,
             stream_wanted=lambda: self._stream_wanted,
             clock=self._clock,
@@ -241,6 +247,7 @@ class Daemon:
                 tasks.create_task(fetcher.run(), name="fetches"),
                 tasks.create_task(reporter.run(), name="state"),
                 tasks.create_task(desk.run(), name="commands"),
+                tasks.create_task(figures.run(database, lease), name="figures"),
                 tasks.create_task(self._prune(database, lease), name="retention"),
                 tasks.create_task(watch_token(self._access.token, driver, passes), name="token"),
             ]
@@ -260,6 +267,7 @@ class Daemon:
         config = self._config
         steps: tuple[Callable[[], int], ...] = (
             partial(forget_graves, lease),
+            partial(forget_minutes, lease),
             partial(forget_changes, lease, keep_days=config.feed_keep_days, keep_rows=config.feed_keep_rows),
             partial(forget_runs, lease, keep_days=config.runs_keep_days),
             partial(forget_commands, lease, keep_days=config.commands_keep_days),

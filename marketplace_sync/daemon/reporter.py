@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -43,7 +43,10 @@ def shown_state(connection: Connection, *, caught_up: bool) -> WebSocketState.St
 
 
 class Reporter:
-    """Holds what the row shall say and writes it. `poke()` says that something a person waits for has changed."""
+    """Holds what the row shall say and writes it. `poke()` says that something a person waits for has changed.
+
+    `lags` hands over what goes into the minute's figures together with the totals.
+    """
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class Reporter:
         connection: Callable[[], Connection],
         caught_up: Callable[[], bool],
         totals: Counter[str],
+        lags: Callable[[], Mapping[int, int]],
         last_message_at: Callable[[], datetime | None],
         stream_wanted: Callable[[], bool],
         clock: Callable[[], float],
@@ -63,6 +67,7 @@ class Reporter:
         self._connection = connection
         self._caught_up = caught_up
         self._totals = totals
+        self._lags = lags
         self._last_message_at = last_message_at
         self._stream_wanted = stream_wanted
         self._clock = clock
@@ -94,7 +99,7 @@ class Reporter:
             shown = self._written[0]["state"] if self._written else ""
             if columns["state"] != shown:
                 log.info("state", state=str(columns["state"]), reason=columns["disconnect_reason"])
-            await self._database.control(save_state, self._lease, columns, totals)
+            await self._database.control(save_state, self._lease, columns, totals, self._lags())
             self._written = (columns, totals)
 
     def _columns(self) -> dict[str, Any]:

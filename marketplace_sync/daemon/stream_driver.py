@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -82,6 +82,8 @@ class StreamDriver:
         self._wall = wall
         self._draw = draw
         self.state = Connection(limits=limits_of(config))
+        # The marketplace's clock minus ours, as the newest connection told it.
+        self.server_offset = timedelta(0)
         self._inbox: asyncio.Queue[Input] = asyncio.Queue()
         self._told = self._taken = 0
         self._attempts: dict[int, asyncio.Task[None]] = {}
@@ -176,6 +178,7 @@ class StreamDriver:
             try:
                 stream = await Stream.open(self._config, self._access, wall=self._wall)
                 self._streams[number] = stream
+                self.server_offset = stream.server_offset
                 self._tell(Opened(number))
                 log.info("stream_opened", connection=number)
                 report = Lost(number, "closed")

@@ -43,7 +43,7 @@ def build(apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("marketplace_sync", "0003_search")]
+    dependencies = [("marketplace_sync", "0004_minute_figures")]
 
     operations = [
         migrations.AlterField(model_name="feedchange", name="at", field=models.DateTimeField()),

@@ -2,8 +2,17 @@
 
 from datetime import timedelta
 
+from marketplace_sync.mirror.figures import KEPT_MINUTES
 from marketplace_sync.mirror.lease import Lease
-from marketplace_sync.models import Command, DeadLetter, FeedChange, HeldRemoval, SyncRun, Tombstone
+from marketplace_sync.models import (
+    Command,
+    DeadLetter,
+    FeedChange,
+    HeldRemoval,
+    MinuteFigures,
+    SyncRun,
+    Tombstone,
+)
 
 # Law 3: long enough for every delayed record, short enough that an undelete with an old date heals.
 GRAVES_KEPT = timedelta(days=7)
@@ -65,3 +74,9 @@ def forget_dead_letters(lease: Lease, *, keep_days: float, keep_rows: int) -> in
             too_many = min(DeadLetter.objects.count() - keep_rows, STEP)
             gone = list(oldest.values_list("pk", flat=True)[: max(too_many, 0)])
         return DeadLetter.objects.filter(pk__in=gone).delete()[0]
+
+
+def forget_minutes(lease: Lease) -> int:
+    """Forget the figures of minutes more than a day ago; how many went. There are never more than a few."""
+    with lease.writing() as head:
+        return MinuteFigures.objects.filter(at__lt=head.now - timedelta(minutes=KEPT_MINUTES)).delete()[0]

@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
+from marketplace_sync.mirror.figures import add_to_minute
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.models import WebSocketState
 
@@ -26,13 +28,24 @@ def remembered(lease: Lease) -> Remembered:
     return Remembered(row.enabled, Counter({name: getattr(row, name) for name in TOTALS}))
 
 
-def save_state(lease: Lease, columns: Mapping[str, Any], totals: Mapping[str, int]) -> None:
-    """Write the state row: `columns` of `WebSocketState` by name; `state_since` moves when the state does."""
+def save_state(
+    lease: Lease, columns: Mapping[str, Any], totals: Mapping[str, int], lags: Mapping[int, int] = MappingProxyType({})
+) -> None:
+    """Write the state row: `columns` of `WebSocketState` by name; `state_since` moves when the state does.
+
+    What the totals have grown by goes into this minute's figures, so that all minutes together are the totals,
+    whatever dies when. `lags`: see `add_to_minute`.
+    """
     with lease.writing() as head:
+        before = WebSocketState.objects.get(pk=1)
         written = {**columns, **{name: totals.get(name, 0) for name in TOTALS}}
-        rows = WebSocketState.objects.filter(pk=1)
-        if not rows.exclude(state=columns["state"]).update(**written, state_since=head.now):
-            rows.update(**written)
+        if columns["state"] != before.state:
+            written["state_since"] = head.now
+        if before.state == WebSocketState.State.LIVE:
+            written["level_at"] = head.now
+        WebSocketState.objects.filter(pk=1).update(**written)
+        grown = {name: written[name] - getattr(before, name) for name in TOTALS}
+        add_to_minute(head.now, grown, lags)
 
 
 def state_row() -> WebSocketState:

@@ -6,6 +6,7 @@ from marketplace_sync.models.catalogue import Category, Skill, Tombstone
 from marketplace_sync.models.commands import Command
 from marketplace_sync.models.dead_letters import DeadLetter
 from marketplace_sync.models.feed import FeedChange
+from marketplace_sync.models.figures import MinuteFigures
 from marketplace_sync.models.lease import LeaseRow, Standby
 from marketplace_sync.models.runs import HeldRemoval, SyncRun
 from marketplace_sync.models.state import WebSocketState
@@ -20,6 +21,7 @@ __all__ = [
     "FeedChange",
     "HeldRemoval",
     "LeaseRow",
+    "MinuteFigures",
     "Skill",
     "Standby",
     "SyncRun",

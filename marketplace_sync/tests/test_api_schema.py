@@ -84,6 +84,15 @@ def test_the_list_tells_its_feed_number(schema: dict[str, Any]) -> None:
         assert "X-Feed-Seq" in schema["paths"][path]["get"]["responses"]["200"]["headers"]
 
 
+def test_every_answer_of_the_catalogue_says_how_fresh_it_is(schema: dict[str, Any]) -> None:
+    catalogue = [path for path in schema["paths"] if path.startswith(("/api/skills/", "/api/categories/"))]
+    assert len(catalogue) == 4
+    for path in catalogue:
+        told = schema["paths"][path]["get"]["responses"]["200"]["headers"]
+        assert "live" in told["X-Mirror-State"]["schema"]["enum"]
+        assert told["X-Mirror-As-Of"]["schema"]["format"] == "date-time"
+
+
 def test_the_docs_need_nothing_from_elsewhere() -> None:
     client = person()
     page = client.get("/api/docs/")
@@ -117,7 +126,7 @@ def fill() -> None:
     now = timezone.now()
     put("1", category="0", average_rating=4.0)
     SyncRun.objects.create(pk=1, reason="poll", state="held", held_count=1, started_at=now, finished_at=now)
-    Command.objects.create(pk=1, action="sync", requested_by="x", requested_at=now, expires_at=now)
+    Command.objects.create(action="sync", requested_by="x", requested_at=now, expires_at=now)
     DeadLetter.objects.create(
         pk=1, source="stream", code="missing", reason="required", head=b"{", size=1, digest="d", first_seen_at=now,
         last_seen_at=now,

@@ -16,7 +16,7 @@ from marketplace_sync.governance.policy import Maturity
 from marketplace_sync.models import AuditRow
 from marketplace_sync.tests.admin_rows import fill, person
 from marketplace_sync.tests.api_actors import ApiClient, agent, new_key, put
-from marketplace_sync.tests.test_admin_browser import web_server
+from marketplace_sync.tests.browser import web_server
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

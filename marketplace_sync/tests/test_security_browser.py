@@ -11,8 +11,8 @@ from marketplace_sync.simulator.marketplace import Marketplace
 from marketplace_sync.simulator.server import SimulatorServer
 from marketplace_sync.tests import nasty
 from marketplace_sync.tests.admin_rows import fill, held_run, person
+from marketplace_sync.tests.browser import ask, browser_page, web_server
 from marketplace_sync.tests.harness import TOKEN, mirror
-from marketplace_sync.tests.test_admin_browser import ask, browser_page, web_server
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(240)]
 
