@@ -25,9 +25,13 @@ _RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 class Database:
-    """Two threads. Functions given to `write` and `control` must be safe to run again after a lost connection."""
+    """Two threads. Functions given to `write` and `control` must be safe to run again after a lost connection.
+
+    `retries` counts the times that they had to be.
+    """
 
     def __init__(self) -> None:
+        self.retries = 0
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mirror-writer")
         self._control = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mirror-control")
 
@@ -49,6 +53,7 @@ class Database:
             except (OperationalError, InterfaceError) as fault:
                 if loop.time() >= deadline:
                     raise
+                self.retries += 1
                 log.warning("database_retry", reason=str(fault).strip(), tries=tries + 1)
                 await loop.run_in_executor(pool, connections.close_all)
             await asyncio.sleep(_RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)])
