@@ -86,6 +86,7 @@ WHITENOISE_AUTOREFRESH = False
 
 if env.flag("DJANGO_HTTPS"):
     SECURE_SSL_REDIRECT = True
+    SECURE_REDIRECT_EXEMPT = [r"^health/"]  # probes come from within, past the proxy that speaks HTTPS
     SECURE_HSTS_SECONDS = 31_536_000  # a year, what browsers' preload lists ask for
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True

@@ -9,6 +9,7 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
     path("api/", include("marketplace_sync.api.urls")),
+    path("", include("marketplace_sync.monitoring.urls")),
 ]
 
 handler500 = "marketplace_sync.api.errors.answer_server_error"

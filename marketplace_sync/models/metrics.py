@@ -27,8 +27,8 @@ class DaemonMetrics(models.Model):
 class FeedServer(models.Model):
     """A web process that serves clients of the change feed: how many, and how far the last of them is behind.
 
-    `name` is `host:pid:random`. `lag` counts changes. `seen_at` is the database's clock; one that has not said so for a while
-    serves nobody any more.
+    `name` is `host:pid:random`. `lag` counts changes. `seen_at` is the database's clock; one that has not said so for a
+    while serves nobody any more.
     """
 
     name = models.CharField(max_length=255, primary_key=True)
