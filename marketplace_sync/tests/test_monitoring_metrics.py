@@ -156,7 +156,7 @@ async def test_passes_and_requests_are_counted_with_their_time() -> None:
             running, lambda now: now("commands_ended_total", action="sync", state="failed") == 1, "it has failed"
         )
         assert now("passes_total", outcome="failed") >= 1
-        assert now("requests_total", path="/api/v1/categories", status="3xx") == 1
+        assert now("requests_total", path="/api/v1/categories", status="3xx") >= 1
         assert now("token_refused", door="api") == 0
         server.faults.clear()
         server.faults.add("unauthorized")
