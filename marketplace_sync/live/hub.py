@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 # Places at which unfiltered clients are together; nearly always it is one.
 _SHARED_PLACES = 16
+_FAREWELL_SECONDS = 1.0
 
 
 @dataclass(eq=False, slots=True)
@@ -55,6 +56,8 @@ class Hub:
         # For clients: who they are, and the pages of those that catch up. Not the tail's, which nobody may hold up.
         self.clients_lane = Lane("feed-clients")
         self._tail_lane = Lane("feed-tail", keeps=True)
+        # It writes, and may have to wait for another writer.
+        self._census_lane = Lane("feed-census")
         self._seats: set[Seat] = set()
         self._ring: Ring | None = None
         self._news = asyncio.Event()  # replaced when set, so that each growth wakes everyone once
@@ -222,11 +225,13 @@ class Hub:
         try:
             while True:
                 with suppress(Error):  # the tail says it
-                    await self._tail_lane.run(save_feed_server, name, len(self._seats), self.lag)
+                    await self._census_lane.run(save_feed_server, name, len(self._seats), self.lag)
                 await asyncio.sleep(self.limits.census)
         finally:
-            with suppress(Error):
-                await self._tail_lane.run(forget_feed_server, name)
+            # The last client is not kept waiting for a database that is: the row is soon too old to count.
+            with suppress(Error, TimeoutError):
+                async with asyncio.timeout(_FAREWELL_SECONDS):
+                    await self._census_lane.run(forget_feed_server, name)
 
 
 def _read_entries(after: int, wanted: Wanted, limit: int) -> tuple[list[Entry], int, int]:

@@ -14,7 +14,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from marketplace_sync.conf import SyncConfig
+from marketplace_sync.conf import SyncConfig, find_faults
 from marketplace_sync.daemon import publisher
 from marketplace_sync.mirror.lease import acquire, stand_by
 from marketplace_sync.mirror.status import Status
@@ -146,6 +146,15 @@ def test_thresholds_are_settings() -> None:
     assert judge(facts(letters_last_hour=10**6), never).status is Health.HEALTHY
     # A longer interval is more patient.
     assert judge(facts(clean_pass_at=ago(hours=10)), replace(CONFIG, sync_interval_seconds=14_400)).status == "healthy"
+
+
+def test_thresholds_in_the_wrong_order_are_told(settings: Any) -> None:
+    settings.ATOM_SAAS_API_URL, settings.ATOM_SAAS_API_TOKEN = "https://market.example", "a-token-for-checks"
+    settings.HEALTH_PASS_DEGRADED_INTERVALS, settings.HEALTH_PASS_UNHEALTHY_INTERVALS = "6", "4"
+    settings.HEALTH_LAG_DEGRADED_SECONDS, settings.HEALTH_LAG_UNHEALTHY_SECONDS = "60", "60"
+    (fault,) = find_faults(settings)
+    assert (fault.level, fault.setting) == ("warning", "HEALTH_PASS_UNHEALTHY_INTERVALS")
+    assert "HEALTH_PASS_DEGRADED_INTERVALS" in fault.message
 
 
 def test_a_mirror_that_is_switched_off_is_no_fault() -> None:
