@@ -10,6 +10,7 @@ urlpatterns = [
     path("admin/overview/", include("marketplace_sync.admin.overview")),
     path("admin/", admin.site.urls),
     path("api/", include("marketplace_sync.api.urls")),
+    path("", include("marketplace_sync.monitoring.urls")),
 ]
 
 handler400 = "marketplace_sync.api.errors.answer_bad_request"

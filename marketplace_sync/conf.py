@@ -117,6 +117,22 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("NO_PROXY", 58, Kind.HOSTS, "",
             "Hosts that no proxy is used for: names (and all below them), addresses, networks; * is every host.",
             "no_proxy"),
+    Setting("METRICS_PUBLIC", 61, Kind.BOOL, "false", "true: /metrics asks nobody for a key.", "metrics_public"),
+    Setting("HEALTH_PASS_DEGRADED_INTERVALS", 62, Kind.FLOAT, "3",
+            "/health/sync is degraded after that many poll intervals without a clean pass.",
+            "health_pass_degraded", 0.01, 1_000_000, (1.5, 100), "intervals"),
+    Setting("HEALTH_PASS_UNHEALTHY_INTERVALS", 63, Kind.FLOAT, "12",
+            "/health/sync is unhealthy after that many poll intervals without a clean pass.",
+            "health_pass_unhealthy", 0.01, 1_000_000, (3, 1000), "intervals"),
+    Setting("HEALTH_LAG_DEGRADED_SECONDS", 64, Kind.FLOAT, "60",
+            "/health/sync is degraded when all changes of a minute come later than this.",
+            "health_lag_degraded", 0.01, 86_400, (5, 3600), "seconds"),
+    Setting("HEALTH_LAG_UNHEALTHY_SECONDS", 65, Kind.FLOAT, "900",
+            "/health/sync is unhealthy when all changes of a minute come later than this.",
+            "health_lag_unhealthy", 0.01, 86_400, (30, 86_400), "seconds"),
+    Setting("HEALTH_DEAD_LETTERS_PER_HOUR", 66, Kind.INT, "100",
+            "/health/sync is degraded when that many different dead letters came within an hour (0: never).",
+            "health_dead_letters", 1, 1_000_000, (1, 10_000), "dead letters", zero_is_off=True),
 )
 # fmt: on
 
@@ -124,6 +140,7 @@ BY_NAME = {setting.name: setting for setting in SETTINGS}
 # Numbers of the checks that hold several settings against each other.
 PONG_LATER_THAN_PING, HOSTS_DIFFER, FALLBACK_NEVER, QUEUE_TOO_SMALL, UNKNOWN_NAME = 41, 42, 43, 44, 45
 TOKEN_TWICE, KEY_ALONE = BY_NAME["ATOM_SAAS_API_TOKEN_FILE"].number, BY_NAME["ATOM_SAAS_CLIENT_KEY_FILE"].number
+NEVER_DEGRADED = 67
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +186,12 @@ class SyncConfig:
     http_proxy: Secret = Secret("")  # noqa: RUF009
     all_proxy: Secret = Secret("")  # noqa: RUF009
     no_proxy: str = ""
+    metrics_public: bool = False
+    health_pass_degraded: float = 3.0  # poll intervals
+    health_pass_unhealthy: float = 12.0
+    health_lag_degraded: float = 60.0
+    health_lag_unhealthy: float = 900.0
+    health_dead_letters: int = 100  # different ones an hour; 0: never
 
 
 class ConfigError(Exception):
@@ -294,3 +317,11 @@ def _together(values: dict[str, Any]) -> Iterable[Fault]:
     if values.get("client_key_file") and not values.get("client_cert_file", True):
         yield fault("error", KEY_ALONE, "ATOM_SAAS_CLIENT_KEY_FILE", "is set without its certificate.",
                     "Set ATOM_SAAS_CLIENT_CERT_FILE as well, or unset ATOM_SAAS_CLIENT_KEY_FILE.")  # fmt: skip
+    for worse, better, field in (
+        ("HEALTH_PASS_UNHEALTHY_INTERVALS", "HEALTH_PASS_DEGRADED_INTERVALS", "health_pass"),
+        ("HEALTH_LAG_UNHEALTHY_SECONDS", "HEALTH_LAG_DEGRADED_SECONDS", "health_lag"),
+    ):
+        most, least = values.get(f"{field}_unhealthy", 0), values.get(f"{field}_degraded", 0)
+        if most and least and most < least:
+            yield fault("warning", NEVER_DEGRADED, worse, f"({most:g}) is below {better} ({least:g}).",
+                        "It would be unhealthy without having been degraded; make it larger.")  # fmt: skip

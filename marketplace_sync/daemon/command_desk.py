@@ -1,6 +1,7 @@
 """Takes on what people and agents ask for, does it, and says how it went (law 11)."""
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -28,7 +29,10 @@ class CannotDo(Exception):
 
 
 class CommandDesk:
-    """Each accepted command is a task of its own, so that a slow one keeps nobody waiting."""
+    """Each accepted command is a task of its own, so that a slow one keeps nobody waiting.
+
+    `ended` is called with the action and the last state of each.
+    """
 
     def __init__(
         self,
@@ -39,7 +43,9 @@ class CommandDesk:
         replayer: Replayer,
         *,
         stream_wanted: bool,
+        ended: Callable[[str, Command.State], None] = lambda *_: None,
     ) -> None:
+        self._ended = ended
         self._database = database
         self._lease = lease
         self._driver = driver
@@ -54,6 +60,8 @@ class CommandDesk:
                 for command in await self._database.control(open_commands):
                     if await self._database.control(accept, self._lease, command.pk):
                         accepted.create_task(self._serve(command), name=f"command {command.pk}")
+                    else:
+                        self._ended(command.action, Command.State.EXPIRED)
                 await asyncio.sleep(LOOK_EVERY_SECONDS)
 
     async def _serve(self, command: Command) -> None:
@@ -65,6 +73,7 @@ class CommandDesk:
             result = {"detail": str(refusal)}
             state = Command.State.FAILED
         await self._database.control(answer, self._lease, command.pk, state, result)
+        self._ended(command.action, state)
         log.info("command_ended", command=command.pk, action=command.action, state=str(state))
 
     async def _do(self, command: Command) -> dict[str, object]:

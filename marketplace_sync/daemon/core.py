@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,8 +19,10 @@ from marketplace_sync.daemon.database import Database
 from marketplace_sync.daemon.fetches import Fetcher
 from marketplace_sync.daemon.figures import Figures
 from marketplace_sync.daemon.intake import Intake
+from marketplace_sync.daemon.metrics import Metrics
 from marketplace_sync.daemon.pass_loop import PassLoop
 from marketplace_sync.daemon.passes import PassRunner
+from marketplace_sync.daemon.publisher import Publisher
 from marketplace_sync.daemon.replay import Replayer
 from marketplace_sync.daemon.reporter import Reporter
 from marketplace_sync.daemon.stream_driver import StreamDriver
@@ -29,6 +31,7 @@ from marketplace_sync.daemon.writer import Committed, Writer
 from marketplace_sync.engine.connection import Connection, Mode
 from marketplace_sync.engine.rates import TokenBucket
 from marketplace_sync.engine.schedule import Schedule
+from marketplace_sync.mirror.arrived import Effect, Item
 from marketplace_sync.mirror.commands import close_open_commands
 from marketplace_sync.mirror.lease import RENEW_SECONDS, Lease, LeaseTaken, acquire, leave_standby, stand_by
 from marketplace_sync.mirror.retention import (
@@ -119,6 +122,7 @@ async def writing_session(
     config: SyncConfig,
     committed: Callable[[Committed], None] = lambda _: None,
     hint: Callable[[int], None] = lambda _: None,
+    written: Callable[[Sequence[Item], Sequence[Effect], float], None] = lambda *_: None,
 ) -> AsyncIterator[Session]:
     """Own the mirror while the body runs; leaving it drains the writer and frees the lease.
 
@@ -127,7 +131,9 @@ async def writing_session(
     """
     before = await database.control(remembered, lease)
     await _close_left_open(database, lease)
-    writer = Writer(database, lease, queue_max_bytes=config.queue_max_bytes, committed=committed, hint=hint)
+    writer = Writer(
+        database, lease, queue_max_bytes=config.queue_max_bytes, committed=committed, hint=hint, written=written
+    )
     async with asyncio.TaskGroup() as tasks:
         writing = tasks.create_task(writer.run(), name="writer")
         renewing = tasks.create_task(_renew(database, lease), name="lease")
@@ -174,22 +180,27 @@ class Daemon:
         self._wall = wall
         self._intake: Intake | None = None
         self._figures: Figures | None = None
+        self._driver: StreamDriver | None = None
+        self._metrics = Metrics(clock=clock, wall=wall)
 
     async def run(self, database: Database, lease: Lease, stop: asyncio.Event) -> None:
         """Own the mirror until `stop` is set. Raises an `ExceptionGroup` when any task of it failed."""
         async with (
-            MarketClient(self._config, self._access) as market,
-            writing_session(database, lease, self._config, self._committed, self._hint) as session,
+            MarketClient(self._config, self._access, answered=self._metrics.answered) as market,
+            writing_session(
+                database, lease, self._config, self._committed, self._hint, self._metrics.written
+            ) as session,
         ):
             await self._work(session, market, stop)
 
     def _committed(self, batch: Committed) -> None:
-        if self._intake is not None and self._figures is not None:
+        if self._intake is not None and self._figures is not None and self._driver is not None:
             self._intake.committed(batch)
             self._figures.committed(batch)
+            self._metrics.committed(batch, self._driver.server_offset)
 
     async def _work(self, session: Session, market: MarketClient, stop: asyncio.Event) -> None:
-        config, database, lease = self._config, session.database, session.lease
+        config, database, lease, metrics = self._config, session.database, session.lease, self._metrics
         repairs = _Repairs()
         intake = self._intake = Intake(
             bucket=TokenBucket(config.rate_limit, config.rate_limit),
@@ -198,6 +209,7 @@ class Daemon:
             totals=session.before.totals,
             clock=self._clock,
             wall=self._wall,
+            lost=metrics.lost,
         )
         figures = self._figures = Figures(server_offset=lambda: driver.server_offset, wall=self._wall)
         runner = PassRunner(
@@ -205,23 +217,30 @@ class Daemon:
             page_size=config.page_size, max_pages=config.max_pages, stream=intake, clock=self._clock,
         )  # fmt: skip
         schedule = Schedule(poll_interval=config.sync_interval_seconds)
-        passes = PassLoop(runner, schedule, intake.announced, clock=self._clock, changed=lambda: reporter.poke())
+        passes = PassLoop(
+            runner, schedule, intake.announced, clock=self._clock, changed=lambda: shown(), passed=metrics.passed
+        )
         fetcher = Fetcher(market, session.writer, session.arrivals, passes.loss)
         repairs.passes, repairs.fetcher = passes, fetcher
 
         def receive(received: Received) -> None:
             intake.receive(received, session.writer)
 
+        def shown() -> None:
+            metrics.state(reporter.state())
+            reporter.poke()
+
         def changed(before: Connection, after: Connection) -> None:
+            metrics.moved(before, after)
             if after.mode is Mode.OPEN and before.mode is not Mode.OPEN:
                 passes.stream_opened()
             elif after.first_attempt_over and not before.first_attempt_over:
                 passes.no_stream()
-            reporter.poke()
+            shown()
 
-        driver = StreamDriver(
+        driver = self._driver = StreamDriver(
             config, self._access, receive=receive, poll=passes.poll_now, changed=changed,
-            clock=self._clock, wall=self._wall,
+            clock=self._clock, wall=self._wall, token=lambda refused: metrics.token("stream", refused=refused),
         )  # fmt: skip
         reporter = Reporter(
             database, lease,
@@ -238,7 +257,10 @@ class Daemon:
             market, session.writer, database, lease, session.arrivals,
             max_message_bytes=config.max_message_bytes, wall=self._wall,
         )  # fmt: skip
-        desk = CommandDesk(database, lease, driver, passes, replayer, stream_wanted=self._stream_wanted)
+        desk = CommandDesk(
+            database, lease, driver, passes, replayer, stream_wanted=self._stream_wanted, ended=metrics.command_ended
+        )
+        publisher = Publisher(metrics, database, lease, session.writer, market, config, intake.totals, self._clock)
 
         async with asyncio.TaskGroup() as tasks:
             streaming = tasks.create_task(driver.run(), name="stream")
@@ -248,6 +270,7 @@ class Daemon:
                 tasks.create_task(reporter.run(), name="state"),
                 tasks.create_task(desk.run(), name="commands"),
                 tasks.create_task(figures.run(database, lease), name="figures"),
+                tasks.create_task(publisher.run(), name="metrics"),
                 tasks.create_task(self._prune(database, lease), name="retention"),
                 tasks.create_task(watch_token(self._access.token, driver, passes), name="token"),
             ]

@@ -38,9 +38,13 @@ class NoAnswer(OperationalError):
 
 
 class Database:
-    """Three threads. What they are given must be safe to run again: a connection may be lost after the commit."""
+    """Three threads. What they are given must be safe to run again: a connection may be lost after the commit.
+
+    `retries` counts the times that it had to be.
+    """
 
     def __init__(self) -> None:
+        self.retries = 0
         self._writer, self._control, self._keeper = self._threads = tuple(
             ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"mirror-{name}")
             for name in ("writer", "control", "lease")
@@ -72,6 +76,7 @@ class Database:
                 wait = _RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)]
                 if loop.time() + wait >= deadline:
                     raise
+                self.retries += 1
                 log.warning("database_retry", reason=str(fault).strip(), tries=tries + 1)
             await asyncio.sleep(wait)
             tries += 1

@@ -10,14 +10,14 @@ from marketplace_sync.daemon.writer import Committed, Writer
 from marketplace_sync.engine.rates import TokenBucket
 from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, Letter
 from marketplace_sync.models import DeadLetter, FeedChange
-from marketplace_sync.protocol.events import CategoryRecord, SkillDeleted, SkillRecord
+from marketplace_sync.protocol.events import CategoryRecord, Change, SkillDeleted, SkillRecord
 from marketplace_sync.protocol.refusals import Refusal
 from marketplace_sync.upstream.stream import Received
 
 # Ids of deletes that were shed, so that the pass that finds them absent need not ask a person.
 MAX_ANNOUNCED = 100_000
 
-_TOTAL_OF = {
+TOTAL_OF = {
     Effect.CREATED: "applied",
     Effect.UPDATED: "applied",
     Effect.REMOVED: "applied",
@@ -69,7 +69,10 @@ class Announced:
 
 
 class Intake:
-    """Takes stream messages. `totals` counts them by outcome; `moves` the skills that it told to come or go."""
+    """Takes stream messages. `totals` counts them by outcome; `moves` the skills that it told to come or go.
+
+    `lost` is called with each message that reaches no batch, and the total it counts in.
+    """
 
     def __init__(
         self,
@@ -80,8 +83,10 @@ class Intake:
         totals: Counter[str],
         clock: Callable[[], float],
         wall: Callable[[], datetime],
+        lost: Callable[[Change | Refusal, str], None] = lambda *_: None,
     ) -> None:
         self._bucket = bucket
+        self._lost = lost
         self._arrivals = arrivals
         self._repairs = repairs
         self._clock = clock
@@ -110,7 +115,7 @@ class Intake:
         """Count a batch, and ask for the fetches that it needs."""
         counts = Counter(batch.effects)
         for effect, count in counts.items():
-            self.totals[_TOTAL_OF[effect]] += count
+            self.totals[TOTAL_OF[effect]] += count
         self.moves += sum(effect in (Effect.CREATED, Effect.REMOVED) for effect in batch.effects)
         for skill_id in batch.result.fetch:
             self._repairs.fetch(skill_id)
@@ -132,6 +137,7 @@ class Intake:
         letter = Letter.of(refusal, received.raw, DeadLetter.Source.STREAM)
         if not writer.offer(letter, received.size):
             self.totals["rejected"] += 1
+            self._lost(refusal, "rejected")
             self._repairs.loss()
         elif refusal.key is not None and not refusal.kind.startswith("category"):
             self._repairs.fetch(refusal.key)
@@ -140,6 +146,7 @@ class Intake:
 
     def _shed(self, received: Received, arrival: int) -> None:
         self.totals["shed"] += 1
+        self._lost(received.event, "shed")
         match received.event:
             case SkillDeleted(skill_id=skill_id):
                 self.announced.add(skill_id, arrival)

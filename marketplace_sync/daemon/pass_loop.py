@@ -15,7 +15,7 @@ MAX_CONFIRMING = 3
 
 
 class PassLoop:
-    """Runs one pass at a time by the rules of `engine.schedule`."""
+    """Runs one pass at a time by the rules of `engine.schedule`. `passed` hears of each, with the seconds it took."""
 
     def __init__(
         self,
@@ -25,7 +25,9 @@ class PassLoop:
         *,
         clock: Callable[[], float],
         changed: Callable[[], None],
+        passed: Callable[[PassReport, float], None] = lambda *_: None,
     ) -> None:
+        self._passed = passed
         self._runner = runner
         self._schedule = schedule
         self._announced = announced
@@ -87,11 +89,13 @@ class PassLoop:
             order = self._schedule.pass_begun(self._clock())
             self._changed()
             approved = frozenset().union(*(self._approvals.get(command, frozenset()) for command in order.commands))
+            begun = self._clock()
             try:
                 report = await self._runner.run(str(order.reason), approved=approved)
             except WriterClosed:
                 return
             self._ended(report)
+            self._passed(report, self._clock() - begun)
             for command in order.commands:
                 if (waiter := self._waiters.get(command)) is not None and not waiter.done():
                     waiter.set_result(report)

@@ -102,14 +102,18 @@ class Reporter:
             await self._database.control(save_state, self._lease, columns, totals, self._lags())
             self._written = (columns, totals)
 
+    def state(self) -> WebSocketState.State:
+        """The public word for how things stand now."""
+        connection = self._connection()
+        if not self._stream_wanted() and connection.mode is Mode.DISABLED:
+            return State.POLLING  # by the settings, not by a person: nothing waits for anybody
+        return shown_state(connection, caught_up=self._caught_up())
+
     def _columns(self) -> dict[str, Any]:
         connection = self._connection()
-        state = shown_state(connection, caught_up=self._caught_up())
-        if not self._stream_wanted() and connection.mode is Mode.DISABLED:
-            state = State.POLLING  # by the settings, not by a person: nothing waits for anybody
         columns: dict[str, Any] = {
             "connected": connection.mode is Mode.OPEN,
-            "state": state,
+            "state": self.state(),
             "disconnect_reason": redact(connection.reason)[:500],
             "reconnect_attempts": connection.reconnect_attempts,
             "consecutive_failures": connection.consecutive_failures,

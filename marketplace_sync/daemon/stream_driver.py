@@ -58,7 +58,8 @@ class StreamDriver:
     """Owns the stream's task and the machine's state.
 
     `receive` takes each message in the read loop; `poll` begins a pass at once; `changed` is
-    called with the states before and after each decision that changed it.
+    called with the states before and after each decision that changed it; `token` with whether the token was refused,
+    each time that the marketplace has looked at it.
     """
 
     def __init__(
@@ -72,12 +73,14 @@ class StreamDriver:
         clock: Callable[[], float],
         wall: Callable[[], datetime],
         draw: Callable[[], float] = random.random,
+        token: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._config = config
         self._access = access
         self._receive = receive
         self._poll = poll
         self._changed = changed
+        self._token = token
         self._clock = clock
         self._wall = wall
         self._draw = draw
@@ -179,11 +182,14 @@ class StreamDriver:
                 stream = await Stream.open(self._config, self._access, wall=self._wall)
                 self._streams[number] = stream
                 self.server_offset = stream.server_offset
+                self._token(False)
                 self._tell(Opened(number))
                 log.info("stream_opened", connection=number)
                 report = Lost(number, "closed")
                 await stream.run(self._receive)
             except UpstreamError as fault:
+                if fault.refused_token:
+                    self._token(True)
                 kind = Lost if number in self._streams else Failed
                 report = kind(number, fault.reason, fault.refused_token, fault.retry_after)
                 log.warning("stream_lost" if kind is Lost else "stream_failed", connection=number, reason=fault.reason)

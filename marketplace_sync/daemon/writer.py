@@ -1,6 +1,7 @@
 """The queue in front of the mirror, and the task that commits what has queued (law 7)."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,8 +41,8 @@ class Writer:
     """Commits whatever has queued, at once and in order; while one batch is written the next one gathers.
 
     `queue_max_bytes` bounds what waits: beyond it `offer` says no, and the caller sheds.
-    In the event loop, `committed` is called after each commit that held stream messages, and `hint` after any, with
-    the newest feed number.
+    In the event loop, `committed` is called after each commit that held stream messages, and after any `hint` with the
+    newest feed number, and `written` with the batch, its effects and the seconds that it took.
     """
 
     def __init__(
@@ -52,12 +53,14 @@ class Writer:
         queue_max_bytes: int,
         committed: Callable[[Committed], None],
         hint: Callable[[int], None] = lambda _: None,
+        written: Callable[[Sequence[Item], Sequence[Effect], float], None] = lambda *_: None,
     ) -> None:
         self._database = database
         self._lease = lease
         self._queue_max_bytes = queue_max_bytes
         self._committed = committed
         self._hint = hint
+        self._written = written
         self._queue: deque[_Entry] = deque()
         self._queued_bytes = 0
         self._wake = asyncio.Event()
@@ -68,6 +71,11 @@ class Writer:
     def waiting(self) -> int:
         """Items received and not committed yet."""
         return sum(len(entry.items) for entry in self._queue) + self._writing
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Size of the stream items that wait; what a request brought has none."""
+        return self._queued_bytes
 
     def offer(self, item: Item, size: int) -> bool:
         """Queue one stream item of `size` bytes; `False` when the queue is full or closed."""
@@ -110,9 +118,11 @@ class Writer:
             entries = self._take()
             items = [item for entry in entries for item in entry.items]
             self._writing = len(items)
+            begun = time.monotonic()
             result = await self._database.write(apply_each, items, self._lease)
             self._writing = 0
             self._hint(result.feed_seq)
+            self._written(items, result.effects, time.monotonic() - begun)
             self._answer(entries, items, result)
 
     def _put(self, entry: _Entry) -> None:

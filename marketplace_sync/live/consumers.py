@@ -75,7 +75,7 @@ class FeedConsumer:
                 # The server has closed it meanwhile, for a missed pong say.
                 raise ConnectionAbortedError(str(fault)) from fault
 
-        follower = Follower(self.hub, request.wanted, send_text)
+        follower = Follower(self.hub, seat, request.wanted, send_text)
         following = asyncio.create_task(follower.follow(request.after), name="feed client")
         listening = asyncio.create_task(_until_gone(receive), name="feed client leaves")
         try:

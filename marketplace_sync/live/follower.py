@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 from marketplace_sync.live.entries import Wanted
-from marketplace_sync.live.hub import Hub
+from marketplace_sync.live.hub import Hub, Seat
 
 
 class TooSlow(Exception):
@@ -15,8 +15,9 @@ class TooSlow(Exception):
 class Follower:
     """What one client is sent: `send` takes a text and returns when the connection has taken it."""
 
-    def __init__(self, hub: Hub, wanted: Wanted, send: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, hub: Hub, seat: Seat, wanted: Wanted, send: Callable[[str], Awaitable[None]]) -> None:
         self._hub = hub
+        self._seat = seat
         self._wanted = wanted
         self._send = send
         self._spoke_at = 0.0
@@ -34,6 +35,7 @@ class Follower:
             if text:
                 await self._say(text)
             moved, seq = upto > seq, upto
+            self._seat.seq = seq
             if moved:
                 continue
             if not ready:

@@ -6,6 +6,9 @@ that does not read keeps nothing but its place.
 """
 
 import asyncio
+import os
+import platform
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,18 +23,24 @@ from marketplace_sync.live.hints import listen
 from marketplace_sync.live.lanes import Lane
 from marketplace_sync.live.limits import Limits
 from marketplace_sync.live.ring import Ring
+from marketplace_sync.mirror.metrics import forget_feed_server, save_feed_server
 
 log = structlog.get_logger(__name__)
 
 # Places at which unfiltered clients are together; nearly always it is one.
 _SHARED_PLACES = 16
+_FAREWELL_SECONDS = 1.0
 
 
 @dataclass(eq=False, slots=True)
 class Seat:
-    """A client's place in the hub. `ended` is set when it has to leave: true for good, false for a fault of ours."""
+    """A client's place in the hub. `ended` is set when it has to leave: true for good, false for a fault of ours.
+
+    `seq`: what it has been sent, up to that number; `None` before the first.
+    """
 
     shown: Pass
+    seq: int | None = None
     ended: "asyncio.Future[bool]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def end(self, *, for_good: bool) -> None:
@@ -47,6 +56,8 @@ class Hub:
         # For clients: who they are, and the pages of those that catch up. Not the tail's, which nobody may hold up.
         self.clients_lane = Lane("feed-clients")
         self._tail_lane = Lane("feed-tail", keeps=True)
+        # It writes, and may have to wait for another writer.
+        self._census_lane = Lane("feed-census")
         self._seats: set[Seat] = set()
         self._ring: Ring | None = None
         self._news = asyncio.Event()  # replaced when set, so that each growth wakes everyone once
@@ -64,6 +75,12 @@ class Hub:
     def seats(self) -> int:
         """How many clients there are."""
         return len(self._seats)
+
+    @property
+    def lag(self) -> int:
+        """By how many changes the last of the clients is behind what is known here."""
+        newest = self._ring.newest if self._ring is not None else 0
+        return max((newest - seat.seq for seat in self._seats if seat.seq is not None and seat.seq < newest), default=0)
 
     @property
     def looked_lately(self) -> bool:
@@ -124,6 +141,7 @@ class Hub:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._tail(), name="feed tail")
                 tasks.create_task(self._check_passes(), name="feed passes")
+                tasks.create_task(self._take_census(), name="feed census")
                 tasks.create_task(listen(self._hinted.set), name="feed hints")
         except Exception:  # the top of a task: its clients are told, and come back to a new one
             log.exception("feed_hub_failed")
@@ -199,6 +217,21 @@ class Hub:
             for seat in self._seats:
                 if seat.shown in ended:
                     seat.end(for_good=True)
+
+    async def _take_census(self) -> None:
+        """Every few seconds: say how many clients there are and how far behind, where any `/metrics` finds it."""
+        # Of this run alone, for its end and the next one's beginning may cross.
+        name = f"{platform.node()[:200]}:{os.getpid()}:{secrets.token_hex(4)}"
+        try:
+            while True:
+                with suppress(Error):  # the tail says it
+                    await self._census_lane.run(save_feed_server, name, len(self._seats), self.lag)
+                await asyncio.sleep(self.limits.census)
+        finally:
+            # The last client is not kept waiting for a database that is: the row is soon too old to count.
+            with suppress(Error, TimeoutError):
+                async with asyncio.timeout(_FAREWELL_SECONDS):
+                    await self._census_lane.run(forget_feed_server, name)
 
 
 def _read_entries(after: int, wanted: Wanted, limit: int) -> tuple[list[Entry], int, int]:

@@ -19,6 +19,8 @@ class Limits:
     farewell: float = 5.0
     # A database that does not answer is asked again after this.
     retry: float = 1.0
+    # How often a process says how many clients it serves, for the metrics.
+    census: float = 5.0
     # Changes a query: 200 of the largest possible, 1 MiB each, still fit into memory.
     page: int = 200
     # What the ring holds at most.

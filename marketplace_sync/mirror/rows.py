@@ -43,7 +43,7 @@ _HELD = ("category", *_TEXTS, *_FIGURES, *_JSON, "remote_created_at")
 def load_fingerprints(skill_ids: Collection[str]) -> dict[str, str]:
     """The fingerprints of those of `skill_ids` that the mirror has."""
     condition, keys = among("skill_id", skill_ids)
-    return dict(execute(f"SELECT skill_id, fingerprint FROM {_SKILL} WHERE {condition}", keys))  # type: ignore[arg-type]
+    return dict(execute(f"SELECT skill_id, fingerprint FROM {_SKILL} WHERE {condition}", keys))
 
 
 def load_slots(skill_ids: Collection[str]) -> dict[str, Slot]:

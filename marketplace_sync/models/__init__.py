@@ -8,6 +8,7 @@ from marketplace_sync.models.dead_letters import DeadLetter
 from marketplace_sync.models.feed import FeedChange
 from marketplace_sync.models.figures import MinuteFigures
 from marketplace_sync.models.lease import LeaseRow, Standby
+from marketplace_sync.models.metrics import DaemonMetrics, FeedServer
 from marketplace_sync.models.runs import HeldRemoval, SyncRun
 from marketplace_sync.models.state import WebSocketState
 
@@ -17,8 +18,10 @@ __all__ = [
     "AuditRow",
     "Category",
     "Command",
+    "DaemonMetrics",
     "DeadLetter",
     "FeedChange",
+    "FeedServer",
     "HeldRemoval",
     "LeaseRow",
     "MinuteFigures",

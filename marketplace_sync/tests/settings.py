@@ -7,7 +7,9 @@ import os
 import tempfile
 from pathlib import Path
 
-_OURS = ("ATOM_SAAS_", "FEED_", "AUDIT_", "RUNS_", "COMMANDS_", "DEAD_LETTERS_", "DJANGO_", "LOG_")
+_OURS = (
+    "ATOM_SAAS_", "FEED_", "AUDIT_", "RUNS_", "COMMANDS_", "DEAD_LETTERS_", "DJANGO_", "LOG_", "METRICS_", "HEALTH_",
+)  # fmt: skip
 for _name in [name for name in os.environ if name.startswith(_OURS) or name.upper().endswith("_PROXY")]:
     del os.environ[_name]
 os.environ["DJANGO_ENV_FILE"] = ""

@@ -63,6 +63,7 @@ ROOMS: dict[str, Room] = {
     "api": room("protocol engine models mirror signals governance live conf logs", SOCKETS - {"asyncio", "http"}),
     "admin": room("protocol engine models mirror signals governance conf logs", SOCKETS),
     "leash": room("", DJANGO | SOCKETS),
+    "monitoring": room("models mirror live api conf", SOCKETS - {"asyncio", "http"}),
     # Simulator, daemon and web server in one: it sees what a person who starts each would.
     "demo": room("protocol models mirror governance daemon simulator conf logs"),
     "management": room("protocol engine models mirror upstream daemon simulator demo governance live conf logs"),

@@ -74,8 +74,8 @@ class MarketClient:
     the budget or for a connection: a listing row counts as having arrived then.
 
     `access` is what the process shares, made of the settings where it is not given. `clock` is the budget's clock,
-    seconds, monotonic; `wall` our own time of day, used where an answer has no
-    `Date`; `sleep` waits.
+    seconds, monotonic; `wall` our own time of day, used where an answer has no `Date`; `sleep` waits. `answered` is
+    called for each try with path template, status and seconds, as `requests`.
     """
 
     def __init__(
@@ -87,12 +87,14 @@ class MarketClient:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], datetime] = utc_now,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        answered: Callable[[str, str, float], None] = lambda *_: None,
     ) -> None:
         self._config = config
         self._budget = RequestBudget(config.requests_per_minute) if budget is None else budget
         self._clock = clock
         self._wall = wall
         self._sleep = sleep
+        self._answered = answered
         self._base = config.api_url.rstrip("/")
         # Tries by (path template, status), the status as text: "200", or "timed_out", "unreachable" for none.
         self.requests: Counter[tuple[str, str]] = Counter()
@@ -215,6 +217,8 @@ class MarketClient:
     ) -> T:
         """One request, whole, within the time-out."""
         response: httpx2.Response | None = None
+        failed = ""
+        sent = self._clock()
 
         async def trace(event: str, info: Mapping[str, Any]) -> None:
             # A proxy's CONNECT goes through here as well; only the GET is the request.
@@ -243,10 +247,10 @@ class MarketClient:
             raise MalformedAnswer(quoted(str(fault)), fault.refusal, body) from None
         except (TimeoutError, httpx2.TimeoutException):
             if response is None:
-                self.requests[template, "timed_out"] += 1
+                failed = "timed_out"
             raise TimedOut(f"no whole answer within {self._config.api_timeout:g} s") from None
         except httpx2.ProxyError as fault:
-            self.requests[template, "unreachable"] += 1
+            failed = "unreachable"
             # Its text is the status and what the proxy calls it.
             raise Unreachable(
                 f"the marketplace can't be reached{self._through}: it answers HTTP {str(fault)[:3]}"
@@ -254,11 +258,13 @@ class MarketClient:
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as fault:
             if response is not None:
                 raise MalformedAnswer(f"the answer broke off: {network_reason(fault)}") from None
-            self.requests[template, "unreachable"] += 1
+            failed = "unreachable"
             raise Unreachable(f"the marketplace can't be reached{self._through}: {network_reason(fault)}") from None
         finally:
-            if response is not None:
-                self.requests[template, str(response.status_code)] += 1
+            status = failed if response is None else str(response.status_code)
+            if status:  # none for one that was cancelled
+                self.requests[template, status] += 1
+                self._answered(template, status, self._clock() - sent)
 
 
 async def _check_certificate(response: httpx2.Response) -> None:

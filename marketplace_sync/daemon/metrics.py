@@ -1,0 +1,275 @@
+"""What the daemon counts and measures of its own work, for Prometheus.
+
+Counters are this process's and begin at 0 with it: Prometheus takes that for the restart it is. The totals of the state
+row, which go on after a restart, are no such counters: a kill -9 sets them back by up to a second, and a counter that
+falls from 1000 to 990 counts as 990 more. Every label value is one of ours, whatever the marketplace sends, and every
+series is there from the start.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import product
+from typing import TypeVar
+
+import prometheus_client as prometheus
+from prometheus_client.registry import Collector
+
+from marketplace_sync.daemon.intake import TOTAL_OF
+from marketplace_sync.daemon.passes import PassReport
+from marketplace_sync.daemon.writer import Committed
+from marketplace_sync.engine.connection import Connection, Mode
+from marketplace_sync.mirror.arrived import Arrived, Effect, Event, Item, Letter
+from marketplace_sync.models import AuditRow, Command, DeadLetter, SyncRun, WebSocketState
+from marketplace_sync.protocol.events import CategoryRecord, Change, RatingChanged, SkillDeleted, SkillRecord, told_at
+from marketplace_sync.protocol.refusals import Code, Refusal
+from marketplace_sync.protocol.stamps import moment_of
+from marketplace_sync.upstream.market import CATEGORIES, HEALTH, SKILL, SKILLS
+
+M = TypeVar("M", prometheus.Counter, prometheus.Gauge, prometheus.Histogram)
+
+PREFIX = "atom_mirror"
+
+_TYPES: Mapping[type, str] = {
+    SkillRecord: "skill_update", CategoryRecord: "category_update",
+    RatingChanged: "rating_update", SkillDeleted: "skill_delete",
+}  # fmt: skip
+_OTHER = "other"
+_OUTCOMES = (*sorted(set(TOTAL_OF.values())), "shed")
+_PASS_OUTCOMES = ("clean", "unclean", "held", "failed")
+_PASS_EFFECTS = ("created", "updated", "removed", "unchanged", "stale", "refused")
+# What PROTOCOL.md names, and no answer at all; others are counted by their hundred.
+_STATUSES = ("200", "400", "401", "403", "404", "429", "500", "503", "timed_out", "unreachable")
+_HUNDREDS = ("2xx", "3xx", "4xx", "5xx", _OTHER)
+_ENDED = (Command.State.DONE, Command.State.FAILED, Command.State.EXPIRED)
+_APPLIED = frozenset({Effect.CREATED, Effect.UPDATED, Effect.REMOVED})
+
+# The server's clock is known by an HTTP `Date`, in whole seconds: what differs less is no difference, and what differs
+# more was cut by half a second on average.
+_CLOCKS_AGREE = timedelta(seconds=2)
+_CUT = timedelta(seconds=0.5)
+# What tells of a time before that (an import, a recorded history) says nothing about how quick we are.
+_LONGEST_LAG = 86_400.0
+_RECENT_SECONDS = 60.0
+
+
+class Metrics:
+    """The metrics of one daemon. Its methods are called in the event loop, most of them once a batch, and never wait.
+
+    `clock` is monotonic, seconds; `wall` our time of day.
+    """
+
+    def __init__(self, *, clock: Callable[[], float], wall: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._wall = wall
+        self._registry = prometheus.CollectorRegistry()
+        self._recent_lags: deque[tuple[int, float]] = deque()  # by second of the clock, the least of each
+        self._lost: Counter[tuple[str, str]] = Counter()  # by type and outcome, since the last `settle`
+        self._state = ""
+
+        self.received = self._counter("messages_received", "Stream messages received, heartbeats aside")
+        self._messages = self._counter(
+            "messages", "Stream messages by type and by what became of them", type=(*_TYPES.values(), _OTHER),
+            outcome=_OUTCOMES,
+        )  # fmt: skip
+        self._letters = self._counter(
+            "dead_letters", "What could not be applied, by where it came from and why", source=DeadLetter.Source.values,
+            code=[code.value for code in Code],
+        )  # fmt: skip
+        self._lag = self._histogram(
+            "lag_seconds", "From the marketplace's time of a change to its commit here; one change of each batch",
+            (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600),
+        )  # fmt: skip
+        self._lag_recent = self._gauge(
+            "lag_recent_seconds",
+            "The least lag of the last minute: all that came was as late or later; 0: nothing did",
+        )
+        self._batch_items = self._histogram("batch_items", "Items a transaction", (1, 3, 10, 30, 100, 300, 1000))
+        self._batch_seconds = self._histogram(
+            "batch_duration_seconds", "Time to apply a batch, its wait for the database included",
+            (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+        )  # fmt: skip
+
+        self._states = self._counter(
+            "connection_state_changes", "Changes of the connection's state, by the new one",
+            state=WebSocketState.State.values,
+        )  # fmt: skip
+        self._attempts = self._counter(
+            "connection_attempts", "Attempts to open the stream, by what became of them", outcome=("opened", "failed")
+        )
+        self._refused = self._gauge(
+            "token_refused", "1: the marketplace refused the token when it was shown last", door=("stream", "api")
+        )
+        self._passes = self._counter("passes", "Full passes by outcome", outcome=_PASS_OUTCOMES)
+        self._pass_seconds = self._histogram(
+            "pass_duration_seconds", "Time of a full pass", (0.5, 1, 3, 10, 30, 60, 120, 300, 600, 1800, 3600)
+        )
+        self._pass_skills = self._counter("pass_skills", "Skills by what passes did to them", effect=_PASS_EFFECTS)
+        self._pass_pages = self._counter("pass_pages", "Pages that passes read")
+        self._requests = self._counter(
+            "requests", "Requests to the marketplace by path and status", path=(SKILLS, SKILL, CATEGORIES, HEALTH),
+            status=(*_STATUSES, *_HUNDREDS),
+        )  # fmt: skip
+        self._request_seconds = self._histogram(
+            "request_duration_seconds", "Time of a request to the marketplace, the whole answer read",
+            (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30), path=(SKILLS, SKILL, CATEGORIES, HEALTH),
+        )  # fmt: skip
+        self._commands = self._counter(
+            "commands_ended", "Requests of people and agents by action and end", action=Command.Action.values,
+            state=_ENDED,
+        )  # fmt: skip
+        self._actions = self._counter(
+            "actions", "Management decisions in the audit by outcome, some seconds behind",
+            outcome=AuditRow.Outcome.values,
+        )  # fmt: skip
+
+        self.queue_items = self._gauge("queue_items", "Received and not committed yet")
+        self.queue_bytes = self._gauge("queue_bytes", "Size of the stream messages that queue")
+        self.queue_limit_bytes = self._gauge("queue_limit_bytes", "Size past which messages are shed")
+        self.budget_left = self._gauge("request_budget_left", "Requests that could be sent now; +Inf: no limit")
+        self.skills = self._gauge("catalogue_skills", "Skills in the mirror, as counted some seconds ago")
+        self.categories = self._gauge("catalogue_categories", "Categories in the mirror, likewise")
+        self.sync_interval = self._gauge("sync_interval_seconds", "Time between two full passes, by the settings")
+        self.database_retries = self._counter("database_retries", "Times that the database did not answer at first")
+        prometheus.ProcessCollector(namespace=f"{PREFIX}_daemon", registry=self._registry)
+
+    def state(self, shown: WebSocketState.State) -> None:
+        """The connection's state as it is now."""
+        if shown != self._state:
+            self._state = shown
+            self._states.labels(shown).inc()
+
+    def moved(self, before: Connection, after: Connection) -> None:
+        """The connection machine has decided; counts the attempts that have ended."""
+        if before.mode is Mode.CONNECTING and (after.mode is not Mode.CONNECTING or after.attempt != before.attempt):
+            self._attempts.labels("opened" if after.mode is Mode.OPEN else "failed").inc()
+
+    def token(self, door: str, *, refused: bool) -> None:
+        """The token was shown at a door: `stream` or `api`."""
+        self._refused.labels(door).set(refused)
+
+    def lost(self, event: Change | Refusal, outcome: str) -> None:
+        """A message that reached no batch: `shed`, or `rejected` when there was no room for its letter."""
+        # In a flood this is called for each of 20,000 a second, in the read loop.
+        self._lost[_type_of(event), outcome] += 1
+
+    def committed(self, batch: Committed, server_offset: timedelta) -> None:
+        """A batch of stream messages. `server_offset`: the server's clock minus ours."""
+        types = [_type_of(item.refusal if isinstance(item, Letter) else item.event) for item in batch.items]
+        for (kind, effect), count in Counter(zip(types, batch.effects, strict=True)).items():
+            self._messages.labels(kind, TOTAL_OF[effect]).inc(count)
+        now = self._wall()
+        if abs(server_offset) >= _CLOCKS_AGREE:
+            now += server_offset + _CUT
+        lag = _lag_of(batch, now)
+        if lag is not None:
+            self._lag.observe(lag)
+            second = int(self._clock())
+            if not self._recent_lags or self._recent_lags[-1][0] != second:
+                self._recent_lags.append((second, lag))
+            self._recent_lags[-1] = (second, min(lag, self._recent_lags[-1][1]))
+
+    def written(self, items: Sequence[Item], effects: Sequence[Effect], seconds: float) -> None:
+        """A transaction of the writer's, whoever its items came from."""
+        self._batch_items.observe(len(items))
+        self._batch_seconds.observe(seconds)
+        if Effect.REFUSED in effects:
+            for item in items:
+                if isinstance(item, Letter):
+                    self._letters.labels(item.source, item.refusal.code).inc()
+
+    def answered(self, template: str, status: str, seconds: float) -> None:
+        """A try of a request. `status` as `MarketClient.requests` has it."""
+        known = status if status in _STATUSES else f"{status[:1]}xx"
+        self._requests.labels(template, known if known in (*_STATUSES, *_HUNDREDS) else _OTHER).inc()
+        self._request_seconds.labels(template).observe(seconds)
+        if status in ("401", "403"):
+            self.token("api", refused=True)
+        elif status in ("200", "404"):
+            self.token("api", refused=False)
+
+    def passed(self, report: PassReport, seconds: float) -> None:
+        """A full pass has ended."""
+        outcome = str(report.state)
+        if report.state is SyncRun.State.DONE:
+            outcome = "clean" if report.clean else "unclean"
+        self._passes.labels(outcome).inc()
+        self._pass_seconds.observe(seconds)
+        self._pass_pages.inc(report.progress.pages_done)
+        for effect in _PASS_EFFECTS:
+            self._pass_skills.labels(effect).inc(getattr(report.progress, effect))
+
+    def command_ended(self, action: str, state: Command.State) -> None:
+        """A request was answered, or found to be expired."""
+        if action in Command.Action.values:
+            self._commands.labels(action, state).inc()
+
+    def decided(self, outcomes: Mapping[str, int]) -> None:
+        """Management decisions, by outcome, since the last time."""
+        for outcome, count in outcomes.items():
+            self._actions.labels(outcome).inc(count)
+
+    def settle(self) -> None:
+        """Bring up to date what is not counted at once; before each `render`."""
+        for (kind, outcome), count in self._lost.items():
+            self._messages.labels(kind, outcome).inc(count)
+        self._lost.clear()
+        while self._recent_lags and self._recent_lags[0][0] < self._clock() - _RECENT_SECONDS:
+            self._recent_lags.popleft()
+        self._lag_recent.set(min((lag for _, lag in self._recent_lags), default=0.0))
+
+    def render(self) -> str:
+        """All of it in Prometheus' exposition format. Safe to call in another thread."""
+        return prometheus.generate_latest(_WithoutBirthdays(self._registry)).decode()
+
+    def _counter(self, name: str, told: str, **labels: Iterable[str]) -> prometheus.Counter:
+        counter = prometheus.Counter(f"{PREFIX}_{name}", told, tuple(labels), registry=self._registry)
+        return _begun(counter, labels)
+
+    def _gauge(self, name: str, told: str, **labels: Iterable[str]) -> prometheus.Gauge:
+        gauge = prometheus.Gauge(f"{PREFIX}_{name}", told, tuple(labels), registry=self._registry)
+        return _begun(gauge, labels)
+
+    def _histogram(
+        self, name: str, told: str, buckets: Sequence[float], **labels: Iterable[str]
+    ) -> prometheus.Histogram:
+        histogram = prometheus.Histogram(
+            f"{PREFIX}_{name}", told, tuple(labels), buckets=buckets, registry=self._registry
+        )
+        return _begun(histogram, labels)
+
+
+class _WithoutBirthdays(Collector):
+    """A registry without the `_created` series, which the text format would show as as many gauges again."""
+
+    def __init__(self, registry: prometheus.CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterable[prometheus.Metric]:
+        for family in self._registry.collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
+
+
+def _begun(metric: M, labels: Mapping[str, Iterable[str]]) -> M:
+    """The metric with every series that it can have, at 0."""
+    for values in product(*labels.values()) if labels else ():
+        metric.labels(*values)
+    return metric
+
+
+def _type_of(event: Event | Refusal) -> str:
+    """A message's type, one of five words: what the server calls something else is `other`."""
+    if isinstance(event, Refusal):
+        return event.kind if event.kind in _TYPES.values() else _OTHER
+    return _TYPES.get(type(event), _OTHER)
+
+
+def _lag_of(batch: Committed, now: datetime) -> float | None:
+    """How late the first change of a batch that changed something is, it waited longest; `None` where nothing tells."""
+    for item, effect in zip(batch.items, batch.effects, strict=True):
+        if effect in _APPLIED and isinstance(item, Arrived) and isinstance(item.event, Change):
+            stamp = told_at(item.event)
+            lag = (now - moment_of(stamp)).total_seconds() if stamp is not None else None
+            return max(lag, 0.0) if lag is not None and lag <= _LONGEST_LAG else None
+    return None
