@@ -12,7 +12,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 # DJANGO_ENV_FILE names another file than .env; empty: none is read.
 _dotenv = Environment(os.environ, None).str("DJANGO_ENV_FILE", default=".env")
-env = Environment(os.environ, BASE_DIR / _dotenv if _dotenv else None)
+env = Environment(os.environ, BASE_DIR / _dotenv if _dotenv else None, named="DJANGO_ENV_FILE" in os.environ)
 
 # The marketplace's settings, as they are written; `conf.load_config` reads them.
 for _setting in conf.SETTINGS:

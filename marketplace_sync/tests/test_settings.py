@@ -114,6 +114,15 @@ def test_a_file_that_is_no_text_is_an_error_and_no_traceback(tmp_path: Path) -> 
     assert Environment({}, tmp_path / "none").faults == []
 
 
+def test_a_file_that_was_named_has_to_be_there(tmp_path: Path) -> None:
+    """Or a service would run on with every default: an empty mirror of its own, say."""
+    (fault,) = Environment({}, tmp_path / "none", named=True).faults
+    assert fault.id == "marketplace_sync.E039"
+    assert str(tmp_path / "none") in fault.message
+    told = manage("check", DJANGO_ENV_FILE=str(tmp_path / "none"))
+    assert (told.returncode, "E039" in told.stderr) == (1, True)
+
+
 def database(url: str, folder: Path) -> tuple[dict[str, object], list[str]]:
     env = Environment({"DATABASE_URL": url}, None)
     return env.database(folder), [fault.id for fault in env.faults]
