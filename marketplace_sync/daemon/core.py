@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.daemon.arrivals import Arrivals
@@ -123,6 +124,7 @@ async def writing_session(
     Start-up closes what a dead daemon left open. Raises, in a group, `NotDrained`, or whatever ended one of
     its tasks, for then the body is cancelled: there is no half-alive daemon.
     """
+    bind_contextvars(epoch=lease.epoch)  # connections are counted from 1 in each
     before = await database.control(remembered, lease)
     await _close_left_open(database, lease)
     writer = Writer(database, lease, queue_max_bytes=config.queue_max_bytes, committed=committed, hint=hint)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from marketplace_sync.daemon.arrivals import Arrivals
 from marketplace_sync.daemon.database import Database
@@ -121,15 +122,18 @@ class PassRunner:
         A marketplace that can't be read ends it as `failed`; database trouble and a lost lease are raised.
         """
         run_id = await self._database.control(begin_run, self._lease, reason)
-        one = _Pass(self, run_id, approved)
-        log.info("pass_begun", run=run_id, reason=reason)
+        with bound_contextvars(run=run_id):
+            log.info("pass_begun", reason=reason)
+            return await self._run(_Pass(self, run_id, approved), run_id)
+
+    async def _run(self, one: "_Pass", run_id: int) -> PassReport:
         try:
             report = await one.read_and_settle()
         except UpstreamError as fault:
             await self._database.control(
                 end_run, self._lease, run_id, SyncRun.State.FAILED, one.progress, error=fault.reason
             )
-            log.warning("pass_failed", run=run_id, reason=fault.reason)
+            log.warning("pass_failed", reason=fault.reason)
             one.tell_refused()
             return PassReport(
                 run_id,
@@ -141,16 +145,16 @@ class PassRunner:
                 refused_token=fault.refused_token,
             )
         log.info(
-            "pass_ended", run=run_id, state=str(report.state), clean=report.clean, seconds=round(one.seconds(), 2),
+            "pass_ended", state=str(report.state), clean=report.clean, seconds=round(one.seconds(), 2),
             listed=one.progress.listed, created=one.progress.created, updated=one.progress.updated,
             removed=one.progress.removed, unchanged=one.progress.unchanged, refused=one.progress.refused,
             held=report.held,
         )  # fmt: skip
         one.tell_refused()
         if report.unclean_reason:
-            log.warning("pass_unclean", run=run_id, reason=report.unclean_reason)
+            log.warning("pass_unclean", reason=report.unclean_reason)
         if report.held:
-            log.warning("removals_held", run=run_id, count=report.held, reason=report.held_reason)
+            log.warning("removals_held", count=report.held, reason=report.held_reason)
         return report
 
 
@@ -177,7 +181,7 @@ class _Pass:
         """One line a pass, whatever comes broken in each: the rows themselves are dead letters."""
         if (first := self._refused_first) is not None:
             log.warning(
-                "rows_refused", run=self._run_id, count=self.progress.refused, first=str(first), first_key=first.key
+                "rows_refused", count=self.progress.refused, first=str(first), first_key=first.key
             )
 
     async def read_and_settle(self) -> PassReport:
@@ -241,7 +245,7 @@ class _Pass:
         if now - self._shown >= _PROGRESS_EVERY:
             self._shown = now
             log.info(
-                "pass_progress", run=self._run_id, pages=self.progress.pages_done, of=self.progress.pages_total,
+                "pass_progress", pages=self.progress.pages_done, of=self.progress.pages_total,
                 listed=self.progress.listed,
             )  # fmt: skip
             await self._r._database.control(save_progress, self._r._lease, self._run_id, self.progress)
@@ -286,7 +290,7 @@ class _Pass:
                 self._r._arrivals.next, lambda begun: self._r._market.skill(skill_id, begun=begun)
             )
         except UpstreamError as fault:
-            log.warning("proof_failed", run=self._run_id, skill_id=skill_id, reason=fault.reason)
+            log.warning("proof_failed", skill_id=skill_id, reason=fault.reason)
             return False
         if record is None:
             await self._remove([SkillAbsent(skill_id)], arrival)

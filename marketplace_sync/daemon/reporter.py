@@ -93,7 +93,10 @@ class Reporter:
         if (columns, totals) != self._written:
             shown = self._written[0]["state"] if self._written else ""
             if columns["state"] != shown:
-                log.info("state", state=str(columns["state"]), reason=columns["disconnect_reason"])
+                log.info(
+                    "state", state=str(columns["state"]), reason=columns["disconnect_reason"],
+                    connection=self._connection().attempt,
+                )  # fmt: skip
             await self._database.control(save_state, self._lease, columns, totals)
             self._written = (columns, totals)
 
