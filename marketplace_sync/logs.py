@@ -76,6 +76,19 @@ def configure(config: dict[str, Any]) -> None:
     logging.config.dictConfig(config)
     access.propagate = not unwanted
     atexit.register(_tell_the_rest)
+    _configure_structlog(structlog.stdlib.ProcessorFormatter.wrap_for_formatter)
+
+
+def use_logging() -> None:
+    """In a project that has not set structlog up: let what it logs go through `logging`, as `key='value'` texts.
+
+    Its default would print past all handlers, and past redaction.
+    """
+    if not structlog.is_configured():
+        _configure_structlog(structlog.processors.KeyValueRenderer(key_order=["event"]))
+
+
+def _configure_structlog(last: Any) -> None:
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -84,7 +97,7 @@ def configure(config: dict[str, Any]) -> None:
             structlog.processors.StackInfoRenderer(),
             structlog.processors.format_exc_info,
             _redact_event,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+            last,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),

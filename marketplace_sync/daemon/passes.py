@@ -84,6 +84,7 @@ class PassReport:
 class PassRunner:
     """Runs passes one after the other, and remembers between two of them what the first one lacked.
 
+    `held` is told of a run that holds removals back: its id, how many, why.
     `source` and `forced` are what the applied rows carry: `repair` takes the marketplace's word
     whatever the times say, and removes without asking, for a person asked.
     """
@@ -100,6 +101,7 @@ class PassRunner:
         max_pages: int,
         stream: StreamWord | None = None,
         repair: bool = False,
+        held: Callable[[int, int, str], None] = lambda *_: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._market = market
@@ -111,6 +113,7 @@ class PassRunner:
         self._max_pages = max_pages
         self._stream = stream or NoStream()
         self._repair = repair
+        self._held = held
         self._clock = clock
         # Skills that the last clean pass lacked, and the arrival at which that pass began.
         self._absent_before: dict[str, int] = {}
@@ -155,6 +158,7 @@ class PassRunner:
             log.warning("pass_unclean", reason=report.unclean_reason)
         if report.held:
             log.warning("removals_held", count=report.held, reason=report.held_reason)
+            self._held(run_id, report.held, report.held_reason)
         return report
 
 

@@ -43,7 +43,10 @@ def shown_state(connection: Connection, *, caught_up: bool) -> WebSocketState.St
 
 
 class Reporter:
-    """Holds what the row shall say and writes it. `poke()` says that something a person waits for has changed."""
+    """Holds what the row shall say and writes it. `poke()` says that something a person waits for has changed.
+
+    `told` hears of each change of state once it is written: the state, the one before, the reason.
+    """
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class Reporter:
         totals: Counter[str],
         last_message_at: Callable[[], datetime | None],
         stream_wanted: Callable[[], bool],
+        told: Callable[[str, str, str], None],
         clock: Callable[[], float],
         wall: Callable[[], datetime],
     ) -> None:
@@ -65,6 +69,7 @@ class Reporter:
         self._totals = totals
         self._last_message_at = last_message_at
         self._stream_wanted = stream_wanted
+        self._told = told
         self._clock = clock
         self._wall = wall
         self._poked = asyncio.Event()
@@ -99,6 +104,8 @@ class Reporter:
                 )  # fmt: skip
             await self._database.control(save_state, self._lease, columns, totals)
             self._written = (columns, totals)
+            if columns["state"] != shown:
+                self._told(str(columns["state"]), str(shown), columns["disconnect_reason"])
 
     def _columns(self) -> dict[str, Any]:
         connection = self._connection()
