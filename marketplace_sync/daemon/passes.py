@@ -184,9 +184,7 @@ class _Pass:
     def tell_refused(self) -> None:
         """One line a pass, whatever comes broken in each: the rows themselves are dead letters."""
         if (first := self._refused_first) is not None:
-            log.warning(
-                "rows_refused", count=self.progress.refused, first=str(first), first_key=first.key
-            )
+            log.warning("rows_refused", count=self.progress.refused, first=str(first), first_key=first.key)
 
     async def read_and_settle(self) -> PassReport:
         listed_categories = await self._read_categories()

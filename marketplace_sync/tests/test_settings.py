@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from atomproject.env import ENVIRONMENT, POSTGRES_OPTIONS, Environment, _kept_key
+from atomproject.settings_page import FILES
 from marketplace_sync.conf import SETTINGS
 
 FOLDER = Path(__file__).resolve().parents[2]
@@ -217,6 +218,19 @@ def test_the_example_names_every_setting_with_its_default_and_one_line_of_help()
         if line and not line.startswith("#")
     }
     assert told == {setting.name: (setting.default, setting.help) for setting in (*SETTINGS, *ENVIRONMENT)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_what_is_written_of_the_settings_is_what_they_are(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == FILES[path](), "run: python -m atomproject.settings_page"
+
+
+def test_the_reference_has_every_setting_with_its_bounds() -> None:
+    page = (FOLDER / "docs" / "settings.md").read_text(encoding="utf-8")
+    for setting in (*SETTINGS, *ENVIRONMENT):
+        assert page.count(f"| `{setting.name}` |") == 1
+    assert "| `ATOM_SAAS_WS_PONG_TIMEOUT` | `10` | A ping not answered by then: the peer is dead. |" in page
+    assert "| 0.01 to 86,400 seconds | 2 to 60 seconds | 9 |" in page
 
 
 def test_the_example_as_it_stands_is_the_defaults(tmp_path: Path) -> None:
