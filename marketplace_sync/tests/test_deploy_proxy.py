@@ -108,7 +108,6 @@ async def test_a_web_process_is_killed_and_no_request_through_the_proxy_fails(
         async with connect(url, proxy=None, **options) as feed:
             assert json.loads(await feed.recv())["changes"][0]["key"] == "s1"
         async with client(listen, key) as http:
-            assert (await http.get("/metrics")).status_code == 404  # each process has figures of its own
             doomed.kill()
             for _ in range(40):
                 answer = await http.get("/api/skills/s1/")
