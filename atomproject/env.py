@@ -91,13 +91,14 @@ class Environment(environ.Env):  # type: ignore[misc]
     taken literally: django-environ would read one that begins with `$` as another variable's name.
     """
 
-    def __init__(self, variables: Mapping[str, str], dotenv: Path | None) -> None:
+    def __init__(self, variables: Mapping[str, str], dotenv: Path | None, *, named: bool = False) -> None:
+        """`named`: somebody wrote down where the file is, so it has to be there."""
         super().__init__()
         self.ENVIRON = dict(variables)
         self.faults: list[Fault] = []
         self._of_the_process, self._dotenv = variables, dotenv
         if dotenv is not None:
-            self._read_dotenv(dotenv)
+            self._read_dotenv(dotenv, named=named)
 
     def raw(self, name: str) -> str:
         """The value as it is written, "" when there is none.
@@ -202,10 +203,13 @@ class Environment(environ.Env):  # type: ignore[misc]
         protect(key)
         return key
 
-    def _read_dotenv(self, path: Path) -> None:
+    def _read_dotenv(self, path: Path, *, named: bool) -> None:
         try:
             text = path.read_text(encoding="utf-8-sig")
         except FileNotFoundError:
+            if named:
+                hint = "Put it there, or let DJANGO_ENV_FILE name where it is; empty: no file is read."
+                self.faults.append(DOTENV.fault("error", f"is to be {path}, which is not there.", hint))
             return
         except (OSError, UnicodeDecodeError) as fault:
             reason = "is not UTF-8." if isinstance(fault, UnicodeDecodeError) else f"can't be read: {fault.strerror}."

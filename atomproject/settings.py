@@ -12,7 +12,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 # DJANGO_ENV_FILE names another file than .env; empty: none is read.
 _dotenv = Environment(os.environ, None).str("DJANGO_ENV_FILE", default=".env")
-env = Environment(os.environ, BASE_DIR / _dotenv if _dotenv else None)
+env = Environment(os.environ, BASE_DIR / _dotenv if _dotenv else None, named="DJANGO_ENV_FILE" in os.environ)
 
 # The marketplace's settings, as they are written; `conf.load_config` reads them.
 for _setting in conf.SETTINGS:
@@ -114,25 +114,8 @@ if env.flag("DJANGO_BEHIND_PROXY"):
     # Whoever can reach this process without the proxy could claim HTTPS, so it is never trusted unasked.
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
-REST_FRAMEWORK = {
-    # The key first: it names the scheme that a 401 asks for.
-    "DEFAULT_AUTHENTICATION_CLASSES": [
-        "marketplace_sync.api.authentication.BearerAuthentication",
-        "rest_framework.authentication.SessionAuthentication",
-    ],
-    # No anonymous access; what is open says so itself.
-    "DEFAULT_PERMISSION_CLASSES": ["marketplace_sync.api.permissions.IsActor"],
-    "DEFAULT_THROTTLE_CLASSES": ["marketplace_sync.api.throttles.PerActor"],
-    "DEFAULT_PAGINATION_CLASS": "marketplace_sync.api.pagination.Pages",
-    "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
-    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "marketplace_sync.api.negotiation.OneForm",
-    "DEFAULT_METADATA_CLASS": None,
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "marketplace_sync.api.errors.answer_error",
-    "URL_FORMAT_OVERRIDE": None,
-}
+# All else of the API's stands in `marketplace_sync.api.defaults`, whatever a project says here.
+REST_FRAMEWORK = {"DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema"}
 SPECTACULAR_SETTINGS = {
     "TITLE": "Marketplace mirror",
     "DESCRIPTION": "A local mirror of a remote marketplace: its catalogue, its changes, and its controls.",

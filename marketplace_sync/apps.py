@@ -10,7 +10,8 @@ class MarketplaceSyncConfig(AppConfig):
     verbose_name = "Marketplace mirror"
 
     def ready(self) -> None:
-        from marketplace_sync import checks, redaction  # noqa: F401 - importing `checks` registers them
+        from marketplace_sync import checks, logs, redaction  # noqa: F401 - importing `checks` registers them
 
         redaction.install()
+        logs.use_logging()
         redaction.protect(getattr(settings, "ATOM_SAAS_API_TOKEN", None) or "")

@@ -100,7 +100,7 @@ class Demo:
             marketplace = await self._start_marketplace()
             await self._start("daemon", self._manage("runsync"), marketplace)
             # h11 bounds what a client may send as headers; httptools keeps whatever comes, 100 MiB of them as well.
-            server = ["-m", "uvicorn", "atomproject.asgi:application", "--http", "h11", "--port", str(self._port)]
+            server = ["-m", "uvicorn", _asgi_application(), "--http", "h11", "--port", str(self._port)]
             # A browser that waits for an answer must not put the end off.
             server += ["--lifespan", "off", "--timeout-graceful-shutdown", "2"]
             await self._start("web", server, marketplace)
@@ -178,6 +178,11 @@ class Demo:
                     await child.wait()
         if self._unread is not None:
             await self._unread
+
+
+def _asgi_application() -> str:
+    """This project's, as uvicorn wants it: `module:name`."""
+    return ":".join(django_settings.ASGI_APPLICATION.rsplit(".", 1))
 
 
 async def _read_on(pipe: asyncio.StreamReader) -> None:

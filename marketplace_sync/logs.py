@@ -1,14 +1,19 @@
 """Logs: one event a line on stderr, for people (`key=value`) or for machines (JSON), never with a secret.
 
 `structlog.get_logger(__name__).info("stream_open", attempts=2)` is how this project logs; what other
-libraries log through `logging` comes out in the same form.
+libraries log through `logging` comes out in the same form. Ids are bound by the task that they belong to
+(`structlog.contextvars`), and stand in every line of it. A flood of one event becomes a count.
 """
 
+import atexit
 import json
 import logging
 import logging.config
 import re
+import threading
+import time
 import traceback
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +25,7 @@ from marketplace_sync.redaction import MASK, Secret, forget, install, protect, r
 __all__ = [
     "LEVELS",
     "MASK",
+    "FloodFilter",
     "Secret",
     "configure",
     "forget",
@@ -33,6 +39,10 @@ __all__ = [
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 # They tell of each request or frame, which is worth reading only when everything is.
 _TALKATIVE = ("asyncio", "httpcore2", "httpx2", "websockets")
+# Of these a client of ours decides how many errors there are.
+_DRIVEN_BY_CLIENTS = ("django.security",)
+# A line a request is what somebody asks for who turns it on.
+_NEVER_LIMITED = ("uvicorn.access", "django.server")
 # Loggers for which Django and uvicorn set handlers of their own; ours is the only one.
 _WITH_HANDLERS = ("django", "django.server", "uvicorn", "uvicorn.access", "uvicorn.error")
 
@@ -48,7 +58,8 @@ def logging_config(*, level: str = "INFO", as_json: bool = False) -> dict[str, A
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"line": {"()": "marketplace_sync.logs.line_formatter", "as_json": as_json}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "filters": {"flood": {"()": "marketplace_sync.logs.FloodFilter"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["flood"]}},
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
             **{name: {"level": quiet} for name in _TALKATIVE},
@@ -60,7 +71,24 @@ def logging_config(*, level: str = "INFO", as_json: bool = False) -> dict[str, A
 def configure(config: dict[str, Any]) -> None:
     """Set `logging` up by `config`, structlog to go through it, and redaction for both."""
     install()
+    access = logging.getLogger("uvicorn.access")
+    unwanted = not access.propagate and not access.handlers  # what `uvicorn --no-access-log` has made of it
     logging.config.dictConfig(config)
+    access.propagate = not unwanted
+    atexit.register(_tell_the_rest)
+    _configure_structlog(structlog.stdlib.ProcessorFormatter.wrap_for_formatter)
+
+
+def use_logging() -> None:
+    """In a project that has not set structlog up: let what it logs go through `logging`, as `key='value'` texts.
+
+    Its default would print past all handlers, and past redaction.
+    """
+    if not structlog.is_configured():
+        _configure_structlog(structlog.processors.KeyValueRenderer(key_order=["event"]))
+
+
+def _configure_structlog(last: Any) -> None:
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -69,7 +97,7 @@ def configure(config: dict[str, Any]) -> None:
             structlog.processors.StackInfoRenderer(),
             structlog.processors.format_exc_info,
             _redact_event,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+            last,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -79,9 +107,74 @@ def configure(config: dict[str, Any]) -> None:
 def line_formatter(*, as_json: bool) -> logging.Formatter:
     """The formatter of every record, structlog's and others'."""
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[_foreign_traceback],
+        foreign_pre_chain=[structlog.contextvars.merge_contextvars, _foreign_traceback],
         processors=[_json_line if as_json else _console_line],
     )
+
+
+@dataclass(slots=True, eq=False)
+class _Window:
+    """One minute of one event. `seen` counts its lines, shown or not."""
+
+    ends: float
+    seen: int = 0
+
+
+class FloodFilter(logging.Filter):
+    """Lets `lines` lines of one event pass in `seconds`; the others are counted, and the count is told after it.
+
+    Of other libraries all lines of one logger and level are one event. Errors always pass, and so does DEBUG, which
+    is turned on to see everything.
+    """
+
+    def __init__(self, lines: int = 60, seconds: float = 60.0) -> None:
+        super().__init__()
+        self._lines = lines
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._windows: dict[tuple[str, int, str], _Window] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        event = str(record.msg.get("event", "")) if isinstance(record.msg, dict) else ""
+        if record.levelno <= logging.DEBUG or record.name in _NEVER_LIMITED or event == "suppressed":
+            return True
+        if record.levelno >= logging.ERROR and not record.name.startswith(_DRIVEN_BY_CLIENTS):
+            return True
+        key, now = (record.name, record.levelno, event), time.monotonic()
+        with self._lock:
+            window = self._windows.get(key)
+            if window is None or now >= window.ends:
+                window = self._windows[key] = _Window(now + self._seconds)
+            window.seen += 1
+            if window.seen == self._lines + 1:
+                # By a clock: after a flood there may be silence.
+                timer = threading.Timer(self._seconds, self._tell, (key, window))
+                timer.daemon = True
+                timer.start()
+            return window.seen <= self._lines
+
+    def tell_all(self) -> None:
+        """Say what has not been said yet."""
+        for key, window in list(self._windows.items()):
+            self._tell(key, window)
+
+    def _tell(self, key: tuple[str, int, str], window: _Window) -> None:
+        with self._lock:
+            if self._windows.get(key) is window:
+                del self._windows[key]
+            count, window.seen = max(window.seen - self._lines, 0), 0
+        name, level, event = key
+        if count:
+            structlog.get_logger(__name__).log(level, "suppressed", source=name, of=event, count=count)
+
+
+def _tell_the_rest() -> None:
+    """At the end of the process: the counts of floods whose minute is not over."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and not handler.stream.closed:
+            for flood in handler.filters:
+                if isinstance(flood, FloodFilter):
+                    flood.tell_all()
 
 
 def _redact_event(_logger: Any, _method: str, event: EventDict) -> EventDict:
@@ -110,7 +203,7 @@ def _json_line(_logger: Any, _method: str, event: EventDict) -> str:
         "event": str(event.pop("event", "")),
     }
     # Masked before JSON escapes it, and once more as it will be read.
-    return redact(json.dumps(redact_value({**event, **line}), default=str, skipkeys=True))
+    return redact(json.dumps(redact_value({**line, **event, **line}), default=str, skipkeys=True))
 
 
 def _console_line(_logger: Any, _method: str, event: EventDict) -> str:

@@ -8,8 +8,8 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from marketplace_sync.api.defaults import Guarded
 from marketplace_sync.api.examples import ERRORS
-from marketplace_sync.api.permissions import IsActor
 
 
 class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
@@ -22,16 +22,12 @@ class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call
         return {"type": "http", "scheme": "bearer", "description": "An agent's key; see `manage.py createagent`."}
 
 
-class SchemaView(SpectacularJSONAPIView):
+class SchemaView(Guarded, SpectacularJSONAPIView):
     """OpenAPI 3, as JSON."""
 
-    permission_classes = (IsActor,)
 
-
-class DocsView(SpectacularSwaggerSplitView):
+class DocsView(Guarded, SpectacularSwaggerSplitView):
     """The same to try in a browser; its scripts come from this server, so it works offline, and none stands inline."""
-
-    permission_classes = (IsActor,)
 
     def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
         answered = super().finalize_response(request, response, *args, **kwargs)

@@ -11,13 +11,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from marketplace_sync.api.defaults import JSONView
 from marketplace_sync.api.errors import TooLarge
 from marketplace_sync.api.pagination import Pages
 
 PAGE_PARAMETERS = (Pages.page_query_param, Pages.page_size_query_param)
 
 
-class KnownParameters(APIView):
+class KnownParameters(JSONView):
     """Refuses parameters that the view does not know, rather than leaving a misspelt filter without effect.
 
     `parameters`: names by the viewset's action; an action that is not there takes none.

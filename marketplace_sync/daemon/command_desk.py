@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.daemon.pass_loop import PassLoop
@@ -65,7 +66,8 @@ class CommandDesk:
                 await asyncio.sleep(LOOK_EVERY_SECONDS)
 
     async def _serve(self, command: Command) -> None:
-        log.info("command_accepted", command=command.pk, action=command.action, by=command.requested_by)
+        bind_contextvars(command=command.pk)  # of this task alone
+        log.info("command_accepted", action=command.action, by=command.requested_by)
         try:
             result = await self._do(command)
             state = Command.State.DONE
@@ -74,7 +76,7 @@ class CommandDesk:
             state = Command.State.FAILED
         await self._database.control(answer, self._lease, command.pk, state, result)
         self._ended(command.action, state)
-        log.info("command_ended", command=command.pk, action=command.action, state=str(state))
+        log.info("command_ended", action=command.action, state=str(state))
 
     async def _do(self, command: Command) -> dict[str, object]:
         match command.action:

@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from functools import partial
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from marketplace_sync.conf import SyncConfig
+from marketplace_sync.daemon.announcer import Announcer
 from marketplace_sync.daemon.arrivals import Arrivals
 from marketplace_sync.daemon.command_desk import CommandDesk
 from marketplace_sync.daemon.database import Database
@@ -52,6 +54,8 @@ log = structlog.get_logger(__name__)
 
 # Law 13: what is not committed by then is said, and the exit is not 0.
 DRAIN_SECONDS = 4.0
+# Of a clean stop, what its listeners may still take; the drain and this stay within the 5 s of a stop.
+ANNOUNCE_SECONDS = 0.4
 _STANDBY_LOOKS_EVERY = 1.0
 _PRUNE_EVERY = 60.0
 
@@ -104,6 +108,7 @@ class Session:
     lease: Lease
     arrivals: Arrivals
     writer: Writer
+    announcer: Announcer
     before: Remembered
     writing: asyncio.Task[None]
 
@@ -129,20 +134,28 @@ async def writing_session(
     Start-up closes what a dead daemon left open. Raises, in a group, `NotDrained`, or whatever ended one of
     its tasks, for then the body is cancelled: there is no half-alive daemon.
     """
+    bind_contextvars(epoch=lease.epoch)  # connections are counted from 1 in each
     before = await database.control(remembered, lease)
     await _close_left_open(database, lease)
+    announcer = Announcer(before.feed_seq)
+
+    def grown(seq: int) -> None:
+        announcer.committed(seq)
+        hint(seq)
+
     writer = Writer(
-        database, lease, queue_max_bytes=config.queue_max_bytes, committed=committed, hint=hint, written=written
+        database, lease, queue_max_bytes=config.queue_max_bytes, committed=committed, hint=grown, written=written
     )
     async with asyncio.TaskGroup() as tasks:
         writing = tasks.create_task(writer.run(), name="writer")
         renewing = tasks.create_task(_renew(database, lease), name="lease")
-        session = Session(database, lease, Arrivals(lease.epoch), writer, before, writing)
+        session = Session(database, lease, Arrivals(lease.epoch), writer, announcer, before, writing)
         yield session
         await session.drain(DRAIN_SECONDS)
         renewing.cancel()
     await _close_left_open(database, lease)
     await database.control(lease.release)
+    await asyncio.to_thread(announcer.close, ANNOUNCE_SECONDS)
 
 
 async def _close_left_open(database: Database, lease: Lease) -> None:
@@ -215,6 +228,7 @@ class Daemon:
         runner = PassRunner(
             market, session.writer, database, lease, session.arrivals,
             page_size=config.page_size, max_pages=config.max_pages, stream=intake, clock=self._clock,
+            held=session.announcer.held,
         )  # fmt: skip
         schedule = Schedule(poll_interval=config.sync_interval_seconds)
         passes = PassLoop(
@@ -250,6 +264,7 @@ class Daemon:
             lags=figures.take,
             last_message_at=lambda: intake.last_message_at,
             stream_wanted=lambda: self._stream_wanted,
+            told=session.announcer.state,
             clock=self._clock,
             wall=self._wall,
         )  # fmt: skip

@@ -31,6 +31,8 @@ T = TypeVar("T")
 # The drain gives up after 4 s (`core.DRAIN_SECONDS`). Whatever else holds a stopping process up, a thread that
 # hangs in the database above all, is not waited for past this: a stop takes 5 s at most.
 _STOP_SECONDS = 4.7
+# Nobody waits for the end of a single pass as for a stop: its listeners may take longer.
+_LISTENERS_SECONDS = 10.0
 # A repair reads again when the market moved under it, so that nothing could be proved to be gone.
 _REPAIR_PASSES = 3
 
@@ -110,10 +112,12 @@ async def _passes(
     async with MarketClient(config, access) as market, writing_session(database, lease, config) as session:
         runner = PassRunner(
             market, session.writer, database, lease, session.arrivals,
-            page_size=config.page_size, max_pages=config.max_pages, repair=repair,
+            page_size=config.page_size, max_pages=config.max_pages, repair=repair, held=session.announcer.held,
         )  # fmt: skip
         try:
-            return await _stoppable(_repaired(runner) if repair else _once(runner), stop)
+            report = await _stoppable(_repaired(runner) if repair else _once(runner), stop)
+            await asyncio.to_thread(session.announcer.close, _LISTENERS_SECONDS)
+            return report
         except Failure as failure:
             # Leave in order: what was read is written, the run is closed, the lease is free.
             stopped = failure

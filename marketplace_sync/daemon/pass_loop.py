@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
+from structlog.contextvars import bound_contextvars
+
 from marketplace_sync.daemon.intake import Announced
 from marketplace_sync.daemon.passes import PassReport, PassRunner
 from marketplace_sync.daemon.writer import WriterClosed
@@ -90,8 +92,10 @@ class PassLoop:
             self._changed()
             approved = frozenset().union(*(self._approvals.get(command, frozenset()) for command in order.commands))
             begun = self._clock()
+            asked_by = {"commands": list(order.commands)} if order.commands else {}
             try:
-                report = await self._runner.run(str(order.reason), approved=approved)
+                with bound_contextvars(**asked_by):
+                    report = await self._runner.run(str(order.reason), approved=approved)
             except WriterClosed:
                 return
             self._ended(report)

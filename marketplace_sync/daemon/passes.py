@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from marketplace_sync.daemon.arrivals import Arrivals
 from marketplace_sync.daemon.database import Database
@@ -83,6 +84,7 @@ class PassReport:
 class PassRunner:
     """Runs passes one after the other, and remembers between two of them what the first one lacked.
 
+    `held` is told of a run that holds removals back: its id, how many, why.
     `source` and `forced` are what the applied rows carry: `repair` takes the marketplace's word
     whatever the times say, and removes without asking, for a person asked.
     """
@@ -99,6 +101,7 @@ class PassRunner:
         max_pages: int,
         stream: StreamWord | None = None,
         repair: bool = False,
+        held: Callable[[int, int, str], None] = lambda *_: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._market = market
@@ -110,6 +113,7 @@ class PassRunner:
         self._max_pages = max_pages
         self._stream = stream or NoStream()
         self._repair = repair
+        self._held = held
         self._clock = clock
         # Skills that the last clean pass lacked, and the arrival at which that pass began.
         self._absent_before: dict[str, int] = {}
@@ -121,15 +125,18 @@ class PassRunner:
         A marketplace that can't be read ends it as `failed`; database trouble and a lost lease are raised.
         """
         run_id = await self._database.control(begin_run, self._lease, reason)
-        one = _Pass(self, run_id, approved)
-        log.info("pass_begun", run=run_id, reason=reason)
+        with bound_contextvars(run=run_id):
+            log.info("pass_begun", reason=reason)
+            return await self._run(_Pass(self, run_id, approved), run_id)
+
+    async def _run(self, one: "_Pass", run_id: int) -> PassReport:
         try:
             report = await one.read_and_settle()
         except UpstreamError as fault:
             await self._database.control(
                 end_run, self._lease, run_id, SyncRun.State.FAILED, one.progress, error=fault.reason
             )
-            log.warning("pass_failed", run=run_id, reason=fault.reason)
+            log.warning("pass_failed", reason=fault.reason)
             one.tell_refused()
             return PassReport(
                 run_id,
@@ -141,16 +148,17 @@ class PassRunner:
                 refused_token=fault.refused_token,
             )
         log.info(
-            "pass_ended", run=run_id, state=str(report.state), clean=report.clean, seconds=round(one.seconds(), 2),
+            "pass_ended", state=str(report.state), clean=report.clean, seconds=round(one.seconds(), 2),
             listed=one.progress.listed, created=one.progress.created, updated=one.progress.updated,
             removed=one.progress.removed, unchanged=one.progress.unchanged, refused=one.progress.refused,
             held=report.held,
         )  # fmt: skip
         one.tell_refused()
         if report.unclean_reason:
-            log.warning("pass_unclean", run=run_id, reason=report.unclean_reason)
+            log.warning("pass_unclean", reason=report.unclean_reason)
         if report.held:
-            log.warning("removals_held", run=run_id, count=report.held, reason=report.held_reason)
+            log.warning("removals_held", count=report.held, reason=report.held_reason)
+            self._held(run_id, report.held, report.held_reason)
         return report
 
 
@@ -176,9 +184,7 @@ class _Pass:
     def tell_refused(self) -> None:
         """One line a pass, whatever comes broken in each: the rows themselves are dead letters."""
         if (first := self._refused_first) is not None:
-            log.warning(
-                "rows_refused", run=self._run_id, count=self.progress.refused, first=str(first), first_key=first.key
-            )
+            log.warning("rows_refused", count=self.progress.refused, first=str(first), first_key=first.key)
 
     async def read_and_settle(self) -> PassReport:
         listed_categories = await self._read_categories()
@@ -241,7 +247,7 @@ class _Pass:
         if now - self._shown >= _PROGRESS_EVERY:
             self._shown = now
             log.info(
-                "pass_progress", run=self._run_id, pages=self.progress.pages_done, of=self.progress.pages_total,
+                "pass_progress", pages=self.progress.pages_done, of=self.progress.pages_total,
                 listed=self.progress.listed,
             )  # fmt: skip
             await self._r._database.control(save_progress, self._r._lease, self._run_id, self.progress)
@@ -286,7 +292,7 @@ class _Pass:
                 self._r._arrivals.next, lambda begun: self._r._market.skill(skill_id, begun=begun)
             )
         except UpstreamError as fault:
-            log.warning("proof_failed", run=self._run_id, skill_id=skill_id, reason=fault.reason)
+            log.warning("proof_failed", skill_id=skill_id, reason=fault.reason)
             return False
         if record is None:
             await self._remove([SkillAbsent(skill_id)], arrival)

@@ -46,6 +46,7 @@ class Reporter:
     """Holds what the row shall say and writes it. `poke()` says that something a person waits for has changed.
 
     `lags` hands over what goes into the minute's figures together with the totals.
+    `told` hears of each change of state once it is written: the state, the one before, the reason.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Reporter:
         lags: Callable[[], Mapping[int, int]],
         last_message_at: Callable[[], datetime | None],
         stream_wanted: Callable[[], bool],
+        told: Callable[[str, str, str], None],
         clock: Callable[[], float],
         wall: Callable[[], datetime],
     ) -> None:
@@ -70,6 +72,7 @@ class Reporter:
         self._lags = lags
         self._last_message_at = last_message_at
         self._stream_wanted = stream_wanted
+        self._told = told
         self._clock = clock
         self._wall = wall
         self._poked = asyncio.Event()
@@ -98,9 +101,14 @@ class Reporter:
         if (columns, totals) != self._written:
             shown = self._written[0]["state"] if self._written else ""
             if columns["state"] != shown:
-                log.info("state", state=str(columns["state"]), reason=columns["disconnect_reason"])
+                log.info(
+                    "state", state=str(columns["state"]), reason=columns["disconnect_reason"],
+                    connection=self._connection().attempt,
+                )  # fmt: skip
             await self._database.control(save_state, self._lease, columns, totals, self._lags())
             self._written = (columns, totals)
+            if columns["state"] != shown:
+                self._told(str(columns["state"]), str(shown), columns["disconnect_reason"])
 
     def state(self) -> WebSocketState.State:
         """The public word for how things stand now."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.engine.connection import (
@@ -175,6 +176,7 @@ class StreamDriver:
 
     async def _attempt(self, number: int) -> None:
         """One connection from its first packet to its last."""
+        bind_contextvars(connection=number)  # of this task alone
         try:
             report: Failed | Lost = Failed(number, "given up")
             token = self._access.token.now()
@@ -184,7 +186,7 @@ class StreamDriver:
                 self.server_offset = stream.server_offset
                 self._token(False)
                 self._tell(Opened(number))
-                log.info("stream_opened", connection=number)
+                log.info("stream_opened")
                 report = Lost(number, "closed")
                 await stream.run(self._receive)
             except UpstreamError as fault:
@@ -192,7 +194,7 @@ class StreamDriver:
                     self._token(True)
                 kind = Lost if number in self._streams else Failed
                 report = kind(number, fault.reason, fault.refused_token, fault.retry_after)
-                log.warning("stream_lost" if kind is Lost else "stream_failed", connection=number, reason=fault.reason)
+                log.warning("stream_lost" if kind is Lost else "stream_failed", reason=fault.reason)
                 if fault.refused_token and self._access.token.look() != token:
                     # It may have been replaced a moment ago: the machine hears of that before the refusal.
                     self._tell(TokenReplaced())

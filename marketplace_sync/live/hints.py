@@ -72,11 +72,15 @@ async def listen(heard: Callable[[], None]) -> None:
     layer = shared_layer()
     if layer is None:
         return
+    away = False
     while True:
         try:
             channel = await layer.new_channel()
             try:
                 await layer.group_add(GROUP, channel)
+                if away:
+                    log.info("hints_heard_again")
+                away = False
                 while True:
                     await layer.receive(channel)
                     heard()
@@ -84,5 +88,7 @@ async def listen(heard: Callable[[], None]) -> None:
                 with suppress(Exception):
                     await layer.group_discard(GROUP, channel)
         except Exception as fault:  # noqa: BLE001 - the top of a task: without hints the feed is looked at all the same
-            log.warning("no_hints", reason=str(fault) or type(fault).__name__)
+            if not away:
+                log.warning("no_hints", reason=str(fault) or type(fault).__name__)
+            away = True
         await asyncio.sleep(_AWAY_SECONDS)

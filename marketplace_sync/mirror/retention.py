@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from marketplace_sync.mirror.figures import KEPT_MINUTES
-from marketplace_sync.mirror.lease import Lease
+from marketplace_sync.mirror.lease import Lease, acquire
 from marketplace_sync.models import (
     Command,
     DeadLetter,
@@ -39,6 +39,22 @@ def forget_changes(lease: Lease, *, keep_days: float, keep_rows: int) -> int:
         kept = step.filter(seq__gt=head.feed_seq - keep_rows, at__gte=head.now - timedelta(days=keep_days))
         first_kept = kept.order_by("seq").values_list("seq", flat=True).first()
         return step.filter(seq__lt=end if first_kept is None else first_kept).delete()[0]
+
+
+def forget_feed(holder: str) -> int:
+    """Forget every change, and go on with numbers that were never told; the newest number now.
+
+    For a database that was put back: it does not know the numbers that it gave after the backup, and would give them
+    again for other changes. The milliseconds since 1970 are ahead of any feed, however often this is done.
+    Raises `LeaseTaken` while a daemon writes.
+    """
+    lease = acquire(holder)
+    with lease.writing() as head:
+        FeedChange.objects.all().delete()
+        head.feed_seq = max(head.feed_seq + 1, int(head.now.timestamp() * 1000))
+        newest = head.feed_seq
+    lease.release()
+    return newest
 
 
 def forget_runs(lease: Lease, *, keep_days: float) -> int:

@@ -15,17 +15,18 @@ TOTALS = ("received", "applied", "unchanged", "stale", "rejected", "shed")
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What outlives a restart: whether a person disabled the stream, and the totals."""
+    """What outlives a restart: whether a person disabled the stream, the totals, and the newest feed number."""
 
     enabled: bool
     totals: Counter[str]
+    feed_seq: int
 
 
 def remembered(lease: Lease) -> Remembered:
     """Read what outlives a restart."""
-    with lease.writing():
+    with lease.writing() as head:
         row, _ = WebSocketState.objects.get_or_create(pk=1)
-    return Remembered(row.enabled, Counter({name: getattr(row, name) for name in TOTALS}))
+    return Remembered(row.enabled, Counter({name: getattr(row, name) for name in TOTALS}), head.feed_seq)
 
 
 def save_state(

@@ -55,7 +55,7 @@ ROOMS: dict[str, Room] = {
     "migrations": room("models", SOCKETS),
     "mirror": room("protocol engine models logs", SOCKETS),
     "upstream": room("protocol engine conf logs setting_values", DJANGO),
-    "daemon": room("protocol engine models mirror upstream conf logs"),
+    "daemon": room("protocol engine models mirror upstream signals conf logs"),
     "simulator": room("protocol", DJANGO),
     "signals": room("", SOCKETS | names("rest_framework channels")),
     "governance": room("models mirror signals logs", SOCKETS | {"rest_framework", "channels"}),

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
-from marketplace_sync.logs import MASK, Secret, line_formatter, logging_config, protect, redact
+from marketplace_sync.logs import MASK, FloodFilter, Secret, line_formatter, logging_config, protect, redact
 from marketplace_sync.redaction import redact_value
 
 TOKEN = 'eyJh bG/ci+"\\é%OiJ='
@@ -337,3 +337,71 @@ def test_an_event_is_one_json_object_for_machines(shown: Callable[[str], Shown])
 def test_talkative_libraries_speak_only_when_everything_does() -> None:
     assert logging_config()["loggers"]["websockets"]["level"] == "WARNING"
     assert logging_config(level="DEBUG")["loggers"]["websockets"]["level"] == "NOTSET"
+
+
+@pytest.fixture
+def counted(shown: Callable[[str], Shown]) -> Shown:
+    """Where the counts of floods are told."""
+    return shown("marketplace_sync.logs")
+
+
+def test_a_flood_of_one_event_is_a_count_and_the_other_events_are_told(
+    shown: Callable[[str], Shown], counted: Shown
+) -> None:
+    some = shown("marketplace_sync.daemon.passes")
+    flood = FloodFilter(3, 3600)
+    some.logger.handlers[1].addFilter(flood)
+    log = structlog.get_logger("marketplace_sync.daemon.passes")
+    for number in range(500):
+        log.warning("row_refused", key=number)
+    log.info("pass_ended")
+    assert [line["event"] for line in some.parsed] == ["row_refused"] * 3 + ["pass_ended"]
+    flood.tell_all()
+    (told,) = counted.parsed
+    assert (told["event"], told["level"]) == ("suppressed", "warning")
+    assert (told["source"], told["of"], told["count"]) == ("marketplace_sync.daemon.passes", "row_refused", 497)
+    flood.tell_all()
+    assert len(counted.parsed) == 1
+
+
+async def test_the_count_is_told_though_nothing_more_is_logged_and_the_next_minute_begins_anew(counted: Shown) -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(FloodFilter(2, 0.2))
+    logger = logging.getLogger("some.library")
+    logger.addHandler(handler)
+    try:
+        for number in range(10):
+            logger.warning("told by a client: %d", number)
+        assert stream.getvalue().count("told by a client") == 2
+        async with asyncio.timeout(30):
+            while not counted.parsed:
+                await asyncio.sleep(0.01)
+        assert (counted.parsed[0]["source"], counted.parsed[0]["count"]) == ("some.library", 8)
+        logger.warning("told by a client: again")
+        assert stream.getvalue().count("told by a client") == 3
+    finally:
+        logger.removeHandler(handler)
+
+
+def test_errors_and_debug_are_never_suppressed_but_those_that_any_client_can_cause() -> None:
+    flood = FloodFilter(1, 3600)
+
+    def passed(name: str, level: int) -> int:
+        records = [logging.LogRecord(name, level, "f", 1, "text", (), None) for _ in range(5)]
+        return sum(map(flood.filter, records))
+
+    assert passed("marketplace_sync.daemon.entry", logging.ERROR) == 5
+    assert passed("websockets", logging.DEBUG) == 5
+    assert passed("uvicorn.access", logging.INFO) == 5
+    assert passed("django.request", logging.WARNING) == 1
+    assert passed("django.security.DisallowedHost", logging.ERROR) == 1
+
+
+def test_the_ids_of_a_task_stand_in_its_lines_whoever_wrote_them(shown: Callable[[str], Shown]) -> None:
+    some = shown("some.library")
+    with structlog.contextvars.bound_contextvars(run=7):
+        some.logger.warning("slow")
+        structlog.get_logger("some.library").info("pass_begun")
+    some.logger.warning("later")
+    assert [line.get("run") for line in some.parsed] == [7, 7, None]

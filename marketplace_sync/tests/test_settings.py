@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from atomproject.env import ENVIRONMENT, POSTGRES_OPTIONS, Environment, _kept_key
+from atomproject.settings_page import FILES
 from marketplace_sync.conf import SETTINGS
 
 FOLDER = Path(__file__).resolve().parents[2]
@@ -116,6 +117,15 @@ def test_a_file_that_is_no_text_is_an_error_and_no_traceback(tmp_path: Path) -> 
     assert Environment({}, tmp_path / "none").faults == []
 
 
+def test_a_file_that_was_named_has_to_be_there(tmp_path: Path) -> None:
+    """Or a service would run on with every default: an empty mirror of its own, say."""
+    (fault,) = Environment({}, tmp_path / "none", named=True).faults
+    assert fault.id == "marketplace_sync.E039"
+    assert str(tmp_path / "none") in fault.message
+    told = manage("check", DJANGO_ENV_FILE=str(tmp_path / "none"))
+    assert (told.returncode, "E039" in told.stderr) == (1, True)
+
+
 def database(url: str, folder: Path) -> tuple[dict[str, object], list[str]]:
     env = Environment({"DATABASE_URL": url}, None)
     return env.database(folder), [fault.id for fault in env.faults]
@@ -210,6 +220,19 @@ def test_the_example_names_every_setting_with_its_default_and_one_line_of_help()
         if line and not line.startswith("#")
     }
     assert told == {setting.name: (setting.default, setting.help) for setting in (*SETTINGS, *ENVIRONMENT)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_what_is_written_of_the_settings_is_what_they_are(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == FILES[path](), "run: python -m atomproject.settings_page"
+
+
+def test_the_reference_has_every_setting_with_its_bounds() -> None:
+    page = (FOLDER / "docs" / "settings.md").read_text(encoding="utf-8")
+    for setting in (*SETTINGS, *ENVIRONMENT):
+        assert page.count(f"| `{setting.name}` |") == 1
+    assert "| `ATOM_SAAS_WS_PONG_TIMEOUT` | `10` | A ping not answered by then: the peer is dead. |" in page
+    assert "| 0.01 to 86,400 seconds | 2 to 60 seconds | 9 |" in page
 
 
 def test_the_example_as_it_stands_is_the_defaults(tmp_path: Path) -> None:

@@ -1,0 +1,40 @@
+"""What holds for every view, whatever `REST_FRAMEWORK` says in the project that this app is part of."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django_filters.rest_framework import DjangoFilterBackend  # type: ignore[import-untyped]
+from rest_framework.authentication import SessionAuthentication
+from rest_framework.parsers import JSONParser
+from rest_framework.renderers import JSONRenderer
+from rest_framework.views import APIView
+
+from marketplace_sync.api.authentication import BearerAuthentication
+from marketplace_sync.api.errors import answer_error
+from marketplace_sync.api.negotiation import OneForm
+from marketplace_sync.api.pagination import Pages
+from marketplace_sync.api.permissions import IsActor
+from marketplace_sync.api.throttles import PerActor
+
+
+class Guarded(APIView):
+    """Who may come in, and how a refusal looks. No anonymous access; what is open says so itself."""
+
+    # The key first: it names the scheme that a 401 asks for.
+    authentication_classes = (BearerAuthentication, SessionAuthentication)
+    permission_classes = (IsActor,)
+    throttle_classes = (PerActor,)
+
+    def get_exception_handler(self) -> Callable[..., Any]:
+        return answer_error
+
+
+class JSONView(Guarded):
+    """Of the API: JSON in and out, in pages."""
+
+    renderer_classes = (JSONRenderer,)
+    parser_classes = (JSONParser,)
+    content_negotiation_class: Any = OneForm
+    metadata_class: Any = None
+    pagination_class: Any = Pages
+    filter_backends: Any = (DjangoFilterBackend,)
