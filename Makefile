@@ -1,4 +1,5 @@
-# `make` alone prints what there is. Variables: PYTHON (which Python makes .venv), PORT (8000).
+# `make` alone prints what there is. Variables: PYTHON (which Python makes .venv), PORT (8000); RUNS, SEED and MINUTES
+# of the campaign and the fuzzer.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -9,6 +10,9 @@ PORT ?= 8000
 # The tests run once more on this PostgreSQL when it answers; with REQUIRE_SERVICES=1 it has to.
 TEST_POSTGRES_URL ?= postgres://postgres@127.0.0.1:5432/postgres
 REQUIRE_SERVICES ?= 0
+RUNS ?= 20
+SEED ?= 1
+MINUTES ?= 5
 export REQUIRE_SERVICES
 
 BIN := .venv/bin
@@ -64,6 +68,21 @@ migrations: $(INSTALLED) ## fail when a model has changed without its migration
 .PHONY: audit
 audit: $(INSTALLED) ## known vulnerabilities of what is installed; asks the package index
 	@$(BIN)/python .ci/audit.py
+
+.PHONY: chaos
+chaos: $(INSTALLED) ## random troubles against the whole daemon, on each database that answers; RUNS=20 SEED=1
+	@databases=sqlite; \
+	if $(BIN)/python -c 'import psycopg, sys; psycopg.connect(sys.argv[1], connect_timeout=5).close()' \
+			'$(TEST_POSTGRES_URL)' 2>/dev/null; then databases="sqlite $(TEST_POSTGRES_URL)"; \
+	else echo 'PostgreSQL does not answer at TEST_POSTGRES_URL: SQLite alone.'; fi; \
+	exec $(BIN)/python -m marketplace_sync.tests.chaos --runs $(RUNS) --seed $(SEED) --database $$databases $(CHAOS_ARGS)
+
+.PHONY: fuzz
+fuzz: $(INSTALLED) ## inputs by the million for all that reads what the marketplace sends; MINUTES=5 SEED=1
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/fuzz.txt || \
+		echo 'atheris can not be installed here: the grammar leads alone, without coverage.'
+	@exec $(BIN)/python -m marketplace_sync.tests.fuzz --minutes $(MINUTES) --seed $(SEED) $(FUZZ_ARGS)
 
 # h11 bounds what a client may send as headers; httptools, the default, keeps whatever comes.
 .PHONY: run

@@ -15,107 +15,19 @@ from django.db.models import F
 from marketplace_sync.mirror.lease import LEASE_SECONDS
 from marketplace_sync.mirror.state import state_row
 from marketplace_sync.mirror.status import DEAD_AFTER_SECONDS
-from marketplace_sync.models import Category, Command, FeedChange, LeaseRow, Skill, SyncRun, Tombstone
+from marketplace_sync.models import Command, LeaseRow, SyncRun
 from marketplace_sync.simulator.marketplace import Marketplace
 from marketplace_sync.simulator.replay import replay
 from marketplace_sync.simulator.server import SimulatorServer
 from marketplace_sync.tests.harness import Mirror, marketplace, mirror, skill
 from marketplace_sync.tests.processes import MANY_STARTS_SECONDS, Program, Programs, programs, settings_for, until
+from marketplace_sync.tests.truth import from_the_truth, in_the_feed
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(MANY_STARTS_SECONDS)]
 
 KILLS = 10
 ROOMS = ("automation", "data", "media", "research", "documents")
 Environment = Callable[..., dict[str, str]]
-
-_TEXTS = ("name", "description", "version", "code", "command")
-_LISTS = ("python_packages", "npm_packages", "tags", "metadata")
-
-
-def time_text(moment: datetime | None) -> str | None:
-    return moment.isoformat().replace("+00:00", "Z") if moment else None
-
-
-def held_skills() -> dict[str, dict[str, Any]]:
-    """Every row of the mirror, in the words of the change feed."""
-    return {
-        row.skill_id: {
-            "skill_id": row.skill_id,
-            **{name: getattr(row, name) for name in (*_TEXTS, *_LISTS, "average_rating", "rating_count", "extra")},
-            "category": row.category.name if row.category else None,
-            "remote_created_at": time_text(row.remote_created_at),
-            "remote_updated_at": time_text(row.remote_updated_at),
-            "rating_at": time_text(row.rating_at),
-        }
-        for row in Skill.objects.select_related("category")
-    }
-
-
-def held_categories() -> dict[str, dict[str, Any]]:
-    return {
-        row.name: {
-            "name": row.name, "description": row.description, "icon_url": row.icon_url,
-            "skill_count": row.skill_count, "remote_created_at": time_text(row.remote_created_at),
-            "remote_updated_at": time_text(row.remote_updated_at),
-        }
-        for row in Category.objects.all()
-    }  # fmt: skip
-
-
-def true_skill(record: dict[str, Any]) -> dict[str, Any]:
-    """A record of the simulator as the mirror must hold it, the ratings' own clock aside."""
-    return {
-        "skill_id": record["skill_id"],
-        **{name: record.get(name) or "" for name in _TEXTS},
-        **{name: record.get(name) or ({} if name == "metadata" else []) for name in _LISTS},
-        "average_rating": record.get("average_rating"),
-        "rating_count": record.get("rating_count") or 0,
-        "extra": {},
-        "category": record.get("category"),
-        "remote_created_at": _time(record.get("created_at")),
-        "remote_updated_at": _time(record.get("updated_at")),
-    }
-
-
-def _time(text: str | None) -> str | None:
-    return time_text(datetime.fromisoformat(text)) if text else None
-
-
-def assert_equal_to_the_truth(market: Marketplace) -> None:
-    """Every field of every skill and category; no phantom, and nobody both alive and buried."""
-    held = held_skills()
-    assert {key: {**row, "rating_at": None} for key, row in held.items()} == {
-        key: {**true_skill(record), "rating_at": None} for key, record in market.skills.items()
-    }
-    assert Skill.objects.count() == len(held)
-    assert not Tombstone.objects.filter(skill_id__in=list(held)).exists()
-    assert held_categories() == {
-        name: {
-            "name": name, "description": record.get("description") or "", "icon_url": record.get("icon_url") or "",
-            "skill_count": record.get("skill_count") or 0, "remote_created_at": _time(record.get("created_at")),
-            "remote_updated_at": _time(record.get("updated_at")),
-        }
-        for name, record in market.categories.items()
-    }  # fmt: skip
-
-
-def assert_the_feed_tells_the_mirror() -> None:
-    """Whoever applied the change feed from its first row has the mirror; no number is missing or given twice."""
-    told: dict[str, dict[str, dict[str, Any]]] = {"skill": {}, "category": {}}
-    changes = list(FeedChange.objects.order_by("seq"))
-    assert [change.seq for change in changes] == list(range(1, len(changes) + 1))
-    for change in changes:
-        rows = told["category" if change.kind.startswith("category") else "skill"]
-        match change.kind.rpartition("_")[2]:
-            case "created":
-                assert change.key not in rows
-                rows[change.key] = change.data
-            case "deleted":
-                del rows[change.key]
-            case _:
-                rows[change.key] = {**rows[change.key], **change.data}
-    assert told["skill"] == held_skills()
-    assert told["category"] == held_categories()
 
 
 def age_the_lease(seconds: float) -> None:
@@ -168,8 +80,8 @@ async def test_killed_ten_times_within_a_pass_the_mirror_is_level_by_itself(prog
             assert (await watched.difference()).level
             last.send(signal.SIGTERM)
             assert (await last.ended()).status == 0
-            await watched.ask(assert_equal_to_the_truth, server.market)
-            await watched.ask(assert_the_feed_tells_the_mirror)
+            assert await watched.ask(from_the_truth, server.market) == []
+            assert await watched.ask(in_the_feed) == []
             await all_runs_are_closed(watched, left_open)
 
 
@@ -328,8 +240,8 @@ async def test_killed_ten_times_within_a_replay_the_mirror_holds_what_it_can_not
 
             repaired = await start.run("verifysync", "--repair")
             assert (repaired.status, repaired.out) == (0, "Level with the marketplace.\n")
-            await watched.ask(assert_equal_to_the_truth, server.market)
-            await watched.ask(assert_the_feed_tells_the_mirror)
+            assert await watched.ask(from_the_truth, server.market) == []
+            assert await watched.ask(in_the_feed) == []
             await all_runs_are_closed(watched, replaying.left_open)
             row = await watched.ask(state_row)
             assert row.shed == row.rejected == 0
