@@ -47,6 +47,10 @@ test: $(INSTALLED) ## lint, types, migrations, then all tests on SQLite and on P
 		DATABASE_URL='$(TEST_POSTGRES_URL)' $(BIN)/python -m pytest $(PYTEST_ARGS); \
 	fi
 
+.PHONY: bench
+bench: $(INSTALLED) ## what all of it costs, beside what people write: some 15 minutes; BENCH_ARGS=--quick: 3
+	@exec $(BIN)/python -m bench $(BENCH_ARGS)
+
 .PHONY: lint
 lint: $(INSTALLED) ## ruff: rules and form
 	@$(BIN)/ruff check .
