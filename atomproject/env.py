@@ -56,9 +56,9 @@ POSTGRES_OPTIONS: Mapping[str, Any] = {
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
-    # A process that is paused, or whose host is gone, within a transaction would keep its locks, the lease row's among
-    # them, and no standby could take over: the server ends that session, sooner than the lease (10 s) is over. And
-    # who waits for a lock of somebody else is told so after as long as on SQLite.
+    # A process that is paused, or whose host is gone, between two statements of a transaction would keep its locks: the
+    # server ends that session, sooner than the lease (10 s) is over. (Paused within a pipeline it does not: see
+    # `mirror.lease.acquire`.) And who waits for a lock of somebody else is told so after as long as on SQLite.
     "options": "-c idle_in_transaction_session_timeout=8000 -c lock_timeout=20000",
 }
 # What all requests of a web process share. Without, each opens a connection of its own, and a hundred at once have

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 
 from marketplace_sync.mirror.clock import NOW, as_moment, database_now
 from marketplace_sync.mirror.sql import execute
@@ -104,19 +104,58 @@ def _moment(column: datetime) -> datetime:
 
 
 def acquire(holder: str) -> Lease:
-    """Take the lease, or raise `LeaseTaken`. A new owner has a new epoch, also when it held the last one."""
+    """Take the lease, or raise `LeaseTaken`. A new owner has a new epoch, also when it held the last one.
+
+    On PostgreSQL an owner that was paused, or cut off, in the middle of a transaction still has the row's lock. Once
+    its lease has run out its sessions are ended: what they had not committed it has no right to any more. (SQLite's
+    lock is the operating system's, and nobody can take it from a process that lives.)
+    """
+    try:
+        return _take(holder)
+    except OperationalError as fault:
+        if getattr(fault.__cause__, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            raise
+    row = LeaseRow.objects.get(pk=1)
+    age = _age(row, database_now())
+    if age is not None and age < LEASE_SECONDS:
+        raise LeaseTaken(row.holder, max(age, 0.0))
+    with connection.cursor() as cursor:
+        cursor.execute(_END_SESSIONS)
+    return _take(holder)
+
+
+def _take(holder: str) -> Lease:
     with transaction.atomic():
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL lock_timeout = {_LOCK_WAIT_MS}")
         LeaseRow.objects.get_or_create(pk=1)
         row = LeaseRow.objects.select_for_update().get(pk=1)
         now = database_now()
-        if row.holder and row.renewed_at is not None:
-            age = (now - row.renewed_at).total_seconds()
-            if age < LEASE_SECONDS:
-                raise LeaseTaken(row.holder, max(age, 0.0))
+        age = _age(row, now)
+        if age is not None and age < LEASE_SECONDS:
+            raise LeaseTaken(row.holder, max(age, 0.0))
         row.holder, row.epoch, row.renewed_at = holder, row.epoch + 1, now
         row.save()
         Standby.objects.filter(holder=holder).delete()
         return Lease(row.epoch, holder)
+
+
+def _age(row: LeaseRow, now: datetime) -> float | None:
+    """Seconds since the holder renewed; `None` when the lease is free."""
+    return (now - row.renewed_at).total_seconds() if row.holder and row.renewed_at is not None else None
+
+
+# A batch holds the row's lock for a fraction of this.
+_LOCK_WAIT_MS = 2000
+_LOCK_NOT_AVAILABLE = "55P03"
+# Whoever has the row's lock or waits for it; a bystander among those who wait tries again. The table's lock is what
+# shows who has the row's.
+_END_SESSIONS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE relation = 'marketplace_sync_lease'::regclass "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+    "AND mode IN ('RowShareLock', 'RowExclusiveLock') AND pid <> pg_backend_pid()"
+)
 
 
 def stand_by(holder: str) -> None:

@@ -2,12 +2,13 @@
 
 import asyncio
 import signal
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import connection
+from django.db import Error, connection, transaction
 
 from marketplace_sync.daemon.core import Daemon, holder_name, wait_for_lease
 from marketplace_sync.daemon.database import Database
@@ -193,6 +194,44 @@ async def test_of_two_that_start_together_one_owns_and_the_other_is_counted(prog
             await until_live(watched, second)
             assert (await watched.status()).standby == 0
             assert (await owner(watched)).epoch == 2
+            await level_at_the_end(watched, server)
+
+
+@pytest.mark.usefixtures("postgres")
+async def test_a_lock_that_no_server_ends_goes_with_the_lease(program_environment: Environment) -> None:
+    """Paused within a pipeline a session counts as active, and no time-out of the server's strikes it."""
+    async with marketplace() as server, mirror(server, start=False) as watched:
+        with programs(program_environment(**settings_for(server))) as start:
+            first, second = await first_and_second(start, watched)
+            first.send(signal.SIGSTOP)
+            locked, gone = threading.Event(), threading.Event()
+
+            def hold() -> None:
+                try:
+                    with transaction.atomic():
+                        with connection.cursor() as cursor:
+                            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+                        LeaseRow.objects.select_for_update().get(pk=1)
+                        locked.set()
+                        assert gone.wait(MANY_STARTS_SECONDS)
+                except Error:
+                    pass  # the session was ended
+                finally:
+                    connection.close()
+
+            holding = threading.Thread(target=hold)
+            holding.start()
+            try:
+                await until(lambda: locked.is_set(), "the row is locked")
+                began = time.monotonic()
+                await until(lambda: is_owned_by(watched, second), "the second has taken over")
+                assert time.monotonic() - began < TAKEN_OVER_WITHIN
+            finally:
+                gone.set()
+                holding.join()
+            first.send(signal.SIGCONT)
+            assert (await first.ended()).status == 1
+            await until_live(watched, second)
             await level_at_the_end(watched, server)
 
 
