@@ -30,7 +30,7 @@ from marketplace_sync.tests.processes import (
     settings_for,
     until,
 )
-from marketplace_sync.tests.test_process_crash import assert_equal_to_the_truth, assert_the_feed_tells_the_mirror
+from marketplace_sync.tests.truth import from_the_truth, in_the_feed
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(MANY_STARTS_SECONDS)]
 
@@ -87,17 +87,13 @@ async def runs(watched: Mirror) -> list[str]:
 async def nothing_is_lost(watched: Mirror, server: SimulatorServer, *, passes: int = 1) -> None:
     """Level, the feed too, by the stream alone: one connection, and no pass but the first."""
     await until(lambda: is_level(watched, server), "the mirror holds all that was told")
-    await watched.ask(assert_the_feed_tells_the_mirror)
+    assert await watched.ask(in_the_feed) == []
     assert len(await runs(watched)) == passes
     assert len(server.connects) == 1
 
 
 async def is_level(watched: Mirror, server: SimulatorServer) -> bool:
-    try:
-        await watched.ask(assert_equal_to_the_truth, server.market)
-    except AssertionError:
-        return False
-    return True
+    return not await watched.ask(from_the_truth, server.market)
 
 
 async def talk(server: SimulatorServer, first: int, count: int) -> None:
@@ -275,7 +271,7 @@ class TestPostgres:
                     assert answer.state == "done", answer.result
                 await until(lambda: not way.doubts, "every doubt was sown")
                 await until(lambda: is_level(watched, server), "the mirror holds all that was told")
-                await watched.ask(assert_the_feed_tells_the_mirror)
+                assert await watched.ask(in_the_feed) == []
                 assert daemon.running
                 row = await watched.ask(state_row)
                 assert row.received == row.applied + row.unchanged + row.stale

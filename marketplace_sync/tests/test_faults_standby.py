@@ -24,11 +24,8 @@ from marketplace_sync.tests.processes import (
     settings_for,
     until,
 )
-from marketplace_sync.tests.test_process_crash import (
-    age_the_lease,
-    assert_equal_to_the_truth,
-    assert_the_feed_tells_the_mirror,
-)
+from marketplace_sync.tests.test_process_crash import age_the_lease
+from marketplace_sync.tests.truth import from_the_truth, in_the_feed
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(MANY_STARTS_SECONDS)]
 
@@ -61,8 +58,8 @@ async def first_and_second(start: Programs, watched: Mirror, **settings: object)
 
 async def level_at_the_end(watched: Mirror, server: SimulatorServer) -> None:
     await watched.until_level()
-    await watched.ask(assert_equal_to_the_truth, server.market)
-    await watched.ask(assert_the_feed_tells_the_mirror)
+    assert await watched.ask(from_the_truth, server.market) == []
+    assert await watched.ask(in_the_feed) == []
 
 
 async def test_a_killed_owner_is_followed_within_15_s(program_environment: Environment) -> None:
