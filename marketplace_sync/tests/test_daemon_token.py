@@ -1,13 +1,14 @@
 """A token that is replaced while the daemon runs: nothing is lost, nothing waits for an hour, nothing is told."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from asgiref.sync import sync_to_async
 
+from marketplace_sync.daemon.database import Database
 from marketplace_sync.engine import schedule
 from marketplace_sync.models import Command, DeadLetter, Skill, SyncRun
 from marketplace_sync.simulator.server import SimulatorServer
@@ -151,7 +152,9 @@ def starts(program_environment: Callable[..., dict[str, str]]) -> Callable[..., 
 async def test_neither_the_old_nor_the_new_token_is_ever_told(
     file: Path, starts: Callable[..., dict[str, str]]
 ) -> None:
-    async with marketplace(token=OLD) as server:
+    async with marketplace(token=OLD) as server, contextlib.AsyncExitStack() as ends:
+        database = Database()
+        ends.push_async_callback(database.close)
         with programs(starts(server, ATOM_SAAS_API_TOKEN_FILE=file)) as start:
             daemon = start.start("runsync")
             await daemon.says("pass_ended")
@@ -163,8 +166,8 @@ async def test_neither_the_old_nor_the_new_token_is_ever_told(
             await daemon.says("token_changed")
             await daemon.says("stream_opened connection=[23]")
             server.send_raw(f"no {OLD} and no {NEW}")
-            await until(lambda: sync_to_async(DeadLetter.objects.exists)(), "what was sent is a dead letter")
-            letter = await DeadLetter.objects.aget()
+            await until(lambda: database.control(DeadLetter.objects.exists), "what was sent is a dead letter")
+            letter = await database.control(DeadLetter.objects.get)
             replace(file, "")
             await daemon.says("token_unreadable")
             daemon.send(signal.SIGTERM)
