@@ -21,7 +21,7 @@ from marketplace_sync.daemon import publisher
 from marketplace_sync.governance.policy import Maturity
 from marketplace_sync.live.limits import Limits
 from marketplace_sync.mirror.clock import database_now
-from marketplace_sync.mirror.metrics import decided_since, save_feed_server
+from marketplace_sync.mirror.metrics import FEED_SERVER_SECONDS, decided_since, save_feed_server
 from marketplace_sync.mirror.status import DEAD_AFTER_SECONDS
 from marketplace_sync.models import AuditRow, Command, DaemonMetrics, FeedServer, LeaseRow, SyncRun, WebSocketState
 from marketplace_sync.simulator.malformed import PAYLOADS
@@ -80,6 +80,7 @@ async def test_every_series_is_there_from_the_start_and_promtool_has_nothing_to_
         await server.drop_connections()
         last = await shown_by(running, lambda now: now("connection_attempts_total", outcome="opened") == 2, "back")
         assert last.values.keys() == first.values.keys()
+        assert not [name for name in last.names if name.endswith("_created")]
         check_with_promtool(last.text)
 
 
@@ -270,7 +271,8 @@ async def test_clients_of_all_web_processes_are_counted_and_forgotten_when_they_
                 0,
             )
 
-        await until(so, f"{clients} clients of {processes} processes")
+        # Sooner than a row that nobody takes away grows too old to count.
+        await until(so, f"{clients} clients of {processes} processes", within=FEED_SERVER_SECONDS - 5)
 
     async with web(limits) as one, web(limits) as other:
         async with AsyncExitStack() as clients:
