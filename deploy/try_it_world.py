@@ -109,7 +109,7 @@ class World:
         self.marketplace = child("marketplace", *MANAGE, *market, "--rate", str(rate))
         self.relay = child("relay", sys.executable, __file__, str(relay_port), str(market_port))
         self.daemons = [child(f"daemon-{number}", *MANAGE, "runsync") for number in (1, 2)]
-        serve = [sys.executable, "-m", "uvicorn", "atomproject.asgi:application", "--lifespan", "off"]
+        serve = [sys.executable, "-m", "uvicorn", "atomproject.asgi:application", "--http", "h11", "--lifespan", "off"]
         self.webs = [
             child(f"web-{number}", *serve, "--no-access-log", "--port", str(port))
             for number, port in enumerate(self.web_ports, 1)
