@@ -12,8 +12,8 @@ from django.views.decorators.http import require_safe
 from drf_spectacular.utils import extend_schema
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
+from marketplace_sync.api.defaults import JSONView
 from marketplace_sync.conf import ConfigError, SyncConfig, load_config
 from marketplace_sync.monitoring.briefly import Briefly, NoAnswer
 from marketplace_sync.monitoring.exposition import exposition
@@ -80,7 +80,7 @@ def _told(report: Report) -> HttpResponse:
 
 
 @extend_schema(exclude=True)
-class MetricsView(APIView):
+class MetricsView(JSONView):
     """Prometheus' text. Any agent's key, a login, or everybody with `METRICS_PUBLIC=true`."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
