@@ -81,7 +81,7 @@ class Bulk:
 
 
 def execute(sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-    """Run one statement in the open transaction; its rows. PostgreSQL plans it once and keeps the plan."""
+    """Run one statement, in the open transaction if any; its rows. PostgreSQL plans it once and keeps the plan."""
     with _cursor() as cursor:
         cursor.execute(sql, parameters)
         return cursor.fetchall() if cursor.description else []
@@ -90,6 +90,7 @@ def execute(sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
 def _cursor() -> Any:
     if connection.vendor != "postgresql":
         return connection.cursor()
+    connection.ensure_connection()  # the first statement of a thread, outside a transaction, opens it
     wrap = connection.make_debug_cursor if connection.queries_logged else connection.make_cursor
     return wrap(_prepared()(connection.connection))
 
