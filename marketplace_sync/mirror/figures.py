@@ -20,9 +20,10 @@ def minute_of(moment: datetime) -> datetime:
 def add_to_minute(now: datetime, grown: Mapping[str, int], lags: Mapping[int, int]) -> None:
     """Add to the row of the minute of `now`, within the caller's transaction under the lease.
 
-    `grown`: by how much each total has grown. `lags`: how many messages came how late, by bucket.
+    `grown`: by how much each total has grown. `lags`: how many of those messages came how late, by bucket. Without
+    growth nothing is added: that is the same said twice, because the first commit's answer was lost.
     """
-    if not lags and not any(grown.values()):
+    if not any(grown.values()):
         return
     row = _row_of(now)
     for name, count in grown.items():

@@ -67,15 +67,17 @@ def test_all_minutes_together_are_the_totals(writes: list[tuple[dict[str, int], 
     totals, lags = Counter({name: 0 for name in TOTALS}), Counter[int]()
     for grown, late, state in writes:
         totals.update(grown)
-        lags.update(late)
-        save_state(taken, {"state": state}, totals, late)
+        if any(grown.values()):
+            lags.update(late)
+        for _ in range(2):  # the answer of the first commit may have been lost
+            save_state(taken, {"state": state}, totals, late)
         assert all_minutes() == all_totals() == totals
     assert lags_of(*MinuteFigures.objects.all()) == lags
 
 
 @pytest.mark.django_db
 @settings(max_examples=25)
-@given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 9), st.lists(st.integers(0, 192), max_size=5))))
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(1, 9), st.lists(st.integers(0, 192), max_size=5))))
 def test_a_minute_has_what_came_in_it(adds: list[tuple[int, int, list[int]]]) -> None:
     MinuteFigures.objects.all().delete()
     for second, count, late in adds:
