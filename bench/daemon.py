@@ -1,7 +1,8 @@
-"""The daemon as `manage.py runsync` starts it, in a process of its own, which notes when each commit was.
+"""`manage.py runsync`, in a process of its own, which notes when each commit was.
 
 `python -m bench.daemon NOTES [--no-websocket] [--profile FILE]`: on its end NOTES has `[nanoseconds, feed number]` of
-every commit, on the machine's monotonic clock. Noting is what the daemon offers to anyone: the hint after a commit.
+every commit, on the machine's monotonic clock. Noting stands in the place of the hint that goes to the web processes
+after a commit.
 """
 
 import argparse
@@ -21,19 +22,15 @@ def main() -> None:
     options.add_argument("--profile", type=Path, help="the writer's thread and the loop's, as .writer and .loop")
     chosen = options.parse_args()
     django.setup()
-    from django.conf import settings
+    from django.core.management import call_command
 
-    from marketplace_sync.conf import load_config
-    from marketplace_sync.daemon.entry import run_daemon
+    from marketplace_sync.management.commands import runsync
 
     commits: list[tuple[int, int]] = []
+    runsync.hinter = lambda: lambda seq: commits.append((time.monotonic_ns(), seq))  # type: ignore[assignment]
     profiles = profiled() if chosen.profile else {}
     try:
-        run_daemon(
-            load_config(settings, need_marketplace=True),
-            stream_wanted=not chosen.no_websocket,
-            hint=lambda seq: commits.append((time.monotonic_ns(), seq)),
-        )
+        call_command("runsync", no_websocket=chosen.no_websocket)
     finally:
         chosen.notes.write_text(json.dumps(commits))
         for name, profile in profiles.items():

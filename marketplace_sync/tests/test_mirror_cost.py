@@ -1,0 +1,145 @@
+"""What a batch may cost, counted and not timed: cost grows with what changed, not with how it was cut or what exists."""
+
+import re
+import tracemalloc
+from collections.abc import Iterable
+
+import pytest
+from django.db import connection
+from django.db.models import Max
+from django.test.utils import CaptureQueriesContext
+
+from marketplace_sync.engine.pages import PagePlan
+from marketplace_sync.mirror.absence import SeenIds
+from marketplace_sync.mirror.apply import apply_batch
+from marketplace_sync.mirror.arrived import Arrived, Effect, Event
+from marketplace_sync.mirror.lease import Lease, acquire
+from marketplace_sync.models import FeedChange, LeaseRow, Skill, Tombstone
+from marketplace_sync.protocol.events import SKILL_EMPTY, RatingChanged, SkillDeleted, SkillPage, SkillRecord
+from marketplace_sync.protocol.stamps import Stamp
+
+pytestmark = pytest.mark.django_db
+
+WRITES_SKILLS = re.compile(r"(INSERT INTO|UPDATE|DELETE FROM) \"?marketplace_sync_skill\b")
+
+
+@pytest.fixture
+def lease(db: None) -> Lease:
+    return acquire("test:1")
+
+
+class Told:
+    """Applies events in order, and keeps the statements that it took."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self._arrivals = 0
+        self.statements: list[str] = []
+
+    def __call__(self, events: Iterable[Event], *, polled: bool = False) -> list[Effect]:
+        items = []
+        for event in events:
+            self._arrivals += 1
+            items.append(Arrived(event, self._arrivals, FeedChange.Source.STREAM, polled=polled))
+        with CaptureQueriesContext(connection) as queries:
+            effects = apply_batch(items, self._lease).effects
+        # SQLite's `executemany` is one statement, prepared once.
+        self.statements = [query["sql"].partition(" times: ")[2] or query["sql"] for query in queries]
+        return effects
+
+    @property
+    def on_skills(self) -> list[str]:
+        return [statement for statement in self.statements if WRITES_SKILLS.search(statement)]
+
+
+@pytest.fixture
+def tell(lease: Lease) -> Told:
+    return Told(lease)
+
+
+def skill(number: int, second: int, **fields: object) -> SkillRecord:
+    whole = {**SKILL_EMPTY, "name": f"Skill {number}", "category": "automation", **fields}
+    return SkillRecord(f"s{number}", whole, {}, Stamp(f"2026-03-01T00:00:{second:02}"))
+
+
+def of_every_kind(many: int) -> list[Event]:
+    """Skills made, changed in their words and elsewhere, rated and removed: `many` of each, of those below 4 * many."""
+    return [
+        *(skill(1000 + number, 1) for number in range(many)),
+        *(skill(number, 2, code="new") for number in range(many)),
+        *(skill(many + number, 2, description="new") for number in range(many)),
+        *(
+            RatingChanged(f"s{2 * many + number}", 5, {"average_rating": 4.0, "rating_count": 1}, None)
+            for number in range(many)
+        ),
+        *(SkillDeleted(f"s{3 * many + number}", Stamp("2026-03-01T00:00:09")) for number in range(many)),
+    ]
+
+
+def test_a_batch_takes_as_many_statements_whatever_its_size(tell: Told) -> None:
+    counts = []
+    for many in (1, 3, 60):
+        tell(skill(number, 1) for number in range(4 * many))
+        effects = tell(of_every_kind(many))
+        assert {Effect.CREATED, Effect.UPDATED, Effect.REMOVED} == set(effects)
+        counts.append(len(tell.statements))
+        for model in (Skill, Tombstone):
+            model.objects.all().delete()
+    assert counts[0] == counts[1] == counts[2]
+
+
+def test_a_message_alone_takes_no_more_than_ten_statements(tell: Told) -> None:
+    tell([skill(1, 1)])
+    tell([skill(1, 2, code="new")])
+    assert len(tell.statements) <= 10, tell.statements
+
+
+def test_what_a_key_went_through_in_a_batch_is_written_once(tell: Told) -> None:
+    tell([skill(1, 1)])
+    seq = LeaseRow.objects.get().feed_seq
+    tell(skill(1, second, version=f"{second}") for second in range(2, 50))
+    assert len(tell.on_skills) == 1
+    assert LeaseRow.objects.get().feed_seq == seq + 1
+    assert Skill.objects.get(skill_id="s1").version == "49"
+
+
+def test_a_pass_over_an_unchanged_catalogue_writes_no_skill(tell: Told) -> None:
+    rows = [skill(number, 1, code="x" * 100) for number in range(100)]
+    tell(rows, polled=True)
+    before = (LeaseRow.objects.get().feed_seq, Skill.objects.aggregate(Max("synced_at")))
+    assert set(tell(rows, polled=True)) == {Effect.UNCHANGED}
+    assert not tell.on_skills
+    assert not [statement for statement in tell.statements if statement.startswith(("INSERT", "UPDATE", "DELETE"))]
+    assert (LeaseRow.objects.get().feed_seq, Skill.objects.aggregate(Max("synced_at"))) == before
+
+
+def test_an_update_leaves_alone_what_skills_are_found_by_and_it_did_not_change(tell: Told) -> None:
+    tell([skill(1, 1), skill(2, 1)])
+    tell([skill(1, 2, code="new")])
+    (statement,) = tell.on_skills
+    assert not re.search(r"\b(name|description|tags|category_id)\b", statement)
+    tell([skill(1, 3, code="newer"), skill(2, 3, description="found by this")])
+    assert len(tell.on_skills) == 2
+    assert Skill.objects.matching("found").get().skill_id == "s2"
+    assert Skill.objects.get(skill_id="s1").code == "newer"
+
+
+def test_a_hundred_thousand_seen_ids_take_a_few_mebibytes_however_long_they_are() -> None:
+    seen = SeenIds()
+    tracemalloc.start()
+    try:
+        for number in range(100_000):
+            seen.add(f"{number:0255}")
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(seen) == 100_000
+    assert held < 12 * 2**20
+
+
+@pytest.mark.parametrize(("page_size", "at_once"), [(100, 4), (250, 4), (500, 2), (1000, 2)])
+def test_large_pages_are_asked_for_by_fewer_at_once(page_size: int, at_once: int) -> None:
+    plan = PagePlan(page_size, 10_000)
+    assert plan.next_page() == 1
+    plan.read(1, SkillPage((), (), page_size, 1, page_size, 100 * page_size, 100), new=page_size)
+    assert len(list(iter(plan.next_page, None))) == at_once
