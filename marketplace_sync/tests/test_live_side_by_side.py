@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import connections, transaction
 from websockets.exceptions import ConnectionClosed
 
 from marketplace_sync.api.snapshot import snapshot
@@ -179,8 +179,9 @@ class Side:
 
 def take_over(first: int) -> Pen:
     """The owner has not renewed for long, so a standby takes the lease, whatever the owner is doing."""
-    LeaseRow.objects.update(renewed_at=datetime(2026, 1, 1, tzinfo=UTC))
-    return Pen(acquire("standby"), first)
+    with transaction.atomic():  # the owner renews by writing, and writes all the time
+        LeaseRow.objects.update(renewed_at=datetime(2026, 1, 1, tzinfo=UTC))
+        return Pen(acquire("standby"), first)
 
 
 async def test_what_clients_put_together_is_the_mirror_at_every_number() -> None:
