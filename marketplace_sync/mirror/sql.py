@@ -90,7 +90,7 @@ def execute(sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
 def _cursor() -> Any:
     if connection.vendor != "postgresql":
         return connection.cursor()
-    connection.ensure_connection()  # the first statement of a thread, outside a transaction, opens it
+    connection.ensure_connection()  # outside a transaction nobody has yet, and after a lost one it is gone
     wrap = connection.make_debug_cursor if connection.queries_logged else connection.make_cursor
     return wrap(_prepared()(connection.connection))
 
