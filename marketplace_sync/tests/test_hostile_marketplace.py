@@ -34,6 +34,7 @@ from marketplace_sync.tests.harness import QUICK, TOKEN, mirror, skill
 from marketplace_sync.tests.processes import MANAGE, MANY_STARTS_SECONDS, PATIENCE
 from marketplace_sync.tests.upstream_peers import Script, ScriptedHttp, answer
 from marketplace_sync.upstream import market as upstream_market
+from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.clock import utc_now
 from marketplace_sync.upstream.connection import open_connection
 from marketplace_sync.upstream.faults import UpstreamError
@@ -228,7 +229,7 @@ async def test_a_handshake_that_can_not_be_taken_ends_in_time_with_its_reason(na
         )
         async with asyncio.timeout(PATIENCE):
             with pytest.raises(UpstreamError) as caught:
-                await open_connection(config, now=utc_now)
+                await open_connection(config, Access(config), now=utc_now)
     assert 0 < len(caught.value.reason) < 300
     assert TOKEN not in caught.value.reason
 

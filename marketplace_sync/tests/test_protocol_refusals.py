@@ -186,7 +186,8 @@ def test_a_message_is_refused_with_code_field_key_and_kind(name):
 
 
 def test_the_table_has_an_example_of_every_code():
-    assert {code for _, code, *_ in REFUSED.values()} == set(Code)
+    # All but the word of the database, which no message alone brings about: test_faults_dead_letters.py has those.
+    assert {code for _, code, *_ in REFUSED.values()} == set(Code) - {Code.UNSTORABLE}
 
 
 @pytest.mark.parametrize("name", REFUSED)
