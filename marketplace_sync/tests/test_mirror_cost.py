@@ -1,4 +1,4 @@
-"""What a batch may cost, counted and not timed: cost grows with what changed, not with how it was cut or what exists."""
+"""What a batch may cost, counted and not timed: cost grows with what changed, not with how it is cut or what is there."""
 
 import re
 import tracemalloc
