@@ -164,7 +164,7 @@ async def test_neither_the_old_nor_the_new_token_is_ever_told(
             replace(file, NEW)
             daemon.send(signal.SIGHUP)
             await daemon.says("token_changed")
-            await daemon.says("stream_opened connection=[23]")
+            await daemon.says("stream_opened .*connection=[23]")
             server.send_raw(f"no {OLD} and no {NEW}")
             await until(lambda: database.control(DeadLetter.objects.exists), "what was sent is a dead letter")
             letter = await database.control(DeadLetter.objects.get)
