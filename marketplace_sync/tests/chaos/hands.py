@@ -81,6 +81,15 @@ class Hands:
                 daemon.paused = False
         stage.wanted.add("a")
 
+    async def encore(self) -> None:
+        """One skill told of out of order when all is quiet and no pass will come: the times must decide."""
+        market, faults = self._stage.market, self._stage.server.faults
+        record = market.put_skill(skill(20_000, **_content(random.Random(1))))
+        faults.add("reorder", linger=0.1)
+        for number in range(4):
+            market.put_skill({**record, "version": f"encore {number}"})
+        faults.clear()
+
     async def ask(self, action: Command.Action, **args: object) -> bool:
         """Write a request down, as the API does; whether the database took it."""
 

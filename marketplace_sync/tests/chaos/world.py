@@ -118,6 +118,9 @@ class World:
             began = time.monotonic()
             await self._settle(stage, hands, thread)
             settled = time.monotonic() - began
+            if not script.polls and not stage.violations:
+                await hands.encore()
+                await self._settle(stage, hands, thread)
             supervising.cancel()
             await self._stop(stage)
             await eyes.sample()
