@@ -1,4 +1,4 @@
-"""What a batch may cost, counted and not timed: cost grows with what changed, not with how it is cut or what is there."""
+"""What a batch may cost, counted, not timed: cost grows with what changed, not with how it is cut or what is there."""
 
 import re
 import tracemalloc
