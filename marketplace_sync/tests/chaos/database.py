@@ -37,9 +37,12 @@ class Scratch:
         return psycopg.connect(self.url, autocommit=True, connect_timeout=10, options=writing)
 
     def lock(self, what: str, seconds: float) -> None:
-        """Hold a lock for so long: the lease's row or the skills' table, or the whole file."""
+        """Hold a lock for so long: the lease's row or the skills' table, or the whole file.
+
+        On PostgreSQL a daemon that takes over ends whoever holds the row of a lease that has run out: us too, then.
+        """
         if self.postgres:
-            with self._connect() as held, held.transaction():
+            with contextlib.suppress(psycopg.OperationalError), self._connect() as held, held.transaction():
                 if what == "lease":
                     held.execute("SELECT 1 FROM marketplace_sync_lease FOR UPDATE")
                 else:
