@@ -153,7 +153,7 @@ def test_of_two_overlapping_transactions_the_second_gets_its_number_after_the_fi
                 while not waiting:  # ends by the test's time-out
                     cursor.execute(
                         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-                        "AND wait_event_type = 'Lock' AND query LIKE '%%marketplace_sync_lease%%FOR UPDATE'"
+                        "AND wait_event_type = 'Lock' AND query LIKE '%%marketplace_sync_lease%%FOR UPDATE%%'"
                     )
                     waiting = cursor.fetchone()[0]
             assert not second.done()

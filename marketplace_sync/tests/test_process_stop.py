@@ -211,6 +211,7 @@ async def test_a_drain_that_cannot_finish_says_how_much_is_lost_and_exits_non_ze
                 told = re.search(r"stopped with (\d+) received changes not applied", ended.err)
                 assert told, ended.err
                 assert int(told[1]) == 37
-                # One that waits has nothing to lose, but must not hang either.
-                assert (await stopped(standby, within=STOP_WITHIN + 0.5)).status == 1
+                # One that waits has nothing to lose, but must not hang either: PostgreSQL's time-outs let it go in
+                # order, SQLite's lock does not.
+                assert (await stopped(standby, within=STOP_WITHIN + 0.5)).status in (0, 1)
             assert await watched.ask(Skill.objects.count) == 25
