@@ -202,6 +202,10 @@ export class Charts {
     }
 }
 
+function lastHourAtLeast(first, newest) {
+    return [Math.min(first, newest - SHORTEST), newest];
+}
+
 function options(chart, width) {
     const axis = { stroke: colour("--mm-axis"), grid: { stroke: colour("--mm-grid"), width: 1 }, ticks: { show: false }, font: "11px Inter, system-ui, sans-serif" };
     const upright = { ...axis, size: 54, space: 28, values: (_, splits) => splits.map((value) => (value === null ? "" : chart.show(value))) };
@@ -215,7 +219,8 @@ function options(chart, width) {
         padding: [8, 20, 0, 0],
         tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"),
         cursor: { y: false, drag: { x: false, y: false } },
-        scales: { x: { range: (_, first, newest) => [Math.min(first, newest - SHORTEST), newest] }, y: chart.log ? { distr: 3 } : { range: (_, __, most) => [0, Math.max(most * 1.1, 1)] } },
+        // The newest minute by the data: of a single one uPlot makes a day, all of it still to come.
+        scales: { x: { range: (plot, first, newest) => lastHourAtLeast(first, plot.data[0].at(-1) ?? newest) }, y: chart.log ? { distr: 3 } : { range: (_, __, most) => [0, Math.max(most * 1.1, 1)] } },
         axes: [
             { ...axis, space: 60, size: 28, values: (_, splits) => splits.map((at) => {
                 const moment = new Date(at * 1000);
