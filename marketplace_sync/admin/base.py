@@ -5,6 +5,7 @@ acts as AUTONOMOUS, and whom Django's own view permission of that model was give
 by actions alone (`acting`), whoever is asking.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -101,9 +102,9 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]
             raise Http404(f"There is no {self.opts.verbose_name} {object_id}.")
         return found
 
+    @abstractmethod
     def detail(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         """What the detail page's template shows: `sections`, and more where it has a template of its own."""
-        raise NotImplementedError
 
     def is_list(self, request: HttpRequest) -> bool:
         """Whether the list is asked for, which shows less of a row than its detail page."""

@@ -1,5 +1,6 @@
 """Filters that are typed in, not chosen: tags, keys and names are too many for a list. They work without scripts."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,9 +24,9 @@ class TypedFilter(SimpleListFilter):
     def has_output(self) -> bool:
         return True
 
+    @abstractmethod
     def narrow(self, rows: QuerySet[Any], value: str) -> QuerySet[Any]:
         """The rows that this value means."""
-        raise NotImplementedError
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         value = (self.value() or "").strip()

@@ -13,13 +13,10 @@ from marketplace_sync.mirror.figures import count_minute
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.protocol.events import Change, told_at
 from marketplace_sync.protocol.stamps import moment_of
+from marketplace_sync.upstream.clock import server_time
 
 _COUNT_EVERY = 5.0
 _APPLIED = (Effect.CREATED, Effect.UPDATED, Effect.REMOVED)
-# The server's clock is known by an HTTP `Date`, whole seconds of a moment on its way: less is no difference.
-_CLOCKS_AGREE = timedelta(seconds=2)
-# The `Date` was cut at the second: on average half a one had passed.
-_CUT = timedelta(seconds=0.5)
 
 
 class Figures:
@@ -39,10 +36,7 @@ class Figures:
 
     def committed(self, batch: Committed) -> None:
         """Measure a batch of stream messages, just committed."""
-        now = self._wall()
-        offset = self._server_offset()
-        if abs(offset) >= _CLOCKS_AGREE:
-            now += offset + _CUT
+        now = server_time(self._wall(), self._server_offset())
         for item, effect in zip(batch.items, batch.effects, strict=True):
             if effect in _APPLIED and isinstance(item, Arrived) and isinstance(item.event, Change):
                 stamp = told_at(item.event)

@@ -24,6 +24,7 @@ from marketplace_sync.models import AuditRow, Command, DeadLetter, SyncRun, WebS
 from marketplace_sync.protocol.events import CategoryRecord, Change, RatingChanged, SkillDeleted, SkillRecord, told_at
 from marketplace_sync.protocol.refusals import Code, Refusal
 from marketplace_sync.protocol.stamps import moment_of
+from marketplace_sync.upstream.clock import server_time
 from marketplace_sync.upstream.market import CATEGORIES, HEALTH, SKILL, SKILLS
 
 M = TypeVar("M", prometheus.Counter, prometheus.Gauge, prometheus.Histogram)
@@ -44,11 +45,7 @@ _HUNDREDS = ("2xx", "3xx", "4xx", "5xx", _OTHER)
 _ENDED = (Command.State.DONE, Command.State.FAILED, Command.State.EXPIRED)
 _APPLIED = frozenset({Effect.CREATED, Effect.UPDATED, Effect.REMOVED})
 
-# The server's clock is known by an HTTP `Date`, in whole seconds: what differs less is no difference, and what differs
-# more was cut by half a second on average.
-_CLOCKS_AGREE = timedelta(seconds=2)
-_CUT = timedelta(seconds=0.5)
-# What tells of a time before that (an import, a recorded history) says nothing about how quick we are.
+# What tells of a time before that many seconds (an import, a recorded history) says nothing about how quick we are.
 _LONGEST_LAG = 86_400.0
 _RECENT_SECONDS = 60.0
 
@@ -158,10 +155,7 @@ class Metrics:
         types = [_type_of(item.refusal if isinstance(item, Letter) else item.event) for item in batch.items]
         for (kind, effect), count in Counter(zip(types, batch.effects, strict=True)).items():
             self._messages.labels(kind, TOTAL_OF[effect]).inc(count)
-        now = self._wall()
-        if abs(server_offset) >= _CLOCKS_AGREE:
-            now += server_offset + _CUT
-        lag = _lag_of(batch, now)
+        lag = _lag_of(batch, server_time(self._wall(), server_offset))
         if lag is not None:
             self._lag.observe(lag)
             second = int(self._clock())

@@ -1,16 +1,25 @@
 """What an answer says of time: the server's clock (`Date`) and how long to wait (`Retry-After`)."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 # Nine digits are 31 years; more is no wait but an attack on our integer parser.
 _SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,9})?", re.ASCII)
+# A `Date` is whole seconds of a moment on its way: clocks that differ by less are taken for equal.
+_CLOCKS_AGREE = timedelta(seconds=2)
+# It was cut at the second: on average half a one had passed.
+_CUT = timedelta(seconds=0.5)
 
 
 def utc_now() -> datetime:
     """Our own clock: aware, UTC."""
     return datetime.now(UTC)
+
+
+def server_time(now: datetime, offset: timedelta) -> datetime:
+    """The server's time at our `now`, within half a second. `offset`: its clock minus ours, as its `Date` told it."""
+    return now + offset + _CUT if abs(offset) >= _CLOCKS_AGREE else now
 
 
 def http_date(text: str | None) -> datetime | None:
