@@ -11,8 +11,8 @@ from marketplace_sync.engine.latency import MOST_SECONDS, bucket_of
 from marketplace_sync.mirror.arrived import Arrived, Effect
 from marketplace_sync.mirror.figures import count_minute
 from marketplace_sync.mirror.lease import Lease
-from marketplace_sync.protocol.events import Change, told_at
-from marketplace_sync.protocol.stamps import moment_of
+from marketplace_sync.protocol.events import told_at
+from marketplace_sync.protocol.stamps import moment_of, stamp_of
 from marketplace_sync.upstream.clock import server_time
 
 _COUNT_EVERY = 5.0
@@ -37,12 +37,13 @@ class Figures:
     def committed(self, batch: Committed) -> None:
         """Measure a batch of stream messages, just committed."""
         now = server_time(self._wall(), self._server_offset())
+        day_ago = stamp_of(now - timedelta(seconds=MOST_SECONDS))
         for item, effect in zip(batch.items, batch.effects, strict=True):
-            if effect in _APPLIED and isinstance(item, Arrived) and isinstance(item.event, Change):
-                stamp = told_at(item.event)
-                lag = MOST_SECONDS + 1 if stamp is None else (now - moment_of(stamp)).total_seconds()
-                if lag <= MOST_SECONDS:
-                    self._lags[bucket_of(lag)] += 1
+            # No stream message is a `SkillAbsent`, and of a `Letter` nothing is applied.
+            if effect in _APPLIED and isinstance(item, Arrived):
+                stamp = told_at(item.event)  # type: ignore[arg-type]
+                if stamp is not None and stamp >= day_ago:
+                    self._lags[bucket_of((now - moment_of(stamp)).total_seconds())] += 1
 
     def take(self) -> Mapping[int, int]:
         """What was counted since the last time, by bucket of `engine.latency`."""

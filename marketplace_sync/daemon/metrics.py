@@ -254,7 +254,7 @@ def _begun(metric: M, labels: Mapping[str, Iterable[str]]) -> M:
 
 def _type_of(event: Event | Refusal) -> str:
     """A message's type, one of five words: what the server calls something else is `other`."""
-    if isinstance(event, Refusal):
+    if type(event) is Refusal:
         return event.kind if event.kind in _TYPES.values() else _OTHER
     return _TYPES.get(type(event), _OTHER)
 

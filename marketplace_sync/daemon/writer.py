@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.mirror.apply import BatchResult
 from marketplace_sync.mirror.arrived import Effect, Item
@@ -13,7 +15,7 @@ from marketplace_sync.mirror.isolate import apply_each
 from marketplace_sync.mirror.lease import Lease
 
 # One transaction takes no more than this, so that a flood does not make one that lasts for seconds.
-MAX_BATCH_ITEMS = 1000
+MAX_BATCH_ITEMS = 2000
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 
 
@@ -21,8 +23,7 @@ class WriterClosed(Exception):
     """Nothing more is taken: the daemon stops."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(msgspec.Struct, frozen=True):
     items: tuple[Item, ...]
     size: int
     answer: "asyncio.Future[list[Effect]] | None"  # None: nobody waits, it came from the stream
@@ -144,6 +145,9 @@ class Writer:
         return entries
 
     def _answer(self, entries: Sequence[_Entry], items: Sequence[Item], result: BatchResult) -> None:
+        if all(entry.answer is None for entry in entries):
+            self._committed(Committed(items, result.effects, result))
+            return
         streamed: list[int] = []
         start = 0
         for entry in entries:

@@ -10,13 +10,14 @@ What the mirror holds of a skill is a `HeldSkill`, a `Grave`, or `None`. `merge_
 that and an event and give what is held afterwards with an `Outcome`; they change nothing in place.
 """
 
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from enum import StrEnum
+from hashlib import blake2b
+from operator import itemgetter
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from marketplace_sync.protocol.events import (
     CATEGORY_EMPTY,
@@ -36,6 +37,7 @@ _ARRIVAL_BITS = 40
 # "2026-01-15T10:30:00.123456": what a column of the database keeps of a time that decides nothing.
 _MICROSECOND_CHARS = 26
 _encode = msgspec.json.Encoder(order="deterministic").encode
+_told_fields = itemgetter(*SKILL_FIELDS)
 
 
 def arrival_number(epoch: int, count: int) -> int:
@@ -52,8 +54,7 @@ class Outcome(StrEnum):
     FETCH = "fetch"  # the event alone does not say enough: that skill has to be fetched
 
 
-@dataclass(frozen=True, slots=True)
-class HeldSkill:
+class HeldSkill(msgspec.Struct, frozen=True):
     """A skill as held. `fields` has all of `SKILL_FIELDS`.
 
     `updated` and `arrival` are the record's clock; `rated` and `rating_arrival` that of its rating
@@ -69,16 +70,14 @@ class HeldSkill:
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Grave:
+class Grave(msgspec.Struct, frozen=True):
     """A removed skill: when the server says it went (`None`: ties with everything), and that word's arrival."""
 
     deleted: Stamp | None
     arrival: int
 
 
-@dataclass(frozen=True, slots=True)
-class HeldCategory:
+class HeldCategory(msgspec.Struct, frozen=True):
     """A category as held. `fields` has all of `CATEGORY_FIELDS`."""
 
     fields: Mapping[str, Any]
@@ -101,8 +100,7 @@ def newer(told: Stamp | None, arrival: int, held: Stamp | None, held_arrival: in
 
 def fingerprint_of(fields: Mapping[str, Any], extra: Mapping[str, Any], updated: Stamp | None) -> str:
     """A digest of all that a complete listing row tells, independent of the order of JSON keys."""
-    told = _encode(([fields[name] for name in SKILL_FIELDS], extra, updated))
-    return hashlib.blake2b(told, digest_size=16).hexdigest()
+    return blake2b(_encode((_told_fields(fields), extra, updated)), digest_size=16).hexdigest()
 
 
 def record_fingerprint(record: SkillRecord) -> str | None:
@@ -245,7 +243,7 @@ def _merged(slot: HeldSkill, record: SkillRecord, arrival: int, *, polled: bool,
 
 
 def _tells_figures(record: SkillRecord) -> bool:
-    return not record.fields.keys().isdisjoint(RATING_FIELDS)
+    return "average_rating" in record.fields or "rating_count" in record.fields
 
 
 def _brings_figures(slot: HeldSkill, updated: Stamp | None, arrival: int, *, polled: bool) -> bool:

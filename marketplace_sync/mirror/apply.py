@@ -8,6 +8,7 @@ written once a batch whatever happened to it meanwhile.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from marketplace_sync.engine.merge import (
     BARE_CATEGORY,
@@ -71,11 +72,11 @@ class _Batch:
         self.known_unchanged = _known_unchanged(arrived)
         if self.known_unchanged:
             arrived = [item for item in arrived if id(item) not in self.known_unchanged]
-        skills = dict.fromkeys(key for item in arrived if (key := _skill_key(item)) is not None)
+        skills, names = _keys(arrived)
         self.before: dict[str, Slot] = load_slots(skills)
         self.after: dict[str, Slot] = dict(self.before)
-        names = {key for item in arrived if (key := _category_key(item))}
-        names |= {slot.fields["category"] for slot in self.before.values() if isinstance(slot, HeldSkill)} - {None}
+        names.update(slot.fields["category"] for slot in self.before.values() if isinstance(slot, HeldSkill))
+        names.discard(None)
         self.categories_before, self.category_ids = load_categories(names)
         self.categories: dict[str, HeldCategory | None] = dict(self.categories_before)
         self.origin: dict[str, Arrived] = {}  # the last item that changed a skill
@@ -88,11 +89,10 @@ class _Batch:
             return Effect.REFUSED
         if id(item) in self.known_unchanged:
             return Effect.UNCHANGED
-        match item.event:
-            case CategoryRecord() | CategoryAbsent():
-                return self._decide_category(item, item.event)
-            case event:
-                return self._decide_skill(item, event)
+        event = item.event
+        if isinstance(event, _OF_CATEGORIES):
+            return self._decide_category(item, event)
+        return self._decide_skill(item, event)
 
     def _decide_skill(self, item: Arrived, event: SkillRecord | SkillDeleted | RatingChanged | SkillAbsent) -> Effect:
         key = event.skill_id
@@ -176,7 +176,8 @@ class _Batch:
             tell(key, skill_change(key, self.before[key], self.after[key]), origin)
 
         gone = [name for name in self.category_origin if self.categories[name] is None and self.category_ids.get(name)]
-        Category.objects.filter(name__in=gone).delete()
+        if gone:
+            Category.objects.filter(name__in=gone).delete()
         for name in gone:
             tell(name, category_change(name, self.categories_before.get(name), None), self.category_origin[name])
         append(feed, head.now)
@@ -202,11 +203,11 @@ def _known_unchanged(arrived: Sequence[Arrived]) -> set[int]:
     """Listing rows that tell what the mirror has, known by their fingerprint alone (identities of items)."""
     if not any(item.polled for item in arrived):
         return set()
-    times_named = Counter(map(_skill_key, arrived))
+    times_named = Counter([item.event.skill_id for item in arrived if not isinstance(item.event, _OF_CATEGORIES)])
     told = [
         (id(item), item.event)
         for item in arrived
-        if item.polled and isinstance(item.event, SkillRecord) and times_named[item.event.skill_id] == 1
+        if item.polled and type(item.event) is SkillRecord and times_named[item.event.skill_id] == 1
     ]
     held = load_fingerprints([record.skill_id for _, record in told])
     return {
@@ -216,15 +217,19 @@ def _known_unchanged(arrived: Sequence[Arrived]) -> set[int]:
     }
 
 
-def _skill_key(item: Arrived) -> str | None:
-    return None if isinstance(item.event, CategoryRecord | CategoryAbsent) else item.event.skill_id
+_OF_CATEGORIES = (CategoryRecord, CategoryAbsent)
 
 
-def _category_key(item: Arrived) -> str | None:
-    """The category that an item may touch."""
-    match item.event:
-        case CategoryRecord(name=name) | CategoryAbsent(name=name):
-            return name
-        case SkillRecord(fields=fields):
-            return fields.get("category")
-    return None
+def _keys(arrived: Sequence[Arrived]) -> tuple[dict[str, None], set[Any]]:
+    """The skills that items are about, in order, and the categories that they may touch (`None` among them)."""
+    skills: dict[str, None] = {}
+    categories: set[Any] = set()
+    for item in arrived:
+        event = item.event
+        if isinstance(event, _OF_CATEGORIES):
+            categories.add(event.name)
+            continue
+        skills[event.skill_id] = None
+        if type(event) is SkillRecord:
+            categories.add(event.fields.get("category"))
+    return skills, categories

@@ -1,12 +1,14 @@
 """The change feed's rows: what followers are told of each change, in the public names and forms."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from marketplace_sync.engine.merge import Grave, HeldCategory, HeldSkill, Slot
-from marketplace_sync.mirror.sql import Bulk, moment_value
+from marketplace_sync.mirror.bulk import Bulk
+from marketplace_sync.mirror.sql import moment_value
 from marketplace_sync.models import FeedChange
 from marketplace_sync.protocol.events import CATEGORY_FIELDS, RATING_FIELDS, SKILL_FIELDS
 from marketplace_sync.protocol.stamps import Stamp, to_microseconds
@@ -75,8 +77,7 @@ def category_change(name: str, before: HeldCategory | None, after: HeldCategory 
     return (Kind.CATEGORY_UPDATED, sorted(changed), changed) if changed else None
 
 
-@dataclass(frozen=True, slots=True)
-class FeedRow:
+class FeedRow(msgspec.Struct, frozen=True):
     """A change to be appended. `source` is a `FeedChange.Source`; `run_id`: the pass that brought it, if any."""
 
     seq: int
@@ -86,13 +87,13 @@ class FeedRow:
     run_id: int | None
 
 
-_ROWS = Bulk(FeedChange, ("seq", "kind", "key", "at", "source", "fields", "data", "run_id"))
+_ROWS = Bulk(FeedChange, ("run_id", "kind", "key", "at", "source", "fields", "data", "seq"))
 
 
 def append(rows: Sequence[FeedRow], now: datetime) -> None:
     """Append `rows`, whose numbers were given under the lease's lock."""
     at = moment_value(now)
-    _ROWS.insert([(row.seq, row.change[0], row.key, at, row.source, *row.change[1:], row.run_id) for row in rows])
+    _ROWS.insert([(row.run_id, row.change[0], row.key, at, row.source, *row.change[1:], row.seq) for row in rows])
 
 
 def _skill_difference(before: HeldSkill, after: HeldSkill) -> dict[str, Any]:

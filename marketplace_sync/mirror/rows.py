@@ -1,18 +1,21 @@
 """Skills, graves and categories between the database and the values that `engine.merge` decides on."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from operator import itemgetter
 
 from marketplace_sync.engine.merge import Grave, HeldCategory, HeldSkill, Slot
+from marketplace_sync.mirror.bulk import Bulk
 from marketplace_sync.mirror.sql import (
-    Bulk,
     among,
     execute,
+    float_column,
+    held_float,
     held_stamp,
-    json_columns,
+    json_column,
     json_value,
     moment_value,
+    rows,
     stamp_value,
     time_column,
 )
@@ -37,13 +40,16 @@ _GRAVES = Bulk(Tombstone, ("deleted_at", "deleted_stamp", "arrival", "buried_at"
 _SKILL, _GRAVE, _CATEGORY = (model._meta.db_table for model in (Skill, Tombstone, Category))
 
 
-_HELD = ("category", *_TEXTS, *_FIGURES, *_JSON, "remote_created_at")
+_rest_of = itemgetter(
+    "version", "code", "command", "average_rating", "rating_count", "python_packages", "npm_packages", "metadata"
+)
 
 
 def load_fingerprints(skill_ids: Collection[str]) -> dict[str, str]:
     """The fingerprints of those of `skill_ids` that the mirror has."""
     condition, keys = among("skill_id", skill_ids)
-    return dict(execute(f"SELECT skill_id, fingerprint FROM {_SKILL} WHERE {condition}", keys))
+    found = rows(("skill_id", "fingerprint"), f"{_SKILL} WHERE {condition}", keys)
+    return {skill_id: fingerprint for skill_id, fingerprint in found}  # noqa: C416 - rows are lists on SQLite
 
 
 def load_slots(skill_ids: Collection[str]) -> dict[str, Slot]:
@@ -52,27 +58,37 @@ def load_slots(skill_ids: Collection[str]) -> dict[str, Slot]:
     if not slots:
         return slots
     condition, keys = among("skill.skill_id", slots)
-    for skill_id, json, updated, arrival, rated, rating_arrival, fingerprint, created, *held in execute(
-        f"SELECT skill.skill_id, {json_columns('skill', (*_JSON, 'extra'))}, {_listed('skill', _CLOCKS)}, "
-        f"{time_column('skill.remote_created_at')}, category.name, {_listed('skill', (*_TEXTS, *_FIGURES))} "
-        f"FROM {_SKILL} AS skill LEFT JOIN {_CATEGORY} AS category ON category.id = skill.category_id "
-        f"WHERE {condition}",
-        keys,
-    ):
-        *lists, extra = json_value(json)
-        fields = dict(zip(_HELD, (*held, *lists, held_stamp(created)), strict=True))
-        slots[skill_id] = HeldSkill(fields, extra, updated, arrival, rated, rating_arrival, fingerprint)
+    for (
+        skill_id, updated, arrival, rated, rating_arrival, fingerprint,
+        category, name, description, version, code, command, count, average, created,
+        python_packages, npm_packages, tags, metadata, extra,
+    ) in rows(_slot_columns(), f"{_HELD_SKILLS} WHERE {condition}", keys):  # fmt: skip
+        fields = {
+            "category": category, "name": name, "description": description, "version": version, "code": code,
+            "command": command, "rating_count": count, "average_rating": held_float(average),
+            "remote_created_at": held_stamp(created), "python_packages": json_value(python_packages),
+            "npm_packages": json_value(npm_packages), "tags": json_value(tags), "metadata": json_value(metadata),
+        }  # fmt: skip
+        slots[skill_id] = HeldSkill(fields, json_value(extra), updated, arrival, rated, rating_arrival, fingerprint)
     missing = [skill_id for skill_id, slot in slots.items() if slot is None]
     if missing:
         condition, keys = among("skill_id", missing)
-        graves = execute(f"SELECT skill_id, deleted_stamp, arrival FROM {_GRAVE} WHERE {condition}", keys)
-        for skill_id, deleted, arrival in graves:
+        for skill_id, deleted, arrival in rows(
+            ("skill_id", "deleted_stamp", "arrival"), f"{_GRAVE} WHERE {condition}", keys
+        ):
             slots[skill_id] = Grave(Stamp(deleted) if deleted else None, arrival)
     return slots
 
 
-def _listed(table: str, columns: Iterable[str]) -> str:
-    return ", ".join(f"{table}.{name}" for name in columns)
+_HELD_SKILLS = f"{_SKILL} AS skill LEFT JOIN {_CATEGORY} AS category ON category.id = skill.category_id"
+
+
+def _slot_columns() -> list[str]:
+    return [
+        "skill.skill_id", *(f"skill.{name}" for name in _CLOCKS), "category.name",
+        *(f"skill.{name}" for name in _TEXTS), "skill.rating_count", float_column("skill.average_rating"),
+        time_column("skill.remote_created_at"), *(json_column(f"skill.{name}") for name in (*_JSON, "extra")),
+    ]  # fmt: skip
 
 
 def save_skills(
@@ -87,10 +103,9 @@ def save_skills(
     for skill_id, held in skills.items():
         fields = held.fields
         rest = (
-            fields["version"], fields["code"], fields["command"], fields["average_rating"],
-            fields["rating_count"], fields["python_packages"], fields["npm_packages"], fields["metadata"], held.extra,
-            stamp_value(fields["remote_created_at"]), stamp_value(held.updated), stamp_value(held.rated), synced,
-            held.updated, held.arrival, held.rated, held.rating_arrival, held.fingerprint, skill_id,
+            *_rest_of(fields), held.extra, stamp_value(fields["remote_created_at"]), stamp_value(held.updated),
+            stamp_value(held.rated), synced, held.updated, held.arrival, held.rated, held.rating_arrival,
+            held.fingerprint, skill_id,
         )  # fmt: skip
         old = before[skill_id]
         name, description, tags, category = found_by = _found_by(fields)
@@ -133,12 +148,12 @@ def load_categories(names: Collection[str]) -> tuple[dict[str, HeldCategory], di
     if not names:
         return held, keys
     condition, parameters = among("name", names)
-    rows = execute(
-        f"SELECT name, id, description, icon_url, skill_count, {time_column('remote_created_at')}, updated_stamp, "
-        f"arrival FROM {_CATEGORY} WHERE {condition}",
+    created_at = time_column("remote_created_at")
+    for name, key, description, icon_url, skill_count, created, updated, arrival in rows(
+        ("name", "id", "description", "icon_url", "skill_count", created_at, "updated_stamp", "arrival"),
+        f"{_CATEGORY} WHERE {condition}",
         parameters,
-    )
-    for name, key, description, icon_url, skill_count, created, updated, arrival in rows:
+    ):
         fields = {
             "description": description, "icon_url": icon_url, "skill_count": skill_count,
             "remote_created_at": held_stamp(created),

@@ -8,13 +8,15 @@ The newest record wins, and two records may differ by less than a microsecond, w
 
 import re
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import NewType
 
 Stamp = NewType("Stamp", str)
 
 # A fraction longer than this is no clock's reading; the column that keeps stamps is 64 wide.
 MAX_FRACTION_DIGITS = 32
+
+# The lengths of whole seconds and of six digits: nothing to cut and nothing to fill up.
+_AS_IT_IS = (19, 26)
 
 _SHAPE = re.compile(
     rf"(\d{{4}}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:[.,](\d{{1,{MAX_FRACTION_DIGITS}}}))?\s?([Zz]|[+-]\d\d:?\d\d|)",
@@ -47,10 +49,10 @@ def parse_stamp(text: str) -> Stamp:
     return Stamp(f"{seconds}.{digits}" if digits else seconds)
 
 
-# One time is written several times over: into its column, into the feed, and as what the next change compares with.
-@lru_cache(maxsize=10_000)
 def to_microseconds(stamp: Stamp) -> str:
     """`stamp` cut at the microsecond, as `datetime.isoformat` writes it, without an offset."""
+    if len(stamp) in _AS_IT_IS:
+        return stamp
     seconds, _, digits = stamp.partition(".")
     micros = digits[:6].ljust(6, "0")
     return seconds if micros == "000000" else f"{seconds}.{micros}"

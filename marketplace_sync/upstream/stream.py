@@ -7,10 +7,10 @@ peer to read: what we send is written without waiting, and is bounded (`connecti
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 
+import msgspec
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
@@ -44,8 +44,7 @@ from marketplace_sync.upstream.heartbeat import Due, Pulse
 TURN_SECONDS = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True):
     """One message that is not a heartbeat: a change, or why there is none.
 
     `raw` are the bytes as they came, `size` is how many.
