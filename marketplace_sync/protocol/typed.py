@@ -27,6 +27,7 @@ from marketplace_sync.protocol.limits import (
 )
 from marketplace_sync.protocol.stamps import parse_stamp
 
+_ABSENT = frozenset({UnsetType})
 _Texts = Annotated[list[str], Meta(max_length=MAX_LIST_ITEMS)] | UnsetType
 
 
@@ -110,7 +111,9 @@ def _record(skill: _Skill, latest: str) -> SkillRecord | None:
     skill_id = skill.skill_id
     if skill.name.isspace() or skill_id.isspace() or skill_id in DOT_SEGMENTS:
         return None
-    known = {name: value for name, value in asdict(skill).items() if value is not UNSET}
+    known = asdict(skill)
+    if not _ABSENT.isdisjoint(map(type, known.values())):  # a third of what it takes to sort them out each time
+        known = {name: value for name, value in known.items() if value is not UNSET}
     del known["skill_id"]
     told = known.pop("updated_at")
     try:
