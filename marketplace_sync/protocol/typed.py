@@ -31,7 +31,7 @@ _ABSENT = frozenset({UnsetType})
 _Texts = Annotated[list[str], Meta(max_length=MAX_LIST_ITEMS)] | UnsetType
 
 
-class _Skill(Struct, forbid_unknown_fields=True):
+class _Skill(Struct, forbid_unknown_fields=True, gc=False):
     """The documented skill, by the mirror's own names. What is not told is UNSET."""
 
     skill_id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)]
@@ -51,7 +51,7 @@ class _Skill(Struct, forbid_unknown_fields=True):
     updated_at: str | None = None
 
 
-class _SkillUpdate(Struct, forbid_unknown_fields=True):
+class _SkillUpdate(Struct, forbid_unknown_fields=True, gc=False):
     """The envelope. `timestamp` is not used, but named, so that it is read as strictly as the rest."""
 
     type: Literal["skill_update"]
