@@ -23,6 +23,9 @@ from marketplace_sync.protocol.records import category_key, category_record, ski
 from marketplace_sync.protocol.refusals import Code, Refused
 from marketplace_sync.protocol.typed import cut_out_rows, skill_row
 
+# A server whose rows are not as documented is not asked for it a thousand times: a miss adds 5 us to the 15 of a row.
+_MAX_MISSED = 20
+
 # The page (read as a whole: with its rows), and what its rows are.
 _Read = tuple[Any, list[SkillRecord], list[BrokenRow]]
 
@@ -89,7 +92,7 @@ def _at_once(body: bytes, latest: str) -> _Read:
 
 
 def _by_row(body: bytes, latest: str) -> _Read | None:
-    """The same, row by row: twice as fast, and never more than one row's JSON in memory.
+    """The same, row by row: a third less CPU, and never more than one row's JSON in memory.
 
     `None` where the body has another shape, or is not strictly JSON: then it has to be read as a whole.
     """
@@ -99,11 +102,14 @@ def _by_row(body: bytes, latest: str) -> _Read | None:
     page, rows = found
     skills: list[SkillRecord] = []
     broken: list[BrokenRow] = []
+    missed = 0
     for raw in map(bytes, rows):
-        record = skill_row(raw, latest)
-        if record is not None:
-            skills.append(record)
-            continue
+        if missed < _MAX_MISSED:
+            record = skill_row(raw, latest)
+            if record is not None:
+                skills.append(record)
+                continue
+            missed += 1
         try:
             row, doubtful = read_strictly(raw)
         except NOT_STRICT:
@@ -126,7 +132,7 @@ def _read(body: bytes) -> tuple[Any, bool]:
 
 def _check_size(body: bytes) -> None:
     """Refuses what would take more memory than an honest body."""
-    # Counting takes 2 us a row, so it is left out where there are not even as many bytes.
+    # Counting takes 2.7 us a row, so it is left out where there are not even as many bytes.
     if len(body) > MAX_BODY_MARKS and sum(map(body.count, (b",", b"[", b"{"))) > MAX_BODY_MARKS:
         raise fault(Code.TOO_LONG, "", f"more than {MAX_BODY_MARKS:,} commas and brackets in one answer")
 

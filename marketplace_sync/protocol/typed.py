@@ -3,7 +3,7 @@
 It knows nothing of aliases, unknown fields, numbers as text or nulls where a text is documented, and it refuses
 nothing: for whatever is not plainly right it says `None`, and `records.skill_record` reads that anew. So the tolerant
 reading stays the one authority on what is accepted and on what a refusal says, and the law is only this: where these
-functions give a record, it is the one that the tolerant reading gives. A third of the CPU time, 6 us a message.
+functions give a record, it is the one that the tolerant reading gives. A message of 1.6 KB takes 9 us instead of 15.
 """
 
 from collections.abc import Callable

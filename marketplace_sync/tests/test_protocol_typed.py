@@ -180,6 +180,14 @@ def test_one_broken_row_leaves_the_others_on_the_short_way():
     assert (len(page.skills), len(page.broken), tolerant.call_count) == (2, 1, 1)
 
 
+def test_a_page_of_other_rows_is_soon_left_to_the_tolerant_reading():
+    row = json.dumps({**SKILL, "license": "MIT"}).encode()
+    with patch.object(listing, "skill_row", wraps=listing.skill_row) as short:
+        page = decode_skill_page(b"[" + b", ".join([row] * 100) + b"]", server_now=NOW)
+    assert len(page.skills) == 100
+    assert short.call_count == listing._MAX_MISSED
+
+
 def test_what_the_simulator_says_takes_the_short_way():
     for skill in generate(50, 1, NOW).skills:
         assert typed.skill_row(encode(skill), LATEST) is not None
