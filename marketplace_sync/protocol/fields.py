@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from marketplace_sync.protocol.json_text import check_storable, fault, is_storable, json_type
@@ -28,7 +29,7 @@ Reader = Callable[[Any, str, bool], Any]
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 _MAX_NUMBER_CHARS = 64
 # Not to be asked for by URL: clients and proxies resolve them as path segments (RFC 3986, 5.2.4).
-_DOT_SEGMENTS = frozenset({".", ".."})
+DOT_SEGMENTS = frozenset({".", ".."})
 _END_OF_TIME = "9999-12-31T24"  # sorts after every stamp
 
 
@@ -63,7 +64,7 @@ def skill_id(value: Any, field: str, doubtful: bool) -> str:
     if type(value) is int:
         value = str(value)  # always possible: neither reading lets an integer through that Python can't write
     read_id: str = _id_text(value, field, doubtful)
-    if read_id in _DOT_SEGMENTS:
+    if read_id in DOT_SEGMENTS:
         raise fault(Code.BAD_ID, field, f"{read_id!r} cannot be asked for by URL")
     return read_id
 
@@ -139,6 +140,8 @@ def time(value: Any, field: str, doubtful: bool) -> Stamp | None:
         raise fault(Code.BAD_TIME, field, str(error)) from None
 
 
+# The same for all messages of one turn of the reader; worked out it is 1.4 us.
+@lru_cache(maxsize=8)
 def latest_believable(server_now: datetime) -> str:
     """MAX_AHEAD after `server_now` (aware), to be compared with stamps: what sorts after it is too far ahead."""
     try:

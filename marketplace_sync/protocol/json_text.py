@@ -29,8 +29,8 @@ from marketplace_sync.protocol.refusals import Code, Refusal, Refused
 _FIRST_WHOLE = 2.0**53
 
 
-def _number(digits: str) -> int | float:
-    """A number with a fraction or an exponent, as it comes back from a `jsonb` column.
+def number_of_digits(digits: str) -> int | float:
+    """The value of a number with a fraction or an exponent, as it comes back from a `jsonb` column.
 
     PostgreSQL keeps no negative zero, and writes 1e23 out as an integer, which Python then reads as
     one: no longer equal to the float. So it is an integer from the start. 1e999 is `inf`.
@@ -39,7 +39,10 @@ def _number(digits: str) -> int | float:
     return value + 0.0 if abs(value) < _FIRST_WHOLE or math.isinf(value) else int(value)
 
 
-_decode: Callable[[str | bytes], Any] = msgspec.json.Decoder(float_hook=_number).decode
+_decode: Callable[[str | bytes], Any] = msgspec.json.Decoder(float_hook=number_of_digits).decode
+
+# What msgspec raises on text that it does not read: for other reasons than a fault of ours.
+NOT_STRICT = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 # Python refuses to read an integer of more than 4,300 digits; all of them are out of range anyhow.
 _MAX_DIGITS = 4_000
@@ -50,6 +53,9 @@ _MAX_CUT_TOKENS = 100_000
 # A text, or a run of brackets. Possessive, so that a text which never ends costs one look and not one
 # for each quote in it.
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]+|[\]}]+', re.DOTALL)
+
+# Values of these types are storable whatever they hold, texts that are not doubtful: most `metadata` has no others.
+_SOUND = frozenset({str, bool, type(None)})
 
 # A refusal names where it is by a path that may hold keys of the sender's choosing.
 _MAX_PATH_CHARS = 200
@@ -85,10 +91,15 @@ def read_json(raw: str | bytes) -> tuple[Any, bool]:
     Raises `Refused`: NOT_JSON, or TOO_DEEP where nothing could be saved.
     """
     try:
-        # msgspec itself refuses lone surrogates and bare control characters; escaped NULs it lets through.
-        return _decode(raw), (b"\\u0000" in raw if isinstance(raw, bytes) else "\\u0000" in raw)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return read_strictly(raw)
+    except NOT_STRICT:
         return _second_reading(raw), True
+
+
+def read_strictly(raw: str | bytes) -> tuple[Any, bool]:
+    """The first reading of `read_json` alone; raises one of NOT_STRICT where it does not do."""
+    # msgspec itself refuses lone surrogates and bare control characters; escaped NULs it lets through.
+    return _decode(raw), (b"\\u0000" in raw if isinstance(raw, bytes) else "\\u0000" in raw)
 
 
 def is_storable(text: str) -> bool:
@@ -139,6 +150,8 @@ def _storage_fault(value: Any, doubtful: bool, depth: int) -> tuple[Code, str, s
     elif kind is dict or kind is list:
         if depth >= MAX_DEPTH:
             return Code.TOO_DEEP, "", f"nested deeper than {MAX_DEPTH}"
+        if kind is dict and not doubtful and _SOUND.issuperset(map(type, value.values())):
+            return None
         parts: Iterable[tuple[str | int, Any]] = value.items() if kind is dict else enumerate(value)
         for part, inner in parts:
             if doubtful and isinstance(part, str) and not is_storable(part):
@@ -165,7 +178,7 @@ def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= _MAX_DIGITS else math.inf
 
 
-_lenient = json.JSONDecoder(strict=False, parse_float=_number, parse_int=_integer, parse_constant=_constant)
+_lenient = json.JSONDecoder(strict=False, parse_float=number_of_digits, parse_int=_integer, parse_constant=_constant)
 
 
 def _second_reading(raw: str | bytes) -> Any:

@@ -17,10 +17,17 @@ from marketplace_sync.protocol.events import (
     SkillRecord,
 )
 from marketplace_sync.protocol.fields import latest_believable, total
-from marketplace_sync.protocol.json_text import encode_row, fault, json_type, read_json
+from marketplace_sync.protocol.json_text import NOT_STRICT, encode_row, fault, json_type, read_json, read_strictly
 from marketplace_sync.protocol.limits import MAX_BODY_MARKS, MAX_ROWS
 from marketplace_sync.protocol.records import category_key, category_record, skill_key, skill_record
 from marketplace_sync.protocol.refusals import Code, Refused
+from marketplace_sync.protocol.typed import cut_out_rows, skill_row
+
+# A server whose rows are not as documented is not asked for it a thousand times: a miss adds 5 us to the 15 of a row.
+_MAX_MISSED = 20
+
+# The page (read as a whole: with its rows), and what its rows are.
+_Read = tuple[Any, list[SkillRecord], list[BrokenRow]]
 
 
 def decode_skill_page(body: bytes, *, server_now: datetime) -> SkillPage:
@@ -30,21 +37,14 @@ def decode_skill_page(body: bytes, *, server_now: datetime) -> SkillPage:
     Page figures that are absent, negative or no whole numbers are `None`, never a refusal: paging
     can do without them. Raises `Refused` when the body as a whole can't be read.
     """
-    page, doubtful = _read(body)
-    rows = _rows(page, "skills")
+    _check_size(body)
     latest = latest_believable(server_now)
-    skills: list[SkillRecord] = []
-    broken: list[BrokenRow] = []
-    for row in rows:
-        try:
-            skills.append(skill_record(row, doubtful=doubtful, latest=latest))
-        except Refused as refused:
-            broken.append(_broken(row, refused, skill_key))
+    page, skills, broken = _by_row(body, latest) or _at_once(body, latest)
     about: dict[str, Any] = page if isinstance(page, dict) else {}
     return SkillPage(
         skills=tuple(skills),
         broken=tuple(broken),
-        rows=len(rows),
+        rows=len(skills) + len(broken),
         page=total(about.get("page"), 1),
         page_size=total(about.get("page_size"), 1),
         total=total(about.get("total"), 0),
@@ -82,11 +82,59 @@ def decode_skill(body: bytes, *, server_now: datetime) -> SkillRecord:
         raise Refused(replace(refused.refusal, key=skill_key(row))) from None
 
 
+def _at_once(body: bytes, latest: str) -> _Read:
+    page, doubtful = read_json(body)
+    skills: list[SkillRecord] = []
+    broken: list[BrokenRow] = []
+    for row in _rows(page, "skills"):
+        _read_row(row, doubtful, latest, skills, broken)
+    return page, skills, broken
+
+
+def _by_row(body: bytes, latest: str) -> _Read | None:
+    """The same, row by row: a third less CPU, and never more than one row's JSON in memory.
+
+    `None` where the body has another shape, or is not strictly JSON: then it has to be read as a whole.
+    """
+    found = cut_out_rows(body, "skills")
+    if found is None or len(found[1]) > MAX_ROWS:
+        return None
+    page, rows = found
+    skills: list[SkillRecord] = []
+    broken: list[BrokenRow] = []
+    missed = 0
+    for raw in map(bytes, rows):
+        if missed < _MAX_MISSED:
+            record = skill_row(raw, latest)
+            if record is not None:
+                skills.append(record)
+                continue
+            missed += 1
+        try:
+            row, doubtful = read_strictly(raw)
+        except NOT_STRICT:
+            return None
+        _read_row(row, doubtful, latest, skills, broken)
+    return page, skills, broken
+
+
+def _read_row(row: Any, doubtful: bool, latest: str, skills: list[SkillRecord], broken: list[BrokenRow]) -> None:
+    try:
+        skills.append(skill_record(row, doubtful=doubtful, latest=latest))
+    except Refused as refused:
+        broken.append(_broken(row, refused, skill_key))
+
+
 def _read(body: bytes) -> tuple[Any, bool]:
-    """`read_json`, for no more than the memory that an honest body takes."""
-    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_BODY_MARKS:
-        raise fault(Code.TOO_LONG, "", f"more than {MAX_BODY_MARKS:,} commas and brackets in one answer")
+    _check_size(body)
     return read_json(body)
+
+
+def _check_size(body: bytes) -> None:
+    """Refuses what would take more memory than an honest body."""
+    # Counting takes 2.7 us a row, so it is left out where there are not even as many bytes.
+    if len(body) > MAX_BODY_MARKS and sum(map(body.count, (b",", b"[", b"{"))) > MAX_BODY_MARKS:
+        raise fault(Code.TOO_LONG, "", f"more than {MAX_BODY_MARKS:,} commas and brackets in one answer")
 
 
 def _rows(page: Any, field: str) -> list[Any]:

@@ -17,6 +17,7 @@ from marketplace_sync.protocol.records import (
     skill_record,
 )
 from marketplace_sync.protocol.refusals import Code, Refusal, Refused
+from marketplace_sync.protocol.typed import skill_update
 
 # The longest type the protocol has is 15 characters; what else is sent as one is shown as far as this.
 _MAX_KIND_CHARS = 64
@@ -42,6 +43,8 @@ def decode_message(
         raise _refused_unread(raw, Code.BINARY, f"a binary frame of {size} bytes; the protocol is text")
     if size > max_bytes:
         raise _refused_unread(raw, Code.TOO_LARGE, f"{size} bytes; at most {max_bytes}")
+    if isinstance(raw, bytes) and (record := skill_update(raw, latest_believable(server_now))) is not None:
+        return record
     message, doubtful = read_json(raw)
     try:
         return _event(message, doubtful, server_now)

@@ -41,6 +41,13 @@ def test_stamps_sort_as_the_times_do(one, other):
 
 
 @given(times())
+def test_the_usual_spelling_is_read_as_any_other(one):
+    text = one[0]
+    if text.endswith("Z"):
+        assert parse_stamp(text) == parse_stamp(text[:-1] + "+00:00") == parse_stamp(text[:-1])
+
+
+@given(times())
 def test_a_stamp_is_its_own_canonical_form(one):
     stamp = parse_stamp(one[0])
     assert parse_stamp(stamp) == stamp
@@ -66,6 +73,8 @@ def test_a_fraction_finer_than_a_microsecond_is_cut_for_a_moment_and_kept_in_the
         ("2026-01-15 10:30:00 +0200", "2026-01-15T08:30:00"),
         ("2026-01-15T10:30:00,5", "2026-01-15T10:30:00.5"),
         ("2026-01-15T10:30:00.000Z", "2026-01-15T10:30:00"),
+        ("2026-01-15T10:30:00+00:00", "2026-01-15T10:30:00"),
+        ("2026-01-15T10:30:00.1200+00:00", "2026-01-15T10:30:00.12"),
         ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00"),
     ],
 )
