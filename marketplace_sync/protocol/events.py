@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from marketplace_sync.protocol.refusals import Refusal
 from marketplace_sync.protocol.stamps import Stamp
 
@@ -27,8 +29,7 @@ CATEGORY_EMPTY: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class SkillRecord:
+class SkillRecord(msgspec.Struct, frozen=True):
     """A skill as told by a `skill_update`, a listing row or a single fetch.
 
     `fields` has a subset of `SKILL_FIELDS`: text as `str`, packages and tags as `list[str]`,
@@ -44,16 +45,14 @@ class SkillRecord:
     updated: Stamp | None
 
 
-@dataclass(frozen=True, slots=True)
-class SkillDeleted:
+class SkillDeleted(msgspec.Struct, frozen=True):
     """That skill is gone. `deleted`: the server's `deleted_at`, else the envelope's time, else `None`."""
 
     skill_id: str
     deleted: Stamp | None
 
 
-@dataclass(frozen=True, slots=True)
-class RatingChanged:
+class RatingChanged(msgspec.Struct, frozen=True):
     """That skill's rating figures changed; nothing else did.
 
     `rating` is one person's vote, 1 to 5. `figures` has `average_rating` (`float` or `None`) and
@@ -67,8 +66,7 @@ class RatingChanged:
     updated: Stamp | None
 
 
-@dataclass(frozen=True, slots=True)
-class CategoryRecord:
+class CategoryRecord(msgspec.Struct, frozen=True):
     """A category as told by a `category_update` or the listing. `fields`: a subset of `CATEGORY_FIELDS`."""
 
     name: str

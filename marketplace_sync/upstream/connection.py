@@ -64,7 +64,11 @@ _LOG.parent = logging.getLogger("marketplace_sync.upstream")
 
 
 class MarketConnection(ClientConnection):
-    """A connection that says which messages were text, tells of pong frames, and writes without waiting."""
+    """A connection that says which messages were text, tells of pong frames, and writes without waiting.
+
+    Messages wait in a queue of its own: the library's is made for frames and for readers that decode, and takes
+    more time a message than putting the frame together.
+    """
 
     on_pong: Callable[[bytes], None] | None = None
     arrived = 0  # whole messages, read or not
@@ -72,16 +76,26 @@ class MarketConnection(ClientConnection):
     broken_by: Exception | None = None  # what the socket died of; the library keeps it to itself during the handshake
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # One entry a message that is not read yet: was it text?
-        self._texts: deque[bool] = deque()
+        self._messages: deque[tuple[bytes, bool]] = deque()
+        self._more = asyncio.Event()
+        self._partial = bytearray()  # of a message that comes in several frames
+        self._is_text = False
+        self._held_back = False
         self._closer: asyncio.TimerHandle | None = None
         super().connection_made(transport)
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
 
     async def next_message(self) -> tuple[bytes, bool]:
         """The next message as it came, and whether it was text. Raises `ConnectionClosed` after the last."""
-        raw = await self.recv(decode=False)
-        return raw, self._texts.popleft()
+        while not self._messages:
+            if self._held_back:
+                self._held_back = False
+                self.transport.resume_reading()
+            if self.connection_lost_waiter.done():
+                raise self.close_exc
+            self._more.clear()
+            await self._more.wait()
+        return self._messages.popleft()
 
     def write(self, *, text: str | None = None, ping: bytes | None = None) -> None:
         """Sends without waiting for the peer to read; a connection that is closing sends nothing more."""
@@ -100,13 +114,31 @@ class MarketConnection(ClientConnection):
 
     def process_event(self, event: Event) -> None:
         if isinstance(event, Frame):
-            if event.opcode in (Opcode.TEXT, Opcode.BINARY):
-                self._texts.append(event.opcode is Opcode.TEXT)
-            if event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-                self.arrived += event.fin
-            elif event.opcode is Opcode.PONG and self.on_pong is not None:
+            opcode = event.opcode
+            if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
+                self._is_text = opcode is Opcode.TEXT
+                return self._take(event)
+            if opcode is Opcode.CONT:
+                return self._take(event)
+            if opcode is Opcode.PONG and self.on_pong is not None:
                 self.on_pong(bytes(event.data))
         super().process_event(event)
+
+    def _take(self, frame: Frame) -> None:
+        if not frame.fin or self._partial:
+            self._partial += frame.data
+            if not frame.fin:
+                return
+            raw = bytes(self._partial)
+            self._partial.clear()
+        else:
+            raw = bytes(frame.data)
+        self.arrived += 1
+        self._messages.append((raw, self._is_text))
+        self._more.set()
+        if len(self._messages) > READ_AHEAD and not self._held_back:
+            self._held_back = True
+            self.transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -121,6 +153,7 @@ class MarketConnection(ClientConnection):
         if self._closer is not None:
             self._closer.cancel()
         super().connection_lost(exc)
+        self._more.set()
 
     def _bound_unread(self) -> None:
         if self.transport.get_write_buffer_size() > UNREAD_LIMIT:

@@ -143,21 +143,22 @@ class Stream:
 
     async def _read(self, receive: Callable[[Received], None]) -> ConnectionClosed:
         """Reads until there is nothing left to read; gives the library's word on why."""
-        turn_ends = self._clock() + TURN_SECONDS
+        turn_ends, server_now = 0.0, self._wall()
         while True:
             try:
                 raw, is_text = await self._connection.next_message()
             except ConnectionClosed as end:
                 return end
-            received = self._decode(raw, is_text)
-            if received is not None:
-                receive(received)
-            self._handled += 1
             if self._clock() >= turn_ends:
                 await asyncio.sleep(0)
                 turn_ends = self._clock() + TURN_SECONDS
+                server_now = self._wall() + self.server_offset
+            received = self._decode(raw, is_text, server_now)
+            if received is not None:
+                receive(received)
+            self._handled += 1
 
-    def _decode(self, raw: bytes, is_text: bool) -> Received | None:
+    def _decode(self, raw: bytes, is_text: bool, server_now: datetime) -> Received | None:
         """The message as an event or as a refusal; `None` when it was a heartbeat, which is dealt with here."""
         # RFC 6455 would have us close on text that is not UTF-8. One bad message is not worth all that follow: its
         # bytes are left to the decoder, which refuses it with the id where it can be read.
@@ -165,7 +166,7 @@ class Stream:
             event = decode_message(
                 raw,
                 is_text=is_text,
-                server_now=self._wall() + self.server_offset,
+                server_now=server_now,
                 max_bytes=self._config.max_message_bytes,
             )
         except Refused as fault:
