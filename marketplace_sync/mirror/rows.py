@@ -49,7 +49,7 @@ def load_fingerprints(skill_ids: Collection[str]) -> dict[str, str]:
     """The fingerprints of those of `skill_ids` that the mirror has."""
     condition, keys = among("skill_id", skill_ids)
     found = rows(("skill_id", "fingerprint"), f"{_SKILL} WHERE {condition}", keys)
-    return {skill_id: fingerprint for skill_id, fingerprint in found}  # noqa: C416 - rows are lists on SQLite
+    return {skill_id: fingerprint for skill_id, fingerprint in found}
 
 
 def load_slots(skill_ids: Collection[str]) -> dict[str, Slot]:

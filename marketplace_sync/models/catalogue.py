@@ -62,7 +62,10 @@ class Skill(models.Model):
     npm_packages = models.JSONField(default=list, blank=True)
     tags = models.JSONField(default=list, blank=True)
     metadata = models.JSONField(default=dict, blank=True)
-    category = models.ForeignKey(Category, null=True, blank=True, on_delete=models.SET_NULL, related_name="skills")
+    # No index of its own: `skill_by_category` begins with it.
+    category = models.ForeignKey(
+        Category, null=True, blank=True, on_delete=models.SET_NULL, related_name="skills", db_index=False
+    )
     average_rating = models.FloatField(null=True, blank=True)
     rating_count = models.BigIntegerField(default=0)
     extra = models.JSONField(default=dict, blank=True)
