@@ -4,6 +4,8 @@ import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 from marketplace_sync.logs import redact
 from marketplace_sync.models import DeadLetter, FeedChange
 from marketplace_sync.protocol.events import Change
@@ -35,8 +37,7 @@ class CategoryAbsent:
 Event = Change | SkillAbsent | CategoryAbsent
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(msgspec.Struct, frozen=True):
     """One event for the mirror. `arrival` orders it (see `engine.merge`); `source` is what the feed will say.
 
     `polled`: asked for by a request, and not told by the stream. `forced`: by a person's wish the
