@@ -31,11 +31,11 @@ class SeenIds:
         return self._count
 
     def __contains__(self, skill_id: object) -> bool:
-        return self._table[self._place(_hash(skill_id))] != 0
+        return self._table[self._place(hash(skill_id) or 1)] != 0
 
     def add(self, skill_id: str) -> bool:
         """Was it new?"""
-        digest = _hash(skill_id)
+        digest = hash(skill_id) or 1  # 0 is a free place
         place = self._place(digest)
         if self._table[place]:
             return False
@@ -66,10 +66,6 @@ class SeenIds:
                 self._table[self._place(digest)] = digest
 
 
-def _hash(skill_id: object) -> int:
-    return hash(skill_id) or 1  # 0 is a free place
-
-
 def absent_skills(seen: SeenIds, begun: int) -> tuple[dict[str, int], int]:
     """Skills that are not in `seen` and of which nothing was heard since arrival `begun`; and how many the mirror has.
 
@@ -83,8 +79,7 @@ def absent_skills(seen: SeenIds, begun: int) -> tuple[dict[str, int], int]:
     rows = Skill.objects.order_by("pk").values_list("skill_id", "arrival", "rating_arrival")
     for skill_id, arrival, rating_arrival in rows.iterator(chunk_size=_CHUNK):
         size += 1
-        heard = max(arrival, rating_arrival)
-        if skill_id not in seen and heard <= begun:
+        if skill_id not in seen and (heard := max(arrival, rating_arrival)) <= begun:
             absent[skill_id] = heard
     return absent, size
 
