@@ -15,6 +15,7 @@ from django.db import Error
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.daemon.core import Daemon, NotDrained, holder_name, wait_for_lease, writing_session
 from marketplace_sync.daemon.database import PASSING, Database
+from marketplace_sync.daemon.memory import keep_small
 from marketplace_sync.daemon.passes import PassReport, PassRunner
 from marketplace_sync.daemon.verify import Verifier
 from marketplace_sync.mirror.compare import Difference
@@ -62,6 +63,7 @@ def run_daemon(
         if lease is not None:
             await Daemon(config, access, stream_wanted=stream_wanted, hint=hint).run(database, lease, stop)
 
+    keep_small()
     _run(daemon)
 
 

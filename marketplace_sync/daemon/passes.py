@@ -227,12 +227,9 @@ class _Pass:
         return _category_names(page)
 
     async def _take_page(self, plan: PagePlan, number: int, arrival: int, page: SkillPage) -> None:
-        new = sum(self._seen.add(record.skill_id) for record in page.skills)
-        for row in page.broken:
-            if row.refusal.key is None:
-                self._unreadable += 1
-            else:
-                new += self._seen.add(row.refusal.key)
+        named = [row.refusal.key for row in page.broken if row.refusal.key is not None]
+        self._unreadable += len(page.broken) - len(named)
+        new = self._seen.add_all(record.skill_id for record in page.skills) + self._seen.add_all(named)
         plan.read(number, page, new=new)
         items: list[Item] = [self._arrived(record, arrival) for record in page.skills]
         items += [self._letter(row) for row in page.broken]
@@ -315,7 +312,7 @@ class _Pass:
         items = [self._arrived(event, arrival) for event in events]
         for start in range(0, len(items), _REMOVAL_BATCH):
             effects = await self._r._writer.submit(items[start : start + _REMOVAL_BATCH])
-            self.progress.removed += sum(effect is Effect.REMOVED for effect in effects)
+            self.progress.removed += effects.count(Effect.REMOVED)
 
     def _arrived(self, event: Event, arrival: int) -> Arrived:
         return Arrived(event, arrival, self._source, polled=True, forced=self._r._repair, run_id=self._run_id)
@@ -324,19 +321,13 @@ class _Pass:
         self._refused_first = self._refused_first or row.refusal
         return Letter.of(replace(row.refusal, kind=kind), row.raw, DeadLetter.Source.LISTING)
 
-    def _count(self, effects: Iterable[Effect], *, count_skills: bool = True) -> None:
-        for effect in effects:
-            match effect:
-                case Effect.REFUSED:
-                    self.progress.refused += 1
-                case Effect.CREATED if count_skills:
-                    self.progress.created += 1
-                case Effect.UPDATED if count_skills:
-                    self.progress.updated += 1
-                case Effect.UNCHANGED if count_skills:
-                    self.progress.unchanged += 1
-                case Effect.STALE if count_skills:
-                    self.progress.stale += 1
+    def _count(self, effects: Sequence[Effect], *, count_skills: bool = True) -> None:
+        self.progress.refused += effects.count(Effect.REFUSED)
+        if count_skills:
+            self.progress.created += effects.count(Effect.CREATED)
+            self.progress.updated += effects.count(Effect.UPDATED)
+            self.progress.unchanged += effects.count(Effect.UNCHANGED)
+            self.progress.stale += effects.count(Effect.STALE)
 
 
 def _category_names(page: CategoryPage) -> list[str] | None:

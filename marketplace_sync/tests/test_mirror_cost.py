@@ -128,13 +128,15 @@ def test_a_hundred_thousand_seen_ids_take_a_few_mebibytes_however_long_they_are(
     seen = SeenIds()
     tracemalloc.start()
     try:
-        for number in range(100_000):
-            seen.add(f"{number:0255}")
+        new = seen.add_all(f"{number:0255}" for number in range(100_000))
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert len(seen) == 100_000
-    assert held < 12 * 2**20
+    assert len(seen) == new == 100_000
+    assert held < 3 * 2**20
+    assert all(f"{number:0255}" in seen for number in range(100_000))
+    assert not any(f"{number:0255}" in seen for number in range(100_000, 200_000))
+    assert not seen.add(f"{0:0255}")
 
 
 @pytest.mark.parametrize(("page_size", "at_once"), [(100, 4), (250, 4), (500, 2), (1000, 2)])
