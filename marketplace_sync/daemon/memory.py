@@ -23,3 +23,4 @@ def keep_small() -> None:
     # Modules and classes stay as they are: to look through them again and again was 8 % of all the CPU of a pass.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 10, 20)

@@ -15,7 +15,7 @@ from marketplace_sync.mirror.isolate import apply_each
 from marketplace_sync.mirror.lease import Lease
 
 # One transaction takes no more than this, so that a flood does not make one that lasts for seconds.
-MAX_BATCH_ITEMS = 2000
+MAX_BATCH_ITEMS = 4000
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 
 
@@ -23,7 +23,7 @@ class WriterClosed(Exception):
     """Nothing more is taken: the daemon stops."""
 
 
-class _Entry(msgspec.Struct, frozen=True):
+class _Entry(msgspec.Struct, frozen=True, gc=False):
     items: tuple[Item, ...]
     size: int
     answer: "asyncio.Future[list[Effect]] | None"  # None: nobody waits, it came from the stream

@@ -54,7 +54,7 @@ class Outcome(StrEnum):
     FETCH = "fetch"  # the event alone does not say enough: that skill has to be fetched
 
 
-class HeldSkill(msgspec.Struct, frozen=True):
+class HeldSkill(msgspec.Struct, frozen=True, gc=False):
     """A skill as held. `fields` has all of `SKILL_FIELDS`.
 
     `updated` and `arrival` are the record's clock; `rated` and `rating_arrival` that of its rating
@@ -70,14 +70,14 @@ class HeldSkill(msgspec.Struct, frozen=True):
     fingerprint: str
 
 
-class Grave(msgspec.Struct, frozen=True):
+class Grave(msgspec.Struct, frozen=True, gc=False):
     """A removed skill: when the server says it went (`None`: ties with everything), and that word's arrival."""
 
     deleted: Stamp | None
     arrival: int
 
 
-class HeldCategory(msgspec.Struct, frozen=True):
+class HeldCategory(msgspec.Struct, frozen=True, gc=False):
     """A category as held. `fields` has all of `CATEGORY_FIELDS`."""
 
     fields: Mapping[str, Any]

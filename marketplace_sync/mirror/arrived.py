@@ -37,7 +37,7 @@ class CategoryAbsent:
 Event = Change | SkillAbsent | CategoryAbsent
 
 
-class Arrived(msgspec.Struct, frozen=True):
+class Arrived(msgspec.Struct, frozen=True, gc=False):
     """One event for the mirror. `arrival` orders it (see `engine.merge`); `source` is what the feed will say.
 
     `polled`: asked for by a request, and not told by the stream. `forced`: by a person's wish the

@@ -77,7 +77,7 @@ def category_change(name: str, before: HeldCategory | None, after: HeldCategory 
     return (Kind.CATEGORY_UPDATED, sorted(changed), changed) if changed else None
 
 
-class FeedRow(msgspec.Struct, frozen=True):
+class FeedRow(msgspec.Struct, frozen=True, gc=False):
     """A change to be appended. `source` is a `FeedChange.Source`; `run_id`: the pass that brought it, if any."""
 
     seq: int

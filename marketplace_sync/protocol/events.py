@@ -29,7 +29,7 @@ CATEGORY_EMPTY: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-class SkillRecord(msgspec.Struct, frozen=True):
+class SkillRecord(msgspec.Struct, frozen=True, gc=False):
     """A skill as told by a `skill_update`, a listing row or a single fetch.
 
     `fields` has a subset of `SKILL_FIELDS`: text as `str`, packages and tags as `list[str]`,
@@ -45,14 +45,14 @@ class SkillRecord(msgspec.Struct, frozen=True):
     updated: Stamp | None
 
 
-class SkillDeleted(msgspec.Struct, frozen=True):
+class SkillDeleted(msgspec.Struct, frozen=True, gc=False):
     """That skill is gone. `deleted`: the server's `deleted_at`, else the envelope's time, else `None`."""
 
     skill_id: str
     deleted: Stamp | None
 
 
-class RatingChanged(msgspec.Struct, frozen=True):
+class RatingChanged(msgspec.Struct, frozen=True, gc=False):
     """That skill's rating figures changed; nothing else did.
 
     `rating` is one person's vote, 1 to 5. `figures` has `average_rating` (`float` or `None`) and
@@ -66,7 +66,7 @@ class RatingChanged(msgspec.Struct, frozen=True):
     updated: Stamp | None
 
 
-class CategoryRecord(msgspec.Struct, frozen=True):
+class CategoryRecord(msgspec.Struct, frozen=True, gc=False):
     """A category as told by a `category_update` or the listing. `fields`: a subset of `CATEGORY_FIELDS`."""
 
     name: str

@@ -44,7 +44,7 @@ from marketplace_sync.upstream.heartbeat import Due, Pulse
 TURN_SECONDS = 0.01
 
 
-class Received(msgspec.Struct, frozen=True):
+class Received(msgspec.Struct, frozen=True, gc=False):
     """One message that is not a heartbeat: a change, or why there is none.
 
     `raw` are the bytes as they came, `size` is how many.
