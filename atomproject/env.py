@@ -77,7 +77,7 @@ CONN_MAX_AGE = 0
 def shared(database: dict[str, Any]) -> dict[str, Any]:
     """That database as a web process uses it: on PostgreSQL its requests share a pool of connections.
 
-    Not for the daemon, whose three threads keep one each.
+    Not for the daemon, whose four threads keep one each.
     """
     if not database["ENGINE"].endswith("postgresql"):
         return database

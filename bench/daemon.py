@@ -22,8 +22,6 @@ def main() -> None:
     options.add_argument("--profile", type=Path, help="the writer's thread and the loop's, as .writer and .loop")
     chosen = options.parse_args()
     django.setup()
-    import sys, os
-    sys.setswitchinterval(float(os.environ.get("SWI","0.005")))
     from django.core.management import call_command
 
     from marketplace_sync.management.commands import runsync

@@ -1,8 +1,8 @@
-"""The database from asyncio: plain functions, each in one of three threads with a connection of its own.
+"""The database from asyncio: plain functions, each in one of four threads with a connection of its own.
 
-Django's ORM blocks. One thread writes batches, one renews the lease, one does all else (state row, commands, runs,
-what a pass finds absent), so that neither a slow batch nor a long look keeps the lease from being renewed. A hop
-costs 0.3 ms: one a batch, never one a message.
+Django's ORM blocks. One thread writes batches, one plans large ones meanwhile, one renews the lease, one does all else
+(state row, commands, runs, what a pass finds absent), so that neither a slow batch nor a long look keeps the lease from
+being renewed. A hop costs 0.3 ms: one a batch, two for a large one, never one a message.
 
 A database that is locked, restarting, read-only or away is waited for, `PATIENCE_SECONDS` a call. That is longer than
 the lease: a standby that reaches the database sooner may take over meanwhile, and then the epoch keeps us from
@@ -38,21 +38,25 @@ class NoAnswer(OperationalError):
 
 
 class Database:
-    """Three threads. What they are given must be safe to run again: a connection may be lost after the commit.
+    """Four threads. What they are given must be safe to run again: a connection may be lost after the commit.
 
     `retries` counts the times that it had to be.
     """
 
     def __init__(self) -> None:
         self.retries = 0
-        self._writer, self._control, self._keeper = self._threads = tuple(
+        self._writer, self._planner, self._control, self._keeper = self._threads = tuple(
             ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"mirror-{name}")
-            for name in ("writer", "control", "lease")
+            for name in ("writer", "planner", "control", "lease")
         )
 
     async def write(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a batch in the writer's thread."""
         return await self._patiently(self._writer, lambda: function(*args, **kwargs))
+
+    async def plan(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Read what the next batch needs, while one is being written."""
+        return await self._patiently(self._planner, lambda: function(*args, **kwargs))
 
     async def control(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run something else that is no batch."""

@@ -1,5 +1,6 @@
 """One full pass: read the listing, apply it, and settle what it did not name (law 5)."""
 
+import asyncio
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -172,6 +173,7 @@ class _Pass:
         self._source = FeedChange.Source.REPAIR if runner._repair else FeedChange.Source.LISTING
         self._seen = SeenIds()
         self._unreadable = 0
+        self._submitted: asyncio.Task[list[Effect]] | None = None  # the page taken last, on its way into the mirror
         self._refused_first: Refusal | None = None
         self._started = self._shown = runner._clock()
         self._moves_before = runner._stream.moves
@@ -189,7 +191,15 @@ class _Pass:
     async def read_and_settle(self) -> PassReport:
         listed_categories = await self._read_categories()
         plan = PagePlan(self._r._page_size, self._r._max_pages)
-        await read_pages(self._r._market, plan, self._r._arrivals.next, lambda *page: self._take_page(plan, *page))
+        try:
+            await read_pages(self._r._market, plan, self._r._arrivals.next, lambda *page: self._take_page(plan, *page))
+            await self._last_page_committed()
+        except UpstreamError:
+            await self._last_page_committed()
+            raise
+        finally:
+            if self._submitted is not None:
+                self._submitted.cancel()
         unclean = unclean_reason(
             Listing(
                 listed=len(self._seen),
@@ -233,11 +243,19 @@ class _Pass:
         plan.read(number, page, new=new)
         items: list[Item] = [self._arrived(record, arrival) for record in page.skills]
         items += [self._letter(row) for row in page.broken]
-        self._count(await self._r._writer.submit(items))
+        # This page may be planned while the one before it is being written (see `Writer`); no more than two wait.
+        submitted = asyncio.create_task(self._r._writer.submit(items), name=f"submit page {number}")
+        await self._last_page_committed()
+        self._submitted = submitted
         self.progress.pages_done = plan.pages_read
         self.progress.pages_total = plan.last_page
         self.progress.listed = len(self._seen)
         await self._show_progress()
+
+    async def _last_page_committed(self) -> None:
+        if self._submitted is not None:
+            self._count(await self._submitted)
+            self._submitted = None
 
     async def _show_progress(self) -> None:
         now = self._r._clock()

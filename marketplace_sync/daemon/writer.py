@@ -4,19 +4,22 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.mirror.apply import BatchResult
 from marketplace_sync.mirror.arrived import Effect, Item
-from marketplace_sync.mirror.isolate import apply_each
+from marketplace_sync.mirror.isolate import apply_ahead, apply_each
 from marketplace_sync.mirror.lease import Lease
+from marketplace_sync.mirror.plan import Plan, can_be_ahead, plan_ahead
 
 # One transaction takes no more than this, so that a flood does not make one that lasts for seconds.
 MAX_BATCH_ITEMS = 4000
 MAX_BATCH_BYTES = 8 * 1024 * 1024
+# A batch of fewer takes one hop and reads in its own transaction: to plan it apart would take longer than it saves.
+AHEAD_FROM = 200
 
 
 class WriterClosed(Exception):
@@ -26,7 +29,16 @@ class WriterClosed(Exception):
 class _Entry(msgspec.Struct, frozen=True, gc=False):
     items: tuple[Item, ...]
     size: int
-    answer: "asyncio.Future[list[Effect]] | None"  # None: nobody waits, it came from the stream
+    answer: "asyncio.Future[list[Effect]] | None" = None  # None: nobody waits, it came from the stream
+    ahead: bool = True  # may be planned before what was received earlier is committed
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one transaction takes."""
+
+    entries: list[_Entry] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +94,7 @@ class Writer:
         """Queue one stream item of `size` bytes; `False` when the queue is full or closed."""
         if self._closed or self._queued_bytes + size > self._queue_max_bytes:
             return False
-        self._put(_Entry((item,), size, None))
+        self._put(_Entry((item,), size))
         return True
 
     async def submit(self, items: Sequence[Item]) -> list[Effect]:
@@ -98,8 +110,9 @@ class Writer:
         # A server may send its whole catalogue as one page: in one transaction that would be too many.
         answers: list[asyncio.Future[list[Effect]]] = []
         for start in range(0, max(len(items), 1), MAX_BATCH_ITEMS):
+            some = tuple(items[start : start + MAX_BATCH_ITEMS])
             answers.append(asyncio.get_running_loop().create_future())
-            self._put(_Entry(tuple(items[start : start + MAX_BATCH_ITEMS]), 0, answers[-1]))
+            self._put(_Entry(some, 0, answers[-1], can_be_ahead(some)))
         return [effect for answer in answers for effect in await answer]
 
     def close(self) -> None:
@@ -115,34 +128,67 @@ class Writer:
                     return
                 self._wake.clear()
                 await self._wake.wait()
-                continue
-            entries = self._take()
-            items = [item for entry in entries for item in entry.items]
-            self._writing = len(items)
-            begun = time.monotonic()
-            result = await self._database.write(apply_each, items, self._lease)
-            self._writing = 0
-            self._hint(result.feed_seq)
-            self._written(items, result.effects, time.monotonic() - begun)
-            self._answer(entries, items, result)
+            elif self._much_waits():
+                await self._run_ahead(self._take())
+            else:
+                batch = self._take()
+                begun = time.monotonic()
+                self._ended(batch, await self._database.write(apply_each, batch.items, self._lease), begun)
 
-    def _put(self, entry: _Entry) -> None:
+    async def _run_ahead(self, batch: "_Batch | None") -> None:
+        """Commit this batch and, as long as much waits, the next: each is planned while the one before is written."""
+        plan: Plan | None = None
+        while batch is not None:
+            if plan is None:
+                plan = await self._database.plan(plan_ahead, batch.items, None)
+            begun = time.monotonic()
+            writing = asyncio.create_task(self._database.write(apply_ahead, plan, self._lease, []), name="writing")
+            try:
+                following = self._take() if self._much_waits() else None
+                next_plan = None if following is None else await self._database.plan(plan_ahead, following.items, plan)
+                result, as_planned = await writing
+            finally:
+                writing.cancel()
+            self._ended(batch, result, begun)
+            batch, plan = following, next_plan if as_planned else None
+
+    def _much_waits(self) -> bool:
+        """Is what would be taken next large enough to be planned apart, and may it be?"""
+        count = 0
+        for entry in self._queue:
+            count += len(entry.items) if entry.ahead else 0
+            if count >= AHEAD_FROM or not entry.ahead:
+                break
+        return count >= AHEAD_FROM
+
+    def _put(self, entry: "_Entry") -> None:
         self._queue.append(entry)
         self._queued_bytes += entry.size
         self._wake.set()
 
-    def _take(self) -> list[_Entry]:
-        entries: list[_Entry] = []
-        count = size = 0
+    def _take(self) -> "_Batch":
+        batch = _Batch()
+        size = 0
         while self._queue:
             entry = self._queue[0]
-            if entries and (count + len(entry.items) > MAX_BATCH_ITEMS or size + entry.size > MAX_BATCH_BYTES):
+            if batch.entries and (
+                len(batch.items) + len(entry.items) > MAX_BATCH_ITEMS
+                or size + entry.size > MAX_BATCH_BYTES
+                or not (entry.ahead and batch.entries[0].ahead)
+            ):
                 break
-            entries.append(self._queue.popleft())
-            count += len(entry.items)
+            batch.entries.append(self._queue.popleft())
+            batch.items.extend(entry.items)
             size += entry.size
         self._queued_bytes -= size
-        return entries
+        self._writing += len(batch.items)
+        return batch
+
+    def _ended(self, batch: "_Batch", result: BatchResult, begun: float) -> None:
+        self._writing -= len(batch.items)
+        self._hint(result.feed_seq)
+        self._written(batch.items, result.effects, time.monotonic() - begun)
+        self._answer(batch.entries, batch.items, result)
 
     def _answer(self, entries: Sequence[_Entry], items: Sequence[Item], result: BatchResult) -> None:
         if all(entry.answer is None for entry in entries):

@@ -11,7 +11,7 @@ from marketplace_sync.protocol.events import SkillPage
 
 # A listing that tells more pages than it has ends after this many empty ones in a row.
 EMPTY_PAGES_END = 3
-# Rows that may be asked for at once, beyond the two pages that keep both the server and the writer at work.
+# Rows that may be asked for at once, or one page that has more: two pages more are with the writer by then.
 ROWS_AHEAD = 1000
 # And after this many in a row with nothing that was not listed before. A catalogue that changes while it is read moves
 # by a few rows, not by three pages; one that repeats itself would be read to `max_pages`, for hours.
@@ -101,7 +101,7 @@ class PagePlan:
         if self.last_page is None:
             return 1
         # Memory is for so many rows, however they are cut into pages.
-        return max(2, min(self.parallel, ROWS_AHEAD // max(self._size, 1)))
+        return max(1, min(self.parallel, ROWS_AHEAD // max(self._size, 1)))
 
     def _true_size(self, first: SkillPage) -> int:
         """Rows a page: as told, or as few as page 1 had although more were told to exist."""

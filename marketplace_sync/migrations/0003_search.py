@@ -87,8 +87,9 @@ POSTGRES_UNDO = (
 _WORDS = "{row}.name || ' ' || {row}.description || ' ' || (SELECT ifnull(group_concat(value, ' '), '') FROM json_each({row}.tags))"
 _ADD = f"""
     INSERT INTO marketplace_sync_skill_words (rowid, words) VALUES (new.id, {_WORDS.format(row="new")});
-    INSERT OR IGNORE INTO marketplace_sync_skill_tag (tag, skill) SELECT value, new.id FROM json_each(new.tags);
+    INSERT INTO marketplace_sync_skill_tag (tag, skill) SELECT DISTINCT value, new.id FROM json_each(new.tags);
 """
+# DISTINCT and not OR IGNORE: the ON CONFLICT of the statement that runs the trigger would count instead.
 # The index keeps no copy of the text, so it is told what to forget.
 _DROP = f"""
     INSERT INTO marketplace_sync_skill_words (marketplace_sync_skill_words, rowid, words)

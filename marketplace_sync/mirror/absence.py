@@ -3,14 +3,11 @@
 from array import array
 from collections.abc import Iterable
 
-from django.db import connection
-
+from marketplace_sync.mirror.sql import keep_few_pages
 from marketplace_sync.models import Category, Skill
 
 _CHUNK = 2000
 _FEWEST_PLACES = 2048
-# A walk over the whole table never comes back to a page of it, so that a cache, of 8 MiB else, is of no use to it.
-_WALKING_CACHE_KIB = 512
 
 
 class SeenIds:
@@ -73,9 +70,7 @@ def absent_skills(seen: SeenIds, begun: int) -> tuple[dict[str, int], int]:
     """
     absent = {}
     size = 0
-    if connection.vendor == "sqlite":
-        with connection.cursor() as cursor:
-            cursor.execute(f"PRAGMA cache_size = -{_WALKING_CACHE_KIB}")
+    keep_few_pages()
     rows = Skill.objects.order_by("pk").values_list("skill_id", "arrival", "rating_arrival")
     for skill_id, arrival, rating_arrival in rows.iterator(chunk_size=_CHUNK):
         size += 1

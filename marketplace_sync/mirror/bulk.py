@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from django.db import connection, models
 
-from marketplace_sync.mirror.sql import cursor, execute
+from marketplace_sync.mirror.sql import cursor, execute, is_at_once
 
 _encode = msgspec.json.Encoder().encode
 
@@ -31,7 +31,8 @@ _ROOM = (1, 4, 16, 64, 256, 1024)
 class Bulk:
     """Writes rows of one table.
 
-    A row is a sequence in the order of `columns`: JSON columns as plain values, times as `sql.stamp_value` and
+    A row is a sequence in the order of `columns`: JSON columns as lists or dicts, or in `insert` of rows without a key
+    also as their text, times as `sql.stamp_value` and
     `sql.moment_value` give them. All texts must have passed `protocol`'s checks, and no row may come twice in one call.
     The last column is never null; `keyed`: it is the one by which a row is known, and there may be one already.
     """
@@ -54,7 +55,7 @@ class Bulk:
             return
         if connection.vendor == "sqlite":
             self._in_few(self._inserts, rows)
-        elif self._key:
+        elif self._key or is_at_once():
             self._recordset(f"INSERT INTO {self._table} ({self._names}) SELECT {self._names} FROM {{told}}"
                             f"{self._conflict()}", rows)  # fmt: skip
         else:
@@ -75,7 +76,7 @@ class Bulk:
 
     def _recordset(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         """PostgreSQL: all rows as one JSON text; the columns' types are told, not guessed."""
-        payload = _encode([self._row(*row) for row in rows]).decode()
+        payload = _encode([self._row(*(row if self._key else self._as_json(row))) for row in rows]).decode()
         execute(sql.format(told=self._told), (payload,))
 
     @cached_property
@@ -122,11 +123,19 @@ class Bulk:
         changes = ", ".join(f"{name} = excluded.{name}" for name in self._columns[:-1])
         return f" ON CONFLICT ({self._key}) DO UPDATE SET {changes}"
 
+    def _as_json(self, row: Sequence[Any]) -> list[Any]:
+        values = list(row)
+        for place in self._json:
+            if type(values[place]) is str:
+                values[place] = msgspec.Raw(values[place].encode())
+        return values
+
     def _as_text(self, row: Sequence[Any]) -> list[Any]:
         values = list(row)
         for place in self._json:
             value = values[place]
-            values[place] = _encode(value).decode() if value else _EMPTY[type(value)]
+            if type(value) is not str:
+                values[place] = _encode(value).decode() if value else _EMPTY[type(value)]
         return values
 
 

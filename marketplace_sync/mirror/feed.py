@@ -82,7 +82,7 @@ class FeedRow(msgspec.Struct, frozen=True, gc=False):
 
     seq: int
     key: str
-    change: Told
+    change: Told | tuple[str, list[str], str]  # with its data, or with that as JSON text
     source: str
     run_id: int | None
 

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 import structlog
 from django.db import DataError, Error, IntegrityError
 
-from marketplace_sync.mirror.apply import BatchResult, apply_batch
+from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planned
 from marketplace_sync.mirror.arrived import LISTED_CATEGORY, Arrived, CategoryAbsent, Effect, Event, Item, Letter
 from marketplace_sync.mirror.lease import Lease
+from marketplace_sync.mirror.plan import Plan
 from marketplace_sync.models import DeadLetter, FeedChange
 from marketplace_sync.protocol.events import CategoryRecord, RatingChanged, SkillDeleted, SkillRecord
 from marketplace_sync.protocol.refusals import Code, Refusal
@@ -48,6 +49,22 @@ def apply_each(items: Sequence[Item], lease: Lease) -> BatchResult:
         [*first.fetch, *second.fetch],
         [*first.incomplete, *second.incomplete],
     )
+
+
+def apply_ahead(plan: Plan, lease: Lease, tries: list[None]) -> tuple[BatchResult, bool]:
+    """Apply what was planned, and say whether the mirror holds what it planned.
+
+    Where it can't be written so, or this is another try and the first may have been committed, its items are applied
+    as `apply_each` does; whatever was planned on it is then void. `tries`: an empty list, the same for each try.
+    """
+    tries.append(None)
+    if len(tries) == 1:
+        try:
+            return apply_planned(plan, lease), True
+        except Exception as fault:
+            if not _refuses_content(fault):
+                raise
+    return apply_each(plan.items, lease), False
 
 
 def _apply_alone(item: Item, lease: Lease) -> BatchResult:

@@ -8,13 +8,13 @@ given under the same lock, follow the order of commits. Ages are compared by the
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from django.db import OperationalError, connection, transaction
 
 from marketplace_sync.mirror.clock import NOW, as_moment, database_now
-from marketplace_sync.mirror.sql import execute
+from marketplace_sync.mirror.sql import execute, select
 from marketplace_sync.models import LeaseRow, Standby
 
 # A holder that has not renewed for this long has lost its claim.
@@ -47,10 +47,20 @@ class Head:
 
     feed_seq: int
     now: datetime
+    _written: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._written = self.feed_seq
 
     def next_seq(self) -> int:
         self.feed_seq += 1
         return self.feed_seq
+
+    def write(self) -> None:
+        """Write down the last number given."""
+        if self.feed_seq != self._written:
+            execute("UPDATE marketplace_sync_lease SET feed_seq = %s WHERE id = 1", (self.feed_seq,))
+            self._written = self.feed_seq
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +78,12 @@ class Lease:
         a flood of batches could keep the renewal of its own waiting past the lease's end.
         """
         with transaction.atomic():
-            row = next(iter(execute(_LOCK[connection.vendor])), None)
+            row = next(iter(select(_LOCK[connection.vendor])), None)
             if row is None or row[0] != self.epoch:
                 raise LeaseLost(row[1] if row else "")
             head = Head(row[2], as_moment(row[4]))
             yield head
-            if head.feed_seq != row[2]:
-                execute("UPDATE marketplace_sync_lease SET feed_seq = %s WHERE id = 1", (head.feed_seq,))
+            head.write()
             if row[3] is not None and (head.now - _moment(row[3])).total_seconds() >= RENEW_SECONDS:
                 LeaseRow.objects.filter(pk=1).update(renewed_at=head.now)
 

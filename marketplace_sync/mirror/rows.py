@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from operator import itemgetter
+from typing import Any
 
 from marketplace_sync.engine.merge import Grave, HeldCategory, HeldSkill, Slot
 from marketplace_sync.mirror.bulk import Bulk
@@ -94,11 +95,12 @@ def _slot_columns() -> list[str]:
 def save_skills(
     skills: Mapping[str, HeldSkill], before: Mapping[str, Slot], category_ids: Mapping[str, int], now: datetime
 ) -> None:
-    """Write these skills as they are to be held. Their categories must exist: `category_ids` by name.
+    """Write these skills as they are to be held. Their categories must exist; `category_ids`: keys that are known.
 
     `before`: what the database has of them.
     """
     synced = moment_value(now)
+    ids: dict[Any, Any] = {None: None, **category_ids}
     whole, found_as_before = [], []
     for skill_id, held in skills.items():
         fields = held.fields
@@ -112,8 +114,10 @@ def save_skills(
         if isinstance(old, HeldSkill) and found_by == _found_by(old.fields):
             found_as_before.append(rest)
         else:
-            whole.append((name, description, tags, None if category is None else category_ids[category], *rest))
-    _SKILLS.insert(whole)
+            whole.append((name, description, tags, category, *rest))
+    if unknown := {row[3] for row in whole} - ids.keys():
+        ids |= load_categories(unknown)[1]
+    _SKILLS.insert([(*row[:3], ids[row[3]], *row[4:]) for row in whole])
     _SKILLS_FOUND_AS_BEFORE.update(found_as_before)
 
 

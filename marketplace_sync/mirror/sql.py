@@ -3,7 +3,8 @@
 A statement's text is the same for one key and for a thousand, so that it is prepared once.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from typing import Any
@@ -18,11 +19,18 @@ from marketplace_sync.protocol.stamps import Stamp, to_microseconds
 _encode = msgspec.json.Encoder().encode
 
 
-def execute(sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-    """Run one statement, in the open transaction if any; its rows."""
+def execute(sql: str, parameters: Sequence[Any] = ()) -> None:
+    """Run one statement, in the open transaction if any."""
     with cursor() as made:
         made.execute(sql, parameters)
-        return made.fetchall() if made.description else []
+
+
+def select(sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """Run one statement; its rows."""
+    with cursor() as made:
+        made.execute(sql, parameters)
+        found: list[tuple[Any, ...]] = made.fetchall()
+        return found
 
 
 def rows(columns: Sequence[str], source: str, parameters: Sequence[Any]) -> Iterable[Sequence[Any]]:
@@ -32,10 +40,38 @@ def rows(columns: Sequence[str], source: str, parameters: Sequence[Any]) -> Iter
     """
     listed = ", ".join(columns)
     if connection.vendor == "postgresql":
-        return execute(f"SELECT {listed} FROM {source}", parameters)
-    ((text,),) = execute(f"SELECT CAST(json_group_array(json_array({listed})) AS BLOB) FROM {source}", parameters)
+        return select(f"SELECT {listed} FROM {source}", parameters)
+    ((text,),) = select(f"SELECT CAST(json_group_array(json_array({listed})) AS BLOB) FROM {source}", parameters)
     found: list[list[Any]] = msgspec.json.decode(text)
     return found
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """PostgreSQL: send the statements of the body one after the other, and wait for all of their answers at its end.
+
+    What goes wrong is raised there, or by the next statement in it that has rows.
+    """
+    database = connections[DEFAULT_DB_ALIAS]
+    if database.vendor == "postgresql":
+        with database.wrap_database_errors, database.connection.pipeline():
+            yield
+    else:
+        yield
+
+
+def is_at_once() -> bool:
+    """PostgreSQL: are we in the body of `at_once`? COPY can't be sent there."""
+    return bool(connection.connection.info.pipeline_status)
+
+
+def keep_few_pages() -> None:
+    """Have this thread's connection keep 0.5 MiB of SQLite's pages, where the writer's keeps 8.
+
+    For one that walks over a table, or reads each page once: 8 MiB more would do it no good.
+    """
+    if connection.vendor == "sqlite":
+        execute("PRAGMA cache_size = -512")
 
 
 def cursor() -> Any:

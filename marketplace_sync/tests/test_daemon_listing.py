@@ -17,9 +17,11 @@ from marketplace_sync.daemon import command_desk
 from marketplace_sync.daemon.core import writing_session
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.daemon.passes import PassRunner
+from marketplace_sync.daemon.writer import MAX_BATCH_ITEMS
 from marketplace_sync.engine import schedule
 from marketplace_sync.mirror.arrived import Arrived, Effect, Item
-from marketplace_sync.mirror.lease import Lease, acquire
+from marketplace_sync.mirror.lease import acquire
+from marketplace_sync.mirror.plan import Plan
 from marketplace_sync.mirror.state import state_row
 from marketplace_sync.models import Category, Command, DeadLetter, FeedChange, LeaseRow, Skill, SyncRun, Tombstone
 from marketplace_sync.protocol.events import SkillRecord
@@ -363,24 +365,25 @@ class TestServersVary:
                 super().__init__()
                 self.sizes: list[int] = []
 
-            async def write(self, function: Callable[..., Any], items: Sequence[Item], lease: Lease) -> Any:  # type: ignore[override]
-                self.sizes.append(len(items))
-                return await super().write(function, items, lease)
+            async def write(self, function: Callable[..., Any], batch: Plan | Sequence[Item], *more: Any) -> Any:  # type: ignore[override]
+                self.sizes.append(len(batch.items if isinstance(batch, Plan) else batch))
+                return await super().write(function, batch, *more)
 
+        skills = 2 * MAX_BATCH_ITEMS + 400
         database = Watched()
         try:
             lease = await database.control(acquire, "test:1")
             async with writing_session(database, lease, SyncConfig()) as session:
                 rows: list[Item] = [
                     Arrived(
-                        SkillRecord(f"s{number % 2400}", {"name": "Skill"}, {}, None), number,
+                        SkillRecord(f"s{number % skills}", {"name": "Skill"}, {}, None), number,
                         FeedChange.Source.LISTING, polled=True,
                     )
-                    for number in range(2500)
+                    for number in range(skills + 100)
                 ]  # fmt: skip
                 effects = await session.writer.submit(rows)
-            assert effects == [Effect.CREATED] * 2400 + [Effect.UNCHANGED] * 100
-            assert database.sizes == [1000, 1000, 500]
+            assert effects == [Effect.CREATED] * skills + [Effect.UNCHANGED] * 100
+            assert database.sizes == [MAX_BATCH_ITEMS, MAX_BATCH_ITEMS, 500]
         finally:
             await database.close()
 

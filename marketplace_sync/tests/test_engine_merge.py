@@ -1,12 +1,12 @@
 """Laws 2 and 3: the newest wins, and the dead stay dead."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from marketplace_sync.engine.merge import (
     BARE_CATEGORY,

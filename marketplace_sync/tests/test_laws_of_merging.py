@@ -19,11 +19,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from marketplace_sync.conf import SyncConfig
+from marketplace_sync.daemon import writer
 from marketplace_sync.daemon.arrivals import Arrivals
 from marketplace_sync.daemon.core import writing_session
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.daemon.intake import Intake
 from marketplace_sync.daemon.passes import PassReport, PassRunner
+from marketplace_sync.daemon.writer import AHEAD_FROM
 from marketplace_sync.engine.rates import TokenBucket
 from marketplace_sync.mirror.lease import acquire
 from marketplace_sync.mirror.runs import held_removals
@@ -252,14 +254,18 @@ def forget_everything() -> None:
 
 @pytest.mark.timeout(300)
 @settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(ops, max_size=40))
+@given(st.lists(ops, max_size=40), st.sampled_from([1, AHEAD_FROM]))
 @example(
-    [("put", "s0", "a", "x"), ("pass",), ("put", "s0", "b", None), ("rate", "s0", 5, True), ("swap",), ("deliver",)]
+    [("put", "s0", "a", "x"), ("pass",), ("put", "s0", "b", None), ("rate", "s0", 5, True), ("swap",), ("deliver",)],
+    AHEAD_FROM,
 )
-@example([("put", "s0", "a", "x"), ("deliver",), ("delete", "s0"), ("put", "s0", "a", "x"), ("swap",), ("deliver",)])
-def test_after_the_last_catch_up_the_mirror_is_the_marketplace(script: list[Op]) -> None:
+@example([("put", "s0", "a", "x"), ("deliver",), ("delete", "s0"), ("put", "s0", "a", "x"), ("swap",), ("deliver",)], 1)
+def test_after_the_last_catch_up_the_mirror_is_the_marketplace(script: list[Op], ahead_from: int) -> None:
+    """`ahead_from` 1: every batch that can be is planned while the one before it is written."""
     forget_everything()
-    market = asyncio.run(play_out(script, SyncConfig()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "AHEAD_FROM", ahead_from)
+        market = asyncio.run(play_out(script, SyncConfig()))
     mirror = mirror_now()
     assert mirror == truth_of(market)
     assert rebuilt_from_feed() == {skill_id: row["name"] for skill_id, row in mirror.items()}

@@ -139,7 +139,7 @@ def test_a_hundred_thousand_seen_ids_take_a_few_mebibytes_however_long_they_are(
     assert not seen.add(f"{0:0255}")
 
 
-@pytest.mark.parametrize(("page_size", "at_once"), [(100, 4), (250, 4), (500, 2), (1000, 2)])
+@pytest.mark.parametrize(("page_size", "at_once"), [(100, 4), (250, 4), (500, 2), (1000, 1)])
 def test_large_pages_are_asked_for_by_fewer_at_once(page_size: int, at_once: int) -> None:
     plan = PagePlan(page_size, 10_000)
     assert plan.next_page() == 1

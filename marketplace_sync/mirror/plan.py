@@ -1,0 +1,224 @@
+"""What a batch of items makes of what the mirror holds: read and decided, and not yet written.
+
+Items are decided in the order given, folded per key, so that a skill is read once and written once a batch whatever
+happened to it meanwhile.
+
+A plan may be made while the one before it is being written, on top of it: what that one decided counts as held, and of
+all else the database has the last word already. That holds as long as the one before is written as planned and nobody
+else writes: under one lease nobody does, and the transaction looks whether the lease is still held.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from marketplace_sync.engine.merge import (
+    BARE_CATEGORY,
+    Grave,
+    HeldCategory,
+    HeldSkill,
+    Outcome,
+    Slot,
+    merge_absence,
+    merge_category,
+    merge_deletion,
+    merge_rating,
+    merge_record,
+    record_fingerprint,
+)
+from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Item, Letter, SkillAbsent
+from marketplace_sync.mirror.feed import skill_change
+from marketplace_sync.mirror.rows import load_categories, load_fingerprints, load_slots
+from marketplace_sync.mirror.sql import keep_few_pages
+from marketplace_sync.models import Skill
+from marketplace_sync.protocol.events import CategoryRecord, RatingChanged, SkillDeleted, SkillRecord
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Plan:
+    """What is held of every key that a batch names, before and after, and the `effects` of its items, one each.
+
+    `changes`: what the feed has to say of skills, by id, with its data as JSON text. `origin`, `category_origin`: the
+    last item that changed a skill or category. `fetch`: what must be fetched; `incomplete`: skills that the stream
+    made known without their code, which a fetch completes.
+    """
+
+    def __init__(self, items: Sequence[Item], on: "Plan | None" = None) -> None:
+        """Decide on `items`, in order. `on`: a plan that is being written."""
+        self.items = items
+        arrived = [item for item in items if isinstance(item, Arrived)]
+        self._known_unchanged = _known_unchanged(arrived, on.after if on else {})
+        if self._known_unchanged:
+            arrived = [item for item in arrived if id(item) not in self._known_unchanged]
+        skills, names = _keys(arrived)
+        self.before = _slots(skills, on)
+        self.after: dict[str, Slot] = dict(self.before)
+        # Those that held skills are in exist: nothing more need be known of them, unless they are told of themselves.
+        self._in_use = {slot.fields["category"] for slot in self.before.values() if isinstance(slot, HeldSkill)}
+        told = {item.event.name for item in arrived if isinstance(item.event, _OF_CATEGORIES)}
+        self.categories_before, self.category_ids = _categories(names - (self._in_use - told) - {None}, on)
+        self.categories: dict[str, HeldCategory | None] = dict(self.categories_before)
+        self.origin: dict[str, Arrived] = {}
+        self.category_origin: dict[str, Arrived] = {}
+        self.fetch: list[str] = []
+        self.incomplete: list[str] = []
+        self.effects = [self._decide(item) for item in items]
+        self.changes = {key: self._told(key) for key in self.origin}
+
+    def split(self) -> tuple[dict[str, HeldSkill], dict[str, Grave], list[str]]:
+        """The skills to be kept as they are `after`, the graves to be dug, and the skills whose graves are to go."""
+        kept: dict[str, HeldSkill] = {}
+        buried: dict[str, Grave] = {}
+        revived: list[str] = []
+        for key, after in self.after.items():
+            before = self.before[key]
+            if after is before:
+                continue
+            if isinstance(after, HeldSkill):
+                kept[key] = after
+                if isinstance(before, Grave):
+                    revived.append(key)
+            elif isinstance(after, Grave):
+                buried[key] = after
+        return kept, buried, revived
+
+    def _told(self, key: str) -> tuple[str, list[str], str] | None:
+        change = skill_change(key, self.before[key], self.after[key])
+        return change and (*change[:2], _encode(change[2]).decode())
+
+    def _decide(self, item: Item) -> Effect:
+        if isinstance(item, Letter):
+            return Effect.REFUSED
+        if id(item) in self._known_unchanged:
+            return Effect.UNCHANGED
+        event = item.event
+        if isinstance(event, _OF_CATEGORIES):
+            return self._decide_category(item, event)
+        return self._decide_skill(item, event)
+
+    def _decide_skill(self, item: Arrived, event: SkillRecord | SkillDeleted | RatingChanged | SkillAbsent) -> Effect:
+        key = event.skill_id
+        before = self.after[key]
+        match event:
+            case SkillRecord():
+                after, outcome = merge_record(before, event, item.arrival, polled=item.polled, forced=item.forced)
+            case SkillDeleted():
+                after, outcome = merge_deletion(before, event, item.arrival)
+            case RatingChanged():
+                after, outcome = merge_rating(before, event, item.arrival)
+            case SkillAbsent():
+                after, outcome = merge_absence(before, item.arrival)
+        self.after[key] = after
+        match outcome:
+            case Outcome.UNCHANGED:
+                return Effect.UNCHANGED
+            case Outcome.STALE:
+                return Effect.STALE
+            case Outcome.FETCH:
+                self.fetch.append(key)
+                return Effect.FETCH
+        self.origin[key] = item
+        if not isinstance(after, HeldSkill):
+            return Effect.REMOVED
+        self._need_category(after, item)
+        if isinstance(before, HeldSkill):
+            return Effect.UPDATED
+        if isinstance(event, SkillRecord) and "code" not in event.fields and not item.polled:
+            self.incomplete.append(key)
+        return Effect.CREATED
+
+    def _need_category(self, held: HeldSkill, item: Arrived) -> None:
+        """Categories that a skill names and nobody listed are made."""
+        name = held.fields["category"]
+        if name is not None and name not in self._in_use and self.categories.get(name) is None:
+            self.categories[name] = BARE_CATEGORY
+            self.category_origin[name] = item
+
+    def _decide_category(self, item: Arrived, event: CategoryRecord | CategoryAbsent) -> Effect:
+        before = self.categories.get(event.name)
+        if isinstance(event, CategoryAbsent):
+            if before is None or before.arrival > item.arrival or self._named(event.name):
+                return Effect.UNCHANGED
+            self.categories[event.name] = None
+            self._in_use.discard(event.name)
+            self.category_origin[event.name] = item
+            return Effect.REMOVED
+        after, outcome = merge_category(before, event, item.arrival, forced=item.forced)
+        if outcome is not Outcome.APPLIED:
+            return Effect.STALE if outcome is Outcome.STALE else Effect.UNCHANGED
+        self.categories[event.name] = after
+        self.category_origin[event.name] = item
+        return Effect.UPDATED if before else Effect.CREATED
+
+    def _named(self, category: str) -> bool:
+        """Does any skill name it, in the mirror or as this batch will leave it?"""
+        if any(isinstance(slot, HeldSkill) and slot.fields["category"] == category for slot in self.after.values()):
+            return True
+        return Skill.objects.filter(category__name=category).exclude(skill_id__in=list(self.after)).exists()
+
+
+def plan_ahead(items: Sequence[Item], on: Plan | None) -> Plan:
+    """Plan outside of the transaction, in a thread that does nothing else."""
+    keep_few_pages()
+    return Plan(items, on)
+
+
+def can_be_ahead(items: Sequence[Item]) -> bool:
+    """May these be planned on a plan that is not written? Only the database knows whether a category has skills."""
+    return not any(isinstance(item, Arrived) and isinstance(item.event, CategoryAbsent) for item in items)
+
+
+def _slots(skill_ids: Mapping[str, None], on: Plan | None) -> dict[str, Slot]:
+    if on is None:
+        return load_slots(skill_ids)
+    planned = {skill_id: on.after[skill_id] for skill_id in skill_ids if skill_id in on.after}
+    return load_slots([skill_id for skill_id in skill_ids if skill_id not in planned]) | planned
+
+
+def _categories(names: set[str], on: Plan | None) -> tuple[dict[str, HeldCategory | None], dict[str, int]]:
+    """What is held of these categories, and the primary keys of those that the database has."""
+    if on is None:
+        return load_categories(names)  # type: ignore[return-value]
+    planned = {name: on.categories[name] for name in names if name in on.categories}
+    held, ids = load_categories(names)
+    return {**held, **planned}, ids
+
+
+def _known_unchanged(arrived: Sequence[Arrived], planned: Mapping[str, Slot]) -> set[int]:
+    """Listing rows that tell what the mirror has, known by their fingerprint alone (identities of items)."""
+    if not any(item.polled for item in arrived):
+        return set()
+    times_named = Counter([item.event.skill_id for item in arrived if not isinstance(item.event, _OF_CATEGORIES)])
+    told = [
+        (id(item), item.event)
+        for item in arrived
+        if item.polled and type(item.event) is SkillRecord and times_named[item.event.skill_id] == 1
+    ]
+    held = load_fingerprints([record.skill_id for _, record in told if record.skill_id not in planned])
+    held |= {skill_id: slot.fingerprint for skill_id, slot in planned.items() if isinstance(slot, HeldSkill)}
+    return {
+        identity
+        for identity, record in told
+        if (fingerprint := held.get(record.skill_id)) is not None and record_fingerprint(record) == fingerprint
+    }
+
+
+_OF_CATEGORIES = (CategoryRecord, CategoryAbsent)
+
+
+def _keys(arrived: Sequence[Arrived]) -> tuple[dict[str, None], set[Any]]:
+    """The skills that items are about, in order, and the categories that they may touch (`None` among them)."""
+    skills: dict[str, None] = {}
+    categories: set[Any] = set()
+    for item in arrived:
+        event = item.event
+        if isinstance(event, _OF_CATEGORIES):
+            categories.add(event.name)
+            continue
+        skills[event.skill_id] = None
+        if type(event) is SkillRecord:
+            categories.add(event.fields.get("category"))
+    return skills, categories

@@ -1,0 +1,177 @@
+"""Planning ahead: a batch that is planned while the one before it waits to be written does what it would have done."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from django.db import DataError, transaction
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from marketplace_sync.mirror import isolate
+from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planned
+from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, Item, SkillAbsent
+from marketplace_sync.mirror.isolate import apply_ahead, apply_each
+from marketplace_sync.mirror.lease import Lease, acquire
+from marketplace_sync.mirror.plan import Plan, can_be_ahead
+from marketplace_sync.mirror.rows import load_slots
+from marketplace_sync.models import Category, DeadLetter, FeedChange, Skill, Tombstone
+from marketplace_sync.protocol.events import SKILL_EMPTY, CategoryRecord, RatingChanged, SkillDeleted, SkillRecord
+from marketplace_sync.protocol.stamps import Stamp
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def lease(db: None) -> Lease:
+    return acquire("test:1")
+
+
+def at(second: int | None) -> Stamp | None:
+    return None if second is None else Stamp(f"2026-03-01T10:00:{second:02}")
+
+
+ids = st.sampled_from(["a", "b", "c"])
+seconds = st.one_of(st.none(), st.integers(0, 9))
+categories = st.sampled_from(["x", "y", None])
+stars = st.one_of(st.none(), st.floats(0, 5))
+records = st.builds(
+    lambda skill_id, second, whole, category, stars, tags: SkillRecord(
+        skill_id,
+        {**(SKILL_EMPTY if whole else {}), "name": "n", "category": category, "average_rating": stars, "tags": tags},
+        {"more": tags} if tags else {},
+        at(second),
+    ),
+    ids, seconds, st.booleans(), categories, stars, st.lists(st.sampled_from(["t", "\N{SNOWMAN}"]), max_size=2),
+)  # fmt: skip
+events: st.SearchStrategy[Event] = st.one_of(
+    records,
+    records,
+    st.builds(lambda skill_id, second: SkillDeleted(skill_id, at(second)), ids, seconds),
+    st.builds(
+        lambda skill_id, stars, second: RatingChanged(skill_id, 3, {"average_rating": stars}, at(second)),
+        ids, stars, seconds,
+    ),
+    st.builds(SkillAbsent, ids),
+    st.builds(lambda second: CategoryRecord("x", {"description": f"d{second}"}, at(second)), seconds),
+)  # fmt: skip
+batches = st.lists(st.lists(st.tuples(events, st.booleans()), min_size=1, max_size=6), min_size=2, max_size=4)
+
+
+def items_of(script: Sequence[Sequence[tuple[Event, bool]]]) -> list[list[Item]]:
+    """With arrivals that grow; a polled one is of the listing."""
+    arrival = 0
+    made: list[list[Item]] = []
+    for batch in script:
+        made.append([])
+        for event, polled in batch:
+            arrival += 1
+            made[-1].append(Arrived(event, arrival, FeedChange.Source.STREAM, polled=polled))
+    return made
+
+
+def all_told(results: Sequence[BatchResult]) -> dict[str, Any]:
+    """What came of it, but for when it was."""
+    named = dict(Category.objects.values_list("pk", "name"))
+    skills = [
+        {**row, "id": 0, "synced_at": 0, "category_id": named.get(row["category_id"])}
+        for row in Skill.objects.order_by("skill_id").values()
+    ]
+    return {
+        "skills": skills,
+        "graves": list(Tombstone.objects.order_by("skill_id").values_list("skill_id", "deleted_stamp", "arrival")),
+        "categories": list(Category.objects.order_by("name").values_list("name", "description", "arrival")),
+        "feed": list(FeedChange.objects.order_by("seq").values_list("seq", "kind", "key", "fields", "data")),
+        "results": [(result.effects, result.feed_seq, result.fetch, result.incomplete) for result in results],
+    }
+
+
+def in_order(batches: Sequence[Sequence[Item]], lease: Lease) -> list[BatchResult]:
+    return [apply_batch(batch, lease) for batch in batches]
+
+
+def ahead(batches: Sequence[Sequence[Item]], lease: Lease) -> list[BatchResult]:
+    """Each is planned before the one before it is written."""
+    results = []
+    plan = Plan(batches[0])
+    for following in [*batches[1:], None]:
+        next_plan = None if following is None else Plan(following, plan)
+        results.append(apply_planned(plan, lease))
+        if next_plan is not None:
+            plan = next_plan
+    return results
+
+
+def undone(work: Callable[..., list[BatchResult]], *arguments: Any) -> dict[str, Any]:
+    """What work did; the database is left as it was."""
+    with transaction.atomic():
+        told = all_told(work(*arguments))
+        transaction.set_rollback(True)
+    return told
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(script=batches)
+def test_a_batch_planned_ahead_does_what_it_would_have_done(
+    lease: Lease, script: list[list[tuple[Event, bool]]]
+) -> None:
+    made = items_of(script)
+    assert undone(ahead, made, lease) == undone(in_order, made, lease)
+
+
+def skill(skill_id: str, second: int, **fields: Any) -> SkillRecord:
+    return SkillRecord(skill_id, {**SKILL_EMPTY, "name": skill_id, **fields}, {}, at(second))
+
+
+def told(*events: Event, first: int = 1) -> list[Item]:
+    return [Arrived(event, first + number, FeedChange.Source.STREAM) for number, event in enumerate(events)]
+
+
+def test_a_plan_tried_again_finds_what_its_first_try_wrote(lease: Lease) -> None:
+    """The connection may have been lost after the commit, so nothing is told twice, and plans on it are void."""
+    tries: list[None] = []
+    plan = Plan(told(skill("a", 1), skill("b", 1)))
+    assert apply_ahead(plan, lease, tries)[1]
+    result, as_planned = apply_ahead(plan, lease, tries)
+    assert (result.effects, as_planned) == ([Effect.UNCHANGED, Effect.UNCHANGED], False)
+    assert FeedChange.objects.count() == 2
+
+
+def test_a_plan_that_the_database_refuses_is_cut_up_and_voids_those_on_it(
+    lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(plan: Plan, lease: Lease) -> BatchResult:
+        raise DataError("too long for its column")
+
+    monkeypatch.setattr(isolate, "apply_planned", refuse)
+    result, as_planned = apply_ahead(Plan(told(skill("a", 1))), lease, [])
+    assert (result.effects, as_planned) == ([Effect.CREATED], False)
+    assert not DeadLetter.objects.exists()
+
+
+def test_what_only_the_database_knows_is_not_planned_ahead(lease: Lease) -> None:
+    assert can_be_ahead(told(skill("a", 1, category="x")))
+    assert not can_be_ahead(told(CategoryAbsent("x")))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(stars=st.lists(st.floats(0, 5), min_size=1, max_size=20))
+def test_every_digit_of_a_rating_comes_back(lease: Lease, stars: list[float]) -> None:
+    with transaction.atomic():
+        events = [skill(f"s{number}", 1, average_rating=star) for number, star in enumerate(stars)]
+        apply_each(told(*events), lease)
+        slots = load_slots([event.skill_id for event in events])
+        assert [slot.fields["average_rating"] for slot in slots.values()] == [star + 0.0 for star in stars]  # type: ignore[union-attr]
+        transaction.set_rollback(True)
+
+
+@pytest.mark.parametrize("many", [1, 2, 4, 5, 64, 255, 1024, 1025, 2100])
+def test_any_number_of_rows_is_written(lease: Lease, many: int) -> None:
+    """SQLite's statements have room for some numbers of rows; what is left of the room changes nothing."""
+    for second in (1, 2):
+        rows = [skill(f"s{number}", second, version=f"{second}.{number}") for number in range(many)]
+        apply_each(told(*rows, first=second * 10_000), lease)
+        assert dict(Skill.objects.values_list("skill_id", "version")) == {
+            f"s{number}": f"{second}.{number}" for number in range(many)
+        }
+    assert FeedChange.objects.count() == 2 * many
