@@ -11,9 +11,9 @@ import msgspec
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.mirror.apply import BatchResult
 from marketplace_sync.mirror.arrived import Effect, Item
-from marketplace_sync.mirror.isolate import apply_ahead, apply_each
+from marketplace_sync.mirror.isolate import apply_ahead, apply_each, plan_ahead
 from marketplace_sync.mirror.lease import Lease
-from marketplace_sync.mirror.plan import Plan, can_be_ahead, plan_ahead
+from marketplace_sync.mirror.plan import Plan, can_be_ahead
 
 # One transaction takes no more than this, so that a flood does not make one that lasts for seconds.
 MAX_BATCH_ITEMS = 4000
@@ -139,13 +139,16 @@ class Writer:
         """Commit this batch and, as long as much waits, the next: each is planned while the one before is written."""
         plan: Plan | None = None
         while batch is not None:
-            if plan is None:
-                plan = await self._database.plan(plan_ahead, batch.items, None)
+            plan = plan or await self._database.plan(plan_ahead, batch.items, None)
             begun = time.monotonic()
-            writing = asyncio.create_task(self._database.write(apply_ahead, plan, self._lease, []), name="writing")
+            writing = asyncio.create_task(
+                self._database.write(apply_ahead, batch.items, plan, self._lease, []), name="writing"
+            )
             try:
-                following = self._take() if self._much_waits() else None
-                next_plan = None if following is None else await self._database.plan(plan_ahead, following.items, plan)
+                following = self._take() if plan is not None and self._much_waits() else None
+                next_plan: Plan | None = None
+                if following is not None:
+                    next_plan = await self._database.plan(plan_ahead, following.items, plan)
                 result, as_planned = await writing
             finally:
                 writing.cancel()

@@ -18,6 +18,7 @@ from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planne
 from marketplace_sync.mirror.arrived import LISTED_CATEGORY, Arrived, CategoryAbsent, Effect, Event, Item, Letter
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.plan import Plan
+from marketplace_sync.mirror.sql import keep_few_pages
 from marketplace_sync.models import DeadLetter, FeedChange
 from marketplace_sync.protocol.events import CategoryRecord, RatingChanged, SkillDeleted, SkillRecord
 from marketplace_sync.protocol.refusals import Code, Refusal
@@ -51,20 +52,34 @@ def apply_each(items: Sequence[Item], lease: Lease) -> BatchResult:
     )
 
 
-def apply_ahead(plan: Plan, lease: Lease, tries: list[None]) -> tuple[BatchResult, bool]:
-    """Apply what was planned, and say whether the mirror holds what it planned.
+def plan_ahead(items: Sequence[Item], on: Plan | None) -> Plan | None:
+    """Plan `items` outside of the transaction that will write them; `on`: the plan that is being written, if any.
 
-    Where it can't be written so, or this is another try and the first may have been committed, its items are applied
+    `None` where the database refuses something of them already when it is asked what it has.
+    """
+    keep_few_pages()
+    try:
+        return Plan(items, on)
+    except Exception as fault:
+        if not _refuses_content(fault):
+            raise
+    return None
+
+
+def apply_ahead(items: Sequence[Item], plan: Plan | None, lease: Lease, tries: list[None]) -> tuple[BatchResult, bool]:
+    """Apply `items` as planned, and say whether the mirror holds what was planned.
+
+    Where it can't be written so, or this is another try and the first may have been committed, they are applied
     as `apply_each` does; whatever was planned on it is then void. `tries`: an empty list, the same for each try.
     """
     tries.append(None)
-    if len(tries) == 1:
+    if plan is not None and len(tries) == 1:
         try:
             return apply_planned(plan, lease), True
         except Exception as fault:
             if not _refuses_content(fault):
                 raise
-    return apply_each(plan.items, lease), False
+    return apply_each(items, lease), False
 
 
 def _apply_alone(item: Item, lease: Lease) -> BatchResult:

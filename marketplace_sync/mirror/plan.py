@@ -31,7 +31,6 @@ from marketplace_sync.engine.merge import (
 from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Item, Letter, SkillAbsent
 from marketplace_sync.mirror.feed import skill_change
 from marketplace_sync.mirror.rows import load_categories, load_fingerprints, load_slots
-from marketplace_sync.mirror.sql import keep_few_pages
 from marketplace_sync.models import Skill
 from marketplace_sync.protocol.events import CategoryRecord, RatingChanged, SkillDeleted, SkillRecord
 
@@ -158,12 +157,6 @@ class Plan:
         if any(isinstance(slot, HeldSkill) and slot.fields["category"] == category for slot in self.after.values()):
             return True
         return Skill.objects.filter(category__name=category).exclude(skill_id__in=list(self.after)).exists()
-
-
-def plan_ahead(items: Sequence[Item], on: Plan | None) -> Plan:
-    """Plan outside of the transaction, in a thread that does nothing else."""
-    keep_few_pages()
-    return Plan(items, on)
 
 
 def can_be_ahead(items: Sequence[Item]) -> bool:

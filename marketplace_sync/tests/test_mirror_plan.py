@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from marketplace_sync.mirror import isolate
 from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planned
 from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, Item, SkillAbsent
-from marketplace_sync.mirror.isolate import apply_ahead, apply_each
+from marketplace_sync.mirror.isolate import apply_ahead, apply_each, plan_ahead
 from marketplace_sync.mirror.lease import Lease, acquire
 from marketplace_sync.mirror.plan import Plan, can_be_ahead
 from marketplace_sync.mirror.rows import load_slots
@@ -130,9 +130,10 @@ def told(*events: Event, first: int = 1) -> list[Item]:
 def test_a_plan_tried_again_finds_what_its_first_try_wrote(lease: Lease) -> None:
     """The connection may have been lost after the commit, so nothing is told twice, and plans on it are void."""
     tries: list[None] = []
-    plan = Plan(told(skill("a", 1), skill("b", 1)))
-    assert apply_ahead(plan, lease, tries)[1]
-    result, as_planned = apply_ahead(plan, lease, tries)
+    items = told(skill("a", 1), skill("b", 1))
+    plan = plan_ahead(items, None)
+    assert apply_ahead(items, plan, lease, tries)[1]
+    result, as_planned = apply_ahead(items, plan, lease, tries)
     assert (result.effects, as_planned) == ([Effect.UNCHANGED, Effect.UNCHANGED], False)
     assert FeedChange.objects.count() == 2
 
@@ -144,9 +145,20 @@ def test_a_plan_that_the_database_refuses_is_cut_up_and_voids_those_on_it(
         raise DataError("too long for its column")
 
     monkeypatch.setattr(isolate, "apply_planned", refuse)
-    result, as_planned = apply_ahead(Plan(told(skill("a", 1))), lease, [])
+    items = told(skill("a", 1))
+    result, as_planned = apply_ahead(items, plan_ahead(items, None), lease, [])
     assert (result.effects, as_planned) == ([Effect.CREATED], False)
     assert not DeadLetter.objects.exists()
+
+
+def test_what_the_database_will_not_even_be_asked_is_set_aside_alone(lease: Lease) -> None:
+    """Protocol lets no such id through; if it did, it would cost a dead letter and not the daemon."""
+    items = told(skill("a", 1), skill("\ud800", 1), skill("b", 1))
+    plan = plan_ahead(items, None)
+    assert plan is None
+    result, as_planned = apply_ahead(items, plan, lease, [])
+    assert (result.effects, as_planned) == ([Effect.CREATED, Effect.REFUSED, Effect.CREATED], False)
+    assert DeadLetter.objects.count() == 1
 
 
 def test_what_only_the_database_knows_is_not_planned_ahead(lease: Lease) -> None:
