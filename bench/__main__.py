@@ -54,9 +54,9 @@ def measure(url: str, repeat: int, *, quick: bool) -> dict[str, Any]:
         messages = 5_000 if quick else 20_000
         found["sustained"] = sustained.measure(databases, messages=messages, over=messages // 4, repeat=repeat)
         print(f"{databases.vendor}: latency", flush=True)
-        found["latency"] = latency.measure(databases, seconds=2 if quick else 5, repeat=min(repeat, 3))
+        found["latency"] = latency.measure(databases, seconds=2 if quick else 4, repeat=repeat)
         print(f"{databases.vendor}: floods", flush=True)
-        found["flood"] = flood.measure(databases, messages=messages, repeat=min(repeat, 2))
+        found["flood"] = flood.measure(databases, messages=messages, repeat=repeat)
         print(f"{databases.vendor}: passes", flush=True)
         sizes = [1_000, 10_000] if quick else [1_000, 10_000, 100_000]
         found["passes"] = passes.measure(databases, skills=sizes, repeat=repeat)

@@ -17,8 +17,7 @@ def table(result: dict[str, Any]) -> str:
         f"{machine['system']} {machine['release']}, Python {machine['python']}, SQLite {machine['sqlite']}. Load "
         f"before {machine['load_before'][0]}, after {machine['load_after'][0]}. {result['note']}".rstrip(),
         "",
-        f"Medians of {result['repeat']} runs (latency 3 at most, floods 2, 100,000 skills half as many), least and "
-        "most in brackets.",
+        f"Medians of {result['repeat']} runs, least and most in brackets; feed and lists were run once.",
         "",
     ]
     vendors = [vendor for vendor in VENDORS if vendor in result]
