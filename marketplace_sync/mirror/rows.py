@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -17,6 +18,7 @@ from marketplace_sync.mirror.sql import (
     json_value,
     moment_value,
     rows,
+    select,
     stamp_value,
     time_column,
 )
@@ -66,7 +68,8 @@ def load_slots(skill_ids: Collection[str]) -> dict[str, Slot]:
     ) in rows(_slot_columns(), f"{_HELD_SKILLS} WHERE {condition}", keys):  # fmt: skip
         fields = {
             "category": category, "name": name, "description": description, "version": version, "code": code,
-            "command": command, "rating_count": count, "average_rating": held_float(average),
+            "command": command, "rating_count": count,
+            "average_rating": held_float(average, partial(_average_rating, skill_id)),
             "remote_created_at": held_stamp(created), "python_packages": json_value(python_packages),
             "npm_packages": json_value(npm_packages), "tags": json_value(tags), "metadata": json_value(metadata),
         }  # fmt: skip
@@ -82,6 +85,10 @@ def load_slots(skill_ids: Collection[str]) -> dict[str, Slot]:
 
 
 _HELD_SKILLS = f"{_SKILL} AS skill LEFT JOIN {_CATEGORY} AS category ON category.id = skill.category_id"
+
+
+def _average_rating(skill_id: str) -> float:
+    return float(select(f"SELECT average_rating FROM {_SKILL} WHERE skill_id = %s", (skill_id,))[0][0])
 
 
 def _slot_columns() -> list[str]:

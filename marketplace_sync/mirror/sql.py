@@ -3,7 +3,7 @@
 A statement's text is the same for one key and for a thousand, so that it is prepared once.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache, lru_cache
@@ -141,12 +141,20 @@ def json_value(text: str) -> Any:
 
 
 def float_column(column: str) -> str:
-    """An expression that gives a column of floats for `held_float`: SQLite's JSON keeps 15 digits, `quote` all."""
-    return column if connection.vendor == "postgresql" else f"nullif(quote({column}), 'NULL')"
+    """An expression that gives a column of floats, none of them negative, for `held_float`.
+
+    SQLite's JSON keeps 15 digits, and 17 are needed. Numbers so small that it would have to scale them by more than it
+    can without rounding are "".
+    """
+    if connection.vendor == "postgresql":
+        return column
+    return f"CASE WHEN {column} = 0 OR {column} >= 1e-9 THEN printf('%%!.17g', {column}) WHEN {column} > 0 THEN '' END"
 
 
-def held_float(told: str | float | None) -> float | None:
-    """The value of a column of floats (see `float_column`)."""
+def held_float(told: str | float | None, look: Callable[[], float]) -> float | None:
+    """The value of a column of floats (see `float_column`). `look`: reads the column as it is."""
+    if told == "":
+        return look()
     return None if told is None else float(told)
 
 
