@@ -59,7 +59,9 @@ class Bulk:
             self._recordset(f"INSERT INTO {self._table} ({self._names}) SELECT {self._names} FROM {{told}}"
                             f"{self._conflict()}", rows)  # fmt: skip
         else:
-            with cursor() as made, made.copy(f"COPY {self._table} ({self._names}) FROM STDIN") as copy:
+            # Django's cursor hands `copy` through as it is, its errors too.
+            into = f"COPY {self._table} ({self._names}) FROM STDIN"
+            with connection.wrap_database_errors, cursor() as made, made.copy(into) as copy:
                 for row in rows:
                     copy.write_row(self._as_text(row))
 

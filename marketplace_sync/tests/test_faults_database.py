@@ -35,9 +35,9 @@ from marketplace_sync.tests.truth import from_the_truth, in_the_feed
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(MANY_STARTS_SECONDS)]
 
 Environment = Callable[..., dict[str, str]]
-# What the daemon calls itself, where a test counts its connections: writer, lease, and all else.
+# What the daemon calls itself, where a test counts its connections: writer, planner, lease, and all else.
 NAME = "daemon-under-test"
-CONNECTIONS = 3
+CONNECTIONS = 4
 # An exit is loud and in time: so long after its patience is over.
 EXIT_WITHIN = 8.0
 
@@ -226,7 +226,11 @@ async def through_a_doorway(
 def sessions(where: str = "true") -> int:
     """How many connections the daemon has."""
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND {where}", [NAME])
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s "
+            f"AND datname = current_database() AND {where}",
+            [NAME],
+        )
         return int(cursor.fetchone()[0])
 
 
@@ -234,7 +238,9 @@ def terminate() -> int:
     """End the daemon's sessions from the server's side; how many there were."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = %s", [NAME]
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = %s "
+            "AND datname = current_database()",
+            [NAME],
         )
         return int(cursor.fetchone()[0])
 

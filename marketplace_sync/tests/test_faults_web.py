@@ -85,7 +85,11 @@ async def site_behind_a_doorway(environment: dict[str, str]) -> AsyncIterator[tu
 
 def sessions(where: str = "true") -> int:
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND {where}", [NAME])
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s "
+            f"AND datname = current_database() AND {where}",
+            [NAME],
+        )
         return int(cursor.fetchone()[0])
 
 
@@ -93,7 +97,9 @@ def terminated() -> set[int]:
     """End its sessions from the server's side; their processes."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s", [NAME]
+            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s "
+            "AND datname = current_database()",
+            [NAME],
         )
         return {pid for pid, _ in cursor.fetchall()}
 
