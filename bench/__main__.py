@@ -5,6 +5,7 @@ import argparse
 import json
 import subprocess
 import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from bench.plots import draw
 from bench.report import table
 from bench.stage import ROOT, Databases, machine, raise_file_limit
 
+PIECES = ("sustained", "latency", "flood", "passes", "feed", "lists")
 RESULTS = ROOT / "bench" / "results"
 
 
@@ -24,6 +26,7 @@ def main() -> None:
     options.add_argument("--name", default="", help="of the result's files; without it: the day and the commit")
     options.add_argument("--keep", action="store_true", help="in bench/results, to be committed; else in results/local")
     options.add_argument("--note", default="", help="what else is to be known of the machine, such as who shares it")
+    options.add_argument("--pieces", nargs="+", choices=PIECES, default=PIECES, help="some of it")
     options.add_argument("--only", choices=("sqlite", "postgresql"), help="one database")
     chosen = options.parse_args()
     raise_file_limit()
@@ -34,7 +37,7 @@ def main() -> None:
         "repeat": repeat, "note": chosen.note, "machine": machine(),
     }  # fmt: skip
     for vendor, url in servers(chosen.only):
-        result[vendor] = measure(url, repeat, quick=chosen.quick)
+        result[vendor] = measure(url, repeat, chosen.pieces, quick=chosen.quick)
     result["machine"]["load_after"] = machine()["load_before"]
     result["minutes"] = round((time.monotonic() - began) / 60, 1)
     folder = RESULTS if chosen.keep else RESULTS / "local"
@@ -46,25 +49,24 @@ def main() -> None:
     print(f"\n{table(result)}\nWritten: {stem.relative_to(ROOT)}.json, .md, .svg, in {result['minutes']} minutes.")
 
 
-def measure(url: str, repeat: int, *, quick: bool) -> dict[str, Any]:
+def measure(url: str, repeat: int, pieces: Sequence[str], *, quick: bool) -> dict[str, Any]:
     """All pieces on one database."""
     found: dict[str, Any] = {}
+    messages = 5_000 if quick else 20_000
+    sizes = [1_000, 10_000] if quick else [1_000, 10_000, 100_000]
     with Databases(url or None) as databases:
-        print(f"{databases.vendor}: sustained", flush=True)
-        messages = 5_000 if quick else 20_000
-        found["sustained"] = sustained.measure(databases, messages=messages, over=messages // 4, repeat=repeat)
-        print(f"{databases.vendor}: latency", flush=True)
-        found["latency"] = latency.measure(databases, seconds=2 if quick else 4, repeat=repeat)
-        print(f"{databases.vendor}: floods", flush=True)
-        found["flood"] = flood.measure(databases, messages=messages, repeat=repeat)
-        print(f"{databases.vendor}: passes", flush=True)
-        sizes = [1_000, 10_000] if quick else [1_000, 10_000, 100_000]
-        found["passes"] = passes.measure(databases, skills=sizes, repeat=repeat)
-    print(f"{databases.vendor}: feed", flush=True)
-    found["feed"] = fanout.feed(url, 5 if quick else 15)
-    if not quick:
-        print(f"{databases.vendor}: lists", flush=True)
-        found["lists"] = fanout.lists(url)
+        work: dict[str, Callable[[], Any]] = {
+            "sustained": lambda: sustained.measure(databases, messages=messages, over=messages // 4, repeat=repeat),
+            "latency": lambda: latency.measure(databases, seconds=2, repeat=repeat),
+            "flood": lambda: flood.measure(databases, messages=messages, repeat=repeat),
+            "passes": lambda: passes.measure(databases, skills=sizes, repeat=repeat),
+            "feed": lambda: fanout.feed(url, 5 if quick else 15),
+            "lists": lambda: fanout.lists(url),
+        }
+        for piece in PIECES:
+            if piece in pieces and not (quick and piece == "lists"):
+                print(f"{databases.vendor}: {piece}", flush=True)
+                found[piece] = work[piece]()
     return found
 
 
