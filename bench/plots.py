@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from bench.report import found_at
+
 WIDTH, BAR, GAP, LABEL = 760, 22, 8, 250
 COLOURS = {"mirror": "#0b7285", "prototype": "#adb5bd", "receive": "#dee2e6", "update_or_create": "#f08c00"}
 Bar = tuple[str, float, float, float, str]  # label, median, least, most, colour
@@ -18,10 +20,12 @@ def draw(result: dict[str, Any]) -> str:
             continue
         found = result[vendor]
         for title, figures, form in (
-            (f"{name}: messages applied a second", found["sustained"]["a_second"], ",.0f"),
-            (f"{name}: p50 from sending to commit, ms", found["latency"]["p50_ms"], ".2f"),
-            (f"{name}: seconds of a first pass", first_passes(found["passes"]), ".2f"),
+            (f"{name}: messages applied a second", found_at(found, ("sustained", "a_second")), ",.0f"),
+            (f"{name}: p50 from sending to commit, ms", found_at(found, ("latency", "p50_ms")), ".2f"),
+            (f"{name}: seconds of a first pass", first_passes(found.get("passes", {})), ".2f"),
         ):
+            if not figures:
+                continue
             bars = [
                 (label, figure["median"], figure["least"], figure["most"], COLOURS[label.split()[0]])
                 for label, figure in figures.items()

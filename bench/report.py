@@ -17,7 +17,8 @@ def table(result: dict[str, Any]) -> str:
         f"{machine['system']} {machine['release']}, Python {machine['python']}, SQLite {machine['sqlite']}. Load "
         f"before {machine['load_before'][0]}, after {machine['load_after'][0]}. {result['note']}".rstrip(),
         "",
-        f"Medians of {result['repeat']} runs, least and most in brackets; of 100,000 skills half as many, of feed and lists one.",
+        f"Medians of {result['repeat']} runs, least and most in brackets; of 100,000 skills half as many, of feed and "
+        "lists one.",
         "",
     ]
     vendors = [vendor for vendor in VENDORS if vendor in result]
