@@ -244,9 +244,11 @@ class _Pass:
         items: list[Item] = [self._arrived(record, arrival) for record in page.skills]
         items += [self._letter(row) for row in page.broken]
         # This page may be planned while the one before it is being written (see `Writer`); no more than two wait.
-        submitted = asyncio.create_task(self._r._writer.submit(items), name=f"submit page {number}")
-        await self._last_page_committed()
-        self._submitted = submitted
+        # It is kept before the wait, so that whatever ends the wait finds it to cancel.
+        before = self._submitted
+        self._submitted = asyncio.create_task(self._r._writer.submit(items), name=f"submit page {number}")
+        if before is not None:
+            self._count(await before)
         self.progress.pages_done = plan.pages_read
         self.progress.pages_total = plan.last_page
         self.progress.listed = len(self._seen)
