@@ -50,6 +50,8 @@ SQLITE_OPTIONS: Mapping[str, Any] = {
 POSTGRES_OPTIONS: Mapping[str, Any] = {
     # A database that does not answer is told about within seconds; the default waits for minutes.
     "connect_timeout": 5,
+    # Django's None would have nothing prepared, also where `mirror.sql` asks for it. Nothing else reaches this number.
+    "prepare_threshold": 1_000_000_000,
     # A server whose host is gone, or behind a cut cable, is noticed after some 10 s; the defaults wait for 15 minutes
     # (what we sent is not acknowledged) and two hours (we wait for an answer).
     "keepalives_idle": 5,

@@ -18,8 +18,8 @@ from marketplace_sync.mirror.rows import bury, save_categories, save_skills, unb
 from marketplace_sync.mirror.sql import at_once
 from marketplace_sync.models import Category
 
-# So few are waited for more than worked on: they go to PostgreSQL in one, and the feed's rows not by COPY.
-_FEW = 20
+# So few go to PostgreSQL in one exchange, and not by COPY: from 200 on COPY is the quicker.
+_FEW = 200
 
 
 @dataclass(slots=True)

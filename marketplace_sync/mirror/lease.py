@@ -98,10 +98,16 @@ class Lease:
             LeaseRow.objects.filter(pk=1, epoch=self.epoch).update(holder="", renewed_at=None)
 
 
+# How PostgreSQL is to plan the statements of a writing transaction: once for good, as planning one takes longer than
+# running it; by the keys, also where it was planned when the table was empty; and without compiling it, for which a
+# scan that is "off" looks expensive enough.
+_PLANNING = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
+_PLANNED = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _PLANNING.items())
 # The row, and the time at which it was locked.
 _LOCK = {
     "postgresql": "WITH locked AS MATERIALIZED (SELECT epoch, holder, feed_seq, renewed_at "
-    f"FROM marketplace_sync_lease WHERE id = 1 FOR UPDATE) SELECT locked.*, {NOW['postgresql']} FROM locked",
+    "FROM marketplace_sync_lease WHERE id = 1 FOR UPDATE) "
+    f"SELECT locked.*, {NOW['postgresql']}, {_PLANNED} FROM locked",
     # Transactions begin IMMEDIATE: the whole file is ours already.
     "sqlite": f"SELECT epoch, holder, feed_seq, renewed_at, {NOW['sqlite']} FROM marketplace_sync_lease WHERE id = 1",
 }

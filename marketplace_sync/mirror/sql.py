@@ -83,11 +83,11 @@ def cursor() -> Any:
     database = connections[DEFAULT_DB_ALIAS]  # each look at `connection` is a search for this thread's own
     if database.connection is None:  # outside a transaction nobody has yet, and after a lost one it is gone
         database.ensure_connection()
-    wrap = database.make_debug_cursor if database.queries_logged else database.make_cursor
-    return wrap(_CURSORS[database.vendor](database.connection))
+    made = _CURSORS[database.vendor](database.connection, database.queries_logged)
+    return database.make_debug_cursor(made) if database.queries_logged else database.make_cursor(made)
 
 
-def _sqlite_cursor(made: Any) -> Any:
+def _sqlite_cursor(made: Any, logged: bool) -> Any:
     return made.cursor(factory=_Known)
 
 
@@ -103,19 +103,24 @@ def _with_marks(query: str) -> str:
     return FORMAT_QMARK_REGEX.sub("?", query).replace("%%", "%")
 
 
-def _postgres_cursor(made: Any) -> Any:
-    return _prepared()(made)
+def _postgres_cursor(made: Any, logged: bool) -> Any:
+    return _postgres_cursors()[logged](made)
 
 
 @cache
-def _prepared() -> Any:
+def _postgres_cursors() -> tuple[type, type]:
     from psycopg import Cursor  # not there where SQLite alone is used
 
     class Prepared(Cursor[tuple[Any, ...]]):
-        def execute(self, query: Any, params: Any = None, **_: Any) -> Any:
-            return super().execute(query, params, prepare=True)
+        prepare = True
 
-    return Prepared
+        def execute(self, query: Any, params: Any = None, **_: Any) -> Any:
+            return super().execute(query, params, prepare=self.prepare)
+
+    class Logged(Prepared):
+        prepare = False  # of a prepared statement psycopg keeps no text that could be logged
+
+    return Prepared, Logged
 
 
 _CURSORS = {"sqlite": _sqlite_cursor, "postgresql": _postgres_cursor}
