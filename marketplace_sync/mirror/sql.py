@@ -66,9 +66,9 @@ def is_at_once() -> bool:
 
 
 def keep_few_pages() -> None:
-    """Have this thread's connection keep 0.5 MiB of SQLite's pages, where the writer's keeps 8.
+    """Have this thread's connection keep 0.5 MiB of SQLite's pages, where the writer's keeps 6.
 
-    For one that walks over a table, or reads each page once: 8 MiB more would do it no good.
+    For one that walks over a table, or reads each page once: 6 MiB more would do it no good.
     """
     if connection.vendor == "sqlite":
         execute("PRAGMA cache_size = -512")

@@ -141,7 +141,7 @@ def test_sqlite_is_a_file_in_the_project_folder_set_up_for_several_writers(tmp_p
     assert found["OPTIONS"] == {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
-        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-8192;",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-6144;",
     }
 
 
