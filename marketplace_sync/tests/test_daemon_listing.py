@@ -600,5 +600,5 @@ class TestGaps:
             await running.until_db(lambda: state_row().received == 300, "all are counted")
             row = await running.ask(state_row)
             assert row.shed > 100
-            assert ("gap", "done") in await runs(running) or ("gap", "running") in await runs(running)
+            assert "gap" in {reason for reason, _ in await runs(running)}
             assert (await running.difference()).level
