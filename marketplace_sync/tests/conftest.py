@@ -79,6 +79,13 @@ def unredacted_records() -> Iterator[None]:
 
 
 @pytest.fixture
+def everything_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Every library that carries the marketplace's words logs at DEBUG."""
+    for name in (None, "asyncio", "httpcore2", "httpx2", "websockets", "marketplace_sync"):
+        caplog.set_level(logging.DEBUG, logger=name)
+
+
+@pytest.fixture
 def postgres(db: None) -> None:
     """For a test of what PostgreSQL alone does: no test of the run on SQLite, `make test` has one on each."""
 

@@ -14,7 +14,7 @@ from marketplace_sync.daemon.verify import Verifier
 from marketplace_sync.mirror.commands import request
 from marketplace_sync.mirror.compare import Difference
 from marketplace_sync.mirror.status import Status, status
-from marketplace_sync.models import Command
+from marketplace_sync.models import Command, Skill
 from marketplace_sync.simulator.marketplace import Marketplace
 from marketplace_sync.simulator.server import SimulatorServer
 from marketplace_sync.upstream.market import MarketClient
@@ -129,6 +129,11 @@ class Mirror:
             return (await self.difference()).level
 
         await self.until(level, "the mirror is level")
+
+    async def until_it_follows(self) -> None:
+        """Wait until a skill that the marketplace announces from now on is in the mirror."""
+        self.server.market.put_skill(skill(100))
+        await self.until_db(Skill.objects.filter(skill_id="skill-00100").exists, "the change is here")
 
     async def end(self) -> None:
         """Stop the daemon cleanly; what ended it otherwise is raised."""
