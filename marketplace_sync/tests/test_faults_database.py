@@ -18,7 +18,7 @@ from marketplace_sync.mirror.lease import LEASE_SECONDS
 from marketplace_sync.mirror.state import state_row
 from marketplace_sync.models import Command, LeaseRow, SyncRun
 from marketplace_sync.simulator.server import SimulatorServer
-from marketplace_sync.tests.harness import PATIENCE, Mirror, marketplace, mirror, skill
+from marketplace_sync.tests.harness import PATIENCE, Mirror, age_the_lease, marketplace, mirror, skill
 from marketplace_sync.tests.outages import Doorway, doorway, locked_database, own_postgres
 from marketplace_sync.tests.processes import (
     MANAGE,
@@ -103,6 +103,7 @@ class TestLocked:
             await until_live(watched, daemon)
             with locked_database():
                 await ends_loudly(daemon, 2.0)
+            await watched.ask(age_the_lease, LEASE_SECONDS)  # which it could not give back
             server.market.put_skill(skill(500))
             await until_live(watched, after := start.start("runsync"))
             assert await is_level(watched, server) and after.running
@@ -163,6 +164,7 @@ class TestFull:
                     server.market.put_skill(skill(number, description="x" * 10_000))
                 await daemon.says("database_retry")
                 assert "database or disk is full" in await ends_loudly(daemon, 2.0)
+                end_the_lease(tmp_path / "full.sqlite3")
                 await start.start("runsync").says("state state=live")
                 assert await is_verified(start)
 
@@ -175,6 +177,13 @@ async def migrated_with_filler(start: Programs, file: Path) -> int:
         filling.execute("INSERT INTO filler VALUES (zeroblob(8000000))")
         filling.commit()
         return int(filling.execute("PRAGMA page_count").fetchone()[0])
+
+
+def end_the_lease(file: Path) -> None:
+    """As if the time had passed for which it still is whose who ended: a full database takes no lease back."""
+    with closing(sqlite3.connect(file, timeout=20)) as database:
+        database.execute("UPDATE marketplace_sync_lease SET renewed_at = '2026-01-01 00:00:00'")
+        database.commit()
 
 
 async def is_verified(start: Programs) -> bool:

@@ -14,7 +14,7 @@ from marketplace_sync.daemon.database import Database
 from marketplace_sync.mirror.lease import LEASE_SECONDS, RENEW_SECONDS, Lease, acquire
 from marketplace_sync.models import FeedChange, LeaseRow, Skill, SyncRun
 from marketplace_sync.simulator.server import SimulatorServer
-from marketplace_sync.tests.harness import PATIENCE, Mirror, marketplace, mirror, skill
+from marketplace_sync.tests.harness import PATIENCE, Mirror, age_the_lease, marketplace, mirror, skill
 from marketplace_sync.tests.processes import (
     Environment,
     Program,
@@ -25,7 +25,6 @@ from marketplace_sync.tests.processes import (
     until,
     until_live,
 )
-from marketplace_sync.tests.test_process_crash import age_the_lease
 from marketplace_sync.tests.truth import from_the_truth, in_the_feed
 
 pytestmark = pytest.mark.django_db(transaction=True)

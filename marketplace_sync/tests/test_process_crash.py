@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db.models import F
 
 from marketplace_sync.mirror.lease import LEASE_SECONDS
 from marketplace_sync.mirror.state import state_row
@@ -18,7 +17,7 @@ from marketplace_sync.models import Command, LeaseRow, SyncRun
 from marketplace_sync.simulator.marketplace import Marketplace
 from marketplace_sync.simulator.replay import replay
 from marketplace_sync.simulator.server import SimulatorServer
-from marketplace_sync.tests.harness import Mirror, marketplace, mirror, skill
+from marketplace_sync.tests.harness import Mirror, age_the_lease, marketplace, mirror, skill
 from marketplace_sync.tests.processes import Environment, Program, Programs, mirrored, programs, settings_for, until
 from marketplace_sync.tests.truth import from_the_truth, in_the_feed
 
@@ -26,11 +25,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 KILLS = 10
 ROOMS = ("automation", "data", "media", "research", "documents")
-
-
-def age_the_lease(seconds: float) -> None:
-    """As if this much time had passed since the daemon renewed its lease for the last time."""
-    LeaseRow.objects.update(renewed_at=F("renewed_at") - timedelta(seconds=seconds))
 
 
 async def kill(daemon: Program, watched: Mirror) -> None:
