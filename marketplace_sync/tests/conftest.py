@@ -96,17 +96,66 @@ def everything_logged(caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG, logger=name)
 
 
+# Who uses the tests' database: what says so to pytest-django, and all that asks for it (`program_environment` does).
+DATABASE_FIXTURES = {"db", "transactional_db"}
+# Where programs find no database: a file in a folder that is none.
+NOWHERE = "sqlite:////dev/null/a-test-with-a-database-says-so"
+
+
 @pytest.fixture
 def postgres(db: None) -> None:
     """For a test of what PostgreSQL alone does: no test of the run on SQLite, `make test` has one on each."""
 
 
+@pytest.fixture
+def sqlite() -> None:
+    """The same the other way round."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if connection.vendor == "postgresql":
-        return
-    elsewhere = [item for item in items if "postgres" in getattr(item, "fixturenames", ())]
+    """Mark who uses the database, before `-m` is looked at, and leave out what only the other database does."""
+    for item in items:
+        if item.get_closest_marker("django_db") or DATABASE_FIXTURES & fixtures_of(item):
+            item.add_marker("database")
+    other = "sqlite" if connection.vendor == "postgresql" else "postgres"
+    elsewhere = [item for item in items if other in fixtures_of(item)]
     config.hook.pytest_deselected(items=elsewhere)
     items[:] = [item for item in items if item not in elsewhere]
+
+
+def fixtures_of(item: pytest.Item) -> set[str]:
+    """All that this test asks for, and what that asks for in its turn."""
+    return set(getattr(item, "fixturenames", ()))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A test without the mark `database` is run on SQLite alone: so it must not get at a database unnoticed.
+
+    In its own process pytest-django keeps it out; here, the programs that it starts.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if not item.get_closest_marker("database"):
+            patch.setenv("DATABASE_URL", NOWHERE)
+        return (yield)
+
+
+@pytest.fixture
+def _marked(request: pytest.FixtureRequest) -> None:
+    """Nor may it ask for the database when it runs already, which nobody saw when the marks were given."""
+    if not request.node.get_closest_marker("database"):
+        pytest.fail("the database was asked for late: the test has to name the fixture, or the mark django_db")
+
+
+@pytest.fixture
+def db(_marked: None, db: None) -> None:
+    """The one of pytest-django, behind that guard."""
+
+
+@pytest.fixture
+def transactional_db(_marked: None, transactional_db: None) -> None:
+    """The same."""
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ def campaign_on_this_database() -> str:
     return f"postgres://{login}@{server['HOST']}:{server['PORT'] or 5432}/postgres"
 
 
+@pytest.mark.database
 async def test_after_random_troubles_the_mirror_is_level_its_feed_whole_and_its_status_was_true() -> None:
     command = [sys.executable, "-m", "marketplace_sync.tests.chaos", "--runs", str(RUNS), "--seed", str(FIRST_SEED),
                "--database", campaign_on_this_database(), "--logs"]  # fmt: skip

@@ -127,6 +127,7 @@ def sqlite_of(url: str, *, pages: int) -> str:
     return f"{url}?init_command={quote(pragmas)}"
 
 
+@pytest.mark.usefixtures("sqlite")
 class TestFull:
     """SQLite counts its pages as a disk its blocks. PostgreSQL's 53100 is an OperationalError like all others here."""
 
