@@ -33,7 +33,7 @@ demo: $(INSTALLED) ## simulator, daemon and web server in one, on this machine a
 install: $(INSTALLED) ## make .venv and install the packages
 
 .PHONY: test
-test: $(INSTALLED) ## lint, types, migrations, then all tests on SQLite and on PostgreSQL where one answers
+test: $(INSTALLED) ## lint, types, migrations, all tests on SQLite; where PostgreSQL answers, those of the database on it
 	@$(MAKE) --no-print-directory lint types migrations
 	@if $(BIN)/python -c 'import psycopg, sys; psycopg.connect(sys.argv[1], connect_timeout=5).close()' \
 			'$(TEST_POSTGRES_URL)' 2>/dev/null; then postgres=yes; \
@@ -43,8 +43,8 @@ test: $(INSTALLED) ## lint, types, migrations, then all tests on SQLite and on P
 	echo '--- tests on SQLite'; \
 	DATABASE_URL= $(BIN)/python -m pytest $(PYTEST_ARGS); \
 	if [ $$postgres = yes ]; then \
-		echo '--- tests on PostgreSQL'; \
-		DATABASE_URL='$(TEST_POSTGRES_URL)' $(BIN)/python -m pytest $(PYTEST_ARGS); \
+		echo '--- tests on PostgreSQL: all that use a database'; \
+		DATABASE_URL='$(TEST_POSTGRES_URL)' $(BIN)/python -m pytest -m database $(PYTEST_ARGS); \
 	fi
 
 .PHONY: bench

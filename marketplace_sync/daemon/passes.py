@@ -1,21 +1,25 @@
-"""One full pass: read the listing, apply it, and settle what it did not name (law 5)."""
+"""One full pass: the listing is read and applied page by page, what it lacks is settled, and the run says how it went.
+
+What may be removed, and when, is the matter of `daemon.absence`; it asks the pass to do it.
+"""
 
 import asyncio
 import time
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
 from structlog.contextvars import bound_contextvars
 
+from marketplace_sync.daemon.absence import Absences, Named, Settled, named_categories
 from marketplace_sync.daemon.arrivals import Arrivals
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.daemon.reading import read_pages, requested
 from marketplace_sync.daemon.writer import Writer
-from marketplace_sync.engine.absence import Listing, Verdict, judge, unclean_reason
+from marketplace_sync.engine.absence import Listing
 from marketplace_sync.engine.pages import PagePlan
-from marketplace_sync.mirror.absence import SeenIds, absent_categories, absent_skills
+from marketplace_sync.mirror.absence import SeenIds
 from marketplace_sync.mirror.arrived import (
     LISTED_CATEGORY,
     Arrived,
@@ -29,7 +33,7 @@ from marketplace_sync.mirror.arrived import (
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.runs import Progress, begin_run, end_run, save_progress
 from marketplace_sync.models import DeadLetter, FeedChange, SyncRun
-from marketplace_sync.protocol.events import BrokenRow, CategoryPage, SkillPage
+from marketplace_sync.protocol.events import BrokenRow, SkillPage, SkillRecord
 from marketplace_sync.protocol.refusals import Refusal
 from marketplace_sync.upstream.faults import UpstreamError
 from marketplace_sync.upstream.market import MarketClient
@@ -83,7 +87,7 @@ class PassReport:
 
 
 class PassRunner:
-    """Runs passes one after the other, and remembers between two of them what the first one lacked.
+    """Runs passes one after the other.
 
     `held` is told of a run that holds removals back: its id, how many, why.
     `source` and `forced` are what the applied rows carry: `repair` takes the marketplace's word
@@ -116,9 +120,7 @@ class PassRunner:
         self._repair = repair
         self._held = held
         self._clock = clock
-        # Skills that the last clean pass lacked, and the arrival at which that pass began.
-        self._absent_before: dict[str, int] = {}
-        self._asked_last = ""  # for its proof, in whatever pass
+        self._absences = Absences(market, database, arrivals, self._stream.announced, repair=repair)
 
     async def run(self, reason: str, *, approved: frozenset[str] = frozenset()) -> PassReport:
         """One pass. `approved`: skills whose removal a person let go ahead.
@@ -128,49 +130,58 @@ class PassRunner:
         run_id = await self._database.control(begin_run, self._lease, reason)
         with bound_contextvars(run=run_id):
             log.info("pass_begun", reason=reason)
-            return await self._run(_Pass(self, run_id, approved), run_id)
+            one = _Pass(self, run_id)
+            try:
+                settled = await self._absences.settle(await one.read(), one, approved=approved)
+            except UpstreamError as fault:
+                return await self._failed(one, run_id, fault)
+            return await self._ended(one, run_id, settled)
 
-    async def _run(self, one: "_Pass", run_id: int) -> PassReport:
-        try:
-            report = await one.read_and_settle()
-        except UpstreamError as fault:
-            await self._database.control(
-                end_run, self._lease, run_id, SyncRun.State.FAILED, one.progress, error=fault.reason
-            )
-            log.warning("pass_failed", reason=fault.reason)
-            one.tell_refused()
-            return PassReport(
-                run_id,
-                SyncRun.State.FAILED,
-                one.progress,
-                one.begun,
-                error=fault.reason,
-                retry_after=fault.retry_after,
-                refused_token=fault.refused_token,
-            )
+    async def _failed(self, one: "_Pass", run_id: int, fault: UpstreamError) -> PassReport:
+        await self._database.control(
+            end_run, self._lease, run_id, SyncRun.State.FAILED, one.progress, error=fault.reason
+        )
+        log.warning("pass_failed", reason=fault.reason)
+        one.tell_refused()
+        return PassReport(
+            run_id, SyncRun.State.FAILED, one.progress, one.begun,
+            error=fault.reason, retry_after=fault.retry_after, refused_token=fault.refused_token,
+        )  # fmt: skip
+
+    async def _ended(self, one: "_Pass", run_id: int, settled: Settled) -> PassReport:
+        state = SyncRun.State.HELD if settled.held else SyncRun.State.DONE
+        await self._database.control(
+            end_run, self._lease, run_id, state, one.progress,
+            unclean_reason=settled.unclean_reason, held=settled.held, held_reason=settled.held_reason,
+        )  # fmt: skip
+        clean, held = not settled.unclean_reason, len(settled.held)
         log.info(
-            "pass_ended", state=str(report.state), clean=report.clean, seconds=round(one.seconds(), 2),
+            "pass_ended", state=str(state), clean=clean, seconds=round(one.seconds(), 2),
             listed=one.progress.listed, created=one.progress.created, updated=one.progress.updated,
             removed=one.progress.removed, unchanged=one.progress.unchanged, refused=one.progress.refused,
-            held=report.held,
+            held=held,
         )  # fmt: skip
         one.tell_refused()
-        if report.unclean_reason:
-            log.warning("pass_unclean", reason=report.unclean_reason)
-        if report.held:
-            log.warning("removals_held", count=report.held, reason=report.held_reason)
-            self._held(run_id, report.held, report.held_reason)
-        return report
+        if not clean:
+            log.warning("pass_unclean", reason=settled.unclean_reason)
+        if held:
+            log.warning("removals_held", count=held, reason=settled.held_reason)
+            self._held(run_id, held, settled.held_reason)
+        return PassReport(
+            run_id, state, one.progress, one.begun,
+            clean=clean, again=settled.again, held=held, held_reason=settled.held_reason,
+            unclean_reason=settled.unclean_reason,
+        )  # fmt: skip
 
 
 class _Pass:
-    """The working state of one pass."""
+    """The working state of one pass: reads the listing into the mirror, and applies what settling it asks for."""
 
-    def __init__(self, runner: PassRunner, run_id: int, approved: frozenset[str]) -> None:
+    def __init__(self, runner: PassRunner, run_id: int) -> None:
         self._r = runner
         self._run_id = run_id
-        self._approved = approved
         self._source = FeedChange.Source.REPAIR if runner._repair else FeedChange.Source.LISTING
+        self._plan = PagePlan(runner._page_size, runner._max_pages)
         self._seen = SeenIds()
         self._unreadable = 0
         self._submitted: asyncio.Task[list[Effect]] | None = None  # the page taken last, on its way into the mirror
@@ -188,11 +199,11 @@ class _Pass:
         if (first := self._refused_first) is not None:
             log.warning("rows_refused", count=self.progress.refused, first=str(first), first_key=first.key)
 
-    async def read_and_settle(self) -> PassReport:
-        listed_categories = await self._read_categories()
-        plan = PagePlan(self._r._page_size, self._r._max_pages)
+    async def read(self) -> Named:
+        """Read all and apply it; what was named. Raises `UpstreamError` with all that had come applied."""
+        categories = await self._read_categories()
         try:
-            await read_pages(self._r._market, plan, self._r._arrivals.next, lambda *page: self._take_page(plan, *page))
+            await read_pages(self._r._market, self._plan, self._r._arrivals.next, self._take_page)
             await self._last_page_committed()
         except UpstreamError:
             await self._last_page_committed()
@@ -200,47 +211,40 @@ class _Pass:
         finally:
             if self._submitted is not None:
                 self._submitted.cancel()
-        unclean = unclean_reason(
-            Listing(
-                listed=len(self._seen),
-                first_total=plan.first_total,
-                last_total=plan.last_total,
-                fault=plan.fault,
-                unreadable=self._unreadable,
-                moves=self._r._stream.moves - self._moves_before,
-            )
+        listing = Listing(
+            listed=len(self._seen),
+            first_total=self._plan.first_total,
+            last_total=self._plan.last_total,
+            fault=self._plan.fault,
+            unreadable=self._unreadable,
+            moves=self._r._stream.moves - self._moves_before,
         )
-        verdict, unproved = await self._settle_skills(clean=not unclean)
-        await self._settle_categories(listed_categories)
-        state = SyncRun.State.HELD if verdict.hold else SyncRun.State.DONE
-        await self._r._database.control(
-            end_run,
-            self._r._lease,
-            self._run_id,
-            state,
-            self.progress,
-            unclean_reason=unclean,
-            held=verdict.hold,
-            held_reason=verdict.hold_reason,
-        )
-        return PassReport(
-            self._run_id, state, self.progress, self.begun,
-            clean=not unclean, again=bool(unproved), held=len(verdict.hold), held_reason=verdict.hold_reason,
-            unclean_reason=unclean,
-        )  # fmt: skip
+        return Named(begun=self.begun, skills=self._seen, categories=categories, listing=listing)
+
+    async def found(self, record: SkillRecord, arrival: int) -> None:
+        self._count(await self._r._writer.submit([self._arrived(record, arrival)]))
+
+    async def remove_skills(self, skill_ids: Sequence[str], arrival: int) -> None:
+        items = [self._arrived(SkillAbsent(skill_id), arrival) for skill_id in skill_ids]
+        for start in range(0, len(items), _REMOVAL_BATCH):
+            effects = await self._r._writer.submit(items[start : start + _REMOVAL_BATCH])
+            self.progress.removed += effects.count(Effect.REMOVED)
+
+    async def remove_categories(self, names: Sequence[str], arrival: int) -> None:
+        await self._r._writer.submit([self._arrived(CategoryAbsent(name), arrival) for name in names])
 
     async def _read_categories(self) -> list[str] | None:
         arrival, page = await requested(self._r._arrivals.next, lambda begun: self._r._market.categories(begun=begun))
         items: list[Item] = [self._arrived(record, arrival) for record in page.categories]
         items += [self._letter(row, LISTED_CATEGORY) for row in page.broken]
         self._count(await self._r._writer.submit(items), count_skills=False)
-        return _category_names(page)
+        return named_categories(page)
 
-    async def _take_page(self, plan: PagePlan, number: int, arrival: int, page: SkillPage) -> None:
+    async def _take_page(self, number: int, arrival: int, page: SkillPage) -> None:
         named = [row.refusal.key for row in page.broken if row.refusal.key is not None]
         self._unreadable += len(page.broken) - len(named)
         new = self._seen.add_all(record.skill_id for record in page.skills) + self._seen.add_all(named)
-        plan.read(number, page, new=new)
+        self._plan.read(number, page, new=new)
         items: list[Item] = [self._arrived(record, arrival) for record in page.skills]
         items += [self._letter(row) for row in page.broken]
         # This page may be planned while the one before it is being written (see `Writer`); no more than two wait.
@@ -249,8 +253,8 @@ class _Pass:
         self._submitted = asyncio.create_task(self._r._writer.submit(items), name=f"submit page {number}")
         if before is not None:
             self._count(await before)
-        self.progress.pages_done = plan.pages_read
-        self.progress.pages_total = plan.last_page
+        self.progress.pages_done = self._plan.pages_read
+        self.progress.pages_total = self._plan.last_page
         self.progress.listed = len(self._seen)
         await self._show_progress()
 
@@ -269,71 +273,6 @@ class _Pass:
             )  # fmt: skip
             await self._r._database.control(save_progress, self._r._lease, self._run_id, self.progress)
 
-    async def _settle_skills(self, *, clean: bool) -> tuple[Verdict, frozenset[str]]:
-        """Remove what is proved to be gone; the verdict, and what a second pass has yet to prove."""
-        absent, size = await self._r._database.control(absent_skills, self._seen, self.begun)
-        before = self._r._absent_before
-        # One that was heard of after that pass had begun was not lacking then: its proof begins anew.
-        lacked_twice = {skill_id for skill_id, heard in absent.items() if heard <= before.get(skill_id, -1)}
-        verdict = judge(
-            absent,
-            clean=clean,
-            listed=len(self._seen),
-            mirror_size=size,
-            announced=self._r._stream.announced,
-            absent_before=lacked_twice,
-            approved=frozenset(absent) if self._r._repair else self._approved,
-            asked_last=self._r._asked_last,
-        )
-        await self._remove((SkillAbsent(skill_id) for skill_id in sorted(verdict.remove)), self.begun)
-        unproved = set(verdict.again)
-        for asked, skill_id in enumerate(verdict.prove):
-            if not await self._prove(skill_id):
-                # One that can't be asked for now takes its four tries; twenty of them would hold up every other pass.
-                unproved.update(verdict.prove[asked:])
-                break
-        # An unclean pass proves nothing, and takes nothing of what a clean one before it proved.
-        if clean:
-            self._r._absent_before = dict.fromkeys(unproved, self.begun)
-        else:
-            self._r._absent_before = {skill_id: before[skill_id] for skill_id in lacked_twice}
-        return verdict, frozenset(unproved) if clean else frozenset()
-
-    async def _prove(self, skill_id: str) -> bool:
-        """Ask for one absent skill; whether the answer settled it."""
-        if self._r._market.single_fetch_wait() > 0:
-            return False
-        self._r._asked_last = skill_id
-        try:
-            arrival, record = await requested(
-                self._r._arrivals.next, lambda begun: self._r._market.skill(skill_id, begun=begun)
-            )
-        except UpstreamError as fault:
-            log.warning("proof_failed", skill_id=skill_id, reason=fault.reason)
-            return False
-        if record is None:
-            await self._remove([SkillAbsent(skill_id)], arrival)
-        else:
-            self._count(await self._r._writer.submit([self._arrived(record, arrival)]))
-        return True
-
-    async def _settle_categories(self, listed: Sequence[str] | None) -> None:
-        """A category that no skill names goes when two listings lack it; one that proves nothing is no such listing."""
-        if not listed or not await self._r._database.control(absent_categories, listed, self.begun):
-            return
-        arrival, page = await requested(self._r._arrivals.next, lambda begun: self._r._market.categories(begun=begun))
-        names = _category_names(page)
-        if not names:
-            return
-        absent = await self._r._database.control(absent_categories, [*names, *listed], self.begun)
-        await self._r._writer.submit([self._arrived(CategoryAbsent(name), arrival) for name in absent])
-
-    async def _remove(self, events: Iterable[SkillAbsent], arrival: int) -> None:
-        items = [self._arrived(event, arrival) for event in events]
-        for start in range(0, len(items), _REMOVAL_BATCH):
-            effects = await self._r._writer.submit(items[start : start + _REMOVAL_BATCH])
-            self.progress.removed += effects.count(Effect.REMOVED)
-
     def _arrived(self, event: Event, arrival: int) -> Arrived:
         return Arrived(event, arrival, self._source, polled=True, forced=self._r._repair, run_id=self._run_id)
 
@@ -348,11 +287,3 @@ class _Pass:
             self.progress.updated += effects.count(Effect.UPDATED)
             self.progress.unchanged += effects.count(Effect.UNCHANGED)
             self.progress.stale += effects.count(Effect.STALE)
-
-
-def _category_names(page: CategoryPage) -> list[str] | None:
-    """The categories that a listing names; `None` where a broken row hides a name, so that none is known to lack."""
-    broken = [row.refusal.key for row in page.broken]
-    if None in broken:
-        return None
-    return [record.name for record in page.categories] + [name for name in broken if name is not None]

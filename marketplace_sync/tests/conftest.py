@@ -8,8 +8,9 @@ from urllib.parse import quote, urlsplit
 
 import hypothesis
 import pytest
+from django.core.management.commands import flush
 from django.db import connection
-from django.db.backends.base.operations import BaseDatabaseOperations
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from marketplace_sync import redaction
 from marketplace_sync.models.audit import CLOSE_GATE, GATE_WIDE_OPEN, OPEN_GATE
@@ -54,18 +55,28 @@ def _own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redaction, "_pattern", redaction._pattern)
 
 
-FLUSH = BaseDatabaseOperations.execute_sql_flush
+# Made of the models when the database is, and by nothing else. Django would make them anew after every flush.
+KEPT_TABLES = {"django_content_type", "auth_permission"}
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _flush_empties_the_audit_too() -> Iterator[None]:
-    """The database refuses to forget audit rows: the flush after a transactional test is let through, and only it."""
+def _quick_flush() -> Iterator[None]:
+    """What empties the tables after a transactional test, of which there are hundreds.
 
-    def flush(self: BaseDatabaseOperations, sql_list: list[str]) -> None:
-        FLUSH(self, [OPEN_GATE % GATE_WIDE_OPEN, *sql_list, CLOSE_GATE])
+    By DELETE also on PostgreSQL, where TRUNCATE makes every table and index anew, 100 ms for tables with hardly a row.
+    The database refuses to forget audit rows: this is let through, and nothing else.
+    """
+    tables: list[str] = []
+
+    def sql_flush(style: object, connection: BaseDatabaseWrapper, **_: object) -> list[str]:
+        if not tables:
+            tables.extend(connection.introspection.django_table_names(only_existing=True, include_views=False))
+        emptied = [f"DELETE FROM {connection.ops.quote_name(name)}" for name in tables if name not in KEPT_TABLES]
+        return [OPEN_GATE % GATE_WIDE_OPEN, *emptied, CLOSE_GATE]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BaseDatabaseOperations, "execute_sql_flush", flush)
+        patch.setattr(flush, "sql_flush", sql_flush)
+        patch.setattr(flush, "emit_post_migrate_signal", lambda *_, **__: None)
         yield
 
 
@@ -79,16 +90,72 @@ def unredacted_records() -> Iterator[None]:
 
 
 @pytest.fixture
+def everything_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Every library that carries the marketplace's words logs at DEBUG."""
+    for name in (None, "asyncio", "httpcore2", "httpx2", "websockets", "marketplace_sync"):
+        caplog.set_level(logging.DEBUG, logger=name)
+
+
+# Who uses the tests' database: what says so to pytest-django, and all that asks for it (`program_environment` does).
+DATABASE_FIXTURES = {"db", "transactional_db"}
+# Where programs find no database: a file in a folder that is none.
+NOWHERE = "sqlite:////dev/null/a-test-with-a-database-says-so"
+
+
+@pytest.fixture
 def postgres(db: None) -> None:
     """For a test of what PostgreSQL alone does: no test of the run on SQLite, `make test` has one on each."""
 
 
+@pytest.fixture
+def sqlite() -> None:
+    """The same the other way round."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if connection.vendor == "postgresql":
-        return
-    elsewhere = [item for item in items if "postgres" in getattr(item, "fixturenames", ())]
+    """Mark who uses the database, before `-m` is looked at, and leave out what only the other database does."""
+    for item in items:
+        if item.get_closest_marker("django_db") or DATABASE_FIXTURES & fixtures_of(item):
+            item.add_marker("database")
+    other = "sqlite" if connection.vendor == "postgresql" else "postgres"
+    elsewhere = [item for item in items if other in fixtures_of(item)]
     config.hook.pytest_deselected(items=elsewhere)
     items[:] = [item for item in items if item not in elsewhere]
+
+
+def fixtures_of(item: pytest.Item) -> set[str]:
+    """All that this test asks for, and what that asks for in its turn."""
+    return set(getattr(item, "fixturenames", ()))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A test without the mark `database` is run on SQLite alone: so it must not get at a database unnoticed.
+
+    In its own process pytest-django keeps it out; here, the programs that it starts.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if not item.get_closest_marker("database"):
+            patch.setenv("DATABASE_URL", NOWHERE)
+        return (yield)
+
+
+@pytest.fixture
+def _marked(request: pytest.FixtureRequest) -> None:
+    """Nor may it ask for the database when it runs already, which nobody saw when the marks were given."""
+    if not request.node.get_closest_marker("database"):
+        pytest.fail("the database was asked for late: the test has to name the fixture, or the mark django_db")
+
+
+@pytest.fixture
+def db(_marked: None, db: None) -> None:
+    """The one of pytest-django, behind that guard."""
+
+
+@pytest.fixture
+def transactional_db(_marked: None, transactional_db: None) -> None:
+    """The same."""
 
 
 @pytest.fixture

@@ -5,7 +5,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, TypeVar
+
+from django.db.models import F
 
 from marketplace_sync.conf import Secret, SyncConfig
 from marketplace_sync.daemon.core import Daemon, holder_name, wait_for_lease
@@ -14,7 +17,7 @@ from marketplace_sync.daemon.verify import Verifier
 from marketplace_sync.mirror.commands import request
 from marketplace_sync.mirror.compare import Difference
 from marketplace_sync.mirror.status import Status, status
-from marketplace_sync.models import Command
+from marketplace_sync.models import Command, LeaseRow, Skill
 from marketplace_sync.simulator.marketplace import Marketplace
 from marketplace_sync.simulator.server import SimulatorServer
 from marketplace_sync.upstream.market import MarketClient
@@ -47,6 +50,11 @@ def skill(number: int, **fields: Any) -> dict[str, Any]:
         "average_rating": 4.5, "rating_count": 2, "created_at": "2026-01-01T00:00:00Z",
         "updated_at": "2026-01-15T10:30:00Z",
     } | fields  # fmt: skip
+
+
+def age_the_lease(seconds: float) -> None:
+    """As if this much time had passed since the daemon renewed its lease for the last time."""
+    LeaseRow.objects.update(renewed_at=F("renewed_at") - timedelta(seconds=seconds))
 
 
 CATEGORY = {
@@ -129,6 +137,11 @@ class Mirror:
             return (await self.difference()).level
 
         await self.until(level, "the mirror is level")
+
+    async def until_it_follows(self) -> None:
+        """Wait until a skill that the marketplace announces from now on is in the mirror."""
+        self.server.market.put_skill(skill(100))
+        await self.until_db(Skill.objects.filter(skill_id="skill-00100").exists, "the change is here")
 
     async def end(self) -> None:
         """Stop the daemon cleanly; what ended it otherwise is raised."""

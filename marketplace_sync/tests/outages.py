@@ -1,4 +1,4 @@
-"""Databases in trouble, for tests: a way to a server that fails on cue, and a PostgreSQL of the test's own."""
+"""Databases in trouble, for tests: a lock held, a way to a server that fails on cue, a PostgreSQL of the test's own."""
 
 import asyncio
 import contextlib
@@ -7,12 +7,41 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from django.db import connection, transaction
+
+from marketplace_sync.models import LeaseRow
+from marketplace_sync.tests.harness import PATIENCE
+
+
+@contextmanager
+def locked_database() -> Iterator[None]:
+    """Another program holds the lock that every writing transaction needs; nothing can be committed meanwhile."""
+    locked, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        try:
+            with transaction.atomic():
+                LeaseRow.objects.select_for_update().get(pk=1)  # on SQLite the transaction itself is the lock
+                locked.set()
+                release.wait(PATIENCE)
+        finally:
+            connection.close()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        assert locked.wait(PATIENCE)
+        yield
+    finally:
+        release.set()
+        holder.join()
 
 
 class Doorway:

@@ -9,18 +9,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from marketplace_sync.simulator.server import SimulatorServer
+from marketplace_sync.tests.harness import Mirror, marketplace, mirror
 
 MANAGE = Path(__file__).resolve().parents[2] / "manage.py"
 # Django takes 1 to 2 s to start on an idle machine, and ten times that on one where all tests of a project run.
 PATIENCE = 45.0
-# For tests that start many programs: the suite's time-out of 60 s is meant for a test that starts none.
-MANY_STARTS_SECONDS = 300
+# `program_environment` of conftest.py: settings -> the environment of a program that uses the tests' database.
+Environment = Callable[..., dict[str, str]]
 
 
 class Ended(NamedTuple):
@@ -132,6 +133,22 @@ def programs(environment: Mapping[str, str]) -> Iterator[Programs]:
     finally:
         for program in starter.started:
             program.end()
+
+
+@asynccontextmanager
+async def mirrored(
+    environment: Environment, *, skills: int = 25, **settings: object
+) -> AsyncIterator[tuple[SimulatorServer, Mirror, Programs]]:
+    """A marketplace, questions to the mirror of it, and the programs that are to fill it, none of them started yet."""
+    async with marketplace(skills=skills) as server, mirror(server, start=False) as watched:
+        with programs(environment(**settings_for(server, **settings))) as start:
+            yield server, watched, start
+
+
+async def until_live(watched: Mirror, daemon: Program) -> None:
+    """Wait until this daemon says so of itself, and the database of the mirror."""
+    await daemon.says("state state=live")
+    await watched.until_state("live")
 
 
 async def until(true: Callable[[], Any], what: str, within: float = PATIENCE) -> None:

@@ -2,15 +2,13 @@
 
 import asyncio
 import json
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
 
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.daemon import command_desk
@@ -23,11 +21,12 @@ from marketplace_sync.mirror.arrived import Arrived, Effect, Item
 from marketplace_sync.mirror.lease import acquire
 from marketplace_sync.mirror.plan import Plan
 from marketplace_sync.mirror.state import state_row
-from marketplace_sync.models import Category, Command, DeadLetter, FeedChange, LeaseRow, Skill, SyncRun, Tombstone
+from marketplace_sync.models import Category, Command, DeadLetter, FeedChange, Skill, SyncRun, Tombstone
 from marketplace_sync.protocol.events import SkillRecord
 from marketplace_sync.protocol.stamps import stamp_of
 from marketplace_sync.simulator.server import SimulatorServer
 from marketplace_sync.tests.harness import PATIENCE, Mirror, marketplace, mirror, quick_config, skill
+from marketplace_sync.tests.outages import locked_database
 from marketplace_sync.upstream import market as upstream_market
 from marketplace_sync.upstream.market import MarketClient
 
@@ -84,30 +83,6 @@ def singles(server: SimulatorServer) -> list[tuple[str, int]]:
     """The single fetches so far: skill and status."""
     path = "/api/v1/skills/"
     return [(target.removeprefix(path), status) for _, target, status in server.requests if target.startswith(path)]
-
-
-@contextmanager
-def locked_database() -> Iterator[None]:
-    """Another program holds the lock that every writing transaction needs; nothing can be committed meanwhile."""
-    locked, release = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        try:
-            with transaction.atomic():
-                LeaseRow.objects.select_for_update().get(pk=1)  # on SQLite the transaction itself is the lock
-                locked.set()
-                release.wait(PATIENCE)
-        finally:
-            connection.close()
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    try:
-        assert locked.wait(PATIENCE)
-        yield
-    finally:
-        release.set()
-        holder.join()
 
 
 class TestAbsenceIsProved:
@@ -600,5 +575,5 @@ class TestGaps:
             await running.until_db(lambda: state_row().received == 300, "all are counted")
             row = await running.ask(state_row)
             assert row.shed > 100
-            assert ("gap", "done") in await runs(running) or ("gap", "running") in await runs(running)
+            assert "gap" in {reason for reason, _ in await runs(running)}
             assert (await running.difference()).level

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -18,12 +18,11 @@ from marketplace_sync.live.feed import newest_seq
 from marketplace_sync.tests.conftest import without_service
 from marketplace_sync.tests.harness import marketplace, skill
 from marketplace_sync.tests.live_feed import ask
-from marketplace_sync.tests.processes import MANAGE, MANY_STARTS_SECONDS, Programs, programs, settings_for, until
+from marketplace_sync.tests.processes import MANAGE, Environment, Programs, programs, settings_for, until
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(MANY_STARTS_SECONDS)]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 PAGE = (MANAGE.parent / "docs" / "operations.md").read_text()
-Environment = Callable[..., dict[str, str]]
 
 
 def documented(beginning: str) -> str:

@@ -15,12 +15,11 @@ from websockets.asyncio.client import connect
 
 from marketplace_sync.tests.conftest import without_service
 from marketplace_sync.tests.live_feed import PATH, agent_key, ask, new_pen, put
-from marketplace_sync.tests.processes import MANAGE, MANY_STARTS_SECONDS, Program, until
+from marketplace_sync.tests.processes import MANAGE, Environment, Program, until
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(MANY_STARTS_SECONDS)]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 DEPLOY = MANAGE.parent / "deploy"
-Environment = Callable[..., dict[str, str]]
 # A host name as in production, none that a test server would answer to anyway.
 HOST = "mirror.example.com"
 

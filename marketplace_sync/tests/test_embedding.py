@@ -12,9 +12,7 @@ import httpx2
 import pytest
 
 from marketplace_sync.tests.harness import marketplace
-from marketplace_sync.tests.processes import MANAGE, MANY_STARTS_SECONDS, Program, until
-
-pytestmark = pytest.mark.timeout(MANY_STARTS_SECONDS)
+from marketplace_sync.tests.processes import MANAGE, Program, until
 
 PAGE = MANAGE.parent / "docs" / "embedding.md"
 SKILLS = 25

@@ -4,37 +4,37 @@ import asyncio
 import signal
 import sqlite3
 import sys
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
 import pytest
-from django.db import connection, transaction
+from django.db import connection
 
 from marketplace_sync.mirror.lease import LEASE_SECONDS
 from marketplace_sync.mirror.state import state_row
 from marketplace_sync.models import Command, LeaseRow, SyncRun
 from marketplace_sync.simulator.server import SimulatorServer
-from marketplace_sync.tests.harness import PATIENCE, Mirror, marketplace, mirror, skill
-from marketplace_sync.tests.outages import Doorway, doorway, own_postgres
+from marketplace_sync.tests.harness import PATIENCE, Mirror, age_the_lease, marketplace, mirror, skill
+from marketplace_sync.tests.outages import Doorway, doorway, locked_database, own_postgres
 from marketplace_sync.tests.processes import (
     MANAGE,
-    MANY_STARTS_SECONDS,
+    Environment,
     Program,
     Programs,
+    mirrored,
     programs,
     settings_for,
     until,
+    until_live,
 )
 from marketplace_sync.tests.truth import from_the_truth, in_the_feed
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(MANY_STARTS_SECONDS)]
+pytestmark = pytest.mark.django_db(transaction=True)
 
-Environment = Callable[..., dict[str, str]]
 # What the daemon calls itself, where a test counts its connections: writer, planner, lease, and all else.
 NAME = "daemon-under-test"
 CONNECTIONS = 4
@@ -49,35 +49,6 @@ def impatient(start: Programs, seconds: float, **settings: object) -> Program:
     program = Program(command, environment, MANAGE.parent)
     start.started.append(program)
     return program
-
-
-@contextmanager
-def locked_database() -> Iterator[None]:
-    """Another program holds what every writing transaction needs: the lease row (on SQLite, the file)."""
-    locked, release = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        try:
-            with transaction.atomic():
-                LeaseRow.objects.select_for_update().get(pk=1)
-                locked.set()
-                release.wait(PATIENCE)
-        finally:
-            connection.close()
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    try:
-        assert locked.wait(PATIENCE)
-        yield
-    finally:
-        release.set()
-        holder.join()
-
-
-async def until_live(watched: Mirror, daemon: Program) -> None:
-    await daemon.says("state state=live")
-    await watched.until_state("live")
 
 
 async def runs(watched: Mirror) -> list[str]:
@@ -110,33 +81,32 @@ class TestLocked:
         self, program_environment: Environment
     ) -> None:
         quick = {"ATOM_SAAS_WS_HEARTBEAT_INTERVAL": 1.0, "ATOM_SAAS_WS_PONG_TIMEOUT": 0.9}
-        async with marketplace() as server, mirror(server, start=False) as watched:
-            with programs(program_environment(**settings_for(server, **quick))) as start:
-                daemon = start.start("runsync")
-                await until_live(watched, daemon)
-                epoch = (await watched.ask(LeaseRow.objects.get)).epoch
-                server.heartbeat_interval = 1.0
-                with locked_database():
-                    until_then = time.monotonic() + LEASE_SECONDS
-                    number = 100
-                    while time.monotonic() < until_then:
-                        await talk(server, number, 10)
-                        number += 10
-                        await asyncio.sleep(0.15)  # 100 messages a second, so that the simulator too has time for pongs
-                await nothing_is_lost(watched, server)
-                assert daemon.running and (await watched.ask(LeaseRow.objects.get)).epoch == epoch
-                await watched.until_state("live")
+        async with mirrored(program_environment, **quick) as (server, watched, start):
+            daemon = start.start("runsync")
+            await until_live(watched, daemon)
+            epoch = (await watched.ask(LeaseRow.objects.get)).epoch
+            server.heartbeat_interval = 1.0
+            with locked_database():
+                until_then = time.monotonic() + LEASE_SECONDS
+                number = 100
+                while time.monotonic() < until_then:
+                    await talk(server, number, 10)
+                    number += 10
+                    await asyncio.sleep(0.15)  # 100 messages a second, so that the simulator too has time for pongs
+            await nothing_is_lost(watched, server)
+            assert daemon.running and (await watched.ask(LeaseRow.objects.get)).epoch == epoch
+            await watched.until_state("live")
 
     async def test_past_its_patience_it_ends_loudly_and_in_time(self, program_environment: Environment) -> None:
-        async with marketplace() as server, mirror(server, start=False) as watched:
-            with programs(program_environment(**settings_for(server))) as start:
-                daemon = impatient(start, 2.0)
-                await until_live(watched, daemon)
-                with locked_database():
-                    await ends_loudly(daemon, 2.0)
-                server.market.put_skill(skill(500))
-                await until_live(watched, after := start.start("runsync"))
-                assert await is_level(watched, server) and after.running
+        async with mirrored(program_environment) as (server, watched, start):
+            daemon = impatient(start, 2.0)
+            await until_live(watched, daemon)
+            with locked_database():
+                await ends_loudly(daemon, 2.0)
+            await watched.ask(age_the_lease, LEASE_SECONDS)  # which it could not give back
+            server.market.put_skill(skill(500))
+            await until_live(watched, after := start.start("runsync"))
+            assert await is_level(watched, server) and after.running
 
 
 async def ends_loudly(daemon: Program, patience: float) -> str:
@@ -157,6 +127,7 @@ def sqlite_of(url: str, *, pages: int) -> str:
     return f"{url}?init_command={quote(pragmas)}"
 
 
+@pytest.mark.usefixtures("sqlite")
 class TestFull:
     """SQLite counts its pages as a disk its blocks. PostgreSQL's 53100 is an OperationalError like all others here."""
 
@@ -194,6 +165,7 @@ class TestFull:
                     server.market.put_skill(skill(number, description="x" * 10_000))
                 await daemon.says("database_retry")
                 assert "database or disk is full" in await ends_loudly(daemon, 2.0)
+                end_the_lease(tmp_path / "full.sqlite3")
                 await start.start("runsync").says("state state=live")
                 assert await is_verified(start)
 
@@ -206,6 +178,13 @@ async def migrated_with_filler(start: Programs, file: Path) -> int:
         filling.execute("INSERT INTO filler VALUES (zeroblob(8000000))")
         filling.commit()
         return int(filling.execute("PRAGMA page_count").fetchone()[0])
+
+
+def end_the_lease(file: Path) -> None:
+    """As if the time had passed for which it still is whose who ended: a full database takes no lease back."""
+    with closing(sqlite3.connect(file, timeout=20)) as database:
+        database.execute("UPDATE marketplace_sync_lease SET renewed_at = '2026-01-01 00:00:00'")
+        database.commit()
 
 
 async def is_verified(start: Programs) -> bool:

@@ -9,7 +9,7 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -21,7 +21,7 @@ from marketplace_sync.models import LeaseRow, Skill, SyncRun
 from marketplace_sync.simulator.server import SimulatorServer
 from marketplace_sync.tests.harness import PATIENCE, Mirror, marketplace, mirror, skill
 from marketplace_sync.tests.outages import doorway
-from marketplace_sync.tests.processes import programs, settings_for
+from marketplace_sync.tests.processes import Environment, programs, settings_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -144,7 +144,7 @@ def takes(server: SimulatorServer, token: str) -> None:
 
 
 async def test_redis_away_costs_the_daemon_nothing_and_is_told_once(
-    redis_url: str, program_environment: Callable[..., dict[str, str]]
+    redis_url: str, program_environment: Environment
 ) -> None:
     async with marketplace() as server, mirror(server, start=False) as watched, doorway(redis_url) as way:
         with programs(program_environment(**settings_for(server), REDIS_URL=way.url)) as start:

@@ -4,7 +4,6 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,21 +14,21 @@ from marketplace_sync.daemon.database import Database
 from marketplace_sync.mirror.lease import LEASE_SECONDS, RENEW_SECONDS, Lease, acquire
 from marketplace_sync.models import FeedChange, LeaseRow, Skill, SyncRun
 from marketplace_sync.simulator.server import SimulatorServer
-from marketplace_sync.tests.harness import Mirror, marketplace, mirror, skill
+from marketplace_sync.tests.harness import PATIENCE, Mirror, age_the_lease, marketplace, mirror, skill
 from marketplace_sync.tests.processes import (
-    MANY_STARTS_SECONDS,
+    Environment,
     Program,
     Programs,
+    mirrored,
     programs,
     settings_for,
     until,
+    until_live,
 )
-from marketplace_sync.tests.test_process_crash import age_the_lease
 from marketplace_sync.tests.truth import from_the_truth, in_the_feed
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(MANY_STARTS_SECONDS)]
+pytestmark = pytest.mark.django_db(transaction=True)
 
-Environment = Callable[..., dict[str, str]]
 # Law 10 and issue "Faults": from the kill to the new owner.
 TAKEN_OVER_WITHIN = 15.0
 
@@ -40,11 +39,6 @@ async def owner(watched: Mirror) -> LeaseRow:
 
 async def is_owned_by(watched: Mirror, daemon: Program) -> bool:
     return (await owner(watched)).holder.endswith(f":{daemon.pid}")
-
-
-async def until_live(watched: Mirror, daemon: Program) -> None:
-    await daemon.says("state state=live")
-    await watched.until_state("live")
 
 
 async def first_and_second(start: Programs, watched: Mirror, **settings: object) -> tuple[Program, Program]:
@@ -63,46 +57,44 @@ async def level_at_the_end(watched: Mirror, server: SimulatorServer) -> None:
 
 
 async def test_a_killed_owner_is_followed_within_15_s(program_environment: Environment) -> None:
-    async with marketplace() as server, mirror(server, start=False) as watched:
-        with programs(program_environment(**settings_for(server))) as start:
-            first, second = await first_and_second(start, watched)
-            first.kill()
-            killed = time.monotonic()
-            server.market.put_skill(skill(100))
-            await until(lambda: is_owned_by(watched, second), "the second has taken over")
-            assert time.monotonic() - killed < TAKEN_OVER_WITHIN
-            await until_live(watched, second)
-            await level_at_the_end(watched, server)
+    async with mirrored(program_environment) as (server, watched, start):
+        first, second = await first_and_second(start, watched)
+        first.kill()
+        killed = time.monotonic()
+        server.market.put_skill(skill(100))
+        await until(lambda: is_owned_by(watched, second), "the second has taken over")
+        assert time.monotonic() - killed < TAKEN_OVER_WITHIN
+        await until_live(watched, second)
+        await level_at_the_end(watched, server)
 
 
 async def test_a_paused_owner_that_comes_back_writes_nothing_and_exits(program_environment: Environment) -> None:
-    async with marketplace() as server, mirror(server, start=False) as watched:
-        with programs(program_environment(**settings_for(server))) as start:
-            first, second = await first_and_second(start, watched)
-            await paused_between_two_writes(first, watched)
-            # As if it had been paused for long enough.
-            await watched.ask(age_the_lease, LEASE_SECONDS)
-            # What it has in its socket's buffers when it comes back.
-            for number in range(100, 130):
-                server.market.put_skill(skill(number))
-            await until(lambda: is_owned_by(watched, second), "the second has taken over")
-            await until_live(watched, second)
-            await level_at_the_end(watched, server)
-            before = await owner(watched), await watched.ask(lambda: FeedChange.objects.count())
+    async with mirrored(program_environment) as (server, watched, start):
+        first, second = await first_and_second(start, watched)
+        await paused_between_two_writes(first, watched)
+        # As if it had been paused for long enough.
+        await watched.ask(age_the_lease, LEASE_SECONDS)
+        # What it has in its socket's buffers when it comes back.
+        for number in range(100, 130):
+            server.market.put_skill(skill(number))
+        await until(lambda: is_owned_by(watched, second), "the second has taken over")
+        await until_live(watched, second)
+        await level_at_the_end(watched, server)
+        before = await owner(watched), await watched.ask(lambda: FeedChange.objects.count())
 
-            first.send(signal.SIGCONT)
-            ended = await first.ended()
-            assert ended.status == 1
-            assert "the lease has gone to" in ended.err and "Traceback" not in ended.err
-            after = await owner(watched)
-            assert (after.holder, after.epoch, await watched.ask(lambda: FeedChange.objects.count())) == (
-                before[0].holder, before[0].epoch, before[1],
-            )  # fmt: skip
-            status = await watched.status()
-            assert (status.row.state, status.alive, status.row.connected) == ("live", True, True)
-            assert not await watched.ask(SyncRun.objects.filter(state="running").exists)
-            server.market.put_skill(skill(200))
-            await level_at_the_end(watched, server)
+        first.send(signal.SIGCONT)
+        ended = await first.ended()
+        assert ended.status == 1
+        assert "the lease has gone to" in ended.err and "Traceback" not in ended.err
+        after = await owner(watched)
+        assert (after.holder, after.epoch, await watched.ask(lambda: FeedChange.objects.count())) == (
+            before[0].holder, before[0].epoch, before[1],
+        )  # fmt: skip
+        status = await watched.status()
+        assert (status.row.state, status.alive, status.row.connected) == ("live", True, True)
+        assert not await watched.ask(SyncRun.objects.filter(state="running").exists)
+        server.market.put_skill(skill(200))
+        await level_at_the_end(watched, server)
 
 
 async def paused_between_two_writes(daemon: Program, watched: Mirror) -> None:
@@ -168,68 +160,66 @@ async def paused_within_a_transaction(daemon: Program, watched: Mirror, server: 
 
 
 async def test_of_two_that_start_together_one_owns_and_the_other_is_counted(program_environment: Environment) -> None:
-    async with marketplace() as server, mirror(server, start=False) as watched:
-        with programs(program_environment(**settings_for(server))) as start:
-            both = [start.start("runsync"), start.start("runsync")]
-            await until(lambda: any("lease_taken" in each.err for each in both), "one of them owns the mirror")
-            await until(lambda: any("standing_by" in each.err for each in both), "the other stands by")
-            (first,) = [each for each in both if "lease_taken" in each.err]
-            (second,) = [each for each in both if each is not first]
-            await until_live(watched, first)
+    async with mirrored(program_environment) as (server, watched, start):
+        both = [start.start("runsync"), start.start("runsync")]
+        await until(lambda: any("lease_taken" in each.err for each in both), "one of them owns the mirror")
+        await until(lambda: any("standing_by" in each.err for each in both), "the other stands by")
+        (first,) = [each for each in both if "lease_taken" in each.err]
+        (second,) = [each for each in both if each is not first]
+        await until_live(watched, first)
 
-            async def counted() -> bool:
-                return (await watched.status()).standby == 1
+        async def counted() -> bool:
+            return (await watched.status()).standby == 1
 
-            await until(counted, "who stands by is counted")
-            assert (await owner(watched)).epoch == 1
-            assert "lease_taken" not in second.err
-            first.send(signal.SIGTERM)
-            assert (await first.ended()).status == 0
-            free = time.monotonic()
-            await until(lambda: is_owned_by(watched, second), "the second has taken over")
-            assert time.monotonic() - free < 2.0
-            await until_live(watched, second)
-            assert (await watched.status()).standby == 0
-            assert (await owner(watched)).epoch == 2
-            await level_at_the_end(watched, server)
+        await until(counted, "who stands by is counted")
+        assert (await owner(watched)).epoch == 1
+        assert "lease_taken" not in second.err
+        first.send(signal.SIGTERM)
+        assert (await first.ended()).status == 0
+        free = time.monotonic()
+        await until(lambda: is_owned_by(watched, second), "the second has taken over")
+        assert time.monotonic() - free < 2.0
+        await until_live(watched, second)
+        assert (await watched.status()).standby == 0
+        assert (await owner(watched)).epoch == 2
+        await level_at_the_end(watched, server)
 
 
 @pytest.mark.usefixtures("postgres")
 async def test_a_lock_that_no_server_ends_goes_with_the_lease(program_environment: Environment) -> None:
     """Paused within a pipeline a session counts as active, and no time-out of the server's strikes it."""
-    async with marketplace() as server, mirror(server, start=False) as watched:
-        with programs(program_environment(**settings_for(server))) as start:
-            first, second = await first_and_second(start, watched)
-            first.send(signal.SIGSTOP)
-            locked, gone = threading.Event(), threading.Event()
+    async with mirrored(program_environment) as (server, watched, start):
+        first, second = await first_and_second(start, watched)
+        first.send(signal.SIGSTOP)
+        locked, gone = threading.Event(), threading.Event()
 
-            def hold() -> None:
-                try:
-                    with transaction.atomic():
-                        with connection.cursor() as cursor:
-                            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-                        LeaseRow.objects.select_for_update().get(pk=1)
-                        locked.set()
-                        assert gone.wait(MANY_STARTS_SECONDS)
-                except Error:
-                    pass  # the session was ended
-                finally:
-                    connection.close()
-
-            holding = threading.Thread(target=hold)
-            holding.start()
+        def hold() -> None:
             try:
-                await until(lambda: locked.is_set(), "the row is locked")
-                began = time.monotonic()
-                await until(lambda: is_owned_by(watched, second), "the second has taken over")
-                assert time.monotonic() - began < TAKEN_OVER_WITHIN
+                with transaction.atomic():
+                    with connection.cursor() as cursor:
+                        cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+                    LeaseRow.objects.select_for_update().get(pk=1)
+                    locked.set()
+                    assert gone.wait(PATIENCE)
+            except Error:
+                pass  # the session was ended
             finally:
-                gone.set()
-                holding.join()
-            first.send(signal.SIGCONT)
-            assert (await first.ended()).status == 1
-            await until_live(watched, second)
-            await level_at_the_end(watched, server)
+                connection.close()
+
+        holding = threading.Thread(target=hold)
+        holding.start()
+        try:
+            await until(lambda: locked.is_set(), "the row is locked")
+            began = time.monotonic()
+            await until(lambda: is_owned_by(watched, second), "the second has taken over")
+            assert time.monotonic() - began < TAKEN_OVER_WITHIN
+        finally:
+            gone.set()
+            holding.join()
+        first.send(signal.SIGCONT)
+        assert (await first.ended()).status == 1
+        await until_live(watched, second)
+        await level_at_the_end(watched, server)
 
 
 @pytest.mark.parametrize("off", [timedelta(hours=-1), timedelta(hours=1)])

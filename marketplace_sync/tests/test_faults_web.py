@@ -4,7 +4,7 @@ import asyncio
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx2
@@ -14,11 +14,10 @@ from django.db import connection
 from atomproject.env import POSTGRES_POOL, shared
 from marketplace_sync.tests.live_feed import agent_key, ask
 from marketplace_sync.tests.outages import Doorway, doorway
-from marketplace_sync.tests.processes import MANAGE, MANY_STARTS_SECONDS, Program, until
+from marketplace_sync.tests.processes import MANAGE, Environment, Program, until
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(MANY_STARTS_SECONDS)]
+pytestmark = pytest.mark.django_db(transaction=True)
 
-Environment = Callable[..., dict[str, str]]
 NAME = "web-under-test"
 MOST = POSTGRES_POOL["max_size"]
 PATH = "/api/skills/"

@@ -1,7 +1,6 @@
 """The minute figures: every minute together is the totals, whatever ends when; delays by the marketplace's clock."""
 
 from collections import Counter
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -25,7 +24,7 @@ from marketplace_sync.protocol.events import Change, RatingChanged, SkillDeleted
 from marketplace_sync.protocol.stamps import Stamp, stamp_of
 from marketplace_sync.tests.harness import marketplace, mirror
 from marketplace_sync.tests.live_feed import ask
-from marketplace_sync.tests.processes import MANY_STARTS_SECONDS, programs, settings_for, until
+from marketplace_sync.tests.processes import Environment, programs, settings_for, until
 
 NOW = datetime(2026, 1, 15, 10, 30, 20, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -193,9 +192,8 @@ async def test_a_restart_in_mid_minute_goes_on_with_the_minute(skew: timedelta) 
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.timeout(MANY_STARTS_SECONDS)
 async def test_a_daemon_that_is_killed_leaves_minutes_that_are_the_totals(
-    program_environment: Callable[..., dict[str, str]],
+    program_environment: Environment,
 ) -> None:
     async with marketplace() as server:
         with programs(program_environment(**settings_for(server))) as started:

@@ -31,7 +31,7 @@ from marketplace_sync.simulator.server import SimulatorServer
 from marketplace_sync.tests import nasty
 from marketplace_sync.tests.api_actors import agent
 from marketplace_sync.tests.harness import QUICK, TOKEN, mirror, skill
-from marketplace_sync.tests.processes import MANAGE, MANY_STARTS_SECONDS, PATIENCE
+from marketplace_sync.tests.processes import MANAGE, PATIENCE, Environment
 from marketplace_sync.tests.upstream_peers import Script, ScriptedHttp, answer
 from marketplace_sync.upstream import market as upstream_market
 from marketplace_sync.upstream.access import Access
@@ -422,10 +422,9 @@ ATTACKS: dict[str, tuple[Reply, Reply, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.timeout(MANY_STARTS_SECONDS)
 @pytest.mark.parametrize("name", ATTACKS)
 async def test_no_answer_makes_the_daemon_take_more_memory_than_it_may(
-    name: str, program_environment: Callable[..., dict[str, str]]
+    name: str, program_environment: Environment
 ) -> None:
     skills, categories, reason = ATTACKS[name]
     async with hostile(skills, categories) as server:

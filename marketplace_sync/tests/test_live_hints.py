@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,7 @@ from marketplace_sync.live import hints
 from marketplace_sync.live.hints import Hinter, hinter, listen
 from marketplace_sync.tests.harness import marketplace
 from marketplace_sync.tests.live_feed import QUICK, agent_key, ask, changes_to, new_pen, put, told, until, web
-from marketplace_sync.tests.processes import programs, settings_for
+from marketplace_sync.tests.processes import Environment, programs, settings_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -205,7 +205,7 @@ def test_within_one_process_there_is_nobody_to_hint_at() -> None:
     hinter()(1)  # outside any event loop: it does nothing at all
 
 
-async def test_the_daemon_and_the_web_server_need_no_redis(program_environment: Callable[..., dict[str, str]]) -> None:
+async def test_the_daemon_and_the_web_server_need_no_redis(program_environment: Environment) -> None:
     key = await ask(agent_key)
     async with marketplace(skills=3) as server:
         with programs(program_environment(**settings_for(server))) as started:
@@ -219,7 +219,7 @@ async def test_the_daemon_and_the_web_server_need_no_redis(program_environment: 
 
 
 async def test_the_daemon_hints_after_each_commit(
-    redis_url: str, settings: Any, program_environment: Callable[..., dict[str, str]]
+    redis_url: str, settings: Any, program_environment: Environment
 ) -> None:
     settings.CHANNEL_LAYERS = layer_at(redis_url)
     key = await ask(agent_key)

@@ -31,7 +31,7 @@ from marketplace_sync.tests.api_actors import EVERYONE, Who, agent
 from marketplace_sync.tests.conftest import without_service
 from marketplace_sync.tests.harness import Mirror, marketplace, mirror, skill
 from marketplace_sync.tests.live_feed import agent_key, ask, new_pen, put, told, web
-from marketplace_sync.tests.processes import MANAGE, MANY_STARTS_SECONDS, Program, programs, settings_for, until
+from marketplace_sync.tests.processes import MANAGE, Environment, Program, programs, settings_for, until
 from marketplace_sync.tests.scrapes import Scrape, forget_answers, scrape
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -320,9 +320,8 @@ def test_made_public_it_asks_nobody() -> None:
 # Processes.
 
 
-@pytest.mark.timeout(MANY_STARTS_SECONDS)
 async def test_two_web_processes_tell_the_same_and_tell_the_truth_after_a_kill(
-    program_environment: Callable[..., dict[str, str]],
+    program_environment: Environment,
 ) -> None:
     async with SimulatorServer(Marketplace([skill(n) for n in range(25)]), requests_per_minute=0) as server:
         environment = program_environment(**settings_for(server), METRICS_PUBLIC="true")

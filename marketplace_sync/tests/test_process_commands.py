@@ -3,7 +3,6 @@
 import json
 import signal
 import socket
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,9 @@ from django.apps import apps
 from marketplace_sync.mirror.lease import acquire
 from marketplace_sync.models import Category, LeaseRow, Skill, SyncRun, Tombstone
 from marketplace_sync.tests.harness import CATEGORY, marketplace, mirror, skill
-from marketplace_sync.tests.processes import MANY_STARTS_SECONDS, programs, settings_for
+from marketplace_sync.tests.processes import Environment, mirrored, programs, settings_for
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(MANY_STARTS_SECONDS)]
-
-Environment = Callable[..., dict[str, str]]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def everything_stored() -> dict[str, list[dict[str, Any]]]:
@@ -29,56 +26,51 @@ def everything_stored() -> dict[str, list[dict[str, Any]]]:
 async def test_one_pass_fills_the_mirror_and_a_dry_run_foretells_the_next_without_writing(
     program_environment: Environment,
 ) -> None:
-    async with marketplace(skills=25) as server, mirror(server, start=False) as watched:
-        with programs(program_environment(**settings_for(server, ATOM_SAAS_PAGE_SIZE=10))) as start:
-            filled = await start.run("runsync", "--once")
-            assert filled.status == 0
-            assert filled.out == "25 skills listed: 25 created, 0 updated, 0 removed, 0 unchanged, 0 refused.\n"
-            assert not server.connects
-            assert (await watched.difference()).level
+    async with mirrored(program_environment, skills=25, ATOM_SAAS_PAGE_SIZE=10) as (server, watched, start):
+        filled = await start.run("runsync", "--once")
+        assert filled.status == 0
+        assert filled.out == "25 skills listed: 25 created, 0 updated, 0 removed, 0 unchanged, 0 refused.\n"
+        assert not server.connects
+        assert (await watched.difference()).level
 
-            server.market.put_skill(skill(100), announce=False)
-            server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"}, announce=False)
-            server.market.delete_skill("skill-00002", announce=False)
-            before = await watched.ask(everything_stored)
-            foreseen = await start.run("runsync", "--dry-run")
-            assert await watched.ask(everything_stored) == before
-            assert (foreseen.status, foreseen.out.splitlines()) == (0, [
-                "create skill-00100", "update skill-00001", "delete skill-00002",
-                "Would create 1, update 1, delete 1 skills; 23 unchanged. Nothing was written.",
-            ])  # fmt: skip
+        server.market.put_skill(skill(100), announce=False)
+        server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"}, announce=False)
+        server.market.delete_skill("skill-00002", announce=False)
+        before = await watched.ask(everything_stored)
+        foreseen = await start.run("runsync", "--dry-run")
+        assert await watched.ask(everything_stored) == before
+        assert (foreseen.status, foreseen.out.splitlines()) == (0, [
+            "create skill-00100", "update skill-00001", "delete skill-00002",
+            "Would create 1, update 1, delete 1 skills; 23 unchanged. Nothing was written.",
+        ])  # fmt: skip
 
-            # So many at once wait for a person, which is no failure of the pass.
-            for number in range(3, 25):
-                server.market.delete_skill(f"skill-{number:05}", announce=False)
-            held = await start.run("runsync", "--once")
-            assert held.status == 0
-            run = await watched.ask(SyncRun.objects.get, state="held")
-            assert held.out.splitlines() == [
-                "3 skills listed: 1 created, 1 updated, 0 removed, 1 unchanged, 0 refused.",
-                f"23 removals wait for approval (run {run.pk}): {run.held_reason}.",
-            ]
+        # So many at once wait for a person, which is no failure of the pass.
+        for number in range(3, 25):
+            server.market.delete_skill(f"skill-{number:05}", announce=False)
+        held = await start.run("runsync", "--once")
+        assert held.status == 0
+        run = await watched.ask(SyncRun.objects.get, state="held")
+        assert held.out.splitlines() == [
+            "3 skills listed: 1 created, 1 updated, 0 removed, 1 unchanged, 0 refused.",
+            f"23 removals wait for approval (run {run.pk}): {run.held_reason}.",
+        ]
 
-            server.faults.add("unauthorized")
-            failed = await start.run("runsync", "--once")
-            assert (failed.status, failed.out) == (1, "")
-            assert failed.err.splitlines()[-1] == (
-                "runsync: the pass failed: the marketplace refuses the token (HTTP 401)"
-            )
+        server.faults.add("unauthorized")
+        failed = await start.run("runsync", "--once")
+        assert (failed.status, failed.out) == (1, "")
+        assert failed.err.splitlines()[-1] == ("runsync: the pass failed: the marketplace refuses the token (HTTP 401)")
 
 
 async def test_without_the_stream_it_polls(program_environment: Environment) -> None:
-    async with marketplace() as server, mirror(server, start=False) as watched:
-        polling = settings_for(server, ATOM_SAAS_SYNC_INTERVAL_MINUTES=0.005)
-        with programs(program_environment(**polling)) as start:
-            daemon = start.start("runsync", "--no-websocket")
-            await daemon.says("state state=polling")
-            server.market.put_skill(skill(100))
-            await watched.until_db(Skill.objects.filter(skill_id="skill-00100").exists, "a poll brought it")
-            assert (await watched.status()).row.state == "polling"
-            assert not server.connects
-            daemon.send(signal.SIGTERM)
-            assert (await daemon.ended()).status == 0
+    async with mirrored(program_environment, ATOM_SAAS_SYNC_INTERVAL_MINUTES=0.005) as (server, watched, start):
+        daemon = start.start("runsync", "--no-websocket")
+        await daemon.says("state state=polling")
+        server.market.put_skill(skill(100))
+        await watched.until_db(Skill.objects.filter(skill_id="skill-00100").exists, "a poll brought it")
+        assert (await watched.status()).row.state == "polling"
+        assert not server.connects
+        daemon.send(signal.SIGTERM)
+        assert (await daemon.ended()).status == 0
 
 
 async def test_faulty_settings_are_one_line_each_and_nothing_is_touched(
@@ -177,39 +169,38 @@ async def test_verifysync_tells_what_differs_and_repairs_it_removals_included(
 async def test_verifysync_looks_twice_and_says_when_it_cannot_read_or_may_not_write(
     program_environment: Environment,
 ) -> None:
-    async with marketplace() as server, mirror(server, start=False) as watched:
-        with programs(program_environment(**settings_for(server))) as start:
-            assert (await start.run("runsync", "--once")).status == 0
+    async with mirrored(program_environment) as (server, watched, start):
+        assert (await start.run("runsync", "--once")).status == 0
 
-            # The market moves while it is compared: what is told to be missing is gone when it is looked at again.
-            async def passing(target: str) -> None:
-                if "page=1&" in target:
-                    server.market.put_skill(skill(100), announce=False)
-                elif target.endswith("skill-00100"):
-                    server.market.delete_skill("skill-00100", announce=False)
+        # The market moves while it is compared: what is told to be missing is gone when it is looked at again.
+        async def passing(target: str) -> None:
+            if "page=1&" in target:
+                server.market.put_skill(skill(100), announce=False)
+            elif target.endswith("skill-00100"):
+                server.market.delete_skill("skill-00100", announce=False)
 
-            server.on_request = passing
-            level = await start.run("verifysync")
-            assert (level.status, level.out) == (0, "Level with the marketplace.\n")
-            assert any(path.endswith("/skill-00100") for _, path, _ in server.requests)
-            server.on_request = None
+        server.on_request = passing
+        level = await start.run("verifysync")
+        assert (level.status, level.out) == (0, "Level with the marketplace.\n")
+        assert any(path.endswith("/skill-00100") for _, path, _ in server.requests)
+        server.on_request = None
 
-            lease = await watched.ask(acquire, "elsewhere:4711")
-            # As if it were renewed all the time.
-            await watched.ask(LeaseRow.objects.update, renewed_at=datetime.now(UTC) + timedelta(hours=1))
-            before = await watched.ask(everything_stored)
-            both = [start.start("verifysync", "--repair"), start.start("runsync", "--once")]
-            for program in both:
-                ended = await program.ended()
-                assert (ended.status, ended.out) == (1, "")
-                assert f"{program.name.split()[0]}: the mirror is being written by elsewhere:4711" in ended.err
-            assert await watched.ask(everything_stored) == before
-            # Looking needs no lease.
-            server.faults.add("html-200")
-            unread = start.start("verifysync", "--json")
-            await server.hang_up()
-            away = await start.run("verifysync")
-            for ended in (await unread.ended(), away):
-                assert (ended.status, ended.out) == (2, "")
-                assert "verifysync: the marketplace can't be read: " in ended.err
-            await watched.ask(lease.release)
+        lease = await watched.ask(acquire, "elsewhere:4711")
+        # As if it were renewed all the time.
+        await watched.ask(LeaseRow.objects.update, renewed_at=datetime.now(UTC) + timedelta(hours=1))
+        before = await watched.ask(everything_stored)
+        both = [start.start("verifysync", "--repair"), start.start("runsync", "--once")]
+        for program in both:
+            ended = await program.ended()
+            assert (ended.status, ended.out) == (1, "")
+            assert f"{program.name.split()[0]}: the mirror is being written by elsewhere:4711" in ended.err
+        assert await watched.ask(everything_stored) == before
+        # Looking needs no lease.
+        server.faults.add("html-200")
+        unread = start.start("verifysync", "--json")
+        await server.hang_up()
+        away = await start.run("verifysync")
+        for ended in (await unread.ended(), away):
+            assert (ended.status, ended.out) == (2, "")
+            assert "verifysync: the marketplace can't be read: " in ended.err
+        await watched.ask(lease.release)

@@ -4,13 +4,11 @@ import asyncio
 import json
 import random
 import signal
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db.models import F
 
 from marketplace_sync.mirror.lease import LEASE_SECONDS
 from marketplace_sync.mirror.state import state_row
@@ -19,20 +17,14 @@ from marketplace_sync.models import Command, LeaseRow, SyncRun
 from marketplace_sync.simulator.marketplace import Marketplace
 from marketplace_sync.simulator.replay import replay
 from marketplace_sync.simulator.server import SimulatorServer
-from marketplace_sync.tests.harness import Mirror, marketplace, mirror, skill
-from marketplace_sync.tests.processes import MANY_STARTS_SECONDS, Program, Programs, programs, settings_for, until
+from marketplace_sync.tests.harness import Mirror, age_the_lease, marketplace, mirror, skill
+from marketplace_sync.tests.processes import Environment, Program, Programs, mirrored, programs, settings_for, until
 from marketplace_sync.tests.truth import from_the_truth, in_the_feed
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(MANY_STARTS_SECONDS)]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 KILLS = 10
 ROOMS = ("automation", "data", "media", "research", "documents")
-Environment = Callable[..., dict[str, str]]
-
-
-def age_the_lease(seconds: float) -> None:
-    """As if this much time had passed since the daemon renewed its lease for the last time."""
-    LeaseRow.objects.update(renewed_at=F("renewed_at") - timedelta(seconds=seconds))
 
 
 async def kill(daemon: Program, watched: Mirror) -> None:
@@ -210,35 +202,34 @@ async def test_killed_ten_times_within_a_replay_the_mirror_holds_what_it_can_not
     # One kill strikes just before the bulk, so that nobody hears of it; the others where the seed says.
     kills = {step * STEP: rng.randint(1, 2) * STEP for step in rng.sample([*range(3, 24, 3), *range(32, 44, 3)], 9)}
     kills[bulk_at * STEP] = BULK_STEPS * STEP
-    async with marketplace(skills=150) as server, mirror(server, start=False) as watched:
-        with programs(program_environment(**settings_for(server, ATOM_SAAS_PAGE_SIZE=10))) as start:
-            replaying = Interrupted(start, server, watched, kills)
-            await replaying.begin()
-            await replay(server.market, trace, 600.0, replaying.drain)
-            assert len(start.started) == KILLS + 1
-            await start.started[-1].says("state=live")
+    async with mirrored(program_environment, skills=150, ATOM_SAAS_PAGE_SIZE=10) as (server, watched, start):
+        replaying = Interrupted(start, server, watched, kills)
+        await replaying.begin()
+        await replay(server.market, trace, 600.0, replaying.drain)
+        assert len(start.started) == KILLS + 1
+        await start.started[-1].says("state=live")
 
-            # Told to nobody, and too many for a listing alone to prove: as many of them as the mirror had come to hold
-            # wait for a person, with the few others that went while nobody listened. On a machine so slow that the
-            # kills left it nearly empty there is nothing to hold. A pass over the quiet market says which.
-            answer = await watched.command(Command.Action.SYNC)
-            assert answer.state == "done"
-            run = await watched.ask(SyncRun.objects.get, pk=answer.result["run"])
-            waiting = set(await watched.ask(lambda: list(run.held_removals.values_list("skill_id", flat=True))))
-            assert len(waiting) == run.held_count == answer.result["held"]
-            assert run.state == answer.result["state"] == ("held" if waiting else "done")
-            difference = await watched.difference()
-            assert difference.extra == waiting
-            assert not (difference.missing or difference.different or difference.categories)
-            daemon = replaying.daemon
-            assert daemon is not None
-            daemon.send(signal.SIGTERM)
-            assert (await daemon.ended()).status == 0
+        # Told to nobody, and too many for a listing alone to prove: as many of them as the mirror had come to hold
+        # wait for a person, with the few others that went while nobody listened. On a machine so slow that the
+        # kills left it nearly empty there is nothing to hold. A pass over the quiet market says which.
+        answer = await watched.command(Command.Action.SYNC)
+        assert answer.state == "done"
+        run = await watched.ask(SyncRun.objects.get, pk=answer.result["run"])
+        waiting = set(await watched.ask(lambda: list(run.held_removals.values_list("skill_id", flat=True))))
+        assert len(waiting) == run.held_count == answer.result["held"]
+        assert run.state == answer.result["state"] == ("held" if waiting else "done")
+        difference = await watched.difference()
+        assert difference.extra == waiting
+        assert not (difference.missing or difference.different or difference.categories)
+        daemon = replaying.daemon
+        assert daemon is not None
+        daemon.send(signal.SIGTERM)
+        assert (await daemon.ended()).status == 0
 
-            repaired = await start.run("verifysync", "--repair")
-            assert (repaired.status, repaired.out) == (0, "Level with the marketplace.\n")
-            assert await watched.ask(from_the_truth, server.market) == []
-            assert await watched.ask(in_the_feed) == []
-            await all_runs_are_closed(watched, replaying.left_open)
-            row = await watched.ask(state_row)
-            assert row.shed == row.rejected == 0
+        repaired = await start.run("verifysync", "--repair")
+        assert (repaired.status, repaired.out) == (0, "Level with the marketplace.\n")
+        assert await watched.ask(from_the_truth, server.market) == []
+        assert await watched.ask(in_the_feed) == []
+        await all_runs_are_closed(watched, replaying.left_open)
+        row = await watched.ask(state_row)
+        assert row.shed == row.rejected == 0

@@ -4,18 +4,16 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from marketplace_sync.demo import SKILLS
-from marketplace_sync.tests.processes import MANY_STARTS_SECONDS, Program, alive, children_of, programs, until
+from marketplace_sync.tests.processes import Environment, Program, alive, children_of, programs, until
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(MANY_STARTS_SECONDS)]
-
-Environment = Callable[..., dict[str, str]]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def free_port() -> int:

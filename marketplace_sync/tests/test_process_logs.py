@@ -4,7 +4,6 @@ import json
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import httpx2
@@ -14,11 +13,9 @@ from marketplace_sync.mirror.commands import request
 from marketplace_sync.models import Command, LeaseRow, SyncRun
 from marketplace_sync.tests.harness import marketplace
 from marketplace_sync.tests.live_feed import ask
-from marketplace_sync.tests.processes import MANAGE, MANY_STARTS_SECONDS, Program, programs, settings_for, until
+from marketplace_sync.tests.processes import MANAGE, Environment, Program, programs, settings_for, until
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(MANY_STARTS_SECONDS)]
-
-Environment = Callable[..., dict[str, str]]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def lines(program: Program) -> list[dict[str, Any]]:

@@ -4,32 +4,28 @@ import asyncio
 import json
 import re
 import signal
-import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 
 import pytest
-from django.db import transaction
 
 from marketplace_sync.mirror.state import state_row
 from marketplace_sync.models import LeaseRow, Skill, SyncRun
 from marketplace_sync.simulator.server import SimulatorServer
-from marketplace_sync.tests.harness import Mirror, marketplace, mirror, skill
+from marketplace_sync.tests.harness import Mirror, skill
+from marketplace_sync.tests.outages import locked_database
 from marketplace_sync.tests.processes import (
-    MANY_STARTS_SECONDS,
     Ended,
+    Environment,
     Program,
-    programs,
-    settings_for,
+    mirrored,
     until,
+    until_live,
 )
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(MANY_STARTS_SECONDS)]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 # INTERFACE.md: "stops within 5 s".
 STOP_WITHIN = 5.0
-Environment = Callable[..., dict[str, str]]
 
 
 async def stopped(program: Program, number: signal.Signals = signal.SIGTERM, within: float = STOP_WITHIN) -> Ended:
@@ -50,11 +46,6 @@ async def all_is_received(server: SimulatorServer) -> None:
     await until(lambda: server.heard["pong"] > heard, "the ping is answered")
 
 
-async def until_live(watched: Mirror, daemon: Program) -> None:
-    await daemon.says("state state=live")
-    await watched.until_state("live")
-
-
 # So far ahead of what is committed runs the load, at most: what a machine ten times overloaded still drains in 4 s.
 AHEAD = 300
 
@@ -71,147 +62,121 @@ async def load(server: SimulatorServer, watched: Mirror) -> None:
 
 
 async def test_under_load_everything_received_is_applied(program_environment: Environment) -> None:
-    async with marketplace(skills=0) as server, mirror(server, start=False) as watched:
-        with programs(program_environment(**settings_for(server))) as start:
-            daemon = start.start("runsync")
-            await until_live(watched, daemon)
-            loading = asyncio.create_task(load(server, watched))
-            await watched.until_db(lambda: Skill.objects.count() > 1000, "the load has begun")
-            ended = await stopped(daemon)
-            await loading
-            assert ended.status == 0, ended.err
-            waiting = re.search(r"stopping waiting=(\d+)", ended.err)
-            assert waiting and int(waiting[1]) > 0, "there was no load"
-            row = await watched.ask(state_row)
-            assert (row.state, row.connected) == ("not_running", False)
-            assert row.received == row.applied > 1000
-            # In order, and without a hole, as far as they were received.
-            ids = await watched.ask(lambda: list(Skill.objects.order_by("skill_id").values_list("skill_id", flat=True)))
-            assert ids == [f"skill-{number:05}" for number in range(row.received)]
+    async with mirrored(program_environment, skills=0) as (server, watched, start):
+        daemon = start.start("runsync")
+        await until_live(watched, daemon)
+        loading = asyncio.create_task(load(server, watched))
+        await watched.until_db(lambda: Skill.objects.count() > 1000, "the load has begun")
+        ended = await stopped(daemon)
+        await loading
+        assert ended.status == 0, ended.err
+        waiting = re.search(r"stopping waiting=(\d+)", ended.err)
+        assert waiting and int(waiting[1]) > 0, "there was no load"
+        row = await watched.ask(state_row)
+        assert (row.state, row.connected) == ("not_running", False)
+        assert row.received == row.applied > 1000
+        # In order, and without a hole, as far as they were received.
+        ids = await watched.ask(lambda: list(Skill.objects.order_by("skill_id").values_list("skill_id", flat=True)))
+        assert ids == [f"skill-{number:05}" for number in range(row.received)]
 
 
 async def test_what_is_refused_and_shed_is_in_the_sum_at_a_stop(program_environment: Environment) -> None:
-    async with marketplace(skills=5) as server, mirror(server, start=False) as watched:
-        limited = settings_for(server, ATOM_SAAS_WS_RATE_LIMIT=200)
-        with programs(program_environment(**limited)) as start:
-            daemon = start.start("runsync")
-            await until_live(watched, daemon)
-            # One that is applied, the same once more, and one that is older.
-            newest = server.market.put_skill(skill(1))
-            for each in (newest, {**newest, "name": "Older", "updated_at": "2026-01-01T00:00:00Z"}):
-                server.send_raw(json.dumps({"type": "skill_update", "data": each}))
-            server.faults.add("malformed", every=5)
-            for number in range(1000):
-                server.market.put_skill(skill(1000 + number % 300, version=f"1.0.{number}"))
-            await all_is_received(server)
-            ended = await stopped(daemon, signal.SIGINT)
-            assert ended.status == 0, ended.err
-            row = await watched.ask(state_row)
-            assert row.received >= 1203
-            assert min(row.applied, row.unchanged, row.stale, row.rejected, row.shed) > 0
-            assert row.received == row.applied + row.unchanged + row.stale + row.rejected + row.shed
+    async with mirrored(program_environment, skills=5, ATOM_SAAS_WS_RATE_LIMIT=200) as (server, watched, start):
+        daemon = start.start("runsync")
+        await until_live(watched, daemon)
+        # One that is applied, the same once more, and one that is older.
+        newest = server.market.put_skill(skill(1))
+        for each in (newest, {**newest, "name": "Older", "updated_at": "2026-01-01T00:00:00Z"}):
+            server.send_raw(json.dumps({"type": "skill_update", "data": each}))
+        server.faults.add("malformed", every=5)
+        for number in range(1000):
+            server.market.put_skill(skill(1000 + number % 300, version=f"1.0.{number}"))
+        await all_is_received(server)
+        ended = await stopped(daemon, signal.SIGINT)
+        assert ended.status == 0, ended.err
+        row = await watched.ask(state_row)
+        assert row.received >= 1203
+        assert min(row.applied, row.unchanged, row.stale, row.rejected, row.shed) > 0
+        assert row.received == row.applied + row.unchanged + row.stale + row.rejected + row.shed
 
 
 async def test_a_stop_within_a_pass_keeps_what_was_read_and_closes_the_run(program_environment: Environment) -> None:
-    async with marketplace(skills=50) as server, mirror(server, start=False) as watched:
-        with programs(program_environment(**settings_for(server, ATOM_SAAS_PAGE_SIZE=10))) as start:
-            release = asyncio.Event()
+    async with mirrored(program_environment, skills=50, ATOM_SAAS_PAGE_SIZE=10) as (server, watched, start):
+        release = asyncio.Event()
 
-            async def hang(target: str) -> None:
-                if "page=5&" in target:
-                    await release.wait()
+        async def hang(target: str) -> None:
+            if "page=5&" in target:
+                await release.wait()
 
-            server.on_request = hang
-            # A daemon was asked to end, and did. A single pass has not done what it was for.
-            for options, status in (((), 0), (("--once",), 1)):
-                await watched.ask(Skill.objects.all().delete)
-                program = start.start("runsync", *options)
-                await watched.until_db(lambda: Skill.objects.count() == 40, "four of five pages are written")
-                ended = await stopped(program)
-                assert ended.status == status
-                assert ("runsync: interrupted before it was done\n" in ended.err) is bool(options)
-                run = await watched.ask(lambda: SyncRun.objects.latest("pk"))
-                assert (run.state, run.finished_at is not None) == ("interrupted", True)
-                assert await watched.ask(Skill.objects.count) == 40
-                assert (await watched.ask(LeaseRow.objects.get)).holder == ""
-            release.set()
+        server.on_request = hang
+        # A daemon was asked to end, and did. A single pass has not done what it was for.
+        for options, status in (((), 0), (("--once",), 1)):
+            await watched.ask(Skill.objects.all().delete)
+            program = start.start("runsync", *options)
+            await watched.until_db(lambda: Skill.objects.count() == 40, "four of five pages are written")
+            ended = await stopped(program)
+            assert ended.status == status
+            assert ("runsync: interrupted before it was done\n" in ended.err) is bool(options)
+            run = await watched.ask(lambda: SyncRun.objects.latest("pk"))
+            assert (run.state, run.finished_at is not None) == ("interrupted", True)
+            assert await watched.ask(Skill.objects.count) == 40
+            assert (await watched.ask(LeaseRow.objects.get)).holder == ""
+        release.set()
 
 
 async def test_who_stands_by_stops_at_once_and_takes_over_from_a_clean_stop_within_2_s(
     program_environment: Environment,
 ) -> None:
-    async with marketplace() as server, mirror(server, start=False) as watched:
-        with programs(program_environment(**settings_for(server))) as start:
-            first = start.start("runsync")
-            await until_live(watched, first)
-            second, third = start.start("runsync"), start.start("runsync")
-            for waiting in (second, third):
-                await waiting.says("standing_by")
+    async with mirrored(program_environment) as (server, watched, start):
+        first = start.start("runsync")
+        await until_live(watched, first)
+        second, third = start.start("runsync"), start.start("runsync")
+        for waiting in (second, third):
+            await waiting.says("standing_by")
 
-            async def standing_by(count: int) -> bool:
-                status = await watched.status()
-                return status.standby == count and status.daemon.endswith(f":{first.pid}")
+        async def standing_by(count: int) -> bool:
+            status = await watched.status()
+            return status.standby == count and status.daemon.endswith(f":{first.pid}")
 
-            await until(lambda: standing_by(2), "both are counted")
-            assert (await stopped(third, within=2.0)).status == 0
-            assert await standing_by(1)
+        await until(lambda: standing_by(2), "both are counted")
+        assert (await stopped(third, within=2.0)).status == 0
+        assert await standing_by(1)
 
-            epoch = (await watched.ask(LeaseRow.objects.get)).epoch
-            assert (await stopped(first)).status == 0
-            free = time.monotonic()
+        epoch = (await watched.ask(LeaseRow.objects.get)).epoch
+        assert (await stopped(first)).status == 0
+        free = time.monotonic()
 
-            async def second_has_it() -> bool:
-                return (await watched.ask(LeaseRow.objects.get)).holder.endswith(f":{second.pid}")
+        async def second_has_it() -> bool:
+            return (await watched.ask(LeaseRow.objects.get)).holder.endswith(f":{second.pid}")
 
-            await until(second_has_it, "the second daemon has taken over")
-            assert time.monotonic() - free < 2.0
-            await until_live(watched, second)
-            assert (await watched.ask(LeaseRow.objects.get)).epoch == epoch + 1
-            assert (await watched.status()).standby == 0
-            server.market.put_skill(skill(500))
-            await watched.until_level()
-            assert (await stopped(second)).status == 0
-
-
-@asynccontextmanager
-async def locked_database(watched: Mirror) -> AsyncIterator[None]:
-    """Nobody else can write the mirror meanwhile: another transaction holds the lease row (on SQLite, the file)."""
-    locked, unlock = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with transaction.atomic():
-            LeaseRow.objects.select_for_update().get()
-            locked.set()
-            assert unlock.wait(60)
-
-    holding = asyncio.create_task(watched.database.write(hold))
-    try:
-        await until(locked.is_set, "the database is locked")
-        yield
-    finally:
-        unlock.set()
-        await holding
+        await until(second_has_it, "the second daemon has taken over")
+        assert time.monotonic() - free < 2.0
+        await until_live(watched, second)
+        assert (await watched.ask(LeaseRow.objects.get)).epoch == epoch + 1
+        assert (await watched.status()).standby == 0
+        server.market.put_skill(skill(500))
+        await watched.until_level()
+        assert (await stopped(second)).status == 0
 
 
 async def test_a_drain_that_cannot_finish_says_how_much_is_lost_and_exits_non_zero(
     program_environment: Environment,
 ) -> None:
-    async with marketplace() as server, mirror(server, start=False) as watched:
-        with programs(program_environment(**settings_for(server))) as start:
-            daemon = start.start("runsync")
-            await until_live(watched, daemon)
-            standby = start.start("runsync")
-            await standby.says("standing_by")
-            async with locked_database(watched):
-                for number in range(100, 137):
-                    server.market.put_skill(skill(number))
-                await all_is_received(server)
-                ended = await stopped(daemon, within=STOP_WITHIN + 0.5)
-                assert ended.status == 1
-                told = re.search(r"stopped with (\d+) received changes not applied", ended.err)
-                assert told, ended.err
-                assert int(told[1]) == 37
-                # One that waits has nothing to lose, but must not hang either: PostgreSQL's time-outs let it go in
-                # order, SQLite's lock does not.
-                assert (await stopped(standby, within=STOP_WITHIN + 0.5)).status in (0, 1)
-            assert await watched.ask(Skill.objects.count) == 25
+    async with mirrored(program_environment) as (server, watched, start):
+        daemon = start.start("runsync")
+        await until_live(watched, daemon)
+        standby = start.start("runsync")
+        await standby.says("standing_by")
+        with locked_database():
+            for number in range(100, 137):
+                server.market.put_skill(skill(number))
+            await all_is_received(server)
+            ended = await stopped(daemon, within=STOP_WITHIN + 0.5)
+            assert ended.status == 1
+            told = re.search(r"stopped with (\d+) received changes not applied", ended.err)
+            assert told, ended.err
+            assert int(told[1]) == 37
+            # One that waits has nothing to lose, but must not hang either: PostgreSQL's time-outs let it go in
+            # order, SQLite's lock does not.
+            assert (await stopped(standby, within=STOP_WITHIN + 0.5)).status in (0, 1)
+        assert await watched.ask(Skill.objects.count) == 25

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import quote
@@ -19,10 +19,10 @@ from marketplace_sync.conf import Secret, SyncConfig
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.models import DeadLetter, SyncRun, WebSocketState
 from marketplace_sync.tests.harness import Mirror, skill
-from marketplace_sync.tests.processes import MANY_STARTS_SECONDS, programs, until
+from marketplace_sync.tests.processes import Environment, programs, until
 from marketplace_sync.tests.upstream_peers import ScriptedHttp, answer, ws_peer
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(MANY_STARTS_SECONDS)]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 # A URL must quote it, a regular expression escape it.
 TOKEN = "tok-4711/secret+part=%41&x#~end"
@@ -109,7 +109,7 @@ def unwelcome(status: int) -> Response:
 
 
 async def test_whatever_the_marketplace_does_the_token_is_never_seen(
-    program_environment: Callable[..., dict[str, str]],
+    program_environment: Environment,
 ) -> None:
     handshakes = 0
 

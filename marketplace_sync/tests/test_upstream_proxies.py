@@ -1,7 +1,6 @@
 """Proxies: one rule for HTTP and stream, a real proxy that both go through, and a login that nobody sees."""
 
 import base64
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,11 @@ from marketplace_sync.conf import Secret, SyncConfig
 from marketplace_sync.logs import install, redact
 from marketplace_sync.models import Skill
 from marketplace_sync.tests.connect_proxy import ConnectProxy
-from marketplace_sync.tests.harness import TOKEN, marketplace, mirror, skill
-from marketplace_sync.tests.tls_front import Authority, addresses, tls_front
-from marketplace_sync.upstream.access import Access, access_faults
-from marketplace_sync.upstream.faults import Unreachable
-from marketplace_sync.upstream.market import MarketClient
+from marketplace_sync.tests.harness import marketplace, mirror
+from marketplace_sync.tests.tls_front import Authority, addresses, behind_tls, tls_front
+from marketplace_sync.tests.upstream_peers import reasons
+from marketplace_sync.upstream.access import access_faults
 from marketplace_sync.upstream.proxies import named, proxy_for
-from marketplace_sync.upstream.stream import Stream
 
 # Only the proxies of the tests take it for this machine: whoever reaches it went through one.
 HOST = "market.invalid"
@@ -92,8 +89,7 @@ async def test_behind_a_proxy_the_mirror_fills_and_is_live_over_tls(tmp_path: Pa
         ) as running,
     ):  # fmt: skip
         await running.until_state("live")
-        server.market.put_skill(skill(100))
-        await running.until_db(lambda: Skill.objects.filter(skill_id="skill-00100").exists(), "the change is here")
+        await running.until_it_follows()
         assert proxy.tunnels == [f"{HOST}:{port}"]
         assert {line.split()[0] for line in proxy.asked} == {"CONNECT"}
 
@@ -109,24 +105,8 @@ async def test_behind_a_proxy_the_mirror_fills_and_is_live_without_tls() -> None
 
 
 def config(**changes: Any) -> SyncConfig:
-    return SyncConfig(
-        **{"api_token": Secret(TOKEN), "connect_timeout": 20.0, **addresses(1, HOST), **changes}  # type: ignore[arg-type]
-    )
-
-
-async def no_wait(_: float) -> None:
-    return
-
-
-async def reasons(settings: SyncConfig) -> list[str]:
-    """Why neither HTTP nor the stream reaches that marketplace."""
-    access = Access(settings)
-    with pytest.raises(Unreachable) as by_stream:
-        await Stream.open(settings, access)
-    async with MarketClient(settings, access, sleep=no_wait) as market:
-        with pytest.raises(Unreachable) as by_http:
-            await market.categories()
-    return [by_http.value.reason, by_stream.value.reason]
+    """Settings for a marketplace that nobody answers for, unless a proxy does."""
+    return behind_tls(1, HOST, **changes)
 
 
 async def test_what_no_proxy_names_is_reached_without_one() -> None:
@@ -151,16 +131,10 @@ async def test_a_proxy_that_can_not_be_used_is_named_with_why() -> None:
     ]
 
 
-@pytest.fixture
-def everything_logged(caplog: pytest.LogCaptureFixture) -> None:
-    for name in (None, "asyncio", "httpcore2", "httpx2", "websockets", "marketplace_sync"):
-        caplog.set_level(logging.DEBUG, logger=name)
-    install()
-
-
 @pytest.mark.usefixtures("everything_logged")
 @pytest.mark.parametrize("login", ["mirror:pa%2Fss-w0rd", "only-a-key"], ids=["password", "user alone"])
 async def test_the_login_of_a_proxy_is_sent_and_never_seen(caplog: pytest.LogCaptureFixture, login: str) -> None:
+    install()
     plain = login.replace("%2F", "/") if ":" in login else f"{login}:"
     secret = login.partition(":")[2] or login
     async with ConnectProxy(login=plain) as proxy:

@@ -9,17 +9,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from marketplace_sync.conf import Secret, SyncConfig
+from marketplace_sync.conf import SyncConfig
 from marketplace_sync.models import Skill
-from marketplace_sync.tests.harness import TOKEN, marketplace, mirror, skill
-from marketplace_sync.tests.processes import MANY_STARTS_SECONDS, programs, settings_for
-from marketplace_sync.tests.tls_front import HOST, Authority, Files, addresses, tls_front
+from marketplace_sync.tests.harness import marketplace, mirror
+from marketplace_sync.tests.processes import Environment, programs, settings_for
+from marketplace_sync.tests.tls_front import HOST, Authority, Files, addresses, behind_tls, tls_front
+from marketplace_sync.tests.upstream_peers import reasons
 from marketplace_sync.upstream.access import Access, access_faults
-from marketplace_sync.upstream.faults import Unreachable
 from marketplace_sync.upstream.market import MarketClient
 from marketplace_sync.upstream.stream import Stream
 from marketplace_sync.upstream.tls import (
@@ -42,26 +41,6 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """An authority that nobody trusts."""
     return Authority(tmp_path_factory.mktemp("stranger"), "stranger")
-
-
-def config(port: int, **changes: Any) -> SyncConfig:
-    return SyncConfig(api_token=Secret(TOKEN), connect_timeout=20.0, **addresses(port), **changes)
-
-
-async def no_wait(_: float) -> None:
-    return
-
-
-async def reasons(settings: SyncConfig) -> list[str]:
-    """Why neither HTTP nor the stream reaches that marketplace."""
-    access = Access(settings)
-    with pytest.raises(Unreachable) as by_stream:
-        await Stream.open(settings, access)
-    async with MarketClient(settings, access, sleep=no_wait) as market:
-        with pytest.raises(Unreachable) as by_http:
-            await market.categories()
-    assert not by_http.value.refused_token and not by_stream.value.refused_token
-    return [by_http.value.reason, by_stream.value.reason]
 
 
 def both(reason: str) -> list[str]:
@@ -87,8 +66,7 @@ async def test_behind_tls_of_an_own_authority_the_mirror_fills_and_is_live(
     ):
         await running.until_state("live")
         assert await running.ask(Skill.objects.count) == 25
-        server.market.put_skill(skill(100))
-        await running.until_db(lambda: Skill.objects.filter(skill_id="skill-00100").exists(), "the change is here")
+        await running.until_it_follows()
         assert (await running.status()).row.state == "live"
 
 
@@ -105,13 +83,13 @@ async def test_a_certificate_that_proves_nothing_is_refused_with_its_reason(
     tmp_path: Path, authority: Authority, stranger: Authority, made: Callable[..., Files], reason: str
 ) -> None:
     async with marketplace() as server, tls_front(server.port, tmp_path, made(authority, stranger)) as port:
-        assert await reasons(config(port, ca_file=authority.file)) == both(reason)
+        assert await reasons(behind_tls(port, ca_file=authority.file)) == both(reason)
         assert server.accepted == 0
 
 
 async def test_without_an_own_authority_the_systems_trust_decides(tmp_path: Path, authority: Authority) -> None:
     async with marketplace() as server, tls_front(server.port, tmp_path, authority.certificate(HOST)) as port:
-        assert await reasons(config(port)) == both(UNTRUSTED)
+        assert await reasons(behind_tls(port)) == both(UNTRUSTED)
 
 
 def test_an_own_authority_takes_the_place_of_the_systems(authority: Authority) -> None:
@@ -129,19 +107,19 @@ async def test_an_old_version_of_tls_is_refused(
     tmp_path: Path, authority: Authority, options: str, version: str
 ) -> None:
     async with marketplace() as server, tls_front(server.port, tmp_path, authority.certificate(HOST), options) as port:
-        settings = config(port, ca_file=authority.file, tls_min_version=version)
+        settings = behind_tls(port, ca_file=authority.file, tls_min_version=version)
         assert await reasons(settings) == both(NO_COMMON_VERSION)
 
 
 async def test_the_oldest_version_that_is_accepted_is_spoken(tmp_path: Path, authority: Authority) -> None:
     files = authority.certificate(HOST)
     async with marketplace() as server, tls_front(server.port, tmp_path, files, "ssl_protocols TLSv1.2;") as port:
-        await assert_reached(config(port, ca_file=authority.file))
+        await assert_reached(behind_tls(port, ca_file=authority.file))
 
 
 async def test_a_marketplace_without_tls_is_told_as_that(authority: Authority) -> None:
     async with marketplace() as server:
-        told = await reasons(config(server.port, ca_file=authority.file))
+        told = await reasons(behind_tls(server.port, ca_file=authority.file))
         assert told == both("the other side does not speak TLS: is its address one of http:// or ws://?")
 
 
@@ -154,10 +132,10 @@ async def test_a_client_certificate_opens_the_door(tmp_path: Path, authority: Au
     async with marketplace() as server, tls_front(server.port, tmp_path, authority.certificate(HOST), options) as port:
         trust = {"ca_file": authority.file}
         given = {"client_cert_file": ours.certificate, "client_key_file": ours.key}
-        await assert_reached(config(port, **trust, **given))
-        assert await reasons(config(port, **trust)) == both(NEEDS_CERTIFICATE)
+        await assert_reached(behind_tls(port, **trust, **given))
+        assert await reasons(behind_tls(port, **trust)) == both(NEEDS_CERTIFICATE)
         given = {"client_cert_file": theirs.certificate, "client_key_file": theirs.key}
-        assert await reasons(config(port, **trust, **given)) == both(REFUSES_CERTIFICATE)
+        assert await reasons(behind_tls(port, **trust, **given)) == both(REFUSES_CERTIFICATE)
 
 
 async def test_certificate_and_key_may_share_a_file(tmp_path: Path, authority: Authority) -> None:
@@ -165,7 +143,7 @@ async def test_certificate_and_key_may_share_a_file(tmp_path: Path, authority: A
     together = _in_one_file(ours, tmp_path / "together.pem")
     options = f"ssl_verify_client on; ssl_client_certificate {authority.file};"
     async with marketplace() as server, tls_front(server.port, tmp_path, authority.certificate(HOST), options) as port:
-        await assert_reached(config(port, ca_file=authority.file, client_cert_file=together))
+        await assert_reached(behind_tls(port, ca_file=authority.file, client_cert_file=together))
 
 
 @contextmanager
@@ -204,10 +182,10 @@ async def test_the_alerts_of_tls_1_3_about_client_certificates_are_told_in_words
 ) -> None:
     files, theirs = authority.certificate(HOST), stranger.certificate("mirror")
     with alerting_server(files, authority, ssl.TLSVersion.TLSv1_3) as port:
-        told = await reasons(config(port, ca_file=authority.file))
+        told = await reasons(behind_tls(port, ca_file=authority.file))
         assert [reason.partition("TLS: ")[2] for reason in told] == [NEEDS_CERTIFICATE] * 2
         given = {"client_cert_file": theirs.certificate, "client_key_file": theirs.key}
-        told = await reasons(config(port, ca_file=authority.file, **given))
+        told = await reasons(behind_tls(port, ca_file=authority.file, **given))
         assert [reason.partition("TLS: ")[2] for reason in told] == [REFUSES_CERTIFICATE] * 2
 
 
@@ -233,9 +211,8 @@ async def test_a_tls_fault_is_a_failure_like_any_other_to_the_daemon(tmp_path: P
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.timeout(MANY_STARTS_SECONDS)
 async def test_the_commands_and_the_log_name_the_fault(
-    tmp_path: Path, authority: Authority, program_environment: Callable[..., dict[str, str]]
+    tmp_path: Path, authority: Authority, program_environment: Environment
 ) -> None:
     async with marketplace() as server, tls_front(server.port, tmp_path, authority.certificate(HOST)) as port:
         settings = settings_for(server, ATOM_SAAS_API_URL=addresses(port)["api_url"])
@@ -307,7 +284,7 @@ def _encrypt(key: Path, into: Path) -> None:
 
 @pytest.mark.django_db(transaction=True)
 async def test_a_file_that_can_not_be_used_ends_a_command_before_anything_is_touched(
-    program_environment: Callable[..., dict[str, str]],
+    program_environment: Environment,
 ) -> None:
     async with marketplace() as server:
         with programs(program_environment(**settings_for(server, ATOM_SAAS_CA_FILE="/no/such/file"))) as start:

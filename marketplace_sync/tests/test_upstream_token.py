@@ -2,26 +2,21 @@
 
 import asyncio
 import contextlib
-import logging
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 import pytest
 from websockets.asyncio.server import ServerConnection
 
 from marketplace_sync.logs import install
-from marketplace_sync.tests.upstream_peers import TOKEN, Script, ScriptedHttp, answer, config, ws_peer
+from marketplace_sync.tests.upstream_peers import TOKEN, Script, ScriptedHttp, answer, config, no_wait, ws_peer
 from marketplace_sync.upstream.faults import QUOTED_CHARS, UpstreamError, quoted
 from marketplace_sync.upstream.market import MarketClient
 from marketplace_sync.upstream.stream import Stream
 
 QUOTED = quote(TOKEN, safe="")
 ECHO = f"no {TOKEN} and no {QUOTED}".encode()
-
-
-async def no_wait(_: float) -> None:
-    return
 
 
 async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -77,17 +72,6 @@ async def by_stream(url: str) -> None:
 
 
 @pytest.fixture
-def everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Every library logs at DEBUG, and no net hides what slips through."""
-    factory = logging.getLogRecordFactory()
-    logging.setLogRecordFactory(logging.LogRecord)
-    for name in (None, "asyncio", "httpcore2", "httpx2", "websockets", "marketplace_sync"):
-        caplog.set_level(logging.DEBUG, logger=name)
-    yield
-    logging.setLogRecordFactory(factory)
-
-
-@pytest.fixture
 def masked() -> None:
     """As in production: what goes into a log is masked. The HTTP library tells at DEBUG what headers came back."""
     install()
@@ -111,7 +95,7 @@ def assert_unseen(fault: UpstreamError, caplog: pytest.LogCaptureFixture) -> Non
 FAILURES = [*ANSWERS, "nobody there", "no such host", "impossible address"]
 
 
-@pytest.mark.usefixtures("everything_logged")
+@pytest.mark.usefixtures("everything_logged", "unredacted_records")
 @pytest.mark.parametrize("name", FAILURES)
 async def test_no_failure_of_the_stream_tells_the_token(name: str, caplog: pytest.LogCaptureFixture) -> None:
     async with served(name) as url:
@@ -129,7 +113,7 @@ async def test_no_failure_of_a_request_tells_the_token(name: str, caplog: pytest
     assert_unseen(caught.value, caplog)
 
 
-@pytest.mark.usefixtures("everything_logged")
+@pytest.mark.usefixtures("everything_logged", "unredacted_records")
 @pytest.mark.parametrize("code", [1000, 1008, 4401])
 async def test_no_close_tells_the_token(code: int, caplog: pytest.LogCaptureFixture) -> None:
     async def peer(connection: ServerConnection) -> None:
@@ -141,7 +125,7 @@ async def test_no_close_tells_the_token(code: int, caplog: pytest.LogCaptureFixt
     assert_unseen(caught.value, caplog)
 
 
-@pytest.mark.usefixtures("everything_logged")
+@pytest.mark.usefixtures("everything_logged", "unredacted_records")
 async def test_the_library_would_tell_the_token_if_it_were_let(caplog: pytest.LogCaptureFixture) -> None:
     """What these tests look through does hold DEBUG records of the library: those of the peer in this process."""
 

@@ -13,7 +13,9 @@ from typing import Any
 
 import trustme
 
+from marketplace_sync.conf import Secret, SyncConfig
 from marketplace_sync.tests.conftest import without_service
+from marketplace_sync.tests.harness import TOKEN
 from marketplace_sync.tests.processes import Program, until
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
@@ -111,3 +113,8 @@ async def tls_front(behind: int, folder: Path, files: Files, options: str = "") 
 def addresses(port: int, host: str = HOST) -> dict[str, Any]:
     """Where a marketplace on that port is, as fields of the settings."""
     return {"api_url": f"https://{host}:{port}", "ws_url": f"wss://{host}:{port}/ws"}
+
+
+def behind_tls(port: int, host: str = HOST, **changes: Any) -> SyncConfig:
+    """Settings for the marketplace there, with patience for a busy machine's handshakes."""
+    return SyncConfig(api_token=Secret(TOKEN), connect_timeout=20.0, **addresses(port, host), **changes)

@@ -1,4 +1,7 @@
-"""Marketplaces that misbehave byte by byte, for the tests of `upstream`; the simulator is too well bred for it."""
+"""Marketplaces that misbehave byte by byte, for the tests of `upstream`, and what it says of them.
+
+The simulator is too well bred for it.
+"""
 
 import asyncio
 import contextlib
@@ -7,11 +10,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.frames import Opcode
 from websockets.http11 import Request, Response
 
 from marketplace_sync.conf import Secret, SyncConfig
+from marketplace_sync.upstream.access import Access
+from marketplace_sync.upstream.faults import Unreachable
+from marketplace_sync.upstream.market import MarketClient
+from marketplace_sync.upstream.stream import Stream
 
 TOKEN = "sekret/tok+1%&=#en"  # a URL must quote it
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -20,6 +28,22 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 def config(**changes: Any) -> SyncConfig:
     """Settings with that token; the addresses lead nowhere unless given."""
     return SyncConfig(api_token=Secret(TOKEN), **changes)
+
+
+async def no_wait(_: float) -> None:
+    """For a client whose tries are to follow one another at once."""
+
+
+async def reasons(settings: SyncConfig) -> list[str]:
+    """Why neither HTTP nor the stream reaches that marketplace."""
+    access = Access(settings)
+    with pytest.raises(Unreachable) as by_stream:
+        await Stream.open(settings, access)
+    async with MarketClient(settings, access, sleep=no_wait) as market:
+        with pytest.raises(Unreachable) as by_http:
+            await market.categories()
+    assert not by_http.value.refused_token and not by_stream.value.refused_token
+    return [by_http.value.reason, by_stream.value.reason]
 
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
