@@ -42,6 +42,8 @@ log = structlog.get_logger(__name__)
 
 # Removals are applied in batches of this many, like pages.
 _REMOVAL_BATCH = 500
+# Letters made before others have a turn, 4 ms: a page may have 100,000 rows, all of them refused.
+_LETTERS_A_TURN = 500
 # Progress is shown, in the database and in the log, at most this often (seconds).
 _PROGRESS_EVERY = 1.0
 
@@ -236,7 +238,7 @@ class _Pass:
     async def _read_categories(self) -> list[str] | None:
         arrival, page = await requested(self._r._arrivals.next, lambda begun: self._r._market.categories(begun=begun))
         items: list[Item] = [self._arrived(record, arrival) for record in page.categories]
-        items += [self._letter(row, LISTED_CATEGORY) for row in page.broken]
+        items += await self._letters(page.broken, LISTED_CATEGORY)
         self._count(await self._r._writer.submit(items), count_skills=False)
         return named_categories(page)
 
@@ -246,7 +248,7 @@ class _Pass:
         new = self._seen.add_all(record.skill_id for record in page.skills) + self._seen.add_all(named)
         self._plan.read(number, page, new=new)
         items: list[Item] = [self._arrived(record, arrival) for record in page.skills]
-        items += [self._letter(row) for row in page.broken]
+        items += await self._letters(page.broken)
         # This page may be planned while the one before it is being written (see `Writer`); no more than two wait.
         # It is kept before the wait, so that whatever ends the wait finds it to cancel.
         before = self._submitted
@@ -276,9 +278,14 @@ class _Pass:
     def _arrived(self, event: Event, arrival: int) -> Arrived:
         return Arrived(event, arrival, self._source, polled=True, forced=self._r._repair, run_id=self._run_id)
 
-    def _letter(self, row: BrokenRow, kind: str = "") -> Letter:
-        self._refused_first = self._refused_first or row.refusal
-        return Letter.of(replace(row.refusal, kind=kind), row.raw, DeadLetter.Source.LISTING)
+    async def _letters(self, rows: Sequence[BrokenRow], kind: str = "") -> list[Item]:
+        letters: list[Item] = []
+        for number, row in enumerate(rows, 1):
+            self._refused_first = self._refused_first or row.refusal
+            letters.append(Letter.of(replace(row.refusal, kind=kind), row.raw, DeadLetter.Source.LISTING))
+            if number % _LETTERS_A_TURN == 0:
+                await asyncio.sleep(0)
+        return letters
 
     def _count(self, effects: Sequence[Effect], *, count_skills: bool = True) -> None:
         self.progress.refused += effects.count(Effect.REFUSED)

@@ -1,8 +1,9 @@
 """Which pages of a listing to ask for next, and whether every page was read.
 
 The server may tell totals or none, may use a smaller page than asked for, may lie about either.
-With totals the pages up to the last are asked for, several at once, and those after it as long as
-full pages prove the totals too low; without, one after the other until a short page or one with nothing new.
+With totals the pages up to the last are asked for, several at once, and those after it as long as full pages prove the
+total too low, or none is told beside the number of pages; without, one after the other until a short page or one with
+nothing new.
 """
 
 from dataclasses import dataclass, field
@@ -73,8 +74,8 @@ class PagePlan:
         # No page after the one that is one too many is ever asked for, whatever number is told.
         self.last_page = max(self.last_page or 1, min(told, self.max_pages + 1))
         at_least = (number - 1) * self._size + page.rows
-        if number == self.last_page and page.rows >= self._size and new and _is_below(page.total, at_least):
-            # The last page is full of rows that should not exist by the totals: what they tell is not the end.
+        if number == self.last_page and page.rows >= self._size and new and not _is_told(page.total, at_least):
+            # The last page is full of rows that should not exist by the total, or none says whether they are all.
             self.last_page += 1
         if page.rows:
             self._empty_in_a_row = 0
@@ -125,5 +126,5 @@ class PagePlan:
         self.fault = self.fault or fault
 
 
-def _is_below(total: int | None, rows: int) -> bool:
-    return total is not None and total < rows
+def _is_told(total: int | None, rows: int) -> bool:
+    return total is not None and total >= rows

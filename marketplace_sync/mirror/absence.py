@@ -3,10 +3,16 @@
 from array import array
 from collections.abc import Iterable
 
-from marketplace_sync.mirror.sql import keep_few_pages
+from marketplace_sync.mirror.sql import keep_few_pages, rows
 from marketplace_sync.models import Category, Skill
 
+# Skills read in one statement, which SQLite gives as one value. Row by row it asks for the interpreter's lock each
+# time: beside a busy event loop that took 3 s for 10,000 skills instead of 0.06, and meanwhile no state is written.
 _CHUNK = 2000
+_SOME_SKILLS = (
+    f"(SELECT id, skill_id, arrival, rating_arrival FROM {Skill._meta.db_table} WHERE id > %s "
+    "ORDER BY id LIMIT %s) AS chunk"
+)
 _FEWEST_PLACES = 2048
 
 
@@ -69,13 +75,15 @@ def absent_skills(seen: SeenIds, begun: int) -> tuple[dict[str, int], int]:
     Each with the arrival of the last that was heard of it.
     """
     absent = {}
-    size = 0
+    size = last = 0
     keep_few_pages()
-    rows = Skill.objects.order_by("pk").values_list("skill_id", "arrival", "rating_arrival")
-    for skill_id, arrival, rating_arrival in rows.iterator(chunk_size=_CHUNK):
-        size += 1
-        if skill_id not in seen and (heard := max(arrival, rating_arrival)) <= begun:
-            absent[skill_id] = heard
+    columns = ("id", "skill_id", "arrival", "rating_arrival")
+    while some := list(rows(columns, _SOME_SKILLS, (last, _CHUNK))):
+        size += len(some)
+        for key, skill_id, arrival, rating_arrival in some:
+            last = max(last, key)
+            if skill_id not in seen and (heard := max(arrival, rating_arrival)) <= begun:
+                absent[skill_id] = heard
     return absent, size
 
 

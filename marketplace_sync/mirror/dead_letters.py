@@ -1,7 +1,9 @@
 """Dead letters: what was refused, kept so that a person can see it, and counted when it comes again (law 6)."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import chain
 
 from django.db import connection
 from django.db.models import Count
@@ -18,11 +20,15 @@ _COLUMNS = (
 )  # fmt: skip
 # One that was replayed and comes again is open again; one that a person discarded stays discarded.
 _SAVE = (
-    f"INSERT INTO {DeadLetter._meta.db_table} AS held ({', '.join(_COLUMNS)}) "
-    f"VALUES ({', '.join(['%s'] * len(_COLUMNS))}) ON CONFLICT (source, digest) DO UPDATE SET "
+    f"INSERT INTO {DeadLetter._meta.db_table} AS held ({', '.join(_COLUMNS)}) VALUES %s "
+    "ON CONFLICT (source, digest) DO UPDATE SET "
     "count = held.count + excluded.count, last_seen_at = excluded.last_seen_at, "
     "state = CASE WHEN held.state = 'replayed' THEN 'open' ELSE held.state END"
 )
+_ROW = f"({', '.join(['%s'] * len(_COLUMNS))})"
+# Rows of one statement; SQLite takes 2,520. Row by row it asks for the interpreter's lock twice each time: beside a
+# busy event loop the 4,000 of a listing whose rows are all refused kept the file locked for 21 s, where 0.2 will do.
+_AT_ONCE = 500
 
 
 def save_letters(letters: Sequence[Letter], now: datetime) -> None:
@@ -30,6 +36,9 @@ def save_letters(letters: Sequence[Letter], now: datetime) -> None:
     if not letters:
         return
     at = connection.ops.adapt_datetimefield_value(now)
+    # PostgreSQL changes no row twice in one statement.
+    times = Counter((letter.source, letter.digest) for letter in letters)
+    first = {(letter.source, letter.digest): letter for letter in reversed(letters)}
     rows = [
         (
             letter.source,
@@ -41,15 +50,18 @@ def save_letters(letters: Sequence[Letter], now: datetime) -> None:
             letter.head,
             letter.size,
             letter.digest,
-            1,
+            count,
             DeadLetter.State.OPEN,
             at,
             at,
         )
-        for letter in letters
+        for same, count in times.items()
+        for letter in (first[same],)
     ]
     with connection.cursor() as cursor:
-        cursor.executemany(_SAVE, rows)
+        for start in range(0, len(rows), _AT_ONCE):
+            some = rows[start : start + _AT_ONCE]
+            cursor.execute(_SAVE % ", ".join([_ROW] * len(some)), list(chain.from_iterable(some)))
 
 
 def recent_rate(within: timedelta = timedelta(hours=1)) -> dict[str, int]:

@@ -28,7 +28,7 @@ from marketplace_sync.engine.merge import (
     merge_record,
     record_fingerprint,
 )
-from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Item, Letter, SkillAbsent
+from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, Item, Letter, SkillAbsent
 from marketplace_sync.mirror.feed import skill_change
 from marketplace_sync.mirror.rows import load_categories, load_fingerprints, load_slots
 from marketplace_sync.models import Skill
@@ -113,6 +113,9 @@ class Plan:
         self.after[key] = after
         match outcome:
             case Outcome.UNCHANGED:
+                # Its own arrival is there: another try after a commit that nobody heard of, and still to be completed.
+                if isinstance(before, HeldSkill) and before.arrival == item.arrival and not before.fields["code"]:
+                    self._complete(item, event)
                 return Effect.UNCHANGED
             case Outcome.STALE:
                 return Effect.STALE
@@ -125,9 +128,12 @@ class Plan:
         self._need_category(after, item)
         if isinstance(before, HeldSkill):
             return Effect.UPDATED
-        if isinstance(event, SkillRecord) and "code" not in event.fields and not item.polled:
-            self.incomplete.append(key)
+        self._complete(item, event)
         return Effect.CREATED
+
+    def _complete(self, item: Arrived, event: Event) -> None:
+        if isinstance(event, SkillRecord) and "code" not in event.fields and not item.polled:
+            self.incomplete.append(event.skill_id)
 
     def _need_category(self, held: HeldSkill, item: Arrived) -> None:
         """Categories that a skill names and nobody listed are made."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from marketplace_sync.daemon.database import Database
 from marketplace_sync.daemon.passes import PassRunner
 from marketplace_sync.daemon.writer import MAX_BATCH_ITEMS
 from marketplace_sync.engine import schedule
-from marketplace_sync.mirror.arrived import Arrived, Effect, Item
+from marketplace_sync.mirror.arrived import Arrived, Effect, Item, Letter
 from marketplace_sync.mirror.lease import acquire
 from marketplace_sync.mirror.plan import Plan
 from marketplace_sync.mirror.state import state_row
@@ -364,6 +365,40 @@ class TestServersVary:
 
 
 class TestRefusals:
+    async def test_a_page_of_refused_rows_lets_others_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A page may have 100,000 rows, whose letters take 0.7 s to make."""
+        turns = 0
+        made: Counter[int] = Counter()  # letters, by the turn in which they were made
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        def letter_of(*how: Any) -> Letter:
+            made[turns] += 1
+            return Letter(*how, head=b"", size=0, digest=f"{made.total()}")  # type: ignore[misc]
+
+        database = Database()
+        try:
+            async with marketplace(skills=2000) as server, MarketClient(quick_config(server)) as market:
+                for row in server.market.skills.values():
+                    row["rating_count"] = -1
+                lease = await database.control(acquire, "test:1")
+                async with writing_session(database, lease, SyncConfig()) as session:
+                    runner = PassRunner(
+                        market, session.writer, database, lease, session.arrivals, page_size=1000, max_pages=10
+                    )
+                    monkeypatch.setattr(Letter, "of", lambda refusal, raw, source: letter_of(refusal, source))
+                    working = asyncio.create_task(others())
+                    report = await runner.run("start")
+                    working.cancel()
+            assert (report.progress.refused, made.total()) == (2000, 2000)
+            assert max(made.values()) <= 500
+        finally:
+            await database.close()
+
     async def test_a_poison_record_costs_a_dead_letter_and_nothing_else(self) -> None:
         async with marketplace(skills=25) as server:
             server.market.skills["skill-00003"]["rating_count"] = -1

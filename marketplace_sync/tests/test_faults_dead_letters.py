@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from marketplace_sync.daemon import command_desk
 from marketplace_sync.engine import absence, schedule
@@ -266,6 +267,28 @@ def test_the_rate_counts_what_came_within_the_hour_by_code(lease: Lease) -> None
     assert recent_rate() == {"not_json": 3, "missing": 1}
     assert recent_rate(timedelta(hours=2)) == {"not_json": 4, "missing": 1}
     assert recent_rate(timedelta(minutes=1)) == {"missing": 1}
+
+
+def test_letters_take_few_statements_and_identical_ones_count_up(lease: Lease) -> None:
+    """One statement for each keeps SQLite's file locked for seconds, while the event loop is busy."""
+
+    def letters(many: int) -> list[Letter]:
+        refusal = Refusal(Code.MISSING, "name", "required")
+        return [Letter.of(refusal, f"row {number}", DeadLetter.Source.LISTING) for number in range(many)]
+
+    with CaptureQueriesContext(connection) as queries:
+        save_letters([*letters(3), *letters(1100), *letters(1)], database_now())
+    inserts = [query["sql"] for query in queries if "INSERT" in query["sql"]]
+    assert len(inserts) == 3 and not any(" times: " in sql for sql in inserts)
+    assert dict(DeadLetter.objects.filter(count__gt=1).values_list("head", "count")) == {
+        b"row 0": 3, b"row 1": 2, b"row 2": 2,
+    }  # fmt: skip
+    assert DeadLetter.objects.count() == 1100
+    DeadLetter.objects.filter(head=b"row 0").update(state=DeadLetter.State.REPLAYED)
+    DeadLetter.objects.filter(head=b"row 1").update(state=DeadLetter.State.DISCARDED)
+    save_letters(letters(3), database_now())
+    told = DeadLetter.objects.filter(count__gt=1).order_by("pk").values_list("state", "count")
+    assert list(told) == [("open", 4), ("discarded", 3), ("open", 3)]
 
 
 async def runs(running: Mirror) -> list[str]:

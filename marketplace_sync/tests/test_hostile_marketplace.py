@@ -285,6 +285,7 @@ async def test_a_listing_that_lies_ends_and_proves_nothing(name: str) -> None:
         {"total": -1, "total_pages": -5}, {"total": 1, "total_pages": 0}, {"total": "x", "total_pages": [1]},
         {"total": 0.5, "total_pages": 1e400}, {"total": 10**400, "total_pages": True}, {"page_size": 0, "page": -1},
         {"total": 25, "total_pages": 1}, {"total": 1, "total_pages": 1, "page_size": 1},
+        {"total_pages": 1}, {"total_pages": 2, "page_size": 10},
     ],
     ids=repr,
 )  # fmt: skip

@@ -3,6 +3,7 @@
 import re
 import tracemalloc
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -10,7 +11,8 @@ from django.db.models import Max
 from django.test.utils import CaptureQueriesContext
 
 from marketplace_sync.engine.pages import PagePlan
-from marketplace_sync.mirror.absence import SeenIds
+from marketplace_sync.mirror import absence, sql
+from marketplace_sync.mirror.absence import SeenIds, absent_skills
 from marketplace_sync.mirror.apply import apply_batch
 from marketplace_sync.mirror.arrived import Arrived, Effect, Event
 from marketplace_sync.mirror.bulk import narrow_updates_pay
@@ -142,6 +144,26 @@ def test_an_update_leaves_alone_what_skills_are_found_by_and_it_did_not_change(t
     assert len(tell.on_skills) == (2 if narrow_updates_pay() else 1)
     assert Skill.objects.matching("found").get().skill_id == "s2"
     assert Skill.objects.get(skill_id="s1").code == "newer"
+
+
+def test_what_a_listing_lacks_is_read_many_skills_at_a_time(tell: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row by row SQLite asks for the interpreter's lock: 30 s for 100,000 skills, beside a busy event loop."""
+    monkeypatch.setattr(absence, "_CHUNK", 4)
+    handed_out: list[int] = []
+
+    def rows(*how: Any) -> list[Any]:
+        found = list(sql.rows(*how))
+        handed_out.append(len(found))
+        return found
+
+    monkeypatch.setattr(absence, "rows", rows)
+    tell(skill(number, 1) for number in range(12))
+    tell([SkillDeleted("s2", None), skill(9, 2), RatingChanged("s10", 5, {"average_rating": 4.0}, None)])
+    seen = SeenIds()
+    seen.add_all(["s0", "s4", "s11", "another"])
+    assert absent_skills(seen, 12) == ({f"s{number}": number + 1 for number in (1, 3, 5, 6, 7, 8)}, 11)
+    assert absent_skills(seen, 15)[0].keys() == {f"s{number}" for number in (1, 3, 5, 6, 7, 8, 9, 10)}
+    assert handed_out == [4, 4, 3, 0] * 2
 
 
 def test_a_hundred_thousand_seen_ids_take_a_few_mebibytes_however_long_they_are() -> None:

@@ -138,6 +138,17 @@ def test_a_plan_tried_again_finds_what_its_first_try_wrote(lease: Lease) -> None
     assert FeedChange.objects.count() == 2
 
 
+def test_what_a_short_message_made_known_is_completed_though_it_is_applied_again(lease: Lease) -> None:
+    """Its first try may have been committed: then it tells nothing new, and is as incomplete as before."""
+    short = SkillRecord("a", {"name": "a"}, {}, at(1))
+    items, tries = told(short, skill("b", 1)), list[None]()
+    plan = plan_ahead(items, None)
+    results = [apply_ahead(items, plan, lease, tries)[0] for _ in range(3)]
+    assert [result.incomplete for result in results] == [["a"]] * 3
+    assert [result.effects[0] for result in results] == [Effect.CREATED, Effect.UNCHANGED, Effect.UNCHANGED]
+    assert apply_each(told(short, first=10), lease).incomplete == []  # told once more by the marketplace
+
+
 def test_a_plan_that_the_database_refuses_is_cut_up_and_voids_those_on_it(
     lease: Lease, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import threading
 import zlib
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 
 from marketplace_sync.engine.rates import RequestBudget
+from marketplace_sync.protocol.listing import decode_skill_page
 from marketplace_sync.protocol.refusals import Code
 from marketplace_sync.tests.upstream_peers import NOW, TOKEN, Script, ScriptedHttp, answer, config
+from marketplace_sync.upstream import market as upstream_market
 from marketplace_sync.upstream.faults import (
     MalformedAnswer,
     RateLimited,
@@ -422,3 +425,24 @@ async def test_a_body_that_takes_long_to_unpack_lets_others_work() -> None:
         await page_of(server)
         task.cancel()
     assert turns > 8_000_000 // 262_144
+
+
+@pytest.mark.parametrize(
+    ("body", "at_once"),
+    [(PAGE, True), (b"[" + b",".join([b"{}"] * 100_000) + b"]", False), (b"[]" + b" " * 2_000_000, False)],
+    ids=["documented", "many rows", "many bytes"],
+)
+async def test_a_body_that_takes_long_to_decode_lets_others_work(
+    monkeypatch: pytest.MonkeyPatch, body: bytes, at_once: bool
+) -> None:
+    """A hundred thousand refused rows have 300 KB, and take a second."""
+    decoded_in: list[threading.Thread] = []
+
+    def decode(body: bytes, *, server_now: datetime) -> Any:
+        decoded_in.append(threading.current_thread())
+        return decode_skill_page(body, server_now=server_now)
+
+    monkeypatch.setattr(upstream_market, "decode_skill_page", decode)
+    async with ScriptedHttp(answer(200, body)) as server:
+        await page_of(server)
+    assert (decoded_in == [threading.main_thread()]) is at_once
