@@ -37,7 +37,7 @@ class BatchResult:
 
 
 def apply_batch(items: Sequence[Item], lease: Lease) -> BatchResult:
-    """Apply `items` in order. Raises `LeaseLost` with nothing written."""
+    """Apply `items` in order. Raises `LeaseLost` or `TooMuchHeld` with nothing written."""
     with lease.writing() as head:
         return _result(Plan(items), head)
 

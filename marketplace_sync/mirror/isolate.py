@@ -17,7 +17,7 @@ from django.db import DataError, Error, IntegrityError
 from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planned
 from marketplace_sync.mirror.arrived import LISTED_CATEGORY, Arrived, CategoryAbsent, Effect, Event, Item, Letter
 from marketplace_sync.mirror.lease import Lease
-from marketplace_sync.mirror.plan import Plan
+from marketplace_sync.mirror.plan import Plan, TooMuchHeld
 from marketplace_sync.mirror.sql import keep_few_pages
 from marketplace_sync.models import DeadLetter, FeedChange
 from marketplace_sync.protocol.events import CategoryRecord, RatingChanged, SkillDeleted, SkillRecord
@@ -31,12 +31,14 @@ _PROGRAM_LIMIT = "54"
 
 
 def apply_each(items: Sequence[Item], lease: Lease) -> BatchResult:
-    """Apply `items` in order, in one transaction where the database takes them all (see `apply_batch`).
+    """Apply `items` in order, in one transaction where the database, and our memory, takes them all.
 
     The effect of one set aside is `REFUSED`. Raises what `apply_batch` raises for all but the content of an item.
     """
     try:
         return apply_batch(items, lease)
+    except TooMuchHeld:
+        pass
     except Exception as fault:
         if not _refuses_content(fault):
             raise
@@ -55,11 +57,14 @@ def apply_each(items: Sequence[Item], lease: Lease) -> BatchResult:
 def plan_ahead(items: Sequence[Item], on: Plan | None) -> Plan | None:
     """Plan `items` outside of the transaction that will write them; `on`: the plan that is being written, if any.
 
-    `None` where the database refuses something of them already when it is asked what it has.
+    `None` where that takes too much memory, or the database refuses something of them already when it is asked what it
+    has.
     """
     keep_few_pages()
     try:
         return Plan(items, on)
+    except TooMuchHeld:
+        return None
     except Exception as fault:
         if not _refuses_content(fault):
             raise

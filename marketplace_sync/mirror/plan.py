@@ -30,11 +30,20 @@ from marketplace_sync.engine.merge import (
 )
 from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, Item, Letter, SkillAbsent
 from marketplace_sync.mirror.feed import skill_change
-from marketplace_sync.mirror.rows import load_categories, load_fingerprints, load_slots
+from marketplace_sync.mirror.rows import held_bytes, load_categories, load_fingerprints, load_slots
 from marketplace_sync.models import Skill
 from marketplace_sync.protocol.events import CategoryRecord, RatingChanged, SkillDeleted, SkillRecord
 
 _encode = msgspec.json.Encoder().encode
+
+# A few hundred bytes may each be about a skill of a MiB: what is held of them is looked at before it is read. So many
+# skills are few enough in any case.
+MAX_HELD_BYTES = 32 * 1024 * 1024
+_FEW_KEYS = 32
+
+
+class TooMuchHeld(Exception):
+    """Fewer items are to be planned at a time: the mirror has too much of those that these are about."""
 
 
 class Plan:
@@ -46,7 +55,7 @@ class Plan:
     """
 
     def __init__(self, items: Sequence[Item], on: "Plan | None" = None) -> None:
-        """Decide on `items`, in order. `on`: a plan that is being written."""
+        """Decide on `items`, in order. `on`: a plan that is being written. Raises `TooMuchHeld`."""
         self.items = items
         arrived = [item for item in items if isinstance(item, Arrived)]
         self._known_unchanged = _known_unchanged(arrived, on.after if on else {})
@@ -171,10 +180,11 @@ def can_be_ahead(items: Sequence[Item]) -> bool:
 
 
 def _slots(skill_ids: Mapping[str, None], on: Plan | None) -> dict[str, Slot]:
-    if on is None:
-        return load_slots(skill_ids)
-    planned = {skill_id: on.after[skill_id] for skill_id in skill_ids if skill_id in on.after}
-    return load_slots([skill_id for skill_id in skill_ids if skill_id not in planned]) | planned
+    planned = {skill_id: on.after[skill_id] for skill_id in skill_ids if skill_id in on.after} if on else {}
+    others = [skill_id for skill_id in skill_ids if skill_id not in planned]
+    if len(others) > _FEW_KEYS and held_bytes(others) > MAX_HELD_BYTES:
+        raise TooMuchHeld
+    return load_slots(others) | planned
 
 
 def _categories(names: set[str], on: Plan | None) -> tuple[dict[str, HeldCategory | None], dict[str, int]]:

@@ -20,6 +20,7 @@ from marketplace_sync.mirror.sql import (
     rows,
     select,
     stamp_value,
+    text_size,
     time_column,
 )
 from marketplace_sync.models import Category, Skill, Tombstone
@@ -53,6 +54,19 @@ def load_fingerprints(skill_ids: Collection[str]) -> dict[str, str]:
     condition, keys = among("skill_id", skill_ids)
     found = rows(("skill_id", "fingerprint"), f"{_SKILL} WHERE {condition}", keys)
     return {skill_id: fingerprint for skill_id, fingerprint in found}
+
+
+def held_bytes(skill_ids: Collection[str]) -> int:
+    """The size of what can be long of `skill_ids`, as the mirror has them."""
+    if not skill_ids:
+        return 0
+    condition, keys = among("skill_id", skill_ids)
+    ((total,),) = select(f"SELECT coalesce(sum({_size()}), 0) FROM {_SKILL} WHERE {condition}", keys)
+    return int(total)
+
+
+def _size() -> str:
+    return " + ".join(text_size(name) for name in ("description", "code", *_JSON, "extra"))
 
 
 def load_slots(skill_ids: Collection[str]) -> dict[str, Slot]:

@@ -145,6 +145,13 @@ def json_value(text: str) -> Any:
     return {} if text == "{}" else read_json(text.encode())[0]
 
 
+def text_size(column: str) -> str:
+    """An expression for the bytes of a text or JSON column."""
+    if connection.vendor == "postgresql":
+        return f"octet_length({column}::text)"
+    return f"length(CAST({column} AS BLOB))"  # of a text it would count the characters
+
+
 def float_column(column: str) -> str:
     """An expression that gives a column of floats, none of them negative, for `held_float`.
 

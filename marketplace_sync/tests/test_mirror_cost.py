@@ -14,9 +14,11 @@ from marketplace_sync.engine.pages import PagePlan
 from marketplace_sync.mirror import absence, sql
 from marketplace_sync.mirror.absence import SeenIds, absent_skills
 from marketplace_sync.mirror.apply import apply_batch
-from marketplace_sync.mirror.arrived import Arrived, Effect, Event
+from marketplace_sync.mirror.arrived import Arrived, Effect, Event, Item
 from marketplace_sync.mirror.bulk import narrow_updates_pay
+from marketplace_sync.mirror.isolate import apply_each, plan_ahead
 from marketplace_sync.mirror.lease import Lease, acquire
+from marketplace_sync.mirror.plan import MAX_HELD_BYTES
 from marketplace_sync.mirror.sql import select
 from marketplace_sync.models import FeedChange, LeaseRow, Skill, Tombstone
 from marketplace_sync.protocol.events import SKILL_EMPTY, RatingChanged, SkillDeleted, SkillPage, SkillRecord
@@ -80,8 +82,8 @@ def of_every_kind(many: int) -> list[Event]:
     ]
 
 
-# On PostgreSQL 200 items and more come by COPY.
-@pytest.mark.parametrize("sizes", [(1, 3, 39), (41, 60)])
+# Past 32 skills their size is looked at; on PostgreSQL 200 items and more come by COPY.
+@pytest.mark.parametrize("sizes", [(1, 3, 6), (7, 39), (41, 60)])
 def test_a_batch_takes_as_many_statements_whatever_its_size(tell: Told, sizes: tuple[int, ...]) -> None:
     counts = set()
     for many in sizes:
@@ -164,6 +166,27 @@ def test_what_a_listing_lacks_is_read_many_skills_at_a_time(tell: Told, monkeypa
     assert absent_skills(seen, 12) == ({f"s{number}": number + 1 for number in (1, 3, 5, 6, 7, 8)}, 11)
     assert absent_skills(seen, 15)[0].keys() == {f"s{number}" for number in (1, 3, 5, 6, 7, 8, 9, 10)}
     assert handed_out == [4, 4, 3, 0] * 2
+
+
+def test_a_batch_takes_no_more_memory_for_what_is_held_of_large_skills(lease: Lease) -> None:
+    many, size = 500, 300_000
+    for number in range(many):
+        apply_each([Arrived(skill(number, 1, code="x" * size), number, FeedChange.Source.STREAM)], lease)
+    figures = {"average_rating": 4.0, "rating_count": 1}
+    items: list[Item] = [
+        Arrived(RatingChanged(f"s{number}", 5, figures, None), many + number, FeedChange.Source.STREAM)
+        for number in range(many)
+    ]
+    tracemalloc.start()
+    try:
+        assert plan_ahead(items, None) is None
+        result = apply_each(items, lease)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert result.effects == [Effect.UPDATED] * many
+    assert Skill.objects.filter(rating_count=1).count() == many
+    assert most < 3 * MAX_HELD_BYTES < many * size
 
 
 def test_a_hundred_thousand_seen_ids_take_a_few_mebibytes_however_long_they_are() -> None:
