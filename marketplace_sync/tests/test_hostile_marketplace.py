@@ -423,6 +423,7 @@ ATTACKS: dict[str, tuple[Reply, Reply, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("sqlite")  # refused before any database sees it, or bounded by the size of a page
 @pytest.mark.parametrize("name", ATTACKS)
 async def test_no_answer_makes_the_daemon_take_more_memory_than_it_may(
     name: str, program_environment: Environment

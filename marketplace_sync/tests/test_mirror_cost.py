@@ -170,8 +170,9 @@ def test_what_a_listing_lacks_is_read_many_skills_at_a_time(tell: Told, monkeypa
 
 def test_a_batch_takes_no_more_memory_for_what_is_held_of_large_skills(lease: Lease) -> None:
     many, size = 500, 300_000
-    for number in range(many):
-        apply_each([Arrived(skill(number, 1, code="x" * size), number, FeedChange.Source.STREAM)], lease)
+    for start in range(0, many, 20):
+        some = (skill(number, 1, code="x" * size) for number in range(start, start + 20))
+        apply_batch([Arrived(event, start, FeedChange.Source.STREAM) for event in some], lease)
     figures = {"average_rating": 4.0, "rating_count": 1}
     items: list[Item] = [
         Arrived(RatingChanged(f"s{number}", 5, figures, None), many + number, FeedChange.Source.STREAM)

@@ -14,7 +14,10 @@ from marketplace_sync.tests.admin_rows import fill, held_run, person
 from marketplace_sync.tests.browser import ask, browser_page, web_server
 from marketplace_sync.tests.harness import TOKEN, mirror
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(240)]
+# Pages are the same on either database; what they ask of it is looked at elsewhere, on both.
+pytestmark = [
+    pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("sqlite"), pytest.mark.timeout(240),
+]  # fmt: skip
 
 MODELS = ("skill", "category", "syncrun", "deadletter", "command", "feedchange", "agent", "auditrow", "websocketstate")
 
