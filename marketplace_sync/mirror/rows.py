@@ -58,8 +58,6 @@ def load_fingerprints(skill_ids: Collection[str]) -> dict[str, str]:
 
 def held_bytes(skill_ids: Collection[str]) -> int:
     """The size of what can be long of `skill_ids`, as the mirror has them."""
-    if not skill_ids:
-        return 0
     condition, keys = among("skill_id", skill_ids)
     ((total,),) = select(f"SELECT coalesce(sum({_size()}), 0) FROM {_SKILL} WHERE {condition}", keys)
     return int(total)
