@@ -16,8 +16,8 @@ from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.plan import Plan, can_be_ahead
 
 # One transaction takes no more than this, so that a flood does not make one that lasts for seconds.
-MAX_BATCH_ITEMS = 4000
-MAX_BATCH_BYTES = 8 * 1024 * 1024
+MAX_BATCH_ITEMS = 8000
+MAX_BATCH_BYTES = 16 * 1024 * 1024
 # A batch of fewer takes one hop and reads in its own transaction: to plan it apart would take longer than it saves.
 AHEAD_FROM = 200
 

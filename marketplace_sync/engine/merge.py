@@ -58,7 +58,7 @@ class HeldSkill(msgspec.Struct, frozen=True, gc=False):
     """A skill as held. `fields` has all of `SKILL_FIELDS`.
 
     `updated` and `arrival` are the record's clock; `rated` and `rating_arrival` that of its rating
-    figures, `rated` `None` while nobody told a time for them. `fingerprint` is `fingerprint_of` it.
+    figures, `rated` `None` while nobody told a time for them.
     """
 
     fields: Mapping[str, Any]
@@ -67,7 +67,16 @@ class HeldSkill(msgspec.Struct, frozen=True, gc=False):
     arrival: int
     rated: Stamp | None
     rating_arrival: int
-    fingerprint: str
+    known_fingerprint: str = ""  # "": not made yet, of what a batch may still change
+
+    @property
+    def fingerprint(self) -> str:
+        """`fingerprint_of` it."""
+        return self.known_fingerprint or fingerprint_of(self.fields, self.extra, self.updated)
+
+    def with_fingerprint(self) -> "HeldSkill":
+        """The same, with its fingerprint known."""
+        return self if self.known_fingerprint else replace(self, known_fingerprint=self.fingerprint)
 
 
 class Grave(msgspec.Struct, frozen=True, gc=False):
@@ -125,7 +134,8 @@ def merge_record(
                 return _created(record, arrival), Outcome.APPLIED
             return slot, Outcome.STALE
     merged = _merged(slot, record, arrival, polled=polled, forced=forced)
-    if merged.fingerprint == slot.fingerprint:
+    # The fingerprint has the time in it, and takes longer than all else here.
+    if merged.updated == slot.updated and merged.fingerprint == slot.fingerprint:
         return slot, Outcome.UNCHANGED
     if forced or newer(record.updated, arrival, slot.updated, slot.arrival):
         return merged, Outcome.APPLIED
@@ -176,14 +186,8 @@ def merge_rating(slot: Slot, event: RatingChanged, arrival: int) -> tuple[Slot, 
         return slot, Outcome.FETCH
     fields = {**slot.fields, **event.figures}
     rated = event.updated or slot.rated
-    merged = replace(
-        slot,
-        fields=fields,
-        rated=rated,
-        rating_arrival=arrival,
-        fingerprint=fingerprint_of(fields, slot.extra, slot.updated),
-    )
-    if merged.fingerprint == slot.fingerprint and rated == slot.rated:
+    merged = replace(slot, fields=fields, rated=rated, rating_arrival=arrival, known_fingerprint="")
+    if rated == slot.rated and merged.fingerprint == slot.fingerprint:
         return slot, Outcome.UNCHANGED
     return merged, Outcome.APPLIED
 
@@ -223,7 +227,6 @@ def _created(record: SkillRecord, arrival: int) -> HeldSkill:
         arrival=arrival,
         rated=record.updated if told_rating else None,
         rating_arrival=arrival if told_rating else 0,
-        fingerprint=fingerprint_of(fields, record.extra, record.updated),
     )
 
 
@@ -239,7 +242,7 @@ def _merged(slot: HeldSkill, record: SkillRecord, arrival: int, *, polled: bool,
             fields |= {name: slot.fields[name] for name in RATING_FIELDS}
     extra = {**slot.extra, **record.extra}
     updated = record.updated or slot.updated
-    return HeldSkill(fields, extra, updated, arrival, rated, rating_arrival, fingerprint_of(fields, extra, updated))
+    return HeldSkill(fields, extra, updated, arrival, rated, rating_arrival)
 
 
 def _tells_figures(record: SkillRecord) -> bool:

@@ -74,6 +74,9 @@ class Plan:
         self.fetch: list[str] = []
         self.incomplete: list[str] = []
         self.effects = [self._decide(item) for item in items]
+        for key in self.origin:
+            if isinstance(after := self.after[key], HeldSkill):
+                self.after[key] = after.with_fingerprint()
         self.changes = {key: self._told(key) for key in self.origin}
 
     def split(self) -> tuple[dict[str, HeldSkill], dict[str, Grave], list[str]]:
@@ -207,7 +210,9 @@ def _known_unchanged(arrived: Sequence[Arrived], planned: Mapping[str, Slot]) ->
         if item.polled and type(item.event) is SkillRecord and times_named[item.event.skill_id] == 1
     ]
     held = load_fingerprints([record.skill_id for _, record in told if record.skill_id not in planned])
-    held |= {skill_id: slot.fingerprint for skill_id, slot in planned.items() if isinstance(slot, HeldSkill)}
+    for _, record in told:
+        if isinstance(slot := planned.get(record.skill_id), HeldSkill):
+            held[record.skill_id] = slot.fingerprint
     return {
         identity
         for identity, record in told
