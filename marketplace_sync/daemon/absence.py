@@ -14,7 +14,7 @@ from marketplace_sync.daemon.arrivals import Arrivals
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.daemon.reading import requested
 from marketplace_sync.engine.absence import Listing, Verdict, judge, unclean_reason
-from marketplace_sync.mirror.absence import SeenIds, absent_categories, absent_skills
+from marketplace_sync.mirror.absence import BegunRun, SeenIds, absent_categories, absent_skills
 from marketplace_sync.protocol.events import CategoryPage, SkillRecord
 from marketplace_sync.upstream.faults import UpstreamError
 from marketplace_sync.upstream.market import MarketClient
@@ -26,10 +26,12 @@ log = structlog.get_logger(__name__)
 class Named:
     """What a pass that began at arrival `begun` found named, all of it in the mirror by now.
 
+    `found_by`: that pass, where it found each of `skills` in the mirror, once; else `None`.
     `categories`: `None` where a broken row hides a name, so that none is known to lack.
     """
 
     begun: int
+    found_by: BegunRun | None
     skills: SeenIds
     categories: Sequence[str] | None
     listing: Listing
@@ -94,7 +96,7 @@ class Absences:
         self, named: Named, by: Applies, approved: frozenset[str], *, clean: bool
     ) -> tuple[Verdict, frozenset[str]]:
         """The verdict, carried out, and what a second pass has yet to prove."""
-        absent, size = await self._database.control(absent_skills, named.skills, named.begun)
+        absent, size = await self._database.control(absent_skills, named.skills, named.begun, named.found_by)
         # One that was heard of after that pass had begun was not lacking then: its proof begins anew.
         lacked_twice = {skill_id for skill_id, heard in absent.items() if heard <= self._lacked.get(skill_id, -1)}
         verdict = judge(

@@ -19,7 +19,7 @@ from marketplace_sync.daemon.reading import read_pages, requested
 from marketplace_sync.daemon.writer import Writer
 from marketplace_sync.engine.absence import Listing
 from marketplace_sync.engine.pages import PagePlan
-from marketplace_sync.mirror.absence import SeenIds
+from marketplace_sync.mirror.absence import BegunRun, SeenIds
 from marketplace_sync.mirror.arrived import (
     LISTED_CATEGORY,
     Arrived,
@@ -129,15 +129,15 @@ class PassRunner:
 
         A marketplace that can't be read ends it as `failed`; database trouble and a lost lease are raised.
         """
-        run_id = await self._database.control(begin_run, self._lease, reason)
-        with bound_contextvars(run=run_id):
+        run = await self._database.control(begin_run, self._lease, reason)
+        with bound_contextvars(run=run.id):
             log.info("pass_begun", reason=reason)
-            one = _Pass(self, run_id)
+            one = _Pass(self, run)
             try:
                 settled = await self._absences.settle(await one.read(), one, approved=approved)
             except UpstreamError as fault:
-                return await self._failed(one, run_id, fault)
-            return await self._ended(one, run_id, settled)
+                return await self._failed(one, run.id, fault)
+            return await self._ended(one, run.id, settled)
 
     async def _failed(self, one: "_Pass", run_id: int, fault: UpstreamError) -> PassReport:
         await self._database.control(
@@ -179,9 +179,9 @@ class PassRunner:
 class _Pass:
     """The working state of one pass: reads the listing into the mirror, and applies what settling it asks for."""
 
-    def __init__(self, runner: PassRunner, run_id: int) -> None:
+    def __init__(self, runner: PassRunner, run: BegunRun) -> None:
         self._r = runner
-        self._run_id = run_id
+        self._run = run
         self._source = FeedChange.Source.REPAIR if runner._repair else FeedChange.Source.LISTING
         self._plan = PagePlan(runner._page_size, runner._max_pages)
         self._seen = SeenIds()
@@ -221,7 +221,15 @@ class _Pass:
             unreadable=self._unreadable,
             moves=self._r._stream.moves - self._moves_before,
         )
-        return Named(begun=self.begun, skills=self._seen, categories=categories, listing=listing)
+        return Named(
+            begun=self.begun, found_by=self._run if self._all_found() else None, skills=self._seen,
+            categories=categories, listing=listing,
+        )  # fmt: skip
+
+    def _all_found(self) -> bool:
+        """Is each row a skill that the mirror has, and none there twice?"""
+        done = self.progress
+        return done.refused == done.stale == 0 and done.created + done.updated + done.unchanged == len(self._seen)
 
     async def found(self, record: SkillRecord, arrival: int) -> None:
         self._count(await self._r._writer.submit([self._arrived(record, arrival)]))
@@ -273,10 +281,10 @@ class _Pass:
                 "pass_progress", pages=self.progress.pages_done, of=self.progress.pages_total,
                 listed=self.progress.listed,
             )  # fmt: skip
-            await self._r._database.control(save_progress, self._r._lease, self._run_id, self.progress)
+            await self._r._database.control(save_progress, self._r._lease, self._run.id, self.progress)
 
     def _arrived(self, event: Event, arrival: int) -> Arrived:
-        return Arrived(event, arrival, self._source, polled=True, forced=self._r._repair, run_id=self._run_id)
+        return Arrived(event, arrival, self._source, polled=True, forced=self._r._repair, run_id=self._run.id)
 
     async def _letters(self, rows: Sequence[BrokenRow], kind: str = "") -> list[Item]:
         letters: list[Item] = []

@@ -2,9 +2,10 @@
 
 from array import array
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from marketplace_sync.mirror.sql import keep_few_pages, rows
-from marketplace_sync.models import Category, Skill
+from marketplace_sync.mirror.sql import keep_few_pages, rows, select
+from marketplace_sync.models import Category, FeedChange, LeaseRow, Skill
 
 # Skills read in one statement, which SQLite gives as one value. Row by row it asks for the interpreter's lock each
 # time: beside a busy event loop that took 3 s for 10,000 skills instead of 0.06, and meanwhile no state is written.
@@ -69,11 +70,21 @@ class SeenIds:
                 self._table[self._place(digest)] = digest
 
 
-def absent_skills(seen: SeenIds, begun: int) -> tuple[dict[str, int], int]:
+@dataclass(frozen=True, slots=True)
+class BegunRun:
+    """A pass under way. `feed_seq`: the last feed number given before it began."""
+
+    id: int
+    feed_seq: int
+
+
+def absent_skills(seen: SeenIds, begun: int, found_by: BegunRun | None = None) -> tuple[dict[str, int], int]:
     """Skills that are not in `seen` and of which nothing was heard since arrival `begun`; and how many the mirror has.
 
-    Each with the arrival of the last that was heard of it.
+    Each with the arrival of the last that was heard of it. `found_by`: the pass that saw each of `seen` in the mirror.
     """
+    if found_by is not None and _has_no_more(len(seen), found_by):
+        return {}, len(seen)
     absent = {}
     size = last = 0
     keep_few_pages()
@@ -85,6 +96,22 @@ def absent_skills(seen: SeenIds, begun: int) -> tuple[dict[str, int], int]:
             if skill_id not in seen and (heard := max(arrival, rating_arrival)) <= begun:
                 absent[skill_id] = heard
     return absent, size
+
+
+# One statement, and so one moment.
+_SKILLS_AND_CHANGES_BY_OTHERS = f"""
+    SELECT (SELECT count(*) FROM {Skill._meta.db_table}),
+        feed_seq - %s - (SELECT count(*) FROM {FeedChange._meta.db_table} WHERE run_id = %s)
+    FROM {LeaseRow._meta.db_table} WHERE id = 1
+"""
+
+
+def _has_no_more(skills: int, found_by: BegunRun) -> bool:
+    """Has the mirror just these? Counted: so it is where it has as many, and nobody but the pass that saw them there
+    has changed anything since that began. Every skill that comes or goes takes a feed number.
+    """
+    ((size, by_others),) = select(_SKILLS_AND_CHANGES_BY_OTHERS, (found_by.feed_seq, found_by.id))
+    return bool(size == skills and by_others == 0)
 
 
 def absent_categories(listed: Iterable[str], begun: int) -> list[str]:

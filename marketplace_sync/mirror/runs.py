@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
+from marketplace_sync.mirror.absence import BegunRun
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.models import HeldRemoval, SyncRun
 
@@ -24,11 +25,12 @@ class Progress:
     removed: int = 0
 
 
-def begin_run(lease: Lease, reason: str) -> int:
-    """Open a run; its id. Whatever a dead daemon left open is closed first."""
+def begin_run(lease: Lease, reason: str) -> BegunRun:
+    """Open a run. Whatever a dead daemon left open is closed first."""
     with lease.writing() as head:
         _interrupt_open(head.now)
-        return SyncRun.objects.create(reason=reason, epoch=lease.epoch, started_at=head.now).pk
+        run = SyncRun.objects.create(reason=reason, epoch=lease.epoch, started_at=head.now)
+        return BegunRun(run.pk, head.feed_seq)
 
 
 def interrupt_open_runs(lease: Lease) -> int:

@@ -12,13 +12,14 @@ from django.test.utils import CaptureQueriesContext
 
 from marketplace_sync.engine.pages import PagePlan
 from marketplace_sync.mirror import absence, sql
-from marketplace_sync.mirror.absence import SeenIds, absent_skills
+from marketplace_sync.mirror.absence import BegunRun, SeenIds, absent_skills
 from marketplace_sync.mirror.apply import apply_batch
 from marketplace_sync.mirror.arrived import Arrived, Effect, Event, Item
 from marketplace_sync.mirror.bulk import narrow_updates_pay
 from marketplace_sync.mirror.isolate import apply_each, plan_ahead
 from marketplace_sync.mirror.lease import Lease, acquire
 from marketplace_sync.mirror.plan import MAX_HELD_BYTES
+from marketplace_sync.mirror.runs import begin_run
 from marketplace_sync.mirror.sql import select
 from marketplace_sync.models import FeedChange, LeaseRow, Skill, Tombstone
 from marketplace_sync.protocol.events import SKILL_EMPTY, RatingChanged, SkillDeleted, SkillPage, SkillRecord
@@ -42,11 +43,12 @@ class Told:
         self._arrivals = 0
         self.statements: list[str] = []
 
-    def __call__(self, events: Iterable[Event], *, polled: bool = False) -> list[Effect]:
+    def __call__(self, events: Iterable[Event], *, polled: bool = False, run: BegunRun | None = None) -> list[Effect]:
         items = []
         for event in events:
             self._arrivals += 1
-            items.append(Arrived(event, self._arrivals, FeedChange.Source.STREAM, polled=polled))
+            run_id = run and run.id
+            items.append(Arrived(event, self._arrivals, FeedChange.Source.STREAM, polled=polled, run_id=run_id))
         with CaptureQueriesContext(connection) as queries:
             effects = apply_batch(items, self._lease).effects
         # SQLite's `executemany` is one statement, prepared once.
@@ -148,24 +150,62 @@ def test_an_update_leaves_alone_what_skills_are_found_by_and_it_did_not_change(t
     assert Skill.objects.get(skill_id="s1").code == "newer"
 
 
-def test_what_a_listing_lacks_is_read_many_skills_at_a_time(tell: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row by row SQLite asks for the interpreter's lock: 30 s for 100,000 skills, beside a busy event loop."""
+@pytest.fixture
+def handed_out(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many skills each look at what the mirror has gave; four at a time."""
     monkeypatch.setattr(absence, "_CHUNK", 4)
-    handed_out: list[int] = []
+    sizes: list[int] = []
 
     def rows(*how: Any) -> list[Any]:
         found = list(sql.rows(*how))
-        handed_out.append(len(found))
+        sizes.append(len(found))
         return found
 
     monkeypatch.setattr(absence, "rows", rows)
+    return sizes
+
+
+def test_what_a_listing_lacks_is_read_many_skills_at_a_time(tell: Told, handed_out: list[int]) -> None:
+    """Row by row SQLite asks for the interpreter's lock: 30 s for 100,000 skills, beside a busy event loop."""
     tell(skill(number, 1) for number in range(12))
     tell([SkillDeleted("s2", None), skill(9, 2), RatingChanged("s10", 5, {"average_rating": 4.0}, None)])
-    seen = SeenIds()
-    seen.add_all(["s0", "s4", "s11", "another"])
+    seen = seen_ids("s0", "s4", "s11", "another")
     assert absent_skills(seen, 12) == ({f"s{number}": number + 1 for number in (1, 3, 5, 6, 7, 8)}, 11)
     assert absent_skills(seen, 15)[0].keys() == {f"s{number}" for number in (1, 3, 5, 6, 7, 8, 9, 10)}
     assert handed_out == [4, 4, 3, 0] * 2
+
+
+def test_nothing_is_read_for_a_pass_that_found_all_there_is(lease: Lease, tell: Told, handed_out: list[int]) -> None:
+    tell([skill(1, 1)])
+    run = begin_run(lease, "start")
+    tell([skill(1, 1), skill(2, 1)], polled=True, run=run)
+    assert absent_skills(seen_ids("s1", "s2"), 99, run) == ({}, 2)
+    again = begin_run(lease, "interval")
+    tell([skill(1, 1), skill(2, 1)], polled=True, run=again)
+    assert absent_skills(seen_ids("s1", "s2"), 99, again) == ({}, 2)
+    assert handed_out == []
+
+
+def test_what_others_changed_during_a_pass_is_looked_at(lease: Lease, tell: Told) -> None:
+    """The mirror has as many as were listed, and not the same ones."""
+    tell([skill(1, 1), skill(2, 1)])
+    run = begin_run(lease, "interval")
+    tell([skill(1, 1), skill(2, 1)], polled=True, run=run)
+    tell([SkillDeleted("s1", None), skill(3, 1)])
+    assert absent_skills(seen_ids("s1", "s2"), 99, run) == ({"s3": 6}, 2)
+
+
+def test_one_that_a_pass_found_nowhere_is_absent(lease: Lease, tell: Told) -> None:
+    tell([skill(1, 1), skill(2, 1)])
+    run = begin_run(lease, "interval")
+    tell([skill(1, 1)], polled=True, run=run)
+    assert absent_skills(seen_ids("s1"), 99, run) == ({"s2": 2}, 2)
+
+
+def seen_ids(*ids: str) -> SeenIds:
+    seen = SeenIds()
+    seen.add_all(ids)
+    return seen
 
 
 def test_a_batch_takes_no_more_memory_for_what_is_held_of_large_skills(lease: Lease) -> None:
