@@ -4,6 +4,8 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from django.db.models import Exists, OuterRef
+
 from marketplace_sync.mirror.sql import keep_few_pages, rows, select
 from marketplace_sync.models import Category, FeedChange, LeaseRow, Skill
 
@@ -116,5 +118,6 @@ def _has_no_more(skills: int, found_by: BegunRun) -> bool:
 
 def absent_categories(listed: Iterable[str], begun: int) -> list[str]:
     """Categories that no listing names, no skill names, and of which nothing was heard since arrival `begun`."""
-    unnamed = Category.objects.filter(skills__isnull=True, arrival__lte=begun)
+    # By the category, one look into an index each: joined to its skills PostgreSQL reads all of them.
+    unnamed = Category.objects.filter(~Exists(Skill.objects.filter(category=OuterRef("pk"))), arrival__lte=begun)
     return sorted(set(unnamed.values_list("name", flat=True)) - set(listed))

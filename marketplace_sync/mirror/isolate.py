@@ -18,7 +18,7 @@ from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planne
 from marketplace_sync.mirror.arrived import LISTED_CATEGORY, Arrived, CategoryAbsent, Effect, Event, Item, Letter
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.plan import Plan, TooMuchHeld
-from marketplace_sync.mirror.sql import keep_few_pages
+from marketplace_sync.mirror.sql import keep_few_pages, leave_checkpoints
 from marketplace_sync.models import DeadLetter, FeedChange
 from marketplace_sync.protocol.events import CategoryRecord, RatingChanged, SkillDeleted, SkillRecord
 from marketplace_sync.protocol.refusals import Code, Refusal
@@ -78,6 +78,7 @@ def apply_ahead(items: Sequence[Item], plan: Plan | None, lease: Lease, tries: l
     as `apply_each` does; whatever was planned on it is then void. `tries`: an empty list, the same for each try.
     """
     tries.append(None)
+    leave_checkpoints()
     if plan is not None and len(tries) == 1:
         try:
             return apply_planned(plan, lease), True
