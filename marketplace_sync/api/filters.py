@@ -15,17 +15,17 @@ from marketplace_sync.models.search import SkillQuerySet
 
 MAX_SEARCH_CHARS = 200
 
-# What was never rated or dated comes last when the best or newest come first; ids break ties, so pages are stable.
-# Each is an index of migration 0003, or that one backwards.
+# What was never rated or dated comes last when the best or newest come first; keys break ties, so pages are stable.
+# Each is an index of migration 0003 or 0009, or that one backwards.
 ORDERINGS: dict[str, tuple[Any, ...]] = {
     "name": ("name", "skill_id"),
     "-name": ("-name", "-skill_id"),
-    "average_rating": (F("average_rating").asc(nulls_first=True), "-skill_id"),
-    "-average_rating": (F("average_rating").desc(nulls_last=True), "skill_id"),
-    "rating_count": ("rating_count", "-skill_id"),
-    "-rating_count": ("-rating_count", "skill_id"),
-    "remote_updated_at": (F("remote_updated_at").asc(nulls_first=True), "-skill_id"),
-    "-remote_updated_at": (F("remote_updated_at").desc(nulls_last=True), "skill_id"),
+    "average_rating": (F("average_rating").asc(nulls_first=True), "-pk"),
+    "-average_rating": (F("average_rating").desc(nulls_last=True), "pk"),
+    "rating_count": ("rating_count", "-pk"),
+    "-rating_count": ("-rating_count", "pk"),
+    "remote_updated_at": (F("remote_updated_at").asc(nulls_first=True), "-pk"),
+    "-remote_updated_at": (F("remote_updated_at").desc(nulls_last=True), "pk"),
 }
 
 

@@ -10,7 +10,8 @@ which PostgreSQL has to be told and SQLite refuses to be told; and a page far ba
 if that holds the primary key (PostgreSQL: 324 ms without), as every index of SQLite does.
 
 On SQLite Django changes a table by making it anew, which drops its triggers: a later migration that alters
-`Skill` calls `build_sqlite` again. `test_api_catalogue.py` fails if one forgets.
+`Skill` calls `build_sqlite` again, and then `build` of `0009_smaller_orderings`. `test_api_catalogue.py` fails if one
+forgets.
 """
 
 from django.db import migrations, models

@@ -1,18 +1,20 @@
 """Reading the catalogue: pages, filters, search, ids of any characters, and the feed number of a list."""
 
 import random
+import re
 import string
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest_django.asserts import assertNumQueries
 
+from marketplace_sync.api.filters import ORDERINGS
 from marketplace_sync.api.snapshot import snapshot
 from marketplace_sync.api.throttles import requests_of_actors
 from marketplace_sync.governance.policy import Maturity
@@ -119,6 +121,20 @@ def test_a_page_that_cannot_be_is_404(client: ApiClient, page: str) -> None:
     response = client.get("/api/skills/", {"page": page, "page_size": "1"})
     assert response.status_code == 404
     assert response.json()["code"] == "not_found"
+
+
+@pytest.mark.parametrize("ordering", ORDERINGS)
+def test_an_index_has_every_ordering(ordering: str) -> None:
+    """So also one that a later migration lost when it made the table anew."""
+    page = Skill.objects.order_by(*ORDERINGS[ordering]).values("pk")[200:210]
+    with transaction.atomic():
+        if connection.vendor == "postgresql":  # of an empty table it would sort nothing sooner than look into an index
+            with connection.cursor() as cursor:
+                cursor.execute("SET LOCAL enable_seqscan = off")
+                cursor.execute("SET LOCAL enable_sort = off")
+        plan = page.explain()
+    assert "skill_by_" in plan
+    assert not re.search("sort|temp b-tree", plan, re.IGNORECASE)
 
 
 def test_pages_show_every_skill_once_in_every_ordering(client: ApiClient) -> None:
