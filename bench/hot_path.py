@@ -71,7 +71,7 @@ if __name__ == "__main__":
     _options = parser(__doc__)
     _options.add_argument("--messages", type=int, default=20_000)
     _options.add_argument("--over", type=int, default=5_000, help="skills that the messages are about")
-    _options.add_argument("--batch", type=int, default=4_000)
+    _options.add_argument("--batch", type=int, default=8_000)
     _chosen = _options.parse_args()
     with Databases(_chosen.database or None) as _databases, _databases.stage() as _stage:
         _file = _stage.folder / "messages.jsonl"
