@@ -15,7 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 import structlog
-from django.db import InterfaceError, InternalError, OperationalError, connections
+from django.db import InterfaceError, InternalError, OperationalError, connection, connections
+
+from marketplace_sync.mirror.sql import keep_few_pages, leave_checkpoints
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,6 +51,8 @@ class Database:
             ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"mirror-{name}")
             for name in ("writer", "planner", "control", "lease")
         )
+        # What a new connection of each thread is told.
+        self._ready = {self._writer: leave_checkpoints, self._planner: keep_few_pages}
 
     async def write(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a batch in the writer's thread."""
@@ -73,7 +77,7 @@ class Database:
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
-                    return await loop.run_in_executor(thread, _called, function)
+                    return await loop.run_in_executor(thread, _called, function, self._ready.get(thread))
             except TimeoutError:
                 raise NoAnswer(f"nothing came back for {PATIENCE_SECONDS:g} s") from None
             except PASSING as fault:
@@ -95,9 +99,11 @@ class Database:
         return not hanging
 
 
-def _called(function: Callable[[], T]) -> T:
+def _called(function: Callable[[], T], ready: Callable[[], None] | None) -> T:
     """Call it; after a fault of the database the next call has a new connection, perhaps to another server."""
     try:
+        if ready is not None and connection.connection is None:
+            ready()
         return function()
     except PASSING:
         connections.close_all()

@@ -190,6 +190,7 @@ class _Pass:
         self._refused_first: Refusal | None = None
         self._started = self._shown = runner._clock()
         self._moves_before = runner._stream.moves
+        self._fleeting_before = runner._writer.fleeting
         self.begun = runner._arrivals.next()
         self.progress = Progress()
 
@@ -227,8 +228,10 @@ class _Pass:
         )  # fmt: skip
 
     def _all_found(self) -> bool:
-        """Is each row a skill that the mirror has, and none there twice?"""
+        """Is each row a skill that the mirror had, when its batch was written, and none there twice?"""
         done = self.progress
+        if self._r._writer.fleeting != self._fleeting_before:
+            return False
         return done.refused == done.stale == 0 and done.created + done.updated + done.unchanged == len(self._seen)
 
     async def found(self, record: SkillRecord, arrival: int) -> None:

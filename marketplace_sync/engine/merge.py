@@ -67,16 +67,18 @@ class HeldSkill(msgspec.Struct, frozen=True, gc=False):
     arrival: int
     rated: Stamp | None
     rating_arrival: int
-    known_fingerprint: str = ""  # "": not made yet, of what a batch may still change
+    known_fingerprint: str | None = None  # `None`: not made yet, of what a batch may still change
 
     @property
     def fingerprint(self) -> str:
-        """`fingerprint_of` it."""
-        return self.known_fingerprint or fingerprint_of(self.fields, self.extra, self.updated)
+        """`fingerprint_of` it, made anew at each look where it is not known."""
+        if self.known_fingerprint is not None:
+            return self.known_fingerprint
+        return fingerprint_of(self.fields, self.extra, self.updated)
 
     def with_fingerprint(self) -> "HeldSkill":
         """The same, with its fingerprint known."""
-        return self if self.known_fingerprint else replace(self, known_fingerprint=self.fingerprint)
+        return self if self.known_fingerprint is not None else replace(self, known_fingerprint=self.fingerprint)
 
 
 class Grave(msgspec.Struct, frozen=True, gc=False):
@@ -135,8 +137,10 @@ def merge_record(
             return slot, Outcome.STALE
     merged = _merged(slot, record, arrival, polled=polled, forced=forced)
     # The fingerprint has the time in it, and takes longer than all else here.
-    if merged.updated == slot.updated and merged.fingerprint == slot.fingerprint:
-        return slot, Outcome.UNCHANGED
+    if merged.updated == slot.updated:
+        merged = merged.with_fingerprint()
+        if merged.fingerprint == slot.fingerprint:
+            return slot, Outcome.UNCHANGED
     if forced or newer(record.updated, arrival, slot.updated, slot.arrival):
         return merged, Outcome.APPLIED
     return slot, Outcome.STALE
@@ -186,9 +190,11 @@ def merge_rating(slot: Slot, event: RatingChanged, arrival: int) -> tuple[Slot, 
         return slot, Outcome.FETCH
     fields = {**slot.fields, **event.figures}
     rated = event.updated or slot.rated
-    merged = replace(slot, fields=fields, rated=rated, rating_arrival=arrival, known_fingerprint="")
-    if rated == slot.rated and merged.fingerprint == slot.fingerprint:
-        return slot, Outcome.UNCHANGED
+    merged = replace(slot, fields=fields, rated=rated, rating_arrival=arrival, known_fingerprint=None)
+    if rated == slot.rated:
+        merged = merged.with_fingerprint()
+        if merged.fingerprint == slot.fingerprint:
+            return slot, Outcome.UNCHANGED
     return merged, Outcome.APPLIED
 
 

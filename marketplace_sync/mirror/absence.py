@@ -83,7 +83,8 @@ class BegunRun:
 def absent_skills(seen: SeenIds, begun: int, found_by: BegunRun | None = None) -> tuple[dict[str, int], int]:
     """Skills that are not in `seen` and of which nothing was heard since arrival `begun`; and how many the mirror has.
 
-    Each with the arrival of the last that was heard of it. `found_by`: the pass that saw each of `seen` in the mirror.
+    Each with the arrival of the last that was heard of it. `found_by`: the pass that saw each of `seen` in the mirror,
+    when the batch that had its row was written.
     """
     if found_by is not None and _has_no_more(len(seen), found_by):
         return {}, len(seen)
@@ -110,7 +111,8 @@ _SKILLS_AND_CHANGES_BY_OTHERS = f"""
 
 def _has_no_more(skills: int, found_by: BegunRun) -> bool:
     """Has the mirror just these? Counted: so it is where it has as many, and nobody but the pass that saw them there
-    has changed anything since that began. Every skill that comes or goes takes a feed number.
+    has changed anything since that began: a skill that was there after one batch and goes with a later one takes a
+    feed number.
     """
     ((size, by_others),) = select(_SKILLS_AND_CHANGES_BY_OTHERS, (found_by.feed_seq, found_by.id))
     return bool(size == skills and by_others == 0)

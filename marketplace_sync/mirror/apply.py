@@ -27,13 +27,15 @@ _MANY = 200
 class BatchResult:
     """What came of a batch: `effects` item by item, the last feed number given, and what must be fetched.
 
-    `incomplete` are skills that the stream made known without their code: a fetch completes them.
+    `incomplete` are skills that the stream made known without their code: a fetch completes them. So many as `fleeting`
+    came and went: their effects say so, the mirror and its feed do not.
     """
 
     effects: list[Effect]
     feed_seq: int
     fetch: list[str] = field(default_factory=list)
     incomplete: list[str] = field(default_factory=list)
+    fleeting: int = 0
 
 
 def apply_batch(items: Sequence[Item], lease: Lease) -> BatchResult:
@@ -56,7 +58,7 @@ def _result(plan: Plan, head: Head) -> BatchResult:
         _write(plan, head)
         save_letters([item for item in plan.items if isinstance(item, Letter)], head.now)
         head.write()
-    return BatchResult(plan.effects, head.feed_seq, plan.fetch, plan.incomplete)
+    return BatchResult(plan.effects, head.feed_seq, plan.fetch, plan.incomplete, plan.fleeting)
 
 
 def _write(plan: Plan, head: Head) -> None:

@@ -18,7 +18,6 @@ from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planne
 from marketplace_sync.mirror.arrived import LISTED_CATEGORY, Arrived, CategoryAbsent, Effect, Event, Item, Letter
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.plan import Plan, TooMuchHeld
-from marketplace_sync.mirror.sql import keep_few_pages, leave_checkpoints
 from marketplace_sync.models import DeadLetter, FeedChange
 from marketplace_sync.protocol.events import CategoryRecord, RatingChanged, SkillDeleted, SkillRecord
 from marketplace_sync.protocol.refusals import Code, Refusal
@@ -51,6 +50,7 @@ def apply_each(items: Sequence[Item], lease: Lease) -> BatchResult:
         second.feed_seq,
         [*first.fetch, *second.fetch],
         [*first.incomplete, *second.incomplete],
+        first.fleeting + second.fleeting,
     )
 
 
@@ -60,7 +60,6 @@ def plan_ahead(items: Sequence[Item], on: Plan | None) -> Plan | None:
     `None` where that takes too much memory, or the database refuses something of them already when it is asked what it
     has.
     """
-    keep_few_pages()
     try:
         return Plan(items, on)
     except TooMuchHeld:
@@ -78,7 +77,6 @@ def apply_ahead(items: Sequence[Item], plan: Plan | None, lease: Lease, tries: l
     as `apply_each` does; whatever was planned on it is then void. `tries`: an empty list, the same for each try.
     """
     tries.append(None)
-    leave_checkpoints()
     if plan is not None and len(tries) == 1:
         try:
             return apply_planned(plan, lease), True

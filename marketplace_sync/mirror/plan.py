@@ -51,7 +51,7 @@ class Plan:
 
     `changes`: what the feed has to say of skills, by id, with its data as JSON text. `origin`, `category_origin`: the
     last item that changed a skill or category. `fetch`: what must be fetched; `incomplete`: skills that the stream
-    made known without their code, which a fetch completes.
+    made known without their code, which a fetch completes. `fleeting`: how many skills came and went, untold.
     """
 
     def __init__(self, items: Sequence[Item], on: "Plan | None" = None) -> None:
@@ -78,6 +78,7 @@ class Plan:
             if isinstance(after := self.after[key], HeldSkill):
                 self.after[key] = after.with_fingerprint()
         self.changes = {key: self._told(key) for key in self.origin}
+        self.fleeting = sum(isinstance(self.after[key], Grave) for key, told in self.changes.items() if told is None)
 
     def split(self) -> tuple[dict[str, HeldSkill], dict[str, Grave], list[str]]:
         """The skills to be kept as they are `after`, the graves to be dug, and the skills whose graves are to go."""

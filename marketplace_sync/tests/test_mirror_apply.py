@@ -307,6 +307,13 @@ class TestFingerprints:
         assert feed(other, polled=True).effects == [Effect.UPDATED]
         assert feed(other, polled=True).effects == [Effect.UNCHANGED]
 
+    def test_a_row_without_one_gets_one(self, feed: Feeder) -> None:
+        feed(whole("s", 5), polled=True)
+        known = Skill.objects.get().fingerprint
+        Skill.objects.update(fingerprint="")
+        assert feed(whole("s", 5), polled=True).effects == [Effect.UPDATED]
+        assert Skill.objects.get().fingerprint == known
+
     def test_a_short_row_and_one_named_twice_take_the_long_way_to_the_same_end(self, feed: Feeder) -> None:
         feed(whole("s", 5), polled=True)
         assert feed(record("s", 5), polled=True).effects == [Effect.UNCHANGED]

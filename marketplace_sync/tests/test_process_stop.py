@@ -70,14 +70,27 @@ async def test_under_load_everything_received_is_applied(program_environment: En
         ended = await stopped(daemon)
         await loading
         assert ended.status == 0, ended.err
-        waiting = re.search(r"stopping waiting=(\d+)", ended.err)
-        assert waiting and int(waiting[1]) > 0, "there was no load"
         row = await watched.ask(state_row)
         assert (row.state, row.connected) == ("not_running", False)
         assert row.received == row.applied > 1000
         # In order, and without a hole, as far as they were received.
         ids = await watched.ask(lambda: list(Skill.objects.order_by("skill_id").values_list("skill_id", flat=True)))
         assert ids == [f"skill-{number:05}" for number in range(row.received)]
+
+
+async def test_what_waits_at_a_stop_is_applied(program_environment: Environment) -> None:
+    async with mirrored(program_environment, skills=0) as (server, watched, start):
+        daemon = start.start("runsync")
+        await until_live(watched, daemon)
+        with locked_database():
+            for number in range(300):
+                server.market.put_skill(skill(number))
+            await all_is_received(server)
+            daemon.send(signal.SIGTERM)
+            assert int((await daemon.says(r"stopping waiting=(\d+)"))[1]) == 300
+        ended = await daemon.ended()
+        assert ended.status == 0, ended.err
+        assert await watched.ask(Skill.objects.count) == 300
 
 
 async def test_what_is_refused_and_shed_is_in_the_sum_at_a_stop(program_environment: Environment) -> None:
