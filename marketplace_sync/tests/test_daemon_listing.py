@@ -13,10 +13,10 @@ import pytest
 
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.daemon import command_desk
-from marketplace_sync.daemon.core import writing_session
+from marketplace_sync.daemon.core import Session, writing_session
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.daemon.passes import PassRunner
-from marketplace_sync.daemon.writer import MAX_BATCH_ITEMS
+from marketplace_sync.daemon.writer import MAX_BATCH_ITEMS, Writer
 from marketplace_sync.engine import schedule
 from marketplace_sync.mirror.arrived import Arrived, Effect, Item, Letter
 from marketplace_sync.mirror.lease import acquire
@@ -78,6 +78,23 @@ async def a_while(server: SimulatorServer) -> None:
     """Until two heartbeats have passed: time enough for what must not happen (a gap is due after 0.1 s)."""
     so_far = server.heard["ping"]
     await server.until(lambda: server.heard["ping"] >= so_far + 2, timeout=PATIENCE)
+
+
+@asynccontextmanager
+async def passes(
+    database: Database, *, skills: int, page_size: int = 100
+) -> AsyncIterator[tuple[SimulatorServer, Session, PassRunner]]:
+    """Passes that the test itself begins, over so many skills, into a mirror that is written through `database`."""
+    try:
+        async with marketplace(skills=skills) as server, MarketClient(quick_config(server)) as market:
+            lease = await database.control(acquire, "test:1")
+            async with writing_session(database, lease, SyncConfig()) as session:
+                runner = PassRunner(
+                    market, session.writer, database, lease, session.arrivals, page_size=page_size, max_pages=10
+                )
+                yield server, session, runner
+    finally:
+        await database.close()
 
 
 def singles(server: SimulatorServer) -> list[tuple[str, int]]:
@@ -195,23 +212,15 @@ class TestAbsenceIsProved:
 
     async def test_what_was_heard_of_between_two_passes_is_not_removed_for_one_that_lacks_it(self) -> None:
         database = Database()
-        try:
-            async with marketplace(skills=300) as server, MarketClient(quick_config(server)) as market:
-                lease = await database.control(acquire, "test:1")
-                async with writing_session(database, lease, SyncConfig()) as session:
-                    runner = PassRunner(
-                        market, session.writer, database, lease, session.arrivals, page_size=100, max_pages=10
-                    )
-                    await runner.run("start")
-                    server.faults.add("shrunken-listing", share=0.92)  # the marketplace has them all
-                    assert (await runner.run("poll")).again
-                    heard = SkillRecord("skill-00000", {"name": "Heard of"}, {}, stamp_of(datetime.now(UTC)))
-                    await session.writer.submit([Arrived(heard, session.arrivals.next(), FeedChange.Source.STREAM)])
-                    second = await runner.run("confirm")
-                    assert (second.progress.removed, singles(server)) == (23, [("skill-00000", 200)])
+        async with passes(database, skills=300) as (server, session, runner):
+            await runner.run("start")
+            server.faults.add("shrunken-listing", share=0.92)  # the marketplace has them all
+            assert (await runner.run("poll")).again
+            heard = SkillRecord("skill-00000", {"name": "Heard of"}, {}, stamp_of(datetime.now(UTC)))
+            await session.writer.submit([Arrived(heard, session.arrivals.next(), FeedChange.Source.STREAM)])
+            second = await runner.run("confirm")
+            assert (second.progress.removed, singles(server)) == (23, [("skill-00000", 200)])
             assert await database.control(Skill.objects.filter(skill_id="skill-00000").exists)
-        finally:
-            await database.close()
 
     async def test_one_that_comes_and_goes_within_a_batch_hides_none_that_is_gone(self) -> None:
         """The mirror then has as many skills as were listed, and its feed tells of nothing."""
@@ -227,23 +236,15 @@ class TestAbsenceIsProved:
                 return await super().write(function, items, *more)
 
         database = Crossed()
-        try:
-            async with marketplace(skills=3) as server, MarketClient(quick_config(server)) as market:
-                lease = await database.control(acquire, "test:1")
-                async with writing_session(database, lease, SyncConfig()) as session:
-                    runner = PassRunner(
-                        market, session.writer, database, lease, session.arrivals, page_size=100, max_pages=10
-                    )
-                    await runner.run("start")
-                    server.market.delete_skill("skill-00001", announce=False)
-                    server.market.put_skill(skill(3, skill_id="new"), announce=False)
-                    report = await runner.run("poll")
+        async with passes(database, skills=3) as (server, _, runner):
+            await runner.run("start")
+            server.market.delete_skill("skill-00001", announce=False)
+            server.market.put_skill(skill(3, skill_id="new"), announce=False)
+            report = await runner.run("poll")
             assert (report.progress.created, report.progress.removed) == (1, 1)
             assert singles(server) == [("skill-00001", 404)]
             left = await database.control(lambda: set(Skill.objects.values_list("skill_id", flat=True)))
             assert left == {"skill-00000", "skill-00002"}
-        finally:
-            await database.close()
 
     async def test_a_category_goes_when_two_listings_lack_it_and_no_skill_names_it(self) -> None:
         async with live(3) as (server, running):
@@ -381,18 +382,21 @@ class TestServersVary:
         database = Watched()
         try:
             lease = await database.control(acquire, "test:1")
-            async with writing_session(database, lease, SyncConfig()) as session:
-                rows: list[Item] = [
-                    Arrived(
-                        SkillRecord(f"s{number % skills}", {"name": "Skill"}, {}, None), number,
-                        FeedChange.Source.LISTING, polled=True,
-                    )
-                    for number in range(skills + 100)
-                ]  # fmt: skip
-                effects = await session.writer.submit(rows)
+            writer = Writer(database, lease, queue_max_bytes=1, committed=lambda _: None, clock=lambda: 0.0)
+            writing = asyncio.create_task(writer.run())
+            rows: list[Item] = [
+                Arrived(
+                    SkillRecord(f"s{number % skills}", {"name": "Skill"}, {}, None), number,
+                    FeedChange.Source.LISTING, polled=True,
+                )
+                for number in range(skills + 100)
+            ]  # fmt: skip
+            effects = await writer.submit(rows)
+            writer.close()
+            await writing
             assert effects == [Effect.CREATED] * skills + [Effect.UNCHANGED] * 100
-            assert sum(database.sizes) == len(rows)
-            assert 0 < max(database.sizes) <= MAX_BATCH_ITEMS
+            half = MAX_BATCH_ITEMS // 2  # until one has been seen to take no longer than it may
+            assert database.sizes == [half, half, MAX_BATCH_ITEMS, 500]
         finally:
             await database.close()
 
@@ -413,24 +417,15 @@ class TestRefusals:
             made[turns] += 1
             return Letter(*how, head=b"", size=0, digest=f"{made.total()}")  # type: ignore[misc]
 
-        database = Database()
-        try:
-            async with marketplace(skills=2000) as server, MarketClient(quick_config(server)) as market:
-                for row in server.market.skills.values():
-                    row["rating_count"] = -1
-                lease = await database.control(acquire, "test:1")
-                async with writing_session(database, lease, SyncConfig()) as session:
-                    runner = PassRunner(
-                        market, session.writer, database, lease, session.arrivals, page_size=1000, max_pages=10
-                    )
-                    monkeypatch.setattr(Letter, "of", lambda refusal, raw, source: letter_of(refusal, source))
-                    working = asyncio.create_task(others())
-                    report = await runner.run("start")
-                    working.cancel()
+        async with passes(Database(), skills=2000, page_size=1000) as (server, _, runner):
+            for row in server.market.skills.values():
+                row["rating_count"] = -1
+            monkeypatch.setattr(Letter, "of", lambda refusal, raw, source: letter_of(refusal, source))
+            working = asyncio.create_task(others())
+            report = await runner.run("start")
+            working.cancel()
             assert (report.progress.refused, made.total()) == (2000, 2000)
             assert max(made.values()) <= 500
-        finally:
-            await database.close()
 
     async def test_a_poison_record_costs_a_dead_letter_and_nothing_else(self) -> None:
         async with marketplace(skills=25) as server:

@@ -66,7 +66,7 @@ async def test_a_batch_is_as_large_as_its_time_allows() -> None:
 
 
 @pytest.mark.usefixtures("sqlite")
-async def test_only_the_writer_leaves_checkpoints_to_others_also_on_a_new_connection() -> None:
+async def test_what_each_connection_is_told_also_a_new_one() -> None:
     database = Database()
 
     def pages() -> int:
@@ -81,6 +81,7 @@ async def test_only_the_writer_leaves_checkpoints_to_others_also_on_a_new_connec
     try:
         assert await database.write(pages) == 8192
         assert await database.plan(pages) == await database.control(pages) == 1000
+        assert await database.plan(lambda: select("PRAGMA cache_size")) == [(-512,)]
         lost = await database.write(lambda: connection.connection)
         assert await database.write(lose) == 8192
         assert database.retries == 1
