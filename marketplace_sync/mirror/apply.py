@@ -6,7 +6,6 @@ together. What they will be is a `Plan`, made in the transaction; or before it, 
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from marketplace_sync.mirror.arrived import Arrived, Effect, Item, Letter
@@ -15,7 +14,6 @@ from marketplace_sync.mirror.feed import FeedRow, Told, append, category_change
 from marketplace_sync.mirror.lease import Head, Lease
 from marketplace_sync.mirror.plan import Plan
 from marketplace_sync.mirror.rows import bury, save_categories, save_skills, unbury
-from marketplace_sync.mirror.sql import at_once
 from marketplace_sync.models import Category
 
 # From so many items on, PostgreSQL has rows by COPY sooner than in one exchange with all else. (BEGIN and COMMIT within
@@ -40,8 +38,9 @@ class BatchResult:
 
 def apply_batch(items: Sequence[Item], lease: Lease) -> BatchResult:
     """Apply `items` in order. Raises `LeaseLost` or `TooMuchHeld` with nothing written."""
-    with lease.writing() as head:
-        return _result(Plan(items), head)
+    with lease.locking(few=len(items) < _MANY) as locked:
+        plan = Plan(items)
+        return _result(plan, locked())
 
 
 def apply_planned(plan: Plan, lease: Lease) -> BatchResult:
@@ -49,15 +48,13 @@ def apply_planned(plan: Plan, lease: Lease) -> BatchResult:
 
     Once: a plan that may have been written is no longer true of what is held.
     """
-    with lease.writing() as head:
-        return _result(plan, head)
+    with lease.locking(few=len(plan.items) < _MANY) as locked:
+        return _result(plan, locked())
 
 
 def _result(plan: Plan, head: Head) -> BatchResult:
-    with nullcontext() if len(plan.items) >= _MANY else at_once():
-        _write(plan, head)
-        save_letters([item for item in plan.items if isinstance(item, Letter)], head.now)
-        head.write()
+    _write(plan, head)
+    save_letters([item for item in plan.items if isinstance(item, Letter)], head.now)
     return BatchResult(plan.effects, head.feed_seq, plan.fetch, plan.incomplete, plan.fleeting)
 
 

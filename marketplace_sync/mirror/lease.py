@@ -6,15 +6,15 @@ row's. So a paused owner that comes back after another took over writes nothing,
 given under the same lock, follow the order of commits. Ages are compared by the database's clock.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from django.db import OperationalError, connection, transaction
 
 from marketplace_sync.mirror.clock import NOW, as_moment, database_now
-from marketplace_sync.mirror.sql import execute, select
+from marketplace_sync.mirror.sql import ask, at_once, execute
 from marketplace_sync.models import LeaseRow, Standby
 
 # A holder that has not renewed for this long has lost its claim.
@@ -77,15 +77,31 @@ class Lease:
         It renews the lease where that is due: whoever writes lives, and on SQLite, where nobody queues for the lock,
         a flood of batches could keep the renewal of its own waiting past the lease's end.
         """
-        with transaction.atomic():
-            row = next(iter(select(_LOCK[connection.vendor])), None)
-            if row is None or row[0] != self.epoch:
-                raise LeaseLost(row[1] if row else "")
-            head = Head(row[2], as_moment(row[4]))
-            yield head
-            head.write()
-            if row[3] is not None and (head.now - _moment(row[3])).total_seconds() >= RENEW_SECONDS:
-                LeaseRow.objects.filter(pk=1).update(renewed_at=head.now)
+        with self.locking() as locked:
+            yield locked()
+
+    @contextmanager
+    def locking(self, *, few: bool = False) -> Iterator[Callable[[], Head]]:
+        """The same, for who has to read first: what is given says whose the lease is, and raises `LeaseLost`.
+
+        It must be called before anything is written. `few`: all statements go `at_once`, what is read with the lock.
+        """
+        heads: list[tuple[Head, datetime | None]] = []
+        with transaction.atomic(), at_once() if few else nullcontext():
+            answer = ask(_LOCK[connection.vendor])
+
+            def locked() -> Head:
+                row = next(iter(answer()), None)
+                if row is None or row[0] != self.epoch:
+                    raise LeaseLost(row[1] if row else "")
+                heads.append((Head(row[2], as_moment(row[4])), row[3]))
+                return heads[0][0]
+
+            yield locked
+            for head, renewed in heads:
+                head.write()
+                if renewed is not None and (head.now - _moment(renewed)).total_seconds() >= RENEW_SECONDS:
+                    LeaseRow.objects.filter(pk=1).update(renewed_at=head.now)
 
     def renew(self) -> None:
         """Say that the owner lives. Raises `LeaseLost`."""

@@ -30,7 +30,7 @@ from marketplace_sync.engine.merge import (
 )
 from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, Item, Letter, SkillAbsent
 from marketplace_sync.mirror.feed import skill_change
-from marketplace_sync.mirror.rows import held_bytes, load_categories, load_fingerprints, load_slots
+from marketplace_sync.mirror.rows import held_bytes, load_categories, load_fingerprints, load_held
 from marketplace_sync.models import Skill
 from marketplace_sync.protocol.events import CategoryRecord, RatingChanged, SkillDeleted, SkillRecord
 
@@ -62,12 +62,13 @@ class Plan:
         if self._known_unchanged:
             arrived = [item for item in arrived if id(item) not in self._known_unchanged]
         skills, names = _keys(arrived)
-        self.before = _slots(skills, on)
+        self.before, held_in = _slots(skills, on)
         self.after: dict[str, Slot] = dict(self.before)
         # Those that held skills are in exist: nothing more need be known of them, unless they are told of themselves.
         self._in_use = {slot.fields["category"] for slot in self.before.values() if isinstance(slot, HeldSkill)}
         told = {item.event.name for item in arrived if isinstance(item.event, _OF_CATEGORIES)}
-        self.categories_before, self.category_ids = _categories(names - (self._in_use - told) - {None}, on)
+        self.categories_before, ids = _categories(names - (self._in_use - told) - {None}, on)
+        self.category_ids = held_in | ids
         self.categories: dict[str, HeldCategory | None] = dict(self.categories_before)
         self.origin: dict[str, Arrived] = {}
         self.category_origin: dict[str, Arrived] = {}
@@ -183,12 +184,14 @@ def can_be_ahead(items: Sequence[Item]) -> bool:
     return not any(isinstance(item, Arrived) and isinstance(item.event, CategoryAbsent) for item in items)
 
 
-def _slots(skill_ids: Mapping[str, None], on: Plan | None) -> dict[str, Slot]:
+def _slots(skill_ids: Mapping[str, None], on: Plan | None) -> tuple[dict[str, Slot], dict[str, int]]:
+    """What is held of these skills, and the primary keys of the categories of those that the database has."""
     planned = {skill_id: on.after[skill_id] for skill_id in skill_ids if skill_id in on.after} if on else {}
     others = [skill_id for skill_id in skill_ids if skill_id not in planned]
     if len(others) > _FEW_KEYS and held_bytes(others) > MAX_HELD_BYTES:
         raise TooMuchHeld
-    return load_slots(others) | planned
+    held, category_ids = load_held(others)
+    return held | planned, category_ids
 
 
 def _categories(names: set[str], on: Plan | None) -> tuple[dict[str, HeldCategory | None], dict[str, int]]:

@@ -69,13 +69,19 @@ def _size() -> str:
 
 def load_slots(skill_ids: Collection[str]) -> dict[str, Slot]:
     """What is held of each of `skill_ids`: a skill, a grave, or `None`."""
+    return load_held(skill_ids)[0]
+
+
+def load_held(skill_ids: Collection[str]) -> tuple[dict[str, Slot], dict[str, int]]:
+    """What is held of each of `skill_ids`, and the primary keys of the categories that those skills are in."""
     slots: dict[str, Slot] = dict.fromkeys(skill_ids)
+    category_ids: dict[str, int] = {}
     if not slots:
-        return slots
+        return slots, category_ids
     condition, keys = among("skill.skill_id", slots)
     for (
         skill_id, updated, arrival, rated, rating_arrival, fingerprint,
-        category, name, description, version, code, command, count, average, created,
+        category_id, category, name, description, version, code, command, count, average, created,
         python_packages, npm_packages, tags, metadata, extra,
     ) in rows(_slot_columns(), f"{_HELD_SKILLS} WHERE {condition}", keys):  # fmt: skip
         fields = {
@@ -85,6 +91,8 @@ def load_slots(skill_ids: Collection[str]) -> dict[str, Slot]:
             "remote_created_at": held_stamp(created), "python_packages": json_value(python_packages),
             "npm_packages": json_value(npm_packages), "tags": json_value(tags), "metadata": json_value(metadata),
         }  # fmt: skip
+        if category is not None:
+            category_ids[category] = category_id
         slots[skill_id] = HeldSkill(fields, json_value(extra), updated, arrival, rated, rating_arrival, fingerprint)
     missing = [skill_id for skill_id, slot in slots.items() if slot is None]
     if missing:
@@ -93,7 +101,7 @@ def load_slots(skill_ids: Collection[str]) -> dict[str, Slot]:
             ("skill_id", "deleted_stamp", "arrival"), f"{_GRAVE} WHERE {condition}", keys
         ):
             slots[skill_id] = Grave(Stamp(deleted) if deleted else None, arrival)
-    return slots
+    return slots, category_ids
 
 
 _HELD_SKILLS = f"{_SKILL} AS skill LEFT JOIN {_CATEGORY} AS category ON category.id = skill.category_id"
@@ -105,7 +113,7 @@ def _average_rating(skill_id: str) -> float:
 
 def _slot_columns() -> list[str]:
     return [
-        "skill.skill_id", *(f"skill.{name}" for name in _CLOCKS), "category.name",
+        "skill.skill_id", *(f"skill.{name}" for name in _CLOCKS), "category.id", "category.name",
         *(f"skill.{name}" for name in _TEXTS), "skill.rating_count", float_column("skill.average_rating"),
         time_column("skill.remote_created_at"), *(json_column(f"skill.{name}") for name in (*_JSON, "extra")),
     ]  # fmt: skip

@@ -33,6 +33,22 @@ def select(sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return found
 
 
+def ask(sql: str) -> Callable[[], list[tuple[Any, ...]]]:
+    """Run one statement now; what gives its rows later.
+
+    Within `at_once`, what is asked for meanwhile comes in the same exchange.
+    """
+    made = cursor()
+    made.execute(sql, ())
+
+    def answer() -> list[tuple[Any, ...]]:
+        with made:
+            found: list[tuple[Any, ...]] = made.fetchall()
+            return found
+
+    return answer
+
+
 def rows(columns: Sequence[str], source: str, parameters: Sequence[Any]) -> Iterable[Sequence[Any]]:
     """Select `columns` from `source`, which is all that comes after FROM. None may be a float (see `float_column`).
 
