@@ -17,7 +17,7 @@ from typing import ParamSpec, TypeVar
 import structlog
 from django.db import InterfaceError, InternalError, OperationalError, connection, connections
 
-from marketplace_sync.mirror.sql import keep_few_pages, leave_checkpoints
+from marketplace_sync.mirror.sql import keep_few_pages
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,8 +51,8 @@ class Database:
             ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"mirror-{name}")
             for name in ("writer", "planner", "control", "lease")
         )
-        # What a new connection of each thread is told.
-        self._ready = {self._writer: leave_checkpoints, self._planner: keep_few_pages}
+        # What a new connection of a thread is told.
+        self._ready = {self._planner: keep_few_pages}
 
     async def write(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a batch in the writer's thread."""

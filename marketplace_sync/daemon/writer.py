@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from marketplace_sync.daemon.database import Database
-from marketplace_sync.mirror.apply import BatchResult
+from marketplace_sync.mirror.apply import BatchResult, left_alone
 from marketplace_sync.mirror.arrived import Effect, Item
 from marketplace_sync.mirror.isolate import apply_ahead, apply_each, plan_ahead
 from marketplace_sync.mirror.lease import Lease
@@ -68,8 +68,8 @@ class Writer:
     """Commits whatever has queued, at once and in order; while one batch is written the next one gathers.
 
     `queue_max_bytes` bounds what waits: beyond it `offer` says no, and the caller sheds.
-    In the event loop, `committed` is called after each commit that held stream messages, and after any `hint` with the
-    newest feed number, and `written` with the batch, its effects and the seconds that it took.
+    In the event loop, `committed` is called after each batch that held stream messages, and `written` after any, with
+    the batch, its effects and the seconds that it took; `hint` after each commit, with the newest feed number.
     """
 
     def __init__(
@@ -154,10 +154,19 @@ class Writer:
                 self._ended(batch, await self._database.write(apply_each, batch.items, self._lease), begun)
 
     async def _run_ahead(self, batch: "_Batch | None") -> None:
-        """Commit this batch and, as long as much waits, the next: each is planned while the one before is written."""
+        """Commit this batch and, as long as much waits, the next: each is planned while the one before is written.
+
+        One that would write nothing, as the pages of a pass over what has not changed, takes no transaction: whether
+        the lease is still held is for the next that writes to find out, and a pass ends with one.
+        """
         plan: Plan | None = None
         while batch is not None:
+            begun = self._clock()
             plan = plan or await self._database.plan(plan_ahead, batch.items, None)
+            if plan is not None and plan.writes_nothing:
+                self._ended(batch, left_alone(plan), begun)
+                batch, plan = self._take() if self._much_waits() else None, None
+                continue
             begun = self._clock()
             writing = asyncio.create_task(
                 self._database.write(apply_ahead, batch.items, plan, self._lease, []), name="writing"
@@ -207,11 +216,12 @@ class Writer:
 
     def _ended(self, batch: "_Batch", result: BatchResult, begun: float) -> None:
         seconds = self._clock() - begun
-        if batch.fill >= _LEAST_SHARE / 2:
-            self._share = min(1.0, max(_LEAST_SHARE, batch.fill * MAX_BATCH_SECONDS / max(seconds, 0.001)))
         self._writing -= len(batch.items)
         self.fleeting += result.fleeting
-        self._hint(result.feed_seq)
+        if result.feed_seq is not None:
+            if batch.fill >= _LEAST_SHARE / 2:
+                self._share = min(1.0, max(_LEAST_SHARE, batch.fill * MAX_BATCH_SECONDS / max(seconds, 0.001)))
+            self._hint(result.feed_seq)
         self._written(batch.items, result.effects, seconds)
         self._answer(batch.entries, batch.items, result)
 

@@ -25,12 +25,13 @@ _MANY = 200
 class BatchResult:
     """What came of a batch: `effects` item by item, the last feed number given, and what must be fetched.
 
+    `feed_seq` is `None` where nothing had to be written, and nobody looked.
     `incomplete` are skills that the stream made known without their code: a fetch completes them. So many as `fleeting`
     came and went: their effects say so, the mirror and its feed do not.
     """
 
     effects: list[Effect]
-    feed_seq: int
+    feed_seq: int | None
     fetch: list[str] = field(default_factory=list)
     incomplete: list[str] = field(default_factory=list)
     fleeting: int = 0
@@ -52,10 +53,19 @@ def apply_planned(plan: Plan, lease: Lease) -> BatchResult:
         return _result(plan, locked())
 
 
+def left_alone(plan: Plan) -> BatchResult:
+    """What comes of a plan that `writes_nothing`, without a look at the database."""
+    return _of(plan, None)
+
+
 def _result(plan: Plan, head: Head) -> BatchResult:
     _write(plan, head)
     save_letters([item for item in plan.items if isinstance(item, Letter)], head.now)
-    return BatchResult(plan.effects, head.feed_seq, plan.fetch, plan.incomplete, plan.fleeting)
+    return _of(plan, head.feed_seq)
+
+
+def _of(plan: Plan, feed_seq: int | None) -> BatchResult:
+    return BatchResult(plan.effects, feed_seq, plan.fetch, plan.incomplete, plan.fleeting)
 
 
 def _write(plan: Plan, head: Head) -> None:

@@ -18,6 +18,7 @@ from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planne
 from marketplace_sync.mirror.arrived import LISTED_CATEGORY, Arrived, CategoryAbsent, Effect, Event, Item, Letter
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.plan import Plan, TooMuchHeld
+from marketplace_sync.mirror.sql import checkpoints_left
 from marketplace_sync.models import DeadLetter, FeedChange
 from marketplace_sync.protocol.events import CategoryRecord, RatingChanged, SkillDeleted, SkillRecord
 from marketplace_sync.protocol.refusals import Code, Refusal
@@ -79,7 +80,8 @@ def apply_ahead(items: Sequence[Item], plan: Plan | None, lease: Lease, tries: l
     tries.append(None)
     if plan is not None and len(tries) == 1:
         try:
-            return apply_planned(plan, lease), True
+            with checkpoints_left():
+                return apply_planned(plan, lease), True
         except Exception as fault:
             if not _refuses_content(fault):
                 raise

@@ -81,6 +81,13 @@ class Plan:
         self.changes = {key: self._told(key) for key in self.origin}
         self.fleeting = sum(isinstance(self.after[key], Grave) for key, told in self.changes.items() if told is None)
 
+    @property
+    def writes_nothing(self) -> bool:
+        """Is the mirror as `items` would have it, so that there is nothing to write, and no letter to keep?"""
+        if self.category_origin or any(isinstance(item, Letter) for item in self.items):
+            return False
+        return all(after is self.before[key] for key, after in self.after.items())
+
     def split(self) -> tuple[dict[str, HeldSkill], dict[str, Grave], list[str]]:
         """The skills to be kept as they are `after`, the graves to be dug, and the skills whose graves are to go."""
         kept: dict[str, HeldSkill] = {}

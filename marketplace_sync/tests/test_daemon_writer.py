@@ -1,5 +1,7 @@
 """How large a batch becomes, and what the threads of the database are told."""
 
+import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,13 +9,17 @@ import pytest
 from django.db import OperationalError, connection
 
 from marketplace_sync.daemon.database import Database
-from marketplace_sync.daemon.writer import MAX_BATCH_ITEMS, MAX_BATCH_SECONDS, Writer
-from marketplace_sync.mirror.arrived import Arrived, Item
-from marketplace_sync.mirror.lease import acquire
+from marketplace_sync.daemon.writer import AHEAD_FROM, MAX_BATCH_ITEMS, MAX_BATCH_SECONDS, Writer
+from marketplace_sync.mirror import isolate
+from marketplace_sync.mirror.apply import BatchResult, apply_planned
+from marketplace_sync.mirror.arrived import Arrived, Effect, Item, Letter
+from marketplace_sync.mirror.lease import Lease, acquire
 from marketplace_sync.mirror.plan import Plan
 from marketplace_sync.mirror.sql import select
-from marketplace_sync.models import FeedChange, Skill
-from marketplace_sync.protocol.events import SkillRecord
+from marketplace_sync.models import DeadLetter, FeedChange, Skill, Tombstone
+from marketplace_sync.protocol.events import SKILL_EMPTY, CategoryRecord, SkillDeleted, SkillRecord
+from marketplace_sync.protocol.refusals import Code, Refusal
+from marketplace_sync.protocol.stamps import Stamp
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -38,6 +44,7 @@ async def test_a_batch_is_as_large_as_its_time_allows() -> None:
     database = Slow()
     try:
         lease = await database.control(acquire, "test:1")
+        arrivals = itertools.count()
 
         async def flood() -> None:
             database.sizes.clear()
@@ -46,7 +53,7 @@ async def test_a_batch_is_as_large_as_its_time_allows() -> None:
             )
             for number in range(3 * MAX_BATCH_ITEMS):
                 record = SkillRecord(f"s{number % 50}", {"name": f"Skill {number}"}, {}, None)
-                assert writer.offer(Arrived(record, number, FeedChange.Source.STREAM), 100)
+                assert writer.offer(Arrived(record, next(arrivals), FeedChange.Source.STREAM), 100)
             writer.close()
             await writer.run()
 
@@ -66,24 +73,95 @@ async def test_a_batch_is_as_large_as_its_time_allows() -> None:
 
 
 @pytest.mark.usefixtures("sqlite")
-async def test_what_each_connection_is_told_also_a_new_one() -> None:
+async def test_what_the_planners_connection_is_told_also_a_new_one() -> None:
     database = Database()
 
-    def pages() -> int:
-        return int(select("PRAGMA wal_autocheckpoint")[0][0])
+    def lose() -> None:
+        if connection.connection is lost:
+            raise OperationalError("the connection is gone")
 
-    def lose() -> int:
-        before = pages()
-        if connection.connection is not lost:
-            return before
-        raise OperationalError("the connection is gone")
+    def pages() -> int:
+        return int(select("PRAGMA cache_size")[0][0])
 
     try:
-        assert await database.write(pages) == 8192
-        assert await database.plan(pages) == await database.control(pages) == 1000
-        assert await database.plan(lambda: select("PRAGMA cache_size")) == [(-512,)]
-        lost = await database.write(lambda: connection.connection)
-        assert await database.write(lose) == 8192
+        assert await database.plan(pages) == -512
+        assert await database.write(pages) == await database.control(pages) != -512
+        lost = await database.plan(lambda: connection.connection)
+        await database.plan(lose)
         assert database.retries == 1
+        assert await database.plan(pages) == -512
+    finally:
+        await database.close()
+
+
+@pytest.mark.usefixtures("sqlite")
+async def test_only_many_rows_leave_checkpoints_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database()
+    told: list[int] = []
+
+    def before_it_writes(plan: Plan, lease: Lease) -> BatchResult:
+        told.append(int(select("PRAGMA wal_autocheckpoint")[0][0]))
+        if len(told) == 2:
+            raise OperationalError("the file is locked")
+        return apply_planned(plan, lease)
+
+    monkeypatch.setattr(isolate, "apply_planned", before_it_writes)
+    try:
+        lease = await database.control(acquire, "test:1")
+        for tries in range(2):
+            writer = Writer(database, lease, queue_max_bytes=2**26, committed=lambda _: None)
+            for number in range(AHEAD_FROM):
+                record = SkillRecord(f"s{number}", {"name": f"Skill {tries}"}, {}, None)
+                assert writer.offer(Arrived(record, number + tries * AHEAD_FROM, FeedChange.Source.STREAM), 100)
+            writer.close()
+            await writer.run()
+            assert await database.write(lambda: select("PRAGMA wal_autocheckpoint")) == [(1000,)]
+        assert told == [8192, 8192]
+        assert await database.control(Skill.objects.filter(name="Skill 1").count) == AHEAD_FROM
+    finally:
+        await database.close()
+
+
+async def test_what_changes_nothing_is_answered_without_a_transaction() -> None:
+    """Nobody waits for a lock then, and no feed number is told that nobody gave."""
+    database = Slow()
+    hints: list[int] = []
+    effects: list[Effect] = []
+    try:
+        lease = await database.control(acquire, "test:1")
+        writer = Writer(
+            database, lease, queue_max_bytes=2**26, committed=lambda batch: effects.extend(batch.effects),
+            hint=hints.append, clock=lambda: database.now,
+        )  # fmt: skip
+        writing = asyncio.create_task(writer.run())
+        rows = [
+            SkillRecord(f"s{number}", {**SKILL_EMPTY, "name": "x"}, {}, Stamp("2026-03-01")) for number in range(500)
+        ]
+        arrivals = itertools.count(1)
+
+        async def listed(*more: Item) -> list[Effect]:
+            database.sizes.clear()
+            some = [Arrived(row, next(arrivals), FeedChange.Source.LISTING, polled=True) for row in rows]
+            return await writer.submit([*some, *more])
+
+        assert set(await listed()) == {Effect.CREATED}
+        assert database.sizes == [500]
+        assert set(await listed()) == {Effect.UNCHANGED}
+        assert database.sizes == []
+        gone = Arrived(SkillDeleted("never heard of", None), next(arrivals), FeedChange.Source.STREAM)
+        assert (await listed(gone))[-1] is Effect.UNCHANGED
+        assert database.sizes == [501]
+        assert await database.control(Tombstone.objects.count) == 1
+        made = Arrived(CategoryRecord("new", {}, None), next(arrivals), FeedChange.Source.LISTING)
+        assert (await listed(made))[-1] is Effect.CREATED
+        assert database.sizes == [501]
+        refused = Letter.of(Refusal(Code.MISSING, "name", "required"), b"{}", DeadLetter.Source.LISTING)
+        assert (await listed(refused))[-1] is Effect.REFUSED
+        assert database.sizes == [501]
+        assert await database.control(DeadLetter.objects.count) == 1
+        assert len(hints) == 4
+        assert writer.waiting == 0
+        writer.close()
+        await writing
     finally:
         await database.close()
