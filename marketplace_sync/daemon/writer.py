@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -91,8 +92,11 @@ class Writer:
         self._written = written
         self._clock = clock
         self._queue: deque[_Entry] = deque()
+        self._queued = 0  # items
         self._queued_bytes = 0
         self._wake = asyncio.Event()
+        self._grown = asyncio.Event()  # `_least` wait: enough to be planned beside what is being written
+        self._least = AHEAD_FROM
         self._closed = False
         self._writing = 0
         self.fleeting = 0  # skills that came and went within a batch, since the start
@@ -101,7 +105,7 @@ class Writer:
     @property
     def waiting(self) -> int:
         """Items received and not committed yet."""
-        return sum(len(entry.items) for entry in self._queue) + self._writing
+        return self._queued + self._writing
 
     @property
     def waiting_bytes(self) -> int:
@@ -172,7 +176,7 @@ class Writer:
                 self._database.write(apply_ahead, batch.items, plan, self._lease, []), name="writing"
             )
             try:
-                following = self._take() if plan is not None and self._much_waits() else None
+                following = await self._gathered(batch, writing) if plan is not None else None
                 next_plan: Plan | None = None
                 if following is not None:
                     next_plan = await self._database.plan(plan_ahead, following.items, plan)
@@ -182,18 +186,38 @@ class Writer:
             self._ended(batch, result, begun)
             batch, plan = following, next_plan if as_planned else None
 
-    def _much_waits(self) -> bool:
+    async def _gathered(self, batch: "_Batch", writing: "asyncio.Task[Any]") -> "_Batch | None":
+        """What is to be planned while `batch` is being written; `None`: it was written before as much waited.
+
+        At least half as much, or batches would become ever smaller. A page of a listing may come a moment later.
+        """
+        self._least = max(AHEAD_FROM, len(batch.items) // 2)
+        while not writing.done():
+            if self._much_waits(self._least):
+                return self._take()
+            self._grown.clear()
+            grown = asyncio.ensure_future(self._grown.wait())
+            try:
+                await asyncio.wait({writing, grown}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                grown.cancel()
+        return None
+
+    def _much_waits(self, least: int = AHEAD_FROM) -> bool:
         """Is what would be taken next large enough to be planned apart, and may it be?"""
         count = 0
         for entry in self._queue:
             count += len(entry.items) if entry.ahead else 0
-            if count >= AHEAD_FROM or not entry.ahead:
+            if count >= least or not entry.ahead:
                 break
-        return count >= AHEAD_FROM
+        return count >= least
 
     def _put(self, entry: "_Entry") -> None:
         self._queue.append(entry)
         self._queued_bytes += entry.size
+        self._queued += len(entry.items)
+        if self._queued >= self._least:
+            self._grown.set()
         self._wake.set()
 
     def _take(self) -> "_Batch":
@@ -211,6 +235,7 @@ class Writer:
             batch.items.extend(entry.items)
             batch.size += entry.size
         self._queued_bytes -= batch.size
+        self._queued -= len(batch.items)
         self._writing += len(batch.items)
         return batch
 

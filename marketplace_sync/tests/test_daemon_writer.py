@@ -72,6 +72,56 @@ async def test_a_batch_is_as_large_as_its_time_allows() -> None:
         await database.close()
 
 
+class Watched(Database):
+    """A database that writes nothing until it is let, and tells what is being planned and written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.planned: asyncio.Queue[int] = asyncio.Queue()
+        self.writing: asyncio.Queue[int] = asyncio.Queue()
+        self.let = asyncio.Event()
+
+    async def plan(self, function: Callable[..., Any], items: Sequence[Item], *more: Any) -> Any:  # type: ignore[override]
+        self.planned.put_nowait(len(items))
+        return await super().plan(function, items, *more)
+
+    async def write(self, function: Callable[..., Any], items: Sequence[Item], *more: Any) -> Any:  # type: ignore[override]
+        self.writing.put_nowait(len(items))
+        await self.let.wait()
+        return await super().write(function, items, *more)
+
+
+async def test_what_comes_while_a_batch_is_written_is_planned_then_once_half_as_much_waits() -> None:
+    database = Watched()
+    arrivals = itertools.count()
+    try:
+        lease = await database.control(acquire, "test:1")
+        writer = Writer(database, lease, queue_max_bytes=2**26, committed=lambda _: None)
+
+        def page(name: str, size: int) -> list[Item]:
+            records = [SkillRecord(f"{name}{number}", {"name": name}, {}, None) for number in range(size)]
+            return [Arrived(record, next(arrivals), FeedChange.Source.LISTING, polled=True) for record in records]
+
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            tasks.create_task(writer.run())
+            pages = [tasks.create_task(writer.submit(page("a", 600)))]
+            assert await database.planned.get() == await database.writing.get() == 600
+            pages.append(tasks.create_task(writer.submit(page("b", 250))))
+            for _ in range(50):  # turns of the loop, more than it takes where as much is enough
+                await asyncio.sleep(0)
+            assert writer.waiting == 850
+            assert database.planned.empty()
+            pages.append(tasks.create_task(writer.submit(page("c", 50))))
+            assert await database.planned.get() == 300
+            assert database.writing.empty()
+            database.let.set()
+            assert [set(await page) for page in pages] == [{Effect.CREATED}] * 3
+            assert await database.writing.get() == 300
+            writer.close()
+    finally:
+        await database.close()
+
+
 @pytest.mark.usefixtures("sqlite")
 async def test_what_the_planners_connection_is_told_also_a_new_one() -> None:
     database = Database()
