@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 class Named:
     """What a pass that began at arrival `begun` found named, all of it in the mirror by now.
 
-    `found_by`: that pass, where each of `skills` was in the mirror when its batch was written; else `None`.
+    `found_by`: that pass, where each of `skills` was in the mirror when its batch was planned; else `None`.
     `categories`: `None` where a broken row hides a name, so that none is known to lack.
     """
 

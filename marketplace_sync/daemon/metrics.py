@@ -81,7 +81,7 @@ class Metrics:
             "lag_recent_seconds",
             "The least lag of the last minute: all that came was as late or later; 0: nothing did",
         )
-        self._batch_items = self._histogram("batch_items", "Items a transaction", (1, 3, 10, 30, 100, 300, 1000))
+        self._batch_items = self._histogram("batch_items", "Items a batch", (1, 3, 10, 30, 100, 300, 1000))
         self._batch_seconds = self._histogram(
             "batch_duration_seconds", "Time to apply a batch, its wait for the database included",
             (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
@@ -164,7 +164,7 @@ class Metrics:
             self._recent_lags[-1] = (second, min(lag, self._recent_lags[-1][1]))
 
     def written(self, items: Sequence[Item], effects: Sequence[Effect], seconds: float) -> None:
-        """A transaction of the writer's, whoever its items came from."""
+        """A batch of the writer's, whoever its items came from."""
         self._batch_items.observe(len(items))
         self._batch_seconds.observe(seconds)
         if Effect.REFUSED in effects:

@@ -228,7 +228,7 @@ class _Pass:
         )  # fmt: skip
 
     def _all_found(self) -> bool:
-        """Is each row a skill that the mirror had, when its batch was written, and none there twice?"""
+        """Is each row a skill that the mirror had, when its batch was planned, and none there twice?"""
         done = self.progress
         if self._r._writer.fleeting != self._fleeting_before:
             return False

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from marketplace_sync.daemon.database import Database
-from marketplace_sync.mirror.apply import BatchResult, left_alone
+from marketplace_sync.mirror.apply import BatchResult
 from marketplace_sync.mirror.arrived import Effect, Item
 from marketplace_sync.mirror.isolate import apply_ahead, apply_each, plan_ahead
 from marketplace_sync.mirror.lease import Lease
@@ -168,7 +168,7 @@ class Writer:
             begun = self._clock()
             plan = plan or await self._database.plan(plan_ahead, batch.items, None)
             if plan is not None and plan.writes_nothing:
-                self._ended(batch, left_alone(plan), begun)
+                self._ended(batch, BatchResult.of(plan, None), begun)
                 batch, plan = self._take() if self._much_waits() else None, None
                 continue
             begun = self._clock()

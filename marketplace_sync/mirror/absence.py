@@ -84,7 +84,7 @@ def absent_skills(seen: SeenIds, begun: int, found_by: BegunRun | None = None) -
     """Skills that are not in `seen` and of which nothing was heard since arrival `begun`; and how many the mirror has.
 
     Each with the arrival of the last that was heard of it. `found_by`: the pass that saw each of `seen` in the mirror,
-    when the batch that had its row was written.
+    when the batch that had its row was planned.
     """
     if found_by is not None and _has_no_more(len(seen), found_by):
         return {}, len(seen)

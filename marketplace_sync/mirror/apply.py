@@ -7,6 +7,7 @@ together. What they will be is a `Plan`, made in the transaction; or before it, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from marketplace_sync.mirror.arrived import Arrived, Effect, Item, Letter
 from marketplace_sync.mirror.dead_letters import save_letters
@@ -36,6 +37,11 @@ class BatchResult:
     incomplete: list[str] = field(default_factory=list)
     fleeting: int = 0
 
+    @classmethod
+    def of(cls, plan: Plan, feed_seq: int | None) -> Self:
+        """What came of this plan. `feed_seq` `None`: it `writes_nothing`."""
+        return cls(plan.effects, feed_seq, plan.fetch, plan.incomplete, plan.fleeting)
+
 
 def apply_batch(items: Sequence[Item], lease: Lease) -> BatchResult:
     """Apply `items` in order. Raises `LeaseLost` or `TooMuchHeld` with nothing written."""
@@ -53,19 +59,10 @@ def apply_planned(plan: Plan, lease: Lease) -> BatchResult:
         return _result(plan, locked())
 
 
-def left_alone(plan: Plan) -> BatchResult:
-    """What comes of a plan that `writes_nothing`, without a look at the database."""
-    return _of(plan, None)
-
-
 def _result(plan: Plan, head: Head) -> BatchResult:
     _write(plan, head)
     save_letters([item for item in plan.items if isinstance(item, Letter)], head.now)
-    return _of(plan, head.feed_seq)
-
-
-def _of(plan: Plan, feed_seq: int | None) -> BatchResult:
-    return BatchResult(plan.effects, feed_seq, plan.fetch, plan.incomplete, plan.fleeting)
+    return BatchResult.of(plan, head.feed_seq)
 
 
 def _write(plan: Plan, head: Head) -> None:
@@ -81,10 +78,9 @@ def _write(plan: Plan, head: Head) -> None:
     for name in changed:
         tell(name, category_change(name, plan.categories_before.get(name), changed[name]), plan.category_origin[name])
 
-    kept, buried, revived = plan.split()
-    save_skills(kept, plan.before, plan.category_ids, head.now)
-    bury(buried, head.now)
-    unbury(revived)
+    save_skills(plan.kept, plan.before, plan.category_ids, head.now)
+    bury(plan.buried, head.now)
+    unbury(plan.revived)
     for key, change in plan.changes.items():
         tell(key, change, plan.origin[key])
 

@@ -1,7 +1,7 @@
 """The lease: one writer at a time, told apart by an epoch (law 10).
 
 A `Lease` is what its owner holds: the epoch under which it was taken. Every writing transaction is
-opened by `Lease.writing()`, which locks the lease row and looks whether that epoch is still the
+opened by `Lease.writing()` or `locking()`, which locks the lease row and looks whether that epoch is still the
 row's. So a paused owner that comes back after another took over writes nothing, and feed numbers,
 given under the same lock, follow the order of commits. Ages are compared by the database's clock.
 """
@@ -82,26 +82,29 @@ class Lease:
 
     @contextmanager
     def locking(self, *, few: bool = False) -> Iterator[Callable[[], Head]]:
-        """The same, for who has to read first: what is given says whose the lease is, and raises `LeaseLost`.
+        """The same, for who has to read first: what is given looks whose the lease is, and raises `LeaseLost`.
 
-        It must be called before anything is written. `few`: all statements go `at_once`, what is read with the lock.
+        That is to be called before anything is written; at the latest it is done before the commit. `few`: all
+        statements go `at_once`, what is read with the lock.
         """
-        heads: list[tuple[Head, datetime | None]] = []
+        head: Head | None = None
+        renewed: datetime | None = None
         with transaction.atomic(), at_once() if few else nullcontext():
             answer = ask(_LOCK[connection.vendor])
 
             def locked() -> Head:
+                nonlocal head, renewed
                 row = next(iter(answer()), None)
                 if row is None or row[0] != self.epoch:
                     raise LeaseLost(row[1] if row else "")
-                heads.append((Head(row[2], as_moment(row[4])), row[3]))
-                return heads[0][0]
+                head, renewed = Head(row[2], as_moment(row[4])), row[3]
+                return head
 
             yield locked
-            for head, renewed in heads:
-                head.write()
-                if renewed is not None and (head.now - _moment(renewed)).total_seconds() >= RENEW_SECONDS:
-                    LeaseRow.objects.filter(pk=1).update(renewed_at=head.now)
+            head = head or locked()
+            head.write()
+            if renewed is not None and (head.now - _moment(renewed)).total_seconds() >= RENEW_SECONDS:
+                LeaseRow.objects.filter(pk=1).update(renewed_at=head.now)
 
     def renew(self) -> None:
         """Say that the owner lives. Raises `LeaseLost`."""

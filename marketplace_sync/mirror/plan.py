@@ -52,6 +52,9 @@ class Plan:
     `changes`: what the feed has to say of skills, by id, with its data as JSON text. `origin`, `category_origin`: the
     last item that changed a skill or category. `fetch`: what must be fetched; `incomplete`: skills that the stream
     made known without their code, which a fetch completes. `fleeting`: how many skills came and went, untold.
+
+    What is to be written: skills to be `kept` as they are `after`, graves to be dug (`buried`), skills whose graves are
+    to go (`revived`), categories, letters. `writes_nothing`: the mirror is as `items` would have it.
     """
 
     def __init__(self, items: Sequence[Item], on: "Plan | None" = None) -> None:
@@ -80,30 +83,24 @@ class Plan:
                 self.after[key] = after.with_fingerprint()
         self.changes = {key: self._told(key) for key in self.origin}
         self.fleeting = sum(isinstance(self.after[key], Grave) for key, told in self.changes.items() if told is None)
+        self.kept: dict[str, HeldSkill] = {}
+        self.buried: dict[str, Grave] = {}
+        self.revived: list[str] = []
+        self._split()
+        letters = any(isinstance(item, Letter) for item in items)
+        self.writes_nothing = not (self.kept or self.buried or self.revived or self.category_origin or letters)
 
-    @property
-    def writes_nothing(self) -> bool:
-        """Is the mirror as `items` would have it, so that there is nothing to write, and no letter to keep?"""
-        if self.category_origin or any(isinstance(item, Letter) for item in self.items):
-            return False
-        return all(after is self.before[key] for key, after in self.after.items())
-
-    def split(self) -> tuple[dict[str, HeldSkill], dict[str, Grave], list[str]]:
-        """The skills to be kept as they are `after`, the graves to be dug, and the skills whose graves are to go."""
-        kept: dict[str, HeldSkill] = {}
-        buried: dict[str, Grave] = {}
-        revived: list[str] = []
+    def _split(self) -> None:
         for key, after in self.after.items():
             before = self.before[key]
             if after is before:
                 continue
             if isinstance(after, HeldSkill):
-                kept[key] = after
+                self.kept[key] = after
                 if isinstance(before, Grave):
-                    revived.append(key)
+                    self.revived.append(key)
             elif isinstance(after, Grave):
-                buried[key] = after
-        return kept, buried, revived
+                self.buried[key] = after
 
     def _told(self, key: str) -> tuple[str, list[str], str] | None:
         change = skill_change(key, self.before[key], self.after[key])

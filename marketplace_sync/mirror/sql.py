@@ -34,10 +34,13 @@ def select(sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
 
 
 def ask(sql: str) -> Callable[[], list[tuple[Any, ...]]]:
-    """Run one statement now; what gives its rows later.
+    """Run one statement now; what gives its rows, once.
 
-    Within `at_once`, what is asked for meanwhile comes in the same exchange.
+    Within `at_once` they are not waited for before, so that what is asked for meanwhile comes in the same exchange.
     """
+    if connection.vendor != "postgresql" or not is_at_once():
+        found = select(sql)
+        return lambda: found
     made = cursor()
     made.execute(sql, ())
 

@@ -23,7 +23,7 @@ from marketplace_sync.mirror.lease import (
 from marketplace_sync.mirror.runs import begin_run
 from marketplace_sync.mirror.state import save_state
 from marketplace_sync.mirror.status import DEAD_AFTER_SECONDS, status
-from marketplace_sync.models import LeaseRow, Standby, SyncRun, WebSocketState
+from marketplace_sync.models import Category, LeaseRow, Standby, SyncRun, WebSocketState
 
 pytestmark = pytest.mark.django_db
 
@@ -68,6 +68,15 @@ def test_a_lease_just_short_of_its_time_is_still_held() -> None:
     age(LEASE_SECONDS - 1)
     with pytest.raises(LeaseTaken):
         acquire("b:2")
+
+
+def test_who_writes_without_asking_whose_the_lease_is_has_it_asked_before_the_commit() -> None:
+    lease = acquire("a:1")
+    age(LEASE_SECONDS)
+    acquire("b:2")
+    with pytest.raises(LeaseLost, match="b:2"), lease.locking():
+        Category.objects.create(name="of one who lost it")
+    assert not Category.objects.exists()
 
 
 def test_renewal_keeps_it() -> None:

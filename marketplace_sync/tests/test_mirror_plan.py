@@ -91,12 +91,15 @@ def in_order(batches: Sequence[Sequence[Item]], lease: Lease) -> list[BatchResul
 
 
 def ahead(batches: Sequence[Sequence[Item]], lease: Lease) -> list[BatchResult]:
-    """Each is planned before the one before it is written."""
+    """Each is planned before the one before it is written, if it writes anything."""
     results = []
     plan = Plan(batches[0])
     for following in [*batches[1:], None]:
         next_plan = None if following is None else Plan(following, plan)
-        results.append(apply_planned(plan, lease))
+        if plan.writes_nothing:
+            results.append(BatchResult.of(plan, results[-1].feed_seq if results else 0))
+        else:
+            results.append(apply_planned(plan, lease))
         if next_plan is not None:
             plan = next_plan
     return results
