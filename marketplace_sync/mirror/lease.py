@@ -1,9 +1,10 @@
 """The lease: one writer at a time, told apart by an epoch (law 10).
 
 A `Lease` is what its owner holds: the epoch under which it was taken. Every writing transaction is
-opened by `Lease.writing()` or `locking()`, which locks the lease row and looks whether that epoch is still the
-row's. So a paused owner that comes back after another took over writes nothing, and feed numbers,
-given under the same lock, follow the order of commits. Ages are compared by the database's clock.
+opened by `Lease.writing()` or `locking()`, which lock the lease row and look whether that epoch is
+still the row's. So a paused owner that comes back after another took over writes nothing, and feed
+numbers, given under the same lock, follow the order of commits. Ages are compared by the database's
+clock.
 """
 
 from collections.abc import Callable, Iterator
