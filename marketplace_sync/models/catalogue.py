@@ -3,6 +3,7 @@
 from django.db import models
 from django.db.models import Q
 
+from marketplace_sync.models.fields import WrittenJSONField
 from marketplace_sync.models.search import SkillQuerySet
 from marketplace_sync.protocol.limits import (
     MAX_CATEGORY_CHARS,
@@ -58,17 +59,17 @@ class Skill(models.Model):
     version = models.CharField(max_length=MAX_VERSION_CHARS, blank=True, default="")
     code = models.TextField(blank=True, default="")
     command = models.CharField(max_length=MAX_COMMAND_CHARS, blank=True, default="")
-    python_packages = models.JSONField(default=list, blank=True)
-    npm_packages = models.JSONField(default=list, blank=True)
-    tags = models.JSONField(default=list, blank=True)
-    metadata = models.JSONField(default=dict, blank=True)
+    python_packages = WrittenJSONField(default=list, blank=True)
+    npm_packages = WrittenJSONField(default=list, blank=True)
+    tags = WrittenJSONField(default=list, blank=True)
+    metadata = WrittenJSONField(default=dict, blank=True)
     # No index of its own: `skill_by_category` begins with it.
     category = models.ForeignKey(
         Category, null=True, blank=True, on_delete=models.SET_NULL, related_name="skills", db_index=False
     )
     average_rating = models.FloatField(null=True, blank=True)
     rating_count = models.BigIntegerField(default=0)
-    extra = models.JSONField(default=dict, blank=True)
+    extra = WrittenJSONField(default=dict, blank=True)
     remote_created_at = models.DateTimeField(null=True, blank=True)
     remote_updated_at = models.DateTimeField(null=True, blank=True)
     rating_at = models.DateTimeField(null=True, blank=True)

@@ -3,6 +3,7 @@
 from django.db import models
 from django.db.models import Q
 
+from marketplace_sync.models.fields import WrittenJSONField
 from marketplace_sync.protocol.limits import MAX_ID_CHARS
 
 
@@ -32,8 +33,8 @@ class FeedChange(models.Model):
     key = models.CharField(max_length=MAX_ID_CHARS)
     at = models.DateTimeField()
     source = models.CharField(max_length=10, choices=Source.choices)
-    fields = models.JSONField(default=list)
-    data = models.JSONField(default=dict)
+    fields = WrittenJSONField(default=list)
+    data = WrittenJSONField(default=dict)
     # No foreign key: a feed row outlives its run, and the writer must not pay for the check.
     run_id = models.BigIntegerField(null=True)
 

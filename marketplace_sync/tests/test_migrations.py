@@ -1,0 +1,96 @@
+"""Migrations that change tables in ways of their own, on tables with rows in them."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.db import IntegrityError, connection
+from django.db.migrations.executor import MigrationExecutor
+
+APP = "marketplace_sync"
+PARSED, NOT_PARSED = (APP, "0010_tags_beside_words"), (APP, "0011_json_not_parsed_again")
+CHECKED = {
+    "marketplace_sync_skill": {"python_packages", "npm_packages", "tags", "metadata", "extra"},
+    "marketplace_sync_change": {"fields", "data"},
+}
+SKILL = (
+    "INSERT INTO marketplace_sync_skill (skill_id, name, description, version, code, command, python_packages, "
+    "npm_packages, tags, metadata, rating_count, extra, synced_at, arrival, rating_arrival, fingerprint) "
+    "VALUES (%s, 'a name', 'words', '1', '', '', '[]', '[]', '[\"tagged\"]', %s, 0, '{}', '2026-01-01', 0, 0, '')"
+)
+
+
+@pytest.fixture
+def parsed(sqlite: None, transactional_db: None) -> Iterator[None]:
+    """The tables as they were when each text was parsed, with a skill in them."""
+    migrate(PARSED)
+    run(SKILL, ("one", "{}"))
+    yield
+    migrate(PARSED)  # where it was refused it is done now
+    migrate(NOT_PARSED)
+
+
+@pytest.mark.usefixtures("parsed")
+def test_what_the_mirror_writes_is_not_parsed_again() -> None:
+    assert checked() == CHECKED
+    with pytest.raises(IntegrityError):
+        run(SKILL, ("two", "{"))
+    made = objects()
+
+    migrate(NOT_PARSED)
+
+    assert checked() == {"marketplace_sync_skill": set(), "marketplace_sync_change": set()}
+    assert run("PRAGMA integrity_check") == [("ok",)]
+    assert objects() == made  # triggers and indexes
+    run(SKILL, ("two", "{"))  # an open connection knows of it
+    assert run("SELECT count(*) FROM marketplace_sync_skill_tag WHERE tag = 'tagged'") == [(2,)]
+    with pytest.raises(IntegrityError):  # other rules stand
+        run("UPDATE marketplace_sync_skill SET rating_count = -1")
+
+
+@pytest.mark.usefixtures("parsed")
+def test_it_can_be_undone() -> None:
+    before = run("SELECT name, sql FROM sqlite_master ORDER BY name")
+    migrate(NOT_PARSED)
+    assert run("SELECT name, sql FROM sqlite_master ORDER BY name") != before
+    migrate(PARSED)
+    assert run("SELECT name, sql FROM sqlite_master ORDER BY name") == before
+    assert run("SELECT skill_id FROM marketplace_sync_skill") == [("one",)]
+
+
+@pytest.mark.usefixtures("parsed")
+def test_a_sqlite_that_refuses_goes_on_parsing() -> None:
+    def defensive(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        """Such a one ignores the wish, and then refuses the change."""
+        return execute("SELECT 1" if sql == "PRAGMA writable_schema = ON" else sql, *rest)
+
+    with connection.execute_wrapper(defensive):
+        migrate(NOT_PARSED)
+    assert checked() == CHECKED
+    run(SKILL, ("two", "{}"))
+
+
+def migrate(to: tuple[str, str]) -> None:
+    MigrationExecutor(connection).migrate([to])
+
+
+def run(sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return cursor.fetchall()
+
+
+def checked() -> dict[str, set[str]]:
+    """The columns of the tables that SQLite parses as JSON."""
+    return {
+        table: {name for name in names if f'JSON_VALID("{name}")' in text_of(table)} for table, names in CHECKED.items()
+    }
+
+
+def text_of(table: str) -> str:
+    ((text,),) = run("SELECT sql FROM sqlite_master WHERE name = %s", (table,))
+    return str(text)
+
+
+def objects() -> list[tuple[Any, ...]]:
+    return run("SELECT type, name, sql FROM sqlite_master WHERE type <> 'table' ORDER BY name")
