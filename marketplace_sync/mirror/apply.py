@@ -5,13 +5,13 @@ together. What they will be is a `Plan`, made in the transaction; or before it, 
 (`apply_planned`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from marketplace_sync.mirror.arrived import Arrived, Effect, Item, Letter
+from marketplace_sync.mirror.arrived import Effect, Item, Letter
 from marketplace_sync.mirror.dead_letters import save_letters
-from marketplace_sync.mirror.feed import FeedRow, Told, append, category_change
+from marketplace_sync.mirror.feed import FeedRow, append, category_change, feed_row
 from marketplace_sync.mirror.lease import Head, Lease
 from marketplace_sync.mirror.plan import Plan
 from marketplace_sync.mirror.rows import bury, save_categories, save_skills, unbury
@@ -67,26 +67,19 @@ def _result(plan: Plan, head: Head) -> BatchResult:
 
 def _write(plan: Plan, head: Head) -> None:
     """Write what changed and tell the feed, one row a key."""
-    feed: list[FeedRow] = []
-
-    def tell(key: str, change: Told | tuple[str, list[str], str] | None, origin: Arrived) -> None:
-        if change:
-            feed.append(FeedRow(head.next_seq(), key, change, origin.source, origin.run_id))
-
     changed = {name: held for name in plan.category_origin if (held := plan.categories[name]) is not None}
     plan.category_ids.update(save_categories(changed))
-    for name in changed:
-        tell(name, category_change(name, plan.categories_before.get(name), changed[name]), plan.category_origin[name])
-
-    save_skills(plan.kept, plan.before, plan.category_ids, head.now)
+    save_skills(plan.skill_rows, plan.category_ids, head.now)
     bury(plan.buried, head.now)
     unbury(plan.revived)
-    for key, change in plan.changes.items():
-        tell(key, change, plan.origin[key])
-
     gone = [name for name in plan.category_origin if plan.categories[name] is None and plan.category_ids.get(name)]
     if gone:
         Category.objects.filter(name__in=gone).delete()
-    for name in gone:
-        tell(name, category_change(name, plan.categories_before.get(name), None), plan.category_origin[name])
-    append(feed, head.now)
+    append([*_told(plan, changed), *plan.tell, *_told(plan, gone)], head)
+
+
+def _told(plan: Plan, names: Iterable[str]) -> Iterator[FeedRow]:
+    """What the feed has to say of these categories."""
+    for name in names:
+        if change := category_change(name, plan.categories_before.get(name), plan.categories[name]):
+            yield feed_row(name, change, plan.category_origin[name].source, plan.category_origin[name].run_id)

@@ -37,9 +37,10 @@ def narrow_updates_pay() -> bool:
 class Bulk:
     """Writes rows of one table.
 
-    A row is a sequence in the order of `columns`: JSON columns as lists or dicts, or in rows without a key also as
-    their text, times as `sql.stamp_value` and `sql.moment_value` give them. All texts must have passed `protocol`'s
-    checks, and no row may come twice in one call.
+    A row is a sequence in the order of `columns`: JSON columns as `sql.json_text` gives them, times as
+    `sql.stamp_value` and `sql.moment_value` do, all else as plain values: an enumeration's member is no `str` to the
+    drivers, and looked up anew each time. All texts must have passed `protocol`'s checks, and no row may come twice in
+    one call.
     The last column is never null; `keyed`: it is the one by which a row is known, and there may be one already.
     """
 
@@ -78,7 +79,7 @@ class Bulk:
         """
         sql = f"INSERT INTO {self._table} ({self._names}) SELECT {self._names} FROM {{told}}{self._conflict()}"
         if is_at_once():
-            payload = _encode([self._row(*(row if self._key else self._as_json(row))) for row in rows]).decode()
+            payload = _encode([self._row(*self._as_json(row)) for row in rows]).decode()
             execute(sql.format(told=self._told), (payload,))
         else:
             arrived = f"arrived_{self._table}"
@@ -93,7 +94,7 @@ class Bulk:
         into = f"COPY {table} ({self._names}) FROM STDIN"
         with connection.wrap_database_errors, cursor() as made, made.copy(into) as copy:
             for row in rows:
-                copy.write_row(self._as_text(row))
+                copy.write_row(row)
 
     @cached_property
     def _told(self) -> str:
@@ -106,7 +107,7 @@ class Bulk:
             for start in range(0, len(rows), _ROOM[-1]):
                 some = rows[start : start + _ROOM[-1]]
                 room = next(room for room in _ROOM if room >= len(some))
-                values = list(chain.from_iterable(map(self._as_text, some)))
+                values = list(chain.from_iterable(some))
                 values += [None] * ((room - len(some)) * len(self._columns))
                 made.execute(sql(room), values)
 
@@ -142,17 +143,5 @@ class Bulk:
     def _as_json(self, row: Sequence[Any]) -> list[Any]:
         values = list(row)
         for place in self._json:
-            if type(values[place]) is str:
-                values[place] = msgspec.Raw(values[place].encode())
+            values[place] = msgspec.Raw(values[place].encode())
         return values
-
-    def _as_text(self, row: Sequence[Any]) -> list[Any]:
-        values = list(row)
-        for place in self._json:
-            value = values[place]
-            if type(value) is not str:
-                values[place] = _encode(value).decode() if value else _EMPTY[type(value)]
-        return values
-
-
-_EMPTY: dict[type, str] = {list: "[]", dict: "{}"}

@@ -1,14 +1,12 @@
 """The change feed's rows: what followers are told of each change, in the public names and forms."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
-
-import msgspec
 
 from marketplace_sync.engine.merge import Grave, HeldCategory, HeldSkill, Slot
 from marketplace_sync.mirror.bulk import Bulk
-from marketplace_sync.mirror.sql import moment_value
+from marketplace_sync.mirror.lease import Head
+from marketplace_sync.mirror.sql import json_text, moment_value
 from marketplace_sync.models import FeedChange
 from marketplace_sync.protocol.events import CATEGORY_FIELDS, RATING_FIELDS, SKILL_FIELDS
 from marketplace_sync.protocol.stamps import Stamp, to_microseconds
@@ -77,23 +75,23 @@ def category_change(name: str, before: HeldCategory | None, after: HeldCategory 
     return (Kind.CATEGORY_UPDATED, sorted(changed), changed) if changed else None
 
 
-class FeedRow(msgspec.Struct, frozen=True, gc=False):
-    """A change to be appended. `source` is a `FeedChange.Source`; `run_id`: the pass that brought it, if any."""
-
-    seq: int
-    key: str
-    change: Told | tuple[str, list[str], str]  # with its data, or with that as JSON text
-    source: str
-    run_id: int | None
+# What is to be told, ready to be written but for its number and its time: see `_ROWS`.
+FeedRow = tuple[int | None, str, str, str, str, str]
 
 
-_ROWS = Bulk(FeedChange, ("run_id", "kind", "key", "at", "source", "fields", "data", "seq"))
+def feed_row(key: str, change: Told, source: FeedChange.Source, run_id: int | None) -> FeedRow:
+    """A change to be appended. `run_id`: the pass that brought it, if any."""
+    kind, names, data = change
+    return run_id, kind.value, key, source.value, json_text(names), json_text(data)
 
 
-def append(rows: Sequence[FeedRow], now: datetime) -> None:
-    """Append `rows`, whose numbers were given under the lease's lock."""
-    at = moment_value(now)
-    _ROWS.insert([(row.run_id, row.change[0], row.key, at, row.source, *row.change[1:], row.seq) for row in rows])
+_ROWS = Bulk(FeedChange, ("at", "run_id", "kind", "key", "source", "fields", "data", "seq"))
+
+
+def append(rows: Sequence[FeedRow], head: Head) -> None:
+    """Append `rows` in order, numbered under the lease's lock."""
+    at = moment_value(head.now)
+    _ROWS.insert([(at, *row, head.next_seq()) for row in rows])
 
 
 def _skill_difference(before: HeldSkill, after: HeldSkill) -> dict[str, Any]:

@@ -12,8 +12,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from marketplace_sync.engine.merge import (
     BARE_CATEGORY,
     Grave,
@@ -29,12 +27,10 @@ from marketplace_sync.engine.merge import (
     record_fingerprint,
 )
 from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, Item, Letter, SkillAbsent
-from marketplace_sync.mirror.feed import skill_change
-from marketplace_sync.mirror.rows import held_bytes, load_categories, load_fingerprints, load_held
+from marketplace_sync.mirror.feed import FeedRow, feed_row, skill_change
+from marketplace_sync.mirror.rows import held_bytes, load_categories, load_fingerprints, load_held, skill_rows
 from marketplace_sync.models import Skill
 from marketplace_sync.protocol.events import CategoryRecord, RatingChanged, SkillDeleted, SkillRecord
-
-_encode = msgspec.json.Encoder().encode
 
 # A few hundred bytes may each be about a skill of a MiB: what is held of them is looked at before it is read. So many
 # skills are few enough in any case.
@@ -49,12 +45,13 @@ class TooMuchHeld(Exception):
 class Plan:
     """What is held of every key that a batch names, before and after, and the `effects` of its items, one each.
 
-    `changes`: what the feed has to say of skills, by id, with its data as JSON text. `origin`, `category_origin`: the
-    last item that changed a skill or category. `fetch`: what must be fetched; `incomplete`: skills that the stream
-    made known without their code, which a fetch completes. `fleeting`: how many skills came and went, untold.
+    `origin`, `category_origin`: the last item that changed a skill or category. `fetch`: what must be fetched;
+    `incomplete`: skills that the stream made known without their code, which a fetch completes. `fleeting`: how many
+    skills came and went, untold.
 
-    What is to be written: skills to be `kept` as they are `after`, graves to be dug (`buried`), skills whose graves are
-    to go (`revived`), categories, letters. `writes_nothing`: the mirror is as `items` would have it.
+    What is to be written: `skill_rows` of those to be `kept` as they are `after`, graves to be dug (`buried`), skills
+    whose graves are to go (`revived`), categories, letters; and what the feed has to `tell` of skills.
+    `writes_nothing`: the mirror is as `items` would have it.
     """
 
     def __init__(self, items: Sequence[Item], on: "Plan | None" = None) -> None:
@@ -81,12 +78,18 @@ class Plan:
         for key in self.origin:
             if isinstance(after := self.after[key], HeldSkill):
                 self.after[key] = after.with_fingerprint()
-        self.changes = {key: self._told(key) for key in self.origin}
-        self.fleeting = sum(isinstance(self.after[key], Grave) for key, told in self.changes.items() if told is None)
+        self.tell: list[FeedRow] = []
+        self.fleeting = 0
+        for key, item in self.origin.items():
+            if (change := skill_change(key, self.before[key], self.after[key])) is not None:
+                self.tell.append(feed_row(key, change, item.source, item.run_id))
+            else:
+                self.fleeting += isinstance(self.after[key], Grave)
         self.kept: dict[str, HeldSkill] = {}
         self.buried: dict[str, Grave] = {}
         self.revived: list[str] = []
         self._split()
+        self.skill_rows = skill_rows(self.kept, self.before)
         letters = any(isinstance(item, Letter) for item in items)
         self.writes_nothing = not (self.kept or self.buried or self.revived or self.category_origin or letters)
 
@@ -101,10 +104,6 @@ class Plan:
                     self.revived.append(key)
             elif isinstance(after, Grave):
                 self.buried[key] = after
-
-    def _told(self, key: str) -> tuple[str, list[str], str] | None:
-        change = skill_change(key, self.before[key], self.after[key])
-        return change and (*change[:2], _encode(change[2]).decode())
 
     def _decide(self, item: Item) -> Effect:
         if isinstance(item, Letter):

@@ -6,6 +6,8 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
+import msgspec
+
 from marketplace_sync.engine.merge import Grave, HeldCategory, HeldSkill, Slot
 from marketplace_sync.mirror.bulk import Bulk, narrow_updates_pay
 from marketplace_sync.mirror.sql import (
@@ -15,6 +17,7 @@ from marketplace_sync.mirror.sql import (
     held_float,
     held_stamp,
     json_column,
+    json_text,
     json_value,
     moment_value,
     rows,
@@ -33,20 +36,15 @@ _CLOCKS = ("updated_stamp", "arrival", "rating_stamp", "rating_arrival", "finger
 
 _REST = (
     "version", "code", "command", *_FIGURES, "python_packages", "npm_packages", "metadata", "extra",
-    "remote_created_at", "remote_updated_at", "rating_at", "synced_at", *_CLOCKS,
+    "remote_created_at", "remote_updated_at", "rating_at", *_CLOCKS,
 )  # fmt: skip
 # What search, and the lists by name and category, are found by: SQLite takes 54 us to update these too, changed or not,
 # and 21 us where they are left alone, as most messages leave them.
-_FOUND_BY = ("name", "description", "tags", "category_id")
-_SKILLS = Bulk(Skill, (*_FOUND_BY, *_REST, "skill_id"), keyed=True)
-_SKILLS_FOUND_AS_BEFORE = Bulk(Skill, (*_REST, "skill_id"), keyed=True)
+_FOUND_BY = ("name", "description", "tags")
+_SKILLS = Bulk(Skill, ("synced_at", "category_id", *_FOUND_BY, *_REST, "skill_id"), keyed=True)
+_SKILLS_FOUND_AS_BEFORE = Bulk(Skill, ("synced_at", *_REST, "skill_id"), keyed=True)
 _GRAVES = Bulk(Tombstone, ("deleted_at", "deleted_stamp", "arrival", "buried_at", "skill_id"), keyed=True)
 _SKILL, _GRAVE, _CATEGORY = (model._meta.db_table for model in (Skill, Tombstone, Category))
-
-
-_rest_of = itemgetter(
-    "version", "code", "command", "average_rating", "rating_count", "python_packages", "npm_packages", "metadata"
-)
 
 
 def load_fingerprints(skill_ids: Collection[str]) -> dict[str, str]:
@@ -119,36 +117,48 @@ def _slot_columns() -> list[str]:
     ]  # fmt: skip
 
 
-def save_skills(
-    skills: Mapping[str, HeldSkill], before: Mapping[str, Slot], category_ids: Mapping[str, int], now: datetime
-) -> None:
-    """Write these skills as they are to be held. Their categories must exist; `category_ids`: keys that are known.
+class SkillRows(msgspec.Struct, frozen=True, gc=False):
+    """Skills ready to be written, but for the time of that and the keys of their categories.
 
-    `before`: what the database has of them.
+    `whole`: each with its category's name, `None` for none. `found_as_before`: those that search and lists find by what
+    they did, so that this need not be written.
     """
-    synced = moment_value(now)
+
+    whole: list[tuple[str | None, tuple[Any, ...]]]
+    found_as_before: list[tuple[Any, ...]]
+
+
+def skill_rows(skills: Mapping[str, HeldSkill], before: Mapping[str, Slot]) -> SkillRows:
+    """The rows of these skills as they are to be held. `before`: what the database has of them."""
     narrow = narrow_updates_pay()
-    ids: dict[Any, Any] = {None: None, **category_ids}
-    whole, found_as_before = [], []
+    rows = SkillRows([], [])
     for skill_id, held in skills.items():
         fields = held.fields
         rest = (
-            *_rest_of(fields), held.extra, stamp_value(fields["remote_created_at"]), stamp_value(held.updated),
-            stamp_value(held.rated), synced, held.updated, held.arrival, held.rated, held.rating_arrival,
-            held.fingerprint, skill_id,
+            *_plain_of(fields), json_text(fields["python_packages"]), json_text(fields["npm_packages"]),
+            json_text(fields["metadata"]), json_text(held.extra), stamp_value(fields["remote_created_at"]),
+            stamp_value(held.updated), stamp_value(held.rated), held.updated, held.arrival, held.rated,
+            held.rating_arrival, held.fingerprint, skill_id,
         )  # fmt: skip
         old = before[skill_id]
         name, description, tags, category = found_by = _found_by(fields)
         if narrow and isinstance(old, HeldSkill) and found_by == _found_by(old.fields):
-            found_as_before.append(rest)
+            rows.found_as_before.append(rest)
         else:
-            whole.append((name, description, tags, category, *rest))
-    if unknown := {row[3] for row in whole} - ids.keys():
-        ids |= load_categories(unknown)[1]
-    _SKILLS.insert([(*row[:3], ids[row[3]], *row[4:]) for row in whole])
-    _SKILLS_FOUND_AS_BEFORE.update(found_as_before)
+            rows.whole.append((category, (name, description, json_text(tags), *rest)))
+    return rows
 
 
+def save_skills(rows: SkillRows, category_ids: Mapping[str, int], now: datetime) -> None:
+    """Write these skills. Their categories must exist; `category_ids`: keys that are known."""
+    synced = moment_value(now)
+    ids: dict[Any, Any] = {None: None, **category_ids}
+    ids |= load_categories({category for category, _ in rows.whole if category is not None} - ids.keys())[1]
+    _SKILLS.insert([(synced, ids[category], *row) for category, row in rows.whole])
+    _SKILLS_FOUND_AS_BEFORE.update([(synced, *row) for row in rows.found_as_before])
+
+
+_plain_of = itemgetter("version", "code", "command", "average_rating", "rating_count")
 _found_by = itemgetter("name", "description", "tags", "category")
 
 

@@ -187,6 +187,14 @@ def json_value(text: str) -> Any:
     return {} if text == "{}" else read_json(text.encode())[0]
 
 
+def json_text(value: Any) -> str:
+    """The text of what a JSON column is to hold."""
+    return _encode(value).decode() if value else _EMPTY[type(value)]
+
+
+_EMPTY: dict[type, str] = {list: "[]", dict: "{}"}
+
+
 def text_size(column: str) -> str:
     """An expression for the bytes of a text or JSON column."""
     if connection.vendor == "postgresql":

@@ -8,7 +8,7 @@ from django.db import connection, connections
 
 from marketplace_sync.live import feed
 from marketplace_sync.live.feed import FeedGone, changes_after, newest_seq
-from marketplace_sync.mirror.feed import FeedRow, append
+from marketplace_sync.mirror.feed import append, feed_row
 from marketplace_sync.mirror.lease import Lease, acquire
 from marketplace_sync.mirror.retention import forget_changes
 from marketplace_sync.models import FeedChange, LeaseRow
@@ -134,12 +134,11 @@ def test_of_two_overlapping_transactions_the_second_gets_its_number_after_the_fi
     def write(written: threading.Event | None) -> int:
         try:
             with lease.writing() as head:
-                seq = head.next_seq()
-                append([FeedRow(seq, f"s{seq}", ROW, FeedChange.Source.STREAM, None)], head.now)
+                append([feed_row("s", ROW, FeedChange.Source.STREAM, None)], head)
                 if written is not None:
                     written.set()
                     assert first_may_commit.wait(PATIENCE)
-                return seq
+                return head.feed_seq
         finally:
             connections.close_all()
 
@@ -173,8 +172,7 @@ def test_a_reader_beside_many_writers_never_sees_a_number_before_all_smaller_one
         try:
             for _ in range(each):
                 with lease.writing() as head:
-                    rows = [FeedRow(head.next_seq(), "s", ROW, FeedChange.Source.STREAM, None) for _ in range(2)]
-                    append(rows, head.now)
+                    append([feed_row("s", ROW, FeedChange.Source.STREAM, None)] * 2, head)
         finally:
             connections.close_all()
 
