@@ -186,7 +186,9 @@ class _Pass:
         self._plan = PagePlan(runner._page_size, runner._max_pages)
         self._seen = SeenIds()
         self._unreadable = 0
-        self._submitted: asyncio.Task[list[Effect]] | None = None  # the page taken last, on its way into the mirror
+        # On their way into the mirror: the categories, and the page taken last.
+        self._categories_submitted: asyncio.Task[list[Effect]] | None = None
+        self._submitted: asyncio.Task[list[Effect]] | None = None
         self._refused_first: Refusal | None = None
         self._started = self._shown = runner._clock()
         self._moves_before = runner._stream.moves
@@ -204,16 +206,22 @@ class _Pass:
 
     async def read(self) -> Named:
         """Read all and apply it; what was named. Raises `UpstreamError` with all that had come applied."""
-        categories = await self._read_categories()
+        self._categories = asyncio.create_task(self._read_categories(), name="categories")
         try:
             await read_pages(self._r._market, self._plan, self._r._arrivals.next, self._take_page)
-            await self._last_page_committed()
+            categories = await self._categories
+            await self._all_committed()
         except UpstreamError:
-            await self._last_page_committed()
+            await self._all_committed()
             raise
         finally:
-            if self._submitted is not None:
-                self._submitted.cancel()
+            under_way = [
+                task for task in (self._categories, self._categories_submitted, self._submitted) if task is not None
+            ]
+            for task in under_way:
+                task.cancel()
+            # One that failed beside what is raised is looked at too, or asyncio complains of it.
+            await asyncio.gather(*under_way, return_exceptions=True)
         listing = Listing(
             listed=len(self._seen),
             first_total=self._plan.first_total,
@@ -247,10 +255,11 @@ class _Pass:
         await self._r._writer.submit([self._arrived(CategoryAbsent(name), arrival) for name in names])
 
     async def _read_categories(self) -> list[str] | None:
+        """Read the categories and queue them; their names."""
         arrival, page = await requested(self._r._arrivals.next, lambda begun: self._r._market.categories(begun=begun))
         items: list[Item] = [self._arrived(record, arrival) for record in page.categories]
         items += await self._letters(page.broken, LISTED_CATEGORY)
-        self._count(await self._r._writer.submit(items), count_skills=False)
+        self._categories_submitted = asyncio.create_task(self._r._writer.submit(items), name="submit categories")
         return named_categories(page)
 
     async def _take_page(self, number: int, arrival: int, page: SkillPage) -> None:
@@ -258,6 +267,7 @@ class _Pass:
         self._unreadable += len(page.broken) - len(named)
         new = self._seen.add_all(record.skill_id for record in page.skills) + self._seen.add_all(named)
         self._plan.read(number, page, new=new)
+        await self._categories  # they are asked for with the first page, and written with it or before
         items: list[Item] = [self._arrived(record, arrival) for record in page.skills]
         items += await self._letters(page.broken)
         # This page may be planned while the one before it is being written (see `Writer`); no more than two wait.
@@ -271,7 +281,10 @@ class _Pass:
         self.progress.listed = len(self._seen)
         await self._show_progress()
 
-    async def _last_page_committed(self) -> None:
+    async def _all_committed(self) -> None:
+        if self._categories_submitted is not None:
+            self._count(await self._categories_submitted, count_skills=False)
+            self._categories_submitted = None
         if self._submitted is not None:
             self._count(await self._submitted)
             self._submitted = None
