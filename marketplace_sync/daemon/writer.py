@@ -5,16 +5,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.mirror.apply import BatchResult
 from marketplace_sync.mirror.arrived import Effect, Item
-from marketplace_sync.mirror.isolate import apply_ahead, apply_each, plan_ahead
+from marketplace_sync.mirror.isolate import OutOfTurn, Turn, apply_ahead, apply_each, plan_ahead
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.plan import Plan, can_be_ahead
+from marketplace_sync.mirror.sql import others_look_in
 
 # One transaction takes no more than this, and less where so much would take longer than that: the lease is renewed,
 # and commands and the state are written, between two. (Skills of 2 KB with 50,000 different words take PostgreSQL 5 s
@@ -29,6 +29,9 @@ _LEAST_SHARE = 0.1
 SUBMITTED_AS_ONE = 1000
 # A batch of fewer takes one hop and reads in its own transaction: to plan it apart would take longer than it saves.
 AHEAD_FROM = 200
+# Where batch follows batch, the database is left to others so often and so long, where they have to look for that.
+_REST_EVERY = 0.5
+_REST = 0.02
 
 
 class WriterClosed(Exception):
@@ -54,6 +57,16 @@ class _Batch:
     def fill(self) -> float:
         """As a part of the largest that there may be."""
         return max(len(self.items) / MAX_BATCH_ITEMS, self.size / MAX_BATCH_BYTES)
+
+
+@dataclass(slots=True)
+class _Writing:
+    """A batch that is with the writer's thread."""
+
+    batch: _Batch
+    turn: Turn
+    task: asyncio.Task[BatchResult]
+    begun: float  # when it was handed over, or, if later, when the one before it had ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,48 +170,80 @@ class Writer:
                 begun = self._clock()
                 self._ended(batch, await self._database.write(apply_each, batch.items, self._lease), begun)
 
-    async def _run_ahead(self, batch: "_Batch | None") -> None:
+    async def _run_ahead(self, batch: "_Batch") -> None:
         """Commit this batch and, as long as much waits, the next: each is planned while the one before is written.
 
-        One that would write nothing, as the pages of a pass over what has not changed, takes no transaction: whether
-        the lease is still held is for the next that writes to find out, and a pass ends with one.
+        Once planned it is with the writer's thread, which goes on to it without waiting for the loop. One that would
+        write nothing, as the pages of a pass over what has not changed, takes no transaction: whether the lease is
+        still held is for the next that writes to find out, and a pass ends with one.
         """
+        under_way: list[_Writing] = []  # with the thread: one, or two
+        following: _Batch | None = batch
+        rested = self._clock()
         plan: Plan | None = None
-        while batch is not None:
-            begun = self._clock()
-            plan = plan or await self._database.plan(plan_ahead, batch.items, None)
-            if plan is not None and plan.writes_nothing:
-                self._ended(batch, BatchResult.of(plan, None), begun)
-                batch, plan = self._take() if self._much_waits() else None, None
-                continue
-            begun = self._clock()
-            writing = asyncio.create_task(
-                self._database.write(apply_ahead, batch.items, plan, self._lease, []), name="writing"
-            )
-            try:
-                following = await self._gathered(batch, writing) if plan is not None else None
-                next_plan: Plan | None = None
-                if following is not None:
-                    next_plan = await self._database.plan(plan_ahead, following.items, plan)
-                result, as_planned = await writing
-            finally:
-                writing.cancel()
-            self._ended(batch, result, begun)
-            batch, plan = following, next_plan if as_planned else None
+        try:
+            while following is not None:
+                batch, begun = following, self._clock()
+                plan = await self._database.plan(plan_ahead, batch.items, plan if under_way else None)
+                rest = others_look_in() and begun - rested >= _REST_EVERY
+                if under_way and (rest or (plan is not None and plan.writes_nothing)):
+                    if not await self._end(under_way):
+                        plan = await self._database.plan(plan_ahead, batch.items, None)
+                    begun = self._clock()
+                    if rest:
+                        await asyncio.sleep(_REST)
+                        rested = begun = self._clock()
+                if plan is not None and plan.writes_nothing:
+                    self._ended(batch, BatchResult.of(plan, None), begun)
+                    following = self._take() if self._much_waits() else None
+                    continue
+                self._begin(batch, plan, under_way)
+                as_planned = plan is not None and (len(under_way) == 1 or await self._end(under_way))
+                following = await self._gathered(under_way[-1]) if as_planned else None
+            while under_way:
+                await self._end(under_way)
+        finally:
+            for writing in under_way:
+                writing.task.cancel()
+            await asyncio.gather(*(writing.task for writing in under_way), return_exceptions=True)
 
-    async def _gathered(self, batch: "_Batch", writing: "asyncio.Task[Any]") -> "_Batch | None":
-        """What is to be planned while `batch` is being written; `None`: it was written before as much waited.
+    def _begin(self, batch: "_Batch", plan: Plan | None, under_way: "list[_Writing]") -> None:
+        """Hand it to the writer's thread, after those that are `under_way`, and add it to them."""
+        turn = Turn(under_way[-1].turn if under_way else None)
+        before = [writing.task for writing in under_way]
+
+        async def write() -> BatchResult:
+            try:
+                return await self._database.write(apply_ahead, batch.items, plan, self._lease, turn)
+            except OutOfTurn:
+                await asyncio.wait(before)
+                return await self._database.write(apply_ahead, batch.items, plan, self._lease, turn)
+
+        under_way.append(_Writing(batch, turn, asyncio.create_task(write(), name="writing"), self._clock()))
+
+    async def _end(self, under_way: "list[_Writing]") -> bool:
+        """Wait until the first of them is committed, and say whether as planned."""
+        first = under_way[0]
+        result = await first.task
+        del under_way[0]
+        self._ended(first.batch, result, first.begun)
+        if under_way:
+            under_way[0].begun = self._clock()
+        return bool(first.turn.as_planned)
+
+    async def _gathered(self, writing: "_Writing") -> "_Batch | None":
+        """What is to be planned while this is being written; `None`: it was written before as much waited.
 
         At least half as much, or batches would become ever smaller. A page of a listing may come a moment later.
         """
-        self._least = max(AHEAD_FROM, len(batch.items) // 2)
-        while not writing.done():
+        self._least = max(AHEAD_FROM, len(writing.batch.items) // 2)
+        while not writing.task.done():
             if self._much_waits(self._least):
                 return self._take()
             self._grown.clear()
             grown = asyncio.ensure_future(self._grown.wait())
             try:
-                await asyncio.wait({writing, grown}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({writing.task, grown}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 grown.cancel()
         return None

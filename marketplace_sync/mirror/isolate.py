@@ -10,6 +10,7 @@ out as it is, and who called tries again.
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import structlog
 from django.db import DataError, Error, IntegrityError
@@ -71,21 +72,47 @@ def plan_ahead(items: Sequence[Item], on: Plan | None) -> Plan | None:
     return None
 
 
-def apply_ahead(items: Sequence[Item], plan: Plan | None, lease: Lease, tries: list[None]) -> tuple[BatchResult, bool]:
-    """Apply `items` as planned, and say whether the mirror holds what was planned.
+class OutOfTurn(Exception):
+    """The batch before this one is not written yet: it failed, and is to be tried again first."""
 
-    Where it can't be written so, or this is another try and the first may have been committed, they are applied
-    as `apply_each` does; whatever was planned on it is then void. `tries`: an empty list, the same for each try.
+
+@dataclass(slots=True)
+class Turn:
+    """The place of a batch in the order of writing, which its tries and the batch planned on it know of.
+
+    `after`: the turn of the batch that it was planned on, if any. `as_planned`: does the mirror hold what was planned?
+    `None` until it is written.
     """
-    tries.append(None)
-    if plan is not None and len(tries) == 1:
+
+    after: "Turn | None" = None
+    tried: bool = False
+    as_planned: bool | None = None
+
+
+def apply_ahead(items: Sequence[Item], plan: Plan | None, lease: Lease, turn: Turn) -> BatchResult:
+    """Apply `items` as planned; `turn` says afterwards whether it was so.
+
+    Where they can't be written so, or what they were planned on is not what was written, or this is another try and the
+    first may have been committed, they are applied as `apply_each` does. Raises `OutOfTurn` with nothing written.
+    """
+    before = turn.after
+    if before is not None and before.as_planned is None:
+        raise OutOfTurn
+    true = plan is not None and not turn.tried and (before is None or before.as_planned)
+    turn.tried = True
+    if plan is not None and true:
         try:
             with checkpoints_left():
-                return apply_planned(plan, lease), True
+                result = apply_planned(plan, lease)
         except Exception as fault:
             if not _refuses_content(fault):
                 raise
-    return apply_each(items, lease), False
+        else:
+            turn.after, turn.as_planned = None, True
+            return result
+    result = apply_each(items, lease)
+    turn.after, turn.as_planned = None, False
+    return result
 
 
 def _apply_alone(item: Item, lease: Lease) -> BatchResult:

@@ -84,6 +84,14 @@ def is_at_once() -> bool:
     return bool(connection.connection.info.pipeline_status)
 
 
+def others_look_in() -> bool:
+    """Do other programs that want to write look now and then whether they can, and never while we write on and on?
+
+    SQLite's do, every 0.1 s in the end. PostgreSQL has them queue.
+    """
+    return connection.vendor == "sqlite"
+
+
 def keep_few_pages() -> None:
     """Have this thread's connection keep 0.5 MiB of SQLite's pages, where the writer's keeps 6.
 

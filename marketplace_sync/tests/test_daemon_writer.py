@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,8 +37,9 @@ class Slow(Database):
     async def write(self, function: Callable[..., Any], batch: Plan | Sequence[Item], *more: Any) -> Any:  # type: ignore[override]
         size = len(batch.items if isinstance(batch, Plan) else batch)
         self.sizes.append(size)
+        result = await super().write(function, batch, *more)
         self.now += self.full_batch * size / MAX_BATCH_ITEMS
-        return await super().write(function, batch, *more)
+        return result
 
 
 async def test_a_batch_is_as_large_as_its_time_allows() -> None:
@@ -113,11 +115,59 @@ async def test_what_comes_while_a_batch_is_written_is_planned_then_once_half_as_
             assert database.planned.empty()
             pages.append(tasks.create_task(writer.submit(page("c", 50))))
             assert await database.planned.get() == 300
-            assert database.writing.empty()
+            assert await database.writing.get() == 300  # the thread has it already, and will go on to it by itself
+            assert not any(page.done() for page in pages)
             database.let.set()
             assert [set(await page) for page in pages] == [{Effect.CREATED}] * 3
-            assert await database.writing.get() == 300
             writer.close()
+    finally:
+        await database.close()
+
+
+@pytest.mark.parametrize("lost", ["before it was written", "after it was committed"])
+async def test_a_batch_that_has_to_be_tried_again_is_not_overtaken(lost: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one has been with the thread since, and is true only on top of it."""
+    handed_over = threading.Event()
+    tries = 0
+
+    def once(plan: Plan, lease: Lease) -> BatchResult:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            assert handed_over.wait(30)
+            if lost == "after it was committed":
+                apply_planned(plan, lease)
+            raise OperationalError("the connection is gone")
+        return apply_planned(plan, lease)
+
+    class Handing(Database):
+        async def write(self, function: Callable[..., Any], items: Sequence[Item], *more: Any) -> Any:  # type: ignore[override]
+            if items and isinstance(items[0], Arrived) and items[0].arrival > 300:
+                asyncio.get_running_loop().call_later(0, handed_over.set)
+            return await super().write(function, items, *more)
+
+    monkeypatch.setattr(isolate, "apply_planned", once)
+    database = Handing()
+    try:
+        lease = await database.control(acquire, "test:1")
+        effects: list[Effect] = []
+        writer = Writer(database, lease, queue_max_bytes=2**26, committed=lambda batch: effects.extend(batch.effects))
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            tasks.create_task(writer.run())
+            for version in range(3):
+                for number in range(300):
+                    record = SkillRecord(f"s{number}", {"name": "a name", "version": str(version)}, {}, None)
+                    arrival = version * 300 + number + 1
+                    assert writer.offer(Arrived(record, arrival, FeedChange.Source.STREAM), 100)
+                await database.plan(int)  # it was taken, and is planned
+            writer.close()
+        first = Effect.CREATED if lost == "before it was written" else Effect.UNCHANGED
+        assert effects == [first] * 300 + [Effect.UPDATED] * 600
+        assert database.retries == 1
+        held = await database.control(lambda: list(Skill.objects.values_list("version", "arrival").order_by("arrival")))
+        assert held == [("2", 601 + number) for number in range(300)]
+        seqs = await database.control(lambda: list(FeedChange.objects.values_list("seq", flat=True)))
+        assert seqs == list(range(1, len(seqs) + 1))
     finally:
         await database.close()
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from marketplace_sync.mirror import isolate
 from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planned
 from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, Item, SkillAbsent
-from marketplace_sync.mirror.isolate import apply_ahead, apply_each, plan_ahead
+from marketplace_sync.mirror.isolate import OutOfTurn, Turn, apply_ahead, apply_each, plan_ahead
 from marketplace_sync.mirror.lease import Lease, acquire
 from marketplace_sync.mirror.plan import Plan, can_be_ahead
 from marketplace_sync.mirror.rows import load_slots
@@ -132,21 +132,22 @@ def told(*events: Event, first: int = 1) -> list[Item]:
 
 def test_a_plan_tried_again_finds_what_its_first_try_wrote(lease: Lease) -> None:
     """The connection may have been lost after the commit, so nothing is told twice, and plans on it are void."""
-    tries: list[None] = []
+    turn = Turn()
     items = told(skill("a", 1), skill("b", 1))
     plan = plan_ahead(items, None)
-    assert apply_ahead(items, plan, lease, tries)[1]
-    result, as_planned = apply_ahead(items, plan, lease, tries)
-    assert (result.effects, as_planned) == ([Effect.UNCHANGED, Effect.UNCHANGED], False)
+    apply_ahead(items, plan, lease, turn)
+    assert turn.as_planned is True
+    result = apply_ahead(items, plan, lease, turn)
+    assert (result.effects, turn.as_planned) == ([Effect.UNCHANGED, Effect.UNCHANGED], False)
     assert FeedChange.objects.count() == 2
 
 
 def test_what_a_short_message_made_known_is_completed_though_it_is_applied_again(lease: Lease) -> None:
     """Its first try may have been committed: then it tells nothing new, and is as incomplete as before."""
     short = SkillRecord("a", {"name": "a"}, {}, at(1))
-    items, tries = told(short, skill("b", 1)), list[None]()
+    items, turn = told(short, skill("b", 1)), Turn()
     plan = plan_ahead(items, None)
-    results = [apply_ahead(items, plan, lease, tries)[0] for _ in range(3)]
+    results = [apply_ahead(items, plan, lease, turn) for _ in range(3)]
     assert [result.incomplete for result in results] == [["a"]] * 3
     assert [result.effects[0] for result in results] == [Effect.CREATED, Effect.UNCHANGED, Effect.UNCHANGED]
     assert apply_each(told(short, first=10), lease).incomplete == []  # told once more by the marketplace
@@ -160,8 +161,9 @@ def test_a_plan_that_the_database_refuses_is_cut_up_and_voids_those_on_it(
 
     monkeypatch.setattr(isolate, "apply_planned", refuse)
     items = told(skill("a", 1))
-    result, as_planned = apply_ahead(items, plan_ahead(items, None), lease, [])
-    assert (result.effects, as_planned) == ([Effect.CREATED], False)
+    turn = Turn()
+    result = apply_ahead(items, plan_ahead(items, None), lease, turn)
+    assert (result.effects, turn.as_planned) == ([Effect.CREATED], False)
     assert not DeadLetter.objects.exists()
 
 
@@ -170,9 +172,28 @@ def test_what_the_database_will_not_even_be_asked_is_set_aside_alone(lease: Leas
     items = told(skill("a", 1), skill("\ud800", 1), skill("b", 1))
     plan = plan_ahead(items, None)
     assert plan is None
-    result, as_planned = apply_ahead(items, plan, lease, [])
-    assert (result.effects, as_planned) == ([Effect.CREATED, Effect.REFUSED, Effect.CREATED], False)
+    turn = Turn()
+    result = apply_ahead(items, plan, lease, turn)
+    assert (result.effects, turn.as_planned) == ([Effect.CREATED, Effect.REFUSED, Effect.CREATED], False)
     assert DeadLetter.objects.count() == 1
+
+
+def test_a_plan_holds_only_in_its_turn(lease: Lease) -> None:
+    """After what it was planned on, and if that was written so."""
+    first, second = told(skill("a", 1)), told(skill("a", 2), first=2)
+    plan = plan_ahead(first, None)
+    on_it = plan_ahead(second, plan)
+    before = Turn()
+    after = Turn(before)
+    with pytest.raises(OutOfTurn):
+        apply_ahead(second, on_it, lease, after)
+    assert not Skill.objects.exists()
+    before.tried = True  # and may have been committed
+    apply_ahead(first, plan, lease, before)
+    result = apply_ahead(second, on_it, lease, after)
+    assert (result.effects, before.as_planned, after.as_planned) == ([Effect.UPDATED], False, False)
+    assert after.after is None  # no chain of all that ever was
+    assert list(Skill.objects.values_list("skill_id", "updated_stamp")) == [("a", at(2))]
 
 
 def test_what_only_the_database_knows_is_not_planned_ahead(lease: Lease) -> None:
