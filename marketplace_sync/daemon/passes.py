@@ -206,12 +206,15 @@ class _Pass:
 
     async def read(self) -> Named:
         """Read all and apply it; what was named. Raises `UpstreamError` with all that had come applied."""
-        self._categories = asyncio.create_task(self._read_categories(), name="categories")
+        self._categories = asyncio.create_task(
+            requested(self._r._arrivals.next, lambda begun: self._r._market.categories(begun=begun)), name="categories"
+        )
         try:
             await read_pages(self._r._market, self._plan, self._r._arrivals.next, self._take_page)
-            categories = await self._categories
             await self._all_committed()
         except UpstreamError:
+            if self._categories.done() and self._categories.exception() is None:
+                await self._submit_categories()
             await self._all_committed()
             raise
         finally:
@@ -232,7 +235,7 @@ class _Pass:
         )
         return Named(
             begun=self.begun, found_by=self._run if self._all_found() else None, skills=self._seen,
-            categories=categories, listing=listing,
+            categories=named_categories(self._categories.result()[1]), listing=listing,
         )  # fmt: skip
 
     def _all_found(self) -> bool:
@@ -254,20 +257,20 @@ class _Pass:
     async def remove_categories(self, names: Sequence[str], arrival: int) -> None:
         await self._r._writer.submit([self._arrived(CategoryAbsent(name), arrival) for name in names])
 
-    async def _read_categories(self) -> list[str] | None:
-        """Read the categories and queue them; their names."""
-        arrival, page = await requested(self._r._arrivals.next, lambda begun: self._r._market.categories(begun=begun))
-        items: list[Item] = [self._arrived(record, arrival) for record in page.categories]
-        items += await self._letters(page.broken, LISTED_CATEGORY)
-        self._categories_submitted = asyncio.create_task(self._r._writer.submit(items), name="submit categories")
-        return named_categories(page)
+    async def _submit_categories(self) -> None:
+        """Once: they are asked for together with the first page, and go into the mirror with it."""
+        arrival, page = await self._categories
+        if self._categories_submitted is None:
+            items: list[Item] = [self._arrived(record, arrival) for record in page.categories]
+            items += await self._letters(page.broken, LISTED_CATEGORY)
+            self._categories_submitted = asyncio.create_task(self._r._writer.submit(items), name="submit categories")
 
     async def _take_page(self, number: int, arrival: int, page: SkillPage) -> None:
         named = [row.refusal.key for row in page.broken if row.refusal.key is not None]
         self._unreadable += len(page.broken) - len(named)
         new = self._seen.add_all(record.skill_id for record in page.skills) + self._seen.add_all(named)
         self._plan.read(number, page, new=new)
-        await self._categories  # they are asked for with the first page, and written with it or before
+        await self._submit_categories()
         items: list[Item] = [self._arrived(record, arrival) for record in page.skills]
         items += await self._letters(page.broken)
         # This page may be planned while the one before it is being written (see `Writer`); no more than two wait.
@@ -284,7 +287,6 @@ class _Pass:
     async def _all_committed(self) -> None:
         if self._categories_submitted is not None:
             self._count(await self._categories_submitted, count_skills=False)
-            self._categories_submitted = None
         if self._submitted is not None:
             self._count(await self._submitted)
             self._submitted = None
