@@ -1,6 +1,7 @@
 """Laws 2 to 7 over real sockets: what passes, single fetches and a marketplace out of order do to the mirror."""
 
 import asyncio
+import gc
 import json
 import time
 from collections import Counter
@@ -586,6 +587,35 @@ class TestTheListingFails:
                 lambda: SyncRun.objects.filter(reason="retry", state="done").exists(), "it is tried again"
             )
             assert await held_ids(running) == set(server.market.skills)
+
+    async def test_categories_that_came_stay_though_no_page_does(self) -> None:
+        async with live(25) as (server, running):
+            server.market.categories["new"] = {"name": "new"}
+            told = len(server.requests)
+
+            async def categories_first(target: str) -> None:
+                while "/categories" not in target and not server.requests[told:]:
+                    await asyncio.sleep(0)
+                for _ in range(100):  # turns of the loop, until they are read too
+                    await asyncio.sleep(0)
+
+            server.on_request = categories_first
+            server.faults.add("unauthorized", match="/skills?")
+            assert (await running.command(Command.Action.SYNC)).state == "failed"
+            assert await running.ask(Category.objects.filter(name="new").exists)
+
+    async def test_without_the_categories_no_page_is_applied(self, caplog: pytest.LogCaptureFixture) -> None:
+        async with live(25) as (server, running):
+            server.market.put_skill(skill(1000), announce=False)
+            server.faults.add("unauthorized", match="/categories")
+            assert (await running.command(Command.Action.SYNC)).state == "failed"
+            assert await running.ask(Skill.objects.count) == 25
+            server.faults.add("unauthorized", match="/skills?")
+            assert (await running.command(Command.Action.SYNC)).state == "failed"
+            gc.collect()
+            assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
+            server.faults.clear()
+            await running.until_db(lambda: Skill.objects.count() == 26, "it is tried again")
 
 
 class TestGaps:
