@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 
 # How long a call waits for a database in trouble before the daemon gives up loudly: a supervisor's restart is then
 # the better answer.
+# A batch that is handed over behind another waits for that one within its own time.
 PATIENCE_SECONDS = 60.0
 _RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 # A thread that has not come back by then, at the end, is stuck in the database.
@@ -59,7 +60,7 @@ class Database:
         return await self._patiently(self._writer, lambda: function(*args, **kwargs))
 
     async def plan(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Read what the next batch needs, while one is being written."""
+        """Read what the next batch needs, decide and make its rows, while one is being written."""
         return await self._patiently(self._planner, lambda: function(*args, **kwargs))
 
     async def control(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -33,7 +33,7 @@ from marketplace_sync.mirror.arrived import (
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.runs import Progress, begin_run, end_run, save_progress
 from marketplace_sync.models import DeadLetter, FeedChange, SyncRun
-from marketplace_sync.protocol.events import BrokenRow, SkillPage, SkillRecord
+from marketplace_sync.protocol.events import BrokenRow, CategoryPage, SkillPage, SkillRecord
 from marketplace_sync.protocol.refusals import Refusal
 from marketplace_sync.upstream.faults import UpstreamError
 from marketplace_sync.upstream.market import MarketClient
@@ -186,6 +186,8 @@ class _Pass:
         self._plan = PagePlan(runner._page_size, runner._max_pages)
         self._seen = SeenIds()
         self._unreadable = 0
+        self._categories: asyncio.Task[tuple[int, CategoryPage]] | None = None  # until they are submitted
+        self._category_names: Sequence[str] | None = None
         # On their way into the mirror: the categories, and the page taken last.
         self._categories_submitted: asyncio.Task[list[Effect]] | None = None
         self._submitted: asyncio.Task[list[Effect]] | None = None
@@ -205,7 +207,10 @@ class _Pass:
             log.warning("rows_refused", count=self.progress.refused, first=str(first), first_key=first.key)
 
     async def read(self) -> Named:
-        """Read all and apply it; what was named. Raises `UpstreamError` with all that had come applied."""
+        """Read all and apply it; what was named.
+
+        Raises `UpstreamError` with what had come applied: no page is before the categories that it may name.
+        """
         self._categories = asyncio.create_task(
             requested(self._r._arrivals.next, lambda begun: self._r._market.categories(begun=begun)), name="categories"
         )
@@ -213,8 +218,8 @@ class _Pass:
             await read_pages(self._r._market, self._plan, self._r._arrivals.next, self._take_page)
             await self._all_committed()
         except UpstreamError:
-            if self._categories.done() and self._categories.exception() is None:
-                await self._submit_categories()
+            if self._categories is not None and self._categories.done():
+                await self._submit_categories()  # or their fault, which may ask for more patience than that of a page
             await self._all_committed()
             raise
         finally:
@@ -235,7 +240,7 @@ class _Pass:
         )
         return Named(
             begun=self.begun, found_by=self._run if self._all_found() else None, skills=self._seen,
-            categories=named_categories(self._categories.result()[1]), listing=listing,
+            categories=self._category_names, listing=listing,
         )  # fmt: skip
 
     def _all_found(self) -> bool:
@@ -259,11 +264,14 @@ class _Pass:
 
     async def _submit_categories(self) -> None:
         """Once: they are asked for together with the first page, and go into the mirror with it."""
+        if self._categories is None:
+            return
         arrival, page = await self._categories
-        if self._categories_submitted is None:
-            items: list[Item] = [self._arrived(record, arrival) for record in page.categories]
-            items += await self._letters(page.broken, LISTED_CATEGORY)
-            self._categories_submitted = asyncio.create_task(self._r._writer.submit(items), name="submit categories")
+        self._categories = None  # it holds the page
+        self._category_names = named_categories(page)
+        items: list[Item] = [self._arrived(record, arrival) for record in page.categories]
+        items += await self._letters(page.broken, LISTED_CATEGORY)
+        self._categories_submitted = asyncio.create_task(self._r._writer.submit(items), name="submit categories")
 
     async def _take_page(self, number: int, arrival: int, page: SkillPage) -> None:
         named = [row.refusal.key for row in page.broken if row.refusal.key is not None]

@@ -67,6 +67,7 @@ class _Writing:
     turn: Turn
     task: asyncio.Task[BatchResult]
     begun: float  # when it was handed over, or, if later, when the one before it had ended
+    ended: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,8 @@ class Writer:
             else:
                 batch = self._take()
                 begun = self._clock()
-                self._ended(batch, await self._database.write(apply_each, batch.items, self._lease), begun)
+                result = await self._database.write(apply_each, batch.items, self._lease)
+                self._ended(batch, result, self._clock() - begun)
 
     async def _run_ahead(self, batch: "_Batch") -> None:
         """Commit this batch and, as long as much waits, the next: each is planned while the one before is written.
@@ -179,22 +181,21 @@ class Writer:
         """
         under_way: list[_Writing] = []  # with the thread: one, or two
         following: _Batch | None = batch
-        rested = self._clock()
         plan: Plan | None = None
+        rested = self._clock()
         try:
             while following is not None:
                 batch, begun = following, self._clock()
                 plan = await self._database.plan(plan_ahead, batch.items, plan if under_way else None)
-                rest = others_look_in() and begun - rested >= _REST_EVERY
+                rest = others_look_in() and self._clock() - rested >= _REST_EVERY
                 if under_way and (rest or (plan is not None and plan.writes_nothing)):
                     if not await self._end(under_way):
                         plan = await self._database.plan(plan_ahead, batch.items, None)
-                    begun = self._clock()
                     if rest:
                         await asyncio.sleep(_REST)
-                        rested = begun = self._clock()
+                        rested = self._clock()
                 if plan is not None and plan.writes_nothing:
-                    self._ended(batch, BatchResult.of(plan, None), begun)
+                    self._ended(batch, BatchResult.of(plan, None), self._clock() - begun)
                     following = self._take() if self._much_waits() else None
                     continue
                 self._begin(batch, plan, under_way)
@@ -208,28 +209,32 @@ class Writer:
             await asyncio.gather(*(writing.task for writing in under_way), return_exceptions=True)
 
     def _begin(self, batch: "_Batch", plan: Plan | None, under_way: "list[_Writing]") -> None:
-        """Hand it to the writer's thread, after those that are `under_way`, and add it to them."""
-        turn = Turn(under_way[-1].turn if under_way else None)
-        before = [writing.task for writing in under_way]
+        """Hand it to the writer's thread, after the one that is `under_way`, if any, and add it there."""
+        before = under_way[-1] if under_way else None
+        turn, first = (Turn(before.turn), before.task) if before is not None else (Turn(), None)
 
         async def write() -> BatchResult:
             try:
-                return await self._database.write(apply_ahead, batch.items, plan, self._lease, turn)
+                result = await self._database.write(apply_ahead, batch.items, plan, self._lease, turn)
             except OutOfTurn:
-                await asyncio.wait(before)
-                return await self._database.write(apply_ahead, batch.items, plan, self._lease, turn)
+                assert first is not None
+                await asyncio.wait([first])
+                result = await self._database.write(apply_ahead, batch.items, plan, self._lease, turn)
+            writing.ended = self._clock()
+            return result
 
-        under_way.append(_Writing(batch, turn, asyncio.create_task(write(), name="writing"), self._clock()))
+        writing = _Writing(batch, turn, asyncio.create_task(write(), name="writing"), self._clock())
+        under_way.append(writing)
 
     async def _end(self, under_way: "list[_Writing]") -> bool:
         """Wait until the first of them is committed, and say whether as planned."""
         first = under_way[0]
         result = await first.task
         del under_way[0]
-        self._ended(first.batch, result, first.begun)
         if under_way:
-            under_way[0].begun = self._clock()
-        return bool(first.turn.as_planned)
+            under_way[0].begun = max(under_way[0].begun, first.ended)
+        self._ended(first.batch, result, first.ended - first.begun)
+        return first.turn.as_planned is True
 
     async def _gathered(self, writing: "_Writing") -> "_Batch | None":
         """What is to be planned while this is being written; `None`: it was written before as much waited.
@@ -284,8 +289,7 @@ class Writer:
         self._writing += len(batch.items)
         return batch
 
-    def _ended(self, batch: "_Batch", result: BatchResult, begun: float) -> None:
-        seconds = self._clock() - begun
+    def _ended(self, batch: "_Batch", result: BatchResult, seconds: float) -> None:
         self._writing -= len(batch.items)
         self.fleeting += result.fleeting
         if result.feed_seq is not None:

@@ -81,7 +81,7 @@ class Turn:
     """The place of a batch in the order of writing, which its tries and the batch planned on it know of.
 
     `after`: the turn of the batch that it was planned on, if any. `as_planned`: does the mirror hold what was planned?
-    `None` until it is written.
+    `None` until it is written. Only the thread that writes looks at it before that, so it needs no lock.
     """
 
     after: "Turn | None" = None
@@ -98,9 +98,9 @@ def apply_ahead(items: Sequence[Item], plan: Plan | None, lease: Lease, turn: Tu
     before = turn.after
     if before is not None and before.as_planned is None:
         raise OutOfTurn
-    true = plan is not None and not turn.tried and (before is None or before.as_planned)
+    holds = not turn.tried and (before is None or before.as_planned)
     turn.tried = True
-    if plan is not None and true:
+    if plan is not None and holds:
         try:
             with checkpoints_left():
                 result = apply_planned(plan, lease)

@@ -49,8 +49,8 @@ class Plan:
     `incomplete`: skills that the stream made known without their code, which a fetch completes. `fleeting`: how many
     skills came and went, untold.
 
-    What is to be written: `skill_rows` of those to be `kept` as they are `after`, graves to be dug (`buried`), skills
-    whose graves are to go (`revived`), categories, letters; and what the feed has to `tell` of skills.
+    What is to be written: the `skill_rows` of those that are not as `before`, graves to be dug (`buried`), skills whose
+    graves are to go (`revived`), categories, letters; and what the feed has to `tell` of skills.
     `writes_nothing`: the mirror is as `items` would have it.
     """
 
@@ -85,25 +85,27 @@ class Plan:
                 self.tell.append(feed_row(key, change, item.source, item.run_id))
             else:
                 self.fleeting += isinstance(self.after[key], Grave)
-        self.kept: dict[str, HeldSkill] = {}
         self.buried: dict[str, Grave] = {}
         self.revived: list[str] = []
-        self._split()
-        self.skill_rows = skill_rows(self.kept, self.before)
+        kept = self._split()
+        self.skill_rows = skill_rows(kept, self.before)
         letters = any(isinstance(item, Letter) for item in items)
-        self.writes_nothing = not (self.kept or self.buried or self.revived or self.category_origin or letters)
+        self.writes_nothing = not (kept or self.buried or self.revived or self.category_origin or letters)
 
-    def _split(self) -> None:
+    def _split(self) -> dict[str, HeldSkill]:
+        """Sort out whose grave is to be dug or to go; what is to be written of skills."""
+        kept: dict[str, HeldSkill] = {}
         for key, after in self.after.items():
             before = self.before[key]
             if after is before:
                 continue
             if isinstance(after, HeldSkill):
-                self.kept[key] = after
+                kept[key] = after
                 if isinstance(before, Grave):
                     self.revived.append(key)
             elif isinstance(after, Grave):
                 self.buried[key] = after
+        return kept
 
     def _decide(self, item: Item) -> Effect:
         if isinstance(item, Letter):

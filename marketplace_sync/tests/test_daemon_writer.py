@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import DataError, OperationalError, connection
 
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.daemon.writer import AHEAD_FROM, MAX_BATCH_ITEMS, MAX_BATCH_SECONDS, Writer
 from marketplace_sync.mirror import isolate
-from marketplace_sync.mirror.apply import BatchResult, apply_planned
+from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planned
 from marketplace_sync.mirror.arrived import Arrived, Effect, Item, Letter
 from marketplace_sync.mirror.lease import Lease, acquire
 from marketplace_sync.mirror.plan import Plan
@@ -115,11 +115,86 @@ async def test_what_comes_while_a_batch_is_written_is_planned_then_once_half_as_
             assert database.planned.empty()
             pages.append(tasks.create_task(writer.submit(page("c", 50))))
             assert await database.planned.get() == 300
-            assert await database.writing.get() == 300  # the thread has it already, and will go on to it by itself
+            assert await database.writing.get() == 300  # it is handed over already
             assert not any(page.done() for page in pages)
             database.let.set()
             assert [set(await page) for page in pages] == [{Effect.CREATED}] * 3
             writer.close()
+    finally:
+        await database.close()
+
+
+@pytest.mark.usefixtures("sqlite")
+async def test_who_writes_on_and_on_leaves_the_database_to_others_now_and_then() -> None:
+    """SQLite has nobody queue: what is handed over before the one before has ended leaves no moment to get in."""
+    database = Watched()
+    now = 0.0
+    try:
+        lease = await database.control(acquire, "test:1")
+        writer = Writer(database, lease, queue_max_bytes=2**26, committed=lambda _: None, clock=lambda: now)
+
+        def page(name: str) -> list[Item]:
+            records = [SkillRecord(f"{name}{number}", {"name": name}, {}, None) for number in range(300)]
+            return [Arrived(record, 1, FeedChange.Source.LISTING, polled=True) for record in records]
+
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            tasks.create_task(writer.run())
+            pages = [tasks.create_task(writer.submit(page("a")))]
+            assert await database.writing.get() == 300
+            now = 0.5
+            pages.append(tasks.create_task(writer.submit(page("b"))))
+            assert (await database.planned.get(), await database.planned.get()) == (300, 300)
+            await Database.plan(database, int)  # so that is done
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert database.writing.empty()
+            database.let.set()
+            assert [set(await page) for page in pages] == [{Effect.CREATED}] * 2
+            assert await database.writing.get() == 300
+            writer.close()
+    finally:
+        await database.close()
+
+
+async def test_what_was_planned_on_what_was_refused_is_planned_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the plan that was not written the second page would change nothing."""
+    planned = threading.Event()
+
+    def refusing(apply: Callable[..., BatchResult], wait: bool) -> Callable[..., BatchResult]:
+        def applied(batch: Plan | Sequence[Item], lease: Lease) -> BatchResult:
+            items = batch.items if isinstance(batch, Plan) else batch
+            if any(isinstance(item, Arrived) and item.arrival == 1 for item in items):
+                assert not wait or planned.wait(30)
+                raise DataError("too long for its column")
+            return apply(batch, lease)
+
+        return applied
+
+    monkeypatch.setattr(isolate, "apply_planned", refusing(apply_planned, True))
+    monkeypatch.setattr(isolate, "apply_batch", refusing(apply_batch, False))
+
+    def page(first: int) -> list[Item]:
+        records = [SkillRecord(f"s{number}", {**SKILL_EMPTY, "name": "a name"}, {}, None) for number in range(300)]
+        source = FeedChange.Source.LISTING
+        return [Arrived(record, number, source, polled=True) for number, record in enumerate(records, first)]
+
+    database = Watched()
+    database.let.set()
+    try:
+        lease = await database.control(acquire, "test:1")
+        writer = Writer(database, lease, queue_max_bytes=2**26, committed=lambda _: None)
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            tasks.create_task(writer.run())
+            pages = [tasks.create_task(writer.submit(page(1)))]
+            assert (await database.planned.get(), await database.writing.get()) == (300, 300)
+            pages.append(tasks.create_task(writer.submit(page(301))))
+            assert await database.planned.get() == 300
+            await Database.plan(database, planned.set)  # once that is done
+            effects = [await page for page in pages]
+            writer.close()
+        assert effects[0] == [Effect.REFUSED, *[Effect.CREATED] * 299]
+        assert effects[1] == [Effect.CREATED, *[Effect.UNCHANGED] * 299]
+        assert await database.control(Skill.objects.count) == 300
     finally:
         await database.close()
 
