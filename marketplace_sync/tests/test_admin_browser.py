@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 from playwright.async_api import expect
 
-from marketplace_sync.models import AuditRow, Command
-from marketplace_sync.tests.admin_rows import dead_letter, person
+from marketplace_sync.models import AuditRow, Command, Skill
+from marketplace_sync.tests.admin_rows import dead_letter, fill, person
 from marketplace_sync.tests.browser import ask, browser_page, press, web_server
 from marketplace_sync.tests.harness import marketplace, mirror
 
@@ -85,6 +85,22 @@ async def test_without_a_daemon_the_page_says_so(monkeypatch: pytest.MonkeyPatch
             # Its time is over: the page finds out by itself.
             await ask(Command.objects.update, expires_at=datetime(2020, 1, 1, tzinfo=UTC))
             await expect(page.locator(".mm-answer")).to_contain_text("expired")
+
+
+async def test_no_fact_sticks_out_of_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times are not cut elsewhere, and beside the code there may be too little room for one."""
+    await ask(person, "root", superuser=True)
+    await ask(fill, 1)
+    skill = await ask(Skill.objects.get)
+    with web_server(monkeypatch) as base:
+        async with browser_page(base) as page:
+            for width in (1300, 1600):
+                await page.set_viewport_size({"width": width, "height": 900})
+                await page.goto(f"/admin/marketplace_sync/skill/{skill.pk}/change/")
+                facts = page.locator(".mm-side .mm-facts dd")
+                assert await facts.count() > 5
+                wider = "all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.textContent)"
+                assert await facts.evaluate_all(wider) == []
 
 
 async def test_dead_letters_are_discarded_in_bulk_by_keyboard_and_mouse(monkeypatch: pytest.MonkeyPatch) -> None:
