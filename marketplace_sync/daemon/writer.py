@@ -14,7 +14,7 @@ from marketplace_sync.mirror.arrived import Effect, Item
 from marketplace_sync.mirror.isolate import OutOfTurn, Turn, apply_ahead, apply_each, plan_ahead
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.plan import Plan, can_be_ahead
-from marketplace_sync.mirror.sql import others_look_in
+from marketplace_sync.mirror.sql import others_queue
 
 # One transaction takes no more than this, and less where so much would take longer than that: the lease is renewed,
 # and commands and the state are written, between two. (Skills of 2 KB with 50,000 different words take PostgreSQL 5 s
@@ -29,9 +29,6 @@ _LEAST_SHARE = 0.1
 SUBMITTED_AS_ONE = 1000
 # A batch of fewer takes one hop and reads in its own transaction: to plan it apart would take longer than it saves.
 AHEAD_FROM = 200
-# Where batch follows batch, the database is left to others so often and so long, where they have to look for that.
-_REST_EVERY = 0.5
-_REST = 0.02
 
 
 class WriterClosed(Exception):
@@ -175,25 +172,21 @@ class Writer:
     async def _run_ahead(self, batch: "_Batch") -> None:
         """Commit this batch and, as long as much waits, the next: each is planned while the one before is written.
 
-        Once planned it is with the writer's thread, which goes on to it without waiting for the loop. One that would
-        write nothing, as the pages of a pass over what has not changed, takes no transaction: whether the lease is
-        still held is for the next that writes to find out, and a pass ends with one.
+        Where others queue for the database it is with the writer's thread once it is planned, which goes on to it
+        without waiting for the loop. One that would write nothing, as the pages of a pass over what has not changed,
+        takes no transaction: whether the lease is still held is for the next that writes to find out, and a pass ends
+        with one.
         """
         under_way: list[_Writing] = []  # with the thread: one, or two
         following: _Batch | None = batch
         plan: Plan | None = None
-        rested = self._clock()
         try:
             while following is not None:
                 batch, begun = following, self._clock()
                 plan = await self._database.plan(plan_ahead, batch.items, plan if under_way else None)
-                rest = others_look_in() and self._clock() - rested >= _REST_EVERY
-                if under_way and (rest or (plan is not None and plan.writes_nothing)):
-                    if not await self._end(under_way):
-                        plan = await self._database.plan(plan_ahead, batch.items, None)
-                    if rest:
-                        await asyncio.sleep(_REST)
-                        rested = self._clock()
+                in_turn = others_queue() and not (plan is not None and plan.writes_nothing)
+                if under_way and not in_turn and not await self._end(under_way):
+                    plan = await self._database.plan(plan_ahead, batch.items, None)
                 if plan is not None and plan.writes_nothing:
                     self._ended(batch, BatchResult.of(plan, None), self._clock() - begun)
                     following = self._take() if self._much_waits() else None

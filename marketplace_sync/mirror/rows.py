@@ -38,8 +38,8 @@ _REST = (
     "version", "code", "command", *_FIGURES, "python_packages", "npm_packages", "metadata", "extra",
     "remote_created_at", "remote_updated_at", "rating_at", *_CLOCKS,
 )  # fmt: skip
-# What search, and the lists by name and category, are found by: SQLite takes 54 us to update these too, changed or not,
-# and 21 us where they are left alone, as most messages leave them.
+# What search and the list by name find them by, and with the category the list by that: SQLite takes 54 us to update
+# these too, changed or not, and 21 us where they are left alone, as most messages leave them.
 _FOUND_BY = ("name", "description", "tags")
 _SKILLS = Bulk(Skill, ("synced_at", "category_id", *_FOUND_BY, *_REST, "skill_id"), keyed=True)
 _SKILLS_FOUND_AS_BEFORE = Bulk(Skill, ("synced_at", *_REST, "skill_id"), keyed=True)

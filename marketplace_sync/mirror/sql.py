@@ -84,12 +84,13 @@ def is_at_once() -> bool:
     return bool(connection.connection.info.pipeline_status)
 
 
-def others_look_in() -> bool:
-    """Do other programs that want to write look now and then whether they can, and never while we write on and on?
+def others_queue() -> bool:
+    """Do others that want to write have their turn when we write on and on?
 
-    SQLite's do, every 0.1 s in the end. PostgreSQL has them queue.
+    PostgreSQL has them queue for the lease's row. SQLite has them look, every 0.1 s in the end, whether the file is
+    free, so there has to be a moment between two transactions.
     """
-    return connection.vendor == "sqlite"
+    return connection.vendor == "postgresql"
 
 
 def keep_few_pages() -> None:

@@ -263,8 +263,10 @@ class TestAbsenceIsProved:
             server.market.put_category({"name": "unused"})
             await running.until_db(Category.objects.filter(name="unused").exists, "it has arrived")
             server.market.categories["unused"] = {"name": ["no text"]}
-            await sync(running)
+            run = await sync(running)
             assert await running.ask(Category.objects.filter(name="unused").exists)
+            assert (run.refused, run.listed) == (1, 3)
+            assert await running.ask(DeadLetter.objects.filter(kind="category").count) == 1
 
 
 class TestAMarketThatMoves:

@@ -1,6 +1,7 @@
 """How large a batch becomes, and what the threads of the database are told."""
 
 import asyncio
+import gc
 import itertools
 import threading
 from collections.abc import Callable, Sequence
@@ -14,10 +15,10 @@ from marketplace_sync.daemon.writer import AHEAD_FROM, MAX_BATCH_ITEMS, MAX_BATC
 from marketplace_sync.mirror import isolate
 from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planned
 from marketplace_sync.mirror.arrived import Arrived, Effect, Item, Letter
-from marketplace_sync.mirror.lease import Lease, acquire
+from marketplace_sync.mirror.lease import Lease, LeaseLost, acquire
 from marketplace_sync.mirror.plan import Plan
 from marketplace_sync.mirror.sql import select
-from marketplace_sync.models import DeadLetter, FeedChange, Skill, Tombstone
+from marketplace_sync.models import DeadLetter, FeedChange, LeaseRow, Skill, Tombstone
 from marketplace_sync.protocol.events import SKILL_EMPTY, CategoryRecord, SkillDeleted, SkillRecord
 from marketplace_sync.protocol.refusals import Code, Refusal
 from marketplace_sync.protocol.stamps import Stamp
@@ -115,41 +116,14 @@ async def test_what_comes_while_a_batch_is_written_is_planned_then_once_half_as_
             assert database.planned.empty()
             pages.append(tasks.create_task(writer.submit(page("c", 50))))
             assert await database.planned.get() == 300
-            assert await database.writing.get() == 300  # it is handed over already
-            assert not any(page.done() for page in pages)
-            database.let.set()
-            assert [set(await page) for page in pages] == [{Effect.CREATED}] * 3
-            writer.close()
-    finally:
-        await database.close()
-
-
-@pytest.mark.usefixtures("sqlite")
-async def test_who_writes_on_and_on_leaves_the_database_to_others_now_and_then() -> None:
-    """SQLite has nobody queue: what is handed over before the one before has ended leaves no moment to get in."""
-    database = Watched()
-    now = 0.0
-    try:
-        lease = await database.control(acquire, "test:1")
-        writer = Writer(database, lease, queue_max_bytes=2**26, committed=lambda _: None, clock=lambda: now)
-
-        def page(name: str) -> list[Item]:
-            records = [SkillRecord(f"{name}{number}", {"name": name}, {}, None) for number in range(300)]
-            return [Arrived(record, 1, FeedChange.Source.LISTING, polled=True) for record in records]
-
-        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
-            tasks.create_task(writer.run())
-            pages = [tasks.create_task(writer.submit(page("a")))]
-            assert await database.writing.get() == 300
-            now = 0.5
-            pages.append(tasks.create_task(writer.submit(page("b"))))
-            assert (await database.planned.get(), await database.planned.get()) == (300, 300)
             await Database.plan(database, int)  # so that is done
             for _ in range(50):
                 await asyncio.sleep(0)
-            assert database.writing.empty()
+            # It is handed over already where that leaves others their turn, and else once the first is committed.
+            assert database.writing.qsize() == (connection.vendor == "postgresql")
+            assert not any(page.done() for page in pages)
             database.let.set()
-            assert [set(await page) for page in pages] == [{Effect.CREATED}] * 2
+            assert [set(await page) for page in pages] == [{Effect.CREATED}] * 3
             assert await database.writing.get() == 300
             writer.close()
     finally:
@@ -199,6 +173,7 @@ async def test_what_was_planned_on_what_was_refused_is_planned_anew(monkeypatch:
         await database.close()
 
 
+@pytest.mark.usefixtures("postgres")
 @pytest.mark.parametrize("lost", ["before it was written", "after it was committed"])
 async def test_a_batch_that_has_to_be_tried_again_is_not_overtaken(lost: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next one has been with the thread since, and is true only on top of it."""
@@ -243,6 +218,35 @@ async def test_a_batch_that_has_to_be_tried_again_is_not_overtaken(lost: str, mo
         assert held == [("2", 601 + number) for number in range(300)]
         seqs = await database.control(lambda: list(FeedChange.objects.values_list("seq", flat=True)))
         assert seqs == list(range(1, len(seqs) + 1))
+    finally:
+        await database.close()
+
+
+@pytest.mark.usefixtures("postgres")
+async def test_nothing_is_written_behind_a_batch_that_lost_the_lease() -> None:
+    """Nor is anything heard of it: the daemon ends with what the first one raised."""
+    database = Watched()
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    try:
+        lease = await database.control(acquire, "test:1")
+        writer = Writer(database, lease, queue_max_bytes=2**26, committed=lambda _: None)
+        running = asyncio.create_task(writer.run())
+        for first in (1, 301):
+            for number in range(first, first + 300):
+                record = SkillRecord(f"s{number}", {"name": "a name"}, {}, None)
+                assert writer.offer(Arrived(record, number, FeedChange.Source.STREAM), 100)
+            assert await database.writing.get() == 300  # handed over
+        await database.control(lambda: LeaseRow.objects.update(epoch=2, holder="other:1"))
+        database.let.set()
+        with pytest.raises(LeaseLost):
+            async with asyncio.timeout(30):
+                await running
+        del running
+        gc.collect()
+        await Database.write(database, int)  # the thread has done with all that it had
+        assert await database.control(Skill.objects.count) == 0
+        assert complaints == []
     finally:
         await database.close()
 

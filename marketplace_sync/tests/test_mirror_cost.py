@@ -10,15 +10,18 @@ from django.db import connection
 from django.db.models import Max
 from django.test.utils import CaptureQueriesContext
 
+from marketplace_sync.engine.merge import HeldSkill
 from marketplace_sync.engine.pages import PagePlan
 from marketplace_sync.mirror import absence, sql
 from marketplace_sync.mirror.absence import BegunRun, SeenIds, absent_skills
 from marketplace_sync.mirror.apply import apply_batch
 from marketplace_sync.mirror.arrived import Arrived, Effect, Event, Item
 from marketplace_sync.mirror.bulk import narrow_updates_pay
+from marketplace_sync.mirror.feed import feed_row
 from marketplace_sync.mirror.isolate import apply_each, plan_ahead
 from marketplace_sync.mirror.lease import Lease, acquire
 from marketplace_sync.mirror.plan import MAX_HELD_BYTES
+from marketplace_sync.mirror.rows import skill_rows
 from marketplace_sync.mirror.runs import begin_run
 from marketplace_sync.mirror.sql import select
 from marketplace_sync.models import FeedChange, LeaseRow, Skill, Tombstone
@@ -33,6 +36,15 @@ WRITES_SKILLS = re.compile(r"(INSERT INTO|UPDATE|DELETE FROM) \"?marketplace_syn
 @pytest.fixture
 def lease(db: None) -> Lease:
     return acquire("test:1")
+
+
+def test_a_row_is_of_plain_values() -> None:
+    """A `str` that is more than one, as an enumeration's member, SQLite's driver looks up an adapter for, each time."""
+    change = feed_row("s", (FeedChange.Kind.SKILL_UPDATED, ["name"], {"name": "a"}), FeedChange.Source.STREAM, 1)
+    assert list(map(type, change)) == [int, str, str, str, str, str]
+    held = HeldSkill({**SKILL_EMPTY, "name": "a", "average_rating": 4.5}, {}, Stamp("2026-01-01T00:00:00"), 1, None, 0)
+    ((_, row),) = skill_rows({"s": held.with_fingerprint()}, {"s": None}).whole
+    assert set(map(type, row)) == {str, int, float, type(None)}
 
 
 class Told:
