@@ -7,7 +7,7 @@ import gc
 # glibc's <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 # What lies free at the end may be as much before it is given back; larger blocks are mapped apart, and gone when freed.
-_KEPT_BYTES, _APART_BYTES = 4 * 1024 * 1024, 1024 * 1024
+_KEPT_BYTES, _APART_BYTES = 4 * 1024 * 1024, 512 * 1024
 
 
 def keep_small() -> None:

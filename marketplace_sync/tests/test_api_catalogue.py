@@ -137,6 +137,25 @@ def test_an_index_has_every_ordering(ordering: str) -> None:
     assert not re.search("sort|temp b-tree", plan, re.IGNORECASE)
 
 
+def test_how_rare_a_tag_is_is_known(postgres: None) -> None:
+    """A list of the skills of a tag that is taken for frequent goes through all others."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO marketplace_sync_skill_words SELECT n, '', CASE WHEN n % 1000 < 100 "
+            "THEN jsonb_build_array('tag-' || n, 'rare-' || n % 1000) ELSE jsonb_build_array('tag-' || n) END "
+            "FROM generate_series(1, 30000) AS n"
+        )
+        cursor.execute("ANALYZE marketplace_sync_skill_words")
+        for number in range(100):
+            cursor.execute(
+                "EXPLAIN SELECT FROM marketplace_sync_skill_words WHERE tags @> jsonb_build_array(%s)",
+                [f"rare-{number}"],
+            )
+            expected = re.search(r"rows=(\d+)", cursor.fetchone()[0])
+            assert expected is not None
+            assert int(expected[1]) < 200, number
+
+
 def test_pages_show_every_skill_once_in_every_ordering(client: ApiClient) -> None:
     rng = random.Random(7)
     for number in range(23):
