@@ -15,9 +15,9 @@ def keep_small() -> None:
 
     Every thread would have an arena of its own, which keeps the most that it ever had; and what may be kept, and what
     is mapped apart, would grow with the largest body that came, unless it is told. Together 5 to 12 MiB of a pass over
-    10,000 skills. With 128 KiB for both, memory that each page and batch needs anew was given back and cleared by the
-    kernel over and over: a twentieth of a first pass and of a flood, for 2 MiB less. Where the C library is not glibc,
-    it does as it does.
+    10,000 skills. With 128 KiB for both, which that began with, the kernel cleared the same memory for each page and
+    batch anew: a flood took a tenth longer and a pass over what has not changed as much, for 1 to 2 MiB less. Where the
+    C library is not glibc, it does as it does.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # no such function, or no library to look it up in
         mallopt = ctypes.CDLL(None).mallopt
