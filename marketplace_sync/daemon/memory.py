@@ -14,10 +14,9 @@ def keep_small() -> None:
     """Give back what is freed, but for a little, and look for garbage only in what comes from now on.
 
     Every thread would have an arena of its own, which keeps the most that it ever had; and what may be kept, and what
-    is mapped apart, would grow with the largest body that came, unless it is told. Together 5 to 12 MiB of a pass over
-    10,000 skills. With 128 KiB for both, which that began with, the kernel cleared the same memory for each page and
-    batch anew: a flood took a tenth longer and a pass over what has not changed as much, for 1 to 2 MiB less. Where the
-    C library is not glibc, it does as it does.
+    is mapped apart, would grow with the largest body that came, unless it is told: 5 to 12 MiB more of a pass over
+    10,000 skills. With 128 KiB for both thresholds the kernel cleared the same memory for each page and batch anew: on
+    SQLite a flood took a tenth longer, for 1 to 2 MiB less. Where the C library is not glibc, it does as it does.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # no such function, or no library to look it up in
         mallopt = ctypes.CDLL(None).mallopt

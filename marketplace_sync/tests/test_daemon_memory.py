@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from marketplace_sync.tests.processes import MANAGE
+
 # A body of 24 MiB comes and goes, after which glibc, unless it is told, would keep what smaller ones leave. MiB in
 # memory while one of 20 is there, and when it is gone.
 _PROGRAM = """
@@ -27,7 +29,9 @@ print(during - before, resident() - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library is not told anything")
 def test_a_large_body_is_given_back_also_after_a_larger_one() -> None:
-    said = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", _PROGRAM], cwd=MANAGE.parent, stdout=subprocess.PIPE, text=True, check=True
+    )
     during, after = map(float, said.stdout.split())
     assert during > 15
     assert after < 5
