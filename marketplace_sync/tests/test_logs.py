@@ -23,11 +23,11 @@ from websockets.asyncio.server import ServerConnection, serve
 from marketplace_sync.logs import MASK, FloodFilter, Secret, line_formatter, logging_config, protect, redact
 from marketplace_sync.redaction import redact_value
 
-TOKEN = 'eyJh bG/ci+"\\é%OiJ='
+TOKEN = 'eyJhbGciOi bGRTUxMiJ9/ci+"\\é%OiJIUzUxMi='
 FORMS = [TOKEN, quote(TOKEN), quote(TOKEN, safe=""), quote(TOKEN, safe="").lower(), quote_plus(TOKEN),
          json.dumps(TOKEN), repr(TOKEN), repr(TOKEN.encode()), json.dumps({"t": [TOKEN]}), repr([TOKEN])]  # fmt: skip
-# What of it no mask may leave over.
-PARTS = ["eyJh", "bG", "OiJ"]
+# What of it no mask may leave over; long enough to be in no random key of a handshake by chance.
+PARTS = ["eyJhbGciOi", "bGRTUxMiJ9", "OiJIUzUxMi"]
 
 
 @pytest.fixture(autouse=True)
