@@ -16,6 +16,7 @@ from marketplace_sync.mirror.compare import (
     unlisted_skills,
 )
 from marketplace_sync.protocol.events import SkillPage
+from marketplace_sync.protocol.listing import records_of
 from marketplace_sync.upstream.faults import MalformedAnswer
 from marketplace_sync.upstream.market import MarketClient
 
@@ -60,7 +61,7 @@ class Verifier:
         plan = PagePlan(self._page_size, self._max_pages)
 
         async def take(number: int, _: int, page: SkillPage) -> None:
-            new = [record for record in page.skills if seen.add(record.skill_id)]
+            new = [record for record in records_of(page) if seen.add(record.skill_id)]
             broken = sum(seen.add(row.refusal.key) for row in page.broken if row.refusal.key is not None)
             plan.read(number, page, new=len(new) + broken)
             found.refused += [f"{row.refusal.key or 'no readable id'}: {row.refusal}" for row in page.broken]

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from marketplace_sync.engine.merge import (
     BARE_CATEGORY,
     Grave,
@@ -29,8 +31,10 @@ from marketplace_sync.engine.merge import (
 from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, Item, Letter, SkillAbsent
 from marketplace_sync.mirror.feed import FeedRow, feed_row, skill_change
 from marketplace_sync.mirror.rows import held_bytes, load_categories, load_fingerprints, load_held, skill_rows
-from marketplace_sync.models import Skill
-from marketplace_sync.protocol.events import CategoryRecord, RatingChanged, SkillDeleted, SkillRecord
+from marketplace_sync.models import DeadLetter, Skill
+from marketplace_sync.protocol.events import CategoryRecord, KnownRow, RatingChanged, SkillDeleted, SkillRecord
+from marketplace_sync.protocol.listing import read_known
+from marketplace_sync.protocol.refusals import Refused
 
 # A few hundred bytes may each be about a skill of a MiB: what is held of them is looked at before it is read. So many
 # skills are few enough in any case.
@@ -56,9 +60,12 @@ class Plan:
 
     def __init__(self, items: Sequence[Item], on: "Plan | None" = None) -> None:
         """Decide on `items`, in order. `on`: a plan that is being written. Raises `TooMuchHeld`."""
-        self.items = items
         arrived = [item for item in items if isinstance(item, Arrived)]
         self._known_unchanged = _known_unchanged(arrived, on.after if on else {})
+        if any(type(item.event) is KnownRow for item in arrived):
+            items = [item if id(item) in self._known_unchanged else _read(item) for item in items]
+            arrived = [item for item in items if isinstance(item, Arrived)]
+        self.items = items
         if self._known_unchanged:
             arrived = [item for item in arrived if id(item) not in self._known_unchanged]
         skills, names = _keys(arrived)
@@ -113,6 +120,7 @@ class Plan:
         if id(item) in self._known_unchanged:
             return Effect.UNCHANGED
         event = item.event
+        assert not isinstance(event, KnownRow), "all others were read"
         if isinstance(event, _OF_CATEGORIES):
             return self._decide_category(item, event)
         return self._decide_skill(item, event)
@@ -216,20 +224,35 @@ def _known_unchanged(arrived: Sequence[Arrived], planned: Mapping[str, Slot]) ->
     told = [
         (id(item), item.event)
         for item in arrived
-        if item.polled and type(item.event) is SkillRecord and times_named[item.event.skill_id] == 1
+        if item.polled and isinstance(item.event, _OF_ROWS) and times_named[item.event.skill_id] == 1
     ]
-    held = load_fingerprints([record.skill_id for _, record in told if record.skill_id not in planned])
-    for _, record in told:
-        if isinstance(slot := planned.get(record.skill_id), HeldSkill):
-            held[record.skill_id] = slot.fingerprint
+    held = load_fingerprints([row.skill_id for _, row in told if row.skill_id not in planned])
+    for _, row in told:
+        if isinstance(slot := planned.get(row.skill_id), HeldSkill):
+            held[row.skill_id] = slot.fingerprint
     return {
         identity
-        for identity, record in told
-        if (fingerprint := held.get(record.skill_id)) is not None and record_fingerprint(record) == fingerprint
+        for identity, row in told
+        if (fingerprint := held.get(row.skill_id)) is not None and _fingerprint(row) == fingerprint
     }
 
 
+def _fingerprint(row: SkillRecord | KnownRow) -> str | None:
+    return row.fingerprint if type(row) is KnownRow else record_fingerprint(row)  # type: ignore[arg-type]
+
+
+def _read(item: Item) -> Item:
+    """The same with a row that was known read after all: the mirror has something else."""
+    if not (isinstance(item, Arrived) and isinstance(row := item.event, KnownRow)):
+        return item
+    try:
+        return replace(item, event=read_known(row))
+    except Refused as refused:
+        return Letter.of(refused.refusal, row.row, DeadLetter.Source.LISTING)
+
+
 _OF_CATEGORIES = (CategoryRecord, CategoryAbsent)
+_OF_ROWS = (SkillRecord, KnownRow)
 
 
 def _keys(arrived: Sequence[Arrived]) -> tuple[dict[str, None], set[Any]]:

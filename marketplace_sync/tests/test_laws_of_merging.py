@@ -36,6 +36,7 @@ from marketplace_sync.protocol.messages import decode_message
 from marketplace_sync.simulator.faults import FaultSet
 from marketplace_sync.simulator.http import Api, Request
 from marketplace_sync.simulator.marketplace import Marketplace
+from marketplace_sync.upstream.row_cache import RowCache
 from marketplace_sync.upstream.stream import Received
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -117,8 +118,9 @@ class World:
 class ScriptedMarket:
     """The marketplace's HTTP side without a network: the script moves on while a request is under way."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, rows: RowCache) -> None:
         self._world = world
+        self._rows = rows
 
     async def _get(self, path: str, begun: Callable[[], None] | None) -> bytes | None:
         if begun is not None:
@@ -132,7 +134,10 @@ class ScriptedMarket:
     async def skill_page(self, page: int, *, page_size: int, begun: Callable[[], None] | None = None) -> SkillPage:
         body = await self._get(f"/api/v1/skills?page={page}&page_size={page_size}", begun)
         assert body is not None
-        return decode_skill_page(body, server_now=self._world.now)
+        return decode_skill_page(body, server_now=self._world.now, known=self._rows)
+
+    async def remember(self, rows: Sequence[tuple[str, SkillRecord]]) -> None:
+        self._rows.remember(rows)
 
     async def categories(self, *, begun: Callable[[], None] | None = None) -> CategoryPage:
         body = await self._get("/api/v1/categories", begun)
@@ -160,6 +165,7 @@ class NoRepairs:
 async def play_out(script: Sequence[Op], config: SyncConfig) -> Marketplace:
     world = World(script)
     database = Database()
+    rows = RowCache()
     try:
         lease = await database.control(acquire, "test:1")
         intake = Intake(
@@ -172,7 +178,7 @@ async def play_out(script: Sequence[Op], config: SyncConfig) -> Marketplace:
                 Received(raw, len(raw), decode_message(raw, server_now=world.now)), session.writer
             )
             runner = PassRunner(
-                ScriptedMarket(world), session.writer, database, lease, session.arrivals,  # type: ignore[arg-type]
+                ScriptedMarket(world, rows), session.writer, database, lease, session.arrivals,  # type: ignore[arg-type]
                 page_size=2, max_pages=100, stream=intake,
             )  # fmt: skip
 
@@ -190,6 +196,7 @@ async def play_out(script: Sequence[Op], config: SyncConfig) -> Marketplace:
             await catch_up(runner, database)
     finally:
         await database.close()
+        rows.close()
     return world.market
 
 

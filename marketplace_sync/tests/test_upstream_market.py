@@ -438,9 +438,9 @@ async def test_a_body_that_takes_long_to_decode_lets_others_work(
     """A hundred thousand refused rows have 300 KB, and take a second."""
     decoded_in: list[threading.Thread] = []
 
-    def decode(body: bytes, *, server_now: datetime) -> Any:
+    def decode(body: bytes, **how: Any) -> Any:
         decoded_in.append(threading.current_thread())
-        return decode_skill_page(body, server_now=server_now)
+        return decode_skill_page(body, **how)
 
     monkeypatch.setattr(upstream_market, "decode_skill_page", decode)
     async with ScriptedHttp(answer(200, body)) as server:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
@@ -41,6 +41,7 @@ from marketplace_sync.upstream.faults import (
     quoted,
 )
 from marketplace_sync.upstream.proxies import Proxy
+from marketplace_sync.upstream.row_cache import RowCache
 from marketplace_sync.upstream.tls import asks_for_certificate
 
 # PROTOCOL.md: "A request is tried four times, after 0.5, 1 and 2 s".
@@ -78,7 +79,8 @@ class MarketClient:
 
     `access` is what the process shares, made of the settings where it is not given. `clock` is the budget's clock,
     seconds, monotonic; `wall` our own time of day, used where an answer has no `Date`; `sleep` waits. `answered` is
-    called for each try with path template, status and seconds, as `requests`.
+    called for each try with path template, status and seconds, as `requests`. `rows`, where given, knows listing rows
+    that it was told to remember; it is closed with the client.
     """
 
     def __init__(
@@ -91,8 +93,10 @@ class MarketClient:
         wall: Callable[[], datetime] = utc_now,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         answered: Callable[[str, str, float], None] = lambda *_: None,
+        rows: RowCache | None = None,
     ) -> None:
         self._config = config
+        self._rows = rows
         self._budget = RequestBudget(config.requests_per_minute) if budget is None else budget
         self._clock = clock
         self._wall = wall
@@ -140,15 +144,22 @@ class MarketClient:
     async def aclose(self) -> None:
         """Closes the connections. Not to be used afterwards."""
         await self._http.aclose()
+        if self._rows is not None:
+            self._rows.close()
 
     async def skill_page(self, page: int, *, page_size: int, begun: Begun = None) -> SkillPage:
         """One page of the listing; pages count from 1."""
         return await self._fetch(
             SKILLS,
-            lambda body, now: decode_skill_page(body, server_now=now),
+            lambda body, now: decode_skill_page(body, server_now=now, known=self._rows),
             params={"page": page, "page_size": page_size},
             begun=begun,
         )
+
+    async def remember(self, rows: Sequence[tuple[str, SkillRecord]]) -> None:
+        """These rows of the listing, each with its digest, need not be read when they come again."""
+        if self._rows is not None and rows:
+            await asyncio.to_thread(self._rows.remember, rows)
 
     async def categories(self, *, begun: Begun = None) -> CategoryPage:
         """All categories; the marketplace does not page them."""
