@@ -71,9 +71,16 @@ def mirror(stage: Stage, catalog: Path, size: int) -> dict[str, float]:
         raise AssertionError("a pass over an unchanged catalogue wrote skills")
     unchanged = sorted(seconds(run) for run in runs)
     memory = memory_mib(daemon.pid)
+    # And one by a process that has not read any of it before.
+    daemon.end()
+    ended_before = len(stage.rows(ended))
+    daemon = stage.daemon(where, "--no-websocket")
+    anew = stage.until(lambda: stage.rows(ended)[ended_before:], "a new process has passed over what is there", daemon)[
+        0
+    ]
     return {
         "first_seconds": seconds(first), "unchanged_seconds": unchanged[len(unchanged) // 2],
-        "unchanged_a_second": size / unchanged[len(unchanged) // 2],
+        "unchanged_a_second": size / unchanged[len(unchanged) // 2], "unchanged_anew_a_second": size / seconds(anew),
         "unchanged_cpu_us": used / (size * len(runs)) * 1e6,  # a skill; on a busy machine the figure to compare
         "memory_mib": memory["now"], "most_memory_mib": memory["most"],
     }  # fmt: skip
