@@ -75,9 +75,7 @@ def mirror(stage: Stage, catalog: Path, size: int) -> dict[str, float]:
     daemon.end()
     ended_before = len(stage.rows(ended))
     daemon = stage.daemon(where, "--no-websocket")
-    anew = stage.until(lambda: stage.rows(ended)[ended_before:], "a new process has passed over what is there", daemon)[
-        0
-    ]
+    anew, *_ = stage.until(lambda: stage.rows(ended)[ended_before:], "a new process has passed over it", daemon)
     return {
         "first_seconds": seconds(first), "unchanged_seconds": unchanged[len(unchanged) // 2],
         "unchanged_a_second": size / unchanged[len(unchanged) // 2], "unchanged_anew_a_second": size / seconds(anew),
