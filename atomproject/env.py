@@ -58,10 +58,6 @@ POSTGRES_OPTIONS: Mapping[str, Any] = {
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
-    # A process that is paused, or whose host is gone, between two statements of a transaction would keep its locks: the
-    # server ends that session, sooner than the lease (10 s) is over. (Paused within a pipeline it does not: see
-    # `mirror.lease.acquire`.) And who waits for a lock of somebody else is told so after as long as on SQLite.
-    "options": "-c idle_in_transaction_session_timeout=8000 -c lock_timeout=20000",
 }
 # What all requests of a web process share. Without, each opens a connection of its own, and a hundred at once have
 # PostgreSQL refuse them all (it takes 100: room for four such processes, a daemon and a standby). A request that finds
@@ -83,7 +79,8 @@ def shared(database: dict[str, Any]) -> dict[str, Any]:
     """
     if not database["ENGINE"].endswith("postgresql"):
         return database
-    return {**database, "CONN_HEALTH_CHECKS": True, "OPTIONS": {**database["OPTIONS"], "pool": dict(POSTGRES_POOL)}}
+    options = {"pool": dict(POSTGRES_POOL), **database["OPTIONS"]}
+    return {**database, "CONN_HEALTH_CHECKS": True, "CONN_MAX_AGE": 0, "OPTIONS": options}
 
 
 class Environment(environ.Env):  # type: ignore[misc]
@@ -242,7 +239,7 @@ class Environment(environ.Env):  # type: ignore[misc]
                 raise Unfit("names a host, which a file has not: it needs three slashes.", _DATABASE_HINT)
             if host:
                 split_url(url, schemes, "DATABASE_URL=postgres://mirror:password@127.0.0.1:5432/mirror")
-            found = self.db_url_config(url)
+            found = _with_flags(self.db_url_config(url))
         except Unfit:
             raise
         except ValueError:
@@ -264,11 +261,12 @@ class Environment(environ.Env):  # type: ignore[misc]
     def _sqlite(self, path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
         if not path.parent.is_dir():
             raise Unfit("names a file in a folder that does not exist.", f"Make it first: mkdir -p {path.parent}")
+        more = f"{SQLITE_OPTIONS['init_command']} {options.get('init_command', '')}".strip()
         return {
             "ENGINE": "django.db.backends.sqlite3",
             "NAME": str(path),
             "CONN_MAX_AGE": CONN_MAX_AGE,
-            "OPTIONS": {**SQLITE_OPTIONS, **options},
+            "OPTIONS": {**SQLITE_OPTIONS, **options, "init_command": more},
         }
 
     def _fault(self, name: str, unfit: Unfit) -> None:
@@ -276,6 +274,22 @@ class Environment(environ.Env):  # type: ignore[misc]
 
 
 _DATABASE_HINT = "For example: DATABASE_URL=sqlite:///db.sqlite3 or postgres://user:password@127.0.0.1:5432/mirror"
+
+
+# What Django reads beside OPTIONS; in a URL these are words.
+_FLAGS = ("ATOMIC_REQUESTS", "AUTOCOMMIT", "CONN_HEALTH_CHECKS", "DISABLE_SERVER_SIDE_CURSORS")
+
+
+def _with_flags(database: dict[str, Any]) -> dict[str, Any]:
+    """These settings of a database with its flags as booleans: "false" would count as true."""
+    flags = {}
+    for name in _FLAGS:
+        if name in database:
+            try:
+                flags[name] = parse_bool(BY_NAME["DATABASE_URL"], str(database[name]))
+            except Unfit:
+                raise Unfit(f"has a {name} that is neither true nor false.", f"Write {name}=true or =false.") from None
+    return {**database, **flags}
 
 
 def _protect_password(password: str | None, *known: str | None) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from atomproject import bodies
 from atomproject.env import Environment
-from marketplace_sync import conf, logs
+from marketplace_sync import conf, logs, postgres
 from marketplace_sync.setting_values import Kind
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -79,6 +79,7 @@ TEMPLATES = [
 ]
 
 DATABASES = {"default": env.database(BASE_DIR)}
+postgres.set_up_sessions()
 CHANNEL_LAYERS = env.channel_layers()
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

@@ -10,6 +10,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from marketplace_sync.conf import ConfigError, Fault, SyncConfig, load_config
 from marketplace_sync.logs import redact
+from marketplace_sync.postgres import set_up_sessions
 from marketplace_sync.upstream.access import Access
 
 
@@ -29,6 +30,7 @@ def configured(command: BaseCommand, *, fault_status: int = 1) -> tuple[SyncConf
         faults += error.faults
     if faults:
         fail(command, *map(str, faults), status=fault_status)
+    set_up_sessions()
     if reason := unready():
         fail(command, reason, status=fault_status)
     return config, access

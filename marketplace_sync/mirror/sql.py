@@ -13,6 +13,7 @@ import msgspec
 from django.db import DEFAULT_DB_ALIAS, connection, connections
 from django.db.backends.sqlite3.base import FORMAT_QMARK_REGEX, SQLiteCursorWrapper
 
+from marketplace_sync.postgres import is_shared_per_transaction
 from marketplace_sync.protocol.json_text import read_json
 from marketplace_sync.protocol.stamps import Stamp, to_microseconds
 
@@ -134,12 +135,12 @@ def cursor() -> Any:
     database = connections[DEFAULT_DB_ALIAS]  # each look at `connection` is a search for this thread's own
     if database.connection is None:  # outside a transaction nobody has yet, and after a lost one it is gone
         database.ensure_connection()
-    made = _CURSORS[database.vendor](database.connection, database.queries_logged)
+    made = _CURSORS[database.vendor](database)
     return database.make_debug_cursor(made) if database.queries_logged else database.make_cursor(made)
 
 
-def _sqlite_cursor(made: Any, logged: bool) -> Any:
-    return made.cursor(factory=_Known)
+def _sqlite_cursor(database: Any) -> Any:
+    return database.connection.cursor(factory=_Known)
 
 
 class _Known(SQLiteCursorWrapper):
@@ -154,8 +155,9 @@ def _with_marks(query: str) -> str:
     return FORMAT_QMARK_REGEX.sub("?", query).replace("%%", "%")
 
 
-def _postgres_cursor(made: Any, logged: bool) -> Any:
-    return _postgres_cursors()[logged](made)
+def _postgres_cursor(database: Any) -> Any:
+    unprepared = database.queries_logged or is_shared_per_transaction(database)
+    return _postgres_cursors()[unprepared](database.connection)
 
 
 @cache
@@ -168,10 +170,10 @@ def _postgres_cursors() -> tuple[type, type]:
         def execute(self, query: Any, params: Any = None, **_: Any) -> Any:
             return super().execute(query, params, prepare=self.prepare)
 
-    class Logged(Prepared):
+    class Unprepared(Prepared):
         prepare = False  # of a prepared statement psycopg keeps no text that could be logged
 
-    return Prepared, Logged
+    return Prepared, Unprepared
 
 
 _CURSORS = {"sqlite": _sqlite_cursor, "postgresql": _postgres_cursor}

@@ -49,11 +49,12 @@ ROOMS: dict[str, Room] = {
     "logs": room("redaction", DJANGO | SOCKETS),
     "setting_values": room("redaction logs", DJANGO | SOCKETS),
     "conf": room("redaction logs setting_values", DJANGO | SOCKETS),
+    "postgres": room("", SOCKETS),
     "checks": room("conf setting_values upstream", SOCKETS),
     "apps": room("checks redaction conf logs", SOCKETS),
     "models": room("protocol engine", SOCKETS),
     "migrations": room("models", SOCKETS),
-    "mirror": room("protocol engine models logs", SOCKETS),
+    "mirror": room("protocol engine models logs postgres", SOCKETS),
     "upstream": room("protocol engine conf logs setting_values", DJANGO),
     "daemon": room("protocol engine models mirror upstream signals conf logs"),
     "simulator": room("protocol", DJANGO),
@@ -66,7 +67,9 @@ ROOMS: dict[str, Room] = {
     "monitoring": room("models mirror live api conf", SOCKETS - {"asyncio", "http"}),
     # Simulator, daemon and web server in one: it sees what a person who starts each would.
     "demo": room("protocol models mirror governance daemon simulator conf logs"),
-    "management": room("protocol engine models mirror upstream daemon simulator demo governance live conf logs"),
+    "management": room(
+        "protocol engine models mirror upstream daemon simulator demo governance live conf logs postgres"
+    ),
 }
 # Walls within a room: what of this app a module may not import besides.
 WALLS: dict[str, frozenset[str]] = {

@@ -1,0 +1,57 @@
+"""Sessions on PostgreSQL: what each of them is set to, and which kind of pooler stands before the server.
+
+A statement on each new connection makes the settings. As `options` at start-up they would be refused by PgBouncer,
+and replaced by `options` of the operator's own.
+"""
+
+from typing import Any
+
+from django.db import DEFAULT_DB_ALIAS
+from django.db.backends.signals import connection_created
+
+# A process that is paused, or whose host is gone, between two statements of a transaction would keep its locks: the
+# server ends that session, sooner than the lease (10 s) is over. (Paused within a pipeline it does not: see
+# `mirror.lease.acquire`.) And a statement waits as long as on SQLite for a lock of somebody else.
+SESSION = {"idle_in_transaction_session_timeout": "8s", "lock_timeout": "20s"}
+
+# What the operator wrote for the role, for the database or as `options` is kept.
+_SET = (
+    "SELECT set_config(wanted.name, wanted.value, false) FROM unnest(%s::text[], %s::text[]) AS wanted (name, value) "
+    "JOIN pg_settings ON pg_settings.name = wanted.name "
+    "WHERE source NOT IN ('database', 'user', 'database user', 'client')"
+)
+_wanted: dict[str, str] = {}
+
+
+def set_up_sessions(**more: str) -> None:
+    """Have this process set each new connection to the default database to `SESSION` and `more`.
+
+    Changes nothing on SQLite. A web process adds its `statement_timeout`; calls add up. Connections that are open
+    already keep their settings.
+    """
+    _wanted.update(SESSION, **more)
+    connection_created.connect(_set_up, dispatch_uid=__name__)
+
+
+def is_shared_per_transaction(database: Any) -> bool:
+    """Return whether the settings of this database say that a pooler gives each transaction another session.
+
+    Django's setting for that is `DISABLE_SERVER_SIDE_CURSORS`. What is set on such a session would reach other clients,
+    and a prepared statement would be missing from the next one.
+    """
+    return bool(database.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS"))
+
+
+def _set_up(connection: Any, **_: Any) -> None:
+    if connection.vendor != "postgresql" or connection.alias != DEFAULT_DB_ALIAS:
+        return
+    session = connection.connection
+    # A pool gives out one connection many times.
+    if getattr(session, "_marketplace_sync", None) == _wanted or is_shared_per_transaction(connection):
+        return
+    try:
+        session.execute(_SET, (list(_wanted), list(_wanted.values())))
+    except BaseException:
+        connection.close()  # else the next statement would run without the settings
+        raise
+    session._marketplace_sync = dict(_wanted)
