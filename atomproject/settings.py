@@ -51,7 +51,9 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "marketplace_sync.web.middleware.UnavailableMiddleware",  # innermost: what a view raises reaches it first
 ]
+CSRF_FAILURE_VIEW = "marketplace_sync.web.errors.form_refused"
 
 # The same for WSGI and for Django's own reading of a body.
 DATA_UPLOAD_MAX_MEMORY_SIZE = bodies.MAX_BODY_BYTES

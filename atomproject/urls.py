@@ -13,5 +13,7 @@ urlpatterns = [
     path("", include("marketplace_sync.monitoring.urls")),
 ]
 
-handler400 = "marketplace_sync.api.errors.answer_bad_request"
-handler500 = "marketplace_sync.api.errors.answer_server_error"
+handler400 = "marketplace_sync.web.errors.bad_request"
+handler403 = "marketplace_sync.web.errors.forbidden"
+handler404 = "marketplace_sync.web.errors.not_found"
+handler500 = "marketplace_sync.web.errors.server_error"

@@ -3,11 +3,9 @@
 from typing import Any
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.views.defaults import bad_request, server_error
 from rest_framework import exceptions, status
 from rest_framework.response import Response
-from rest_framework.views import exception_handler
+from rest_framework.views import exception_handler, set_rollback
 
 from marketplace_sync.governance.errors import (
     ActionError,
@@ -17,6 +15,7 @@ from marketplace_sync.governance.errors import (
     NoSuchTarget,
     NotPossible,
 )
+from marketplace_sync.unavailable import reason_of, report
 
 
 class Gone(exceptions.APIException):
@@ -47,6 +46,14 @@ def answer_error(fault: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's `EXCEPTION_HANDLER`; `None` for what is no refusal but a fault of ours, which is a 500."""
     if isinstance(fault, ActionError):
         return _of_action(fault)
+    reason = reason_of(fault)
+    if reason is not None:
+        set_rollback()
+        report(reason, context["request"].path, fault)
+        data = {"detail": f"{reason.detail} {reason.advice}", "code": reason.code}
+        answer = Response(data, status=503, headers={"Retry-After": str(reason.retry_after)})
+        answer._has_been_logged = True  # type: ignore[attr-defined]  # else Django adds an ERROR line
+        return answer
     response = exception_handler(fault, context)
     if response is None:
         return None
@@ -83,18 +90,3 @@ def _fields(detail: Any) -> dict[str, list[str]]:
         ]
         for name, problems in detail.items()
     }
-
-
-def answer_bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's `handler400`, for what it refuses before a view has it: JSON under `/api/`, a page elsewhere."""
-    if not request.path.startswith("/api/"):
-        return bad_request(request, exception)
-    detail = "The request can't be read: its host, its parameters or its body are not such as a request has."
-    return JsonResponse({"detail": detail, "code": "bad_request"}, status=400)
-
-
-def answer_server_error(request: HttpRequest) -> HttpResponse:
-    """Django's `handler500`: JSON under `/api/`, a page elsewhere. The traceback is in the log alone."""
-    if not request.path.startswith("/api/"):
-        return server_error(request)
-    return JsonResponse({"detail": "The server failed; its log says how.", "code": "server_error"}, status=500)

@@ -51,6 +51,8 @@ ROOMS: dict[str, Room] = {
     "conf": room("redaction logs setting_values", DJANGO | SOCKETS),
     "postgres": room("", SOCKETS),
     "checks": room("conf setting_values upstream", SOCKETS),
+    "unavailable": room("", SOCKETS),
+    "web": room("unavailable", SOCKETS),
     "apps": room("checks redaction conf logs", SOCKETS),
     "models": room("protocol engine", SOCKETS),
     "migrations": room("models", SOCKETS),
@@ -61,7 +63,9 @@ ROOMS: dict[str, Room] = {
     "signals": room("", SOCKETS | names("rest_framework channels")),
     "governance": room("models mirror signals logs", SOCKETS | {"rest_framework", "channels"}),
     "live": room("protocol engine models mirror signals governance conf logs", SOCKETS - {"asyncio"}),
-    "api": room("protocol engine models mirror signals governance live conf logs", SOCKETS - {"asyncio", "http"}),
+    "api": room(
+        "protocol engine models mirror signals governance live conf logs unavailable", SOCKETS - {"asyncio", "http"}
+    ),
     "admin": room("protocol engine models mirror signals governance conf logs", SOCKETS),
     "leash": room("", DJANGO | SOCKETS),
     "monitoring": room("models mirror live api conf", SOCKETS - {"asyncio", "http"}),
