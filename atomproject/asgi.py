@@ -16,7 +16,8 @@ if not settings.configured:  # else another program than a web server, whose con
 _http = get_asgi_application()
 
 from atomproject.bodies import BoundedBodies  # noqa: E402
+from atomproject.peer import RealPeer  # noqa: E402
 from marketplace_sync.live.consumers import FeedConsumer  # noqa: E402
 from marketplace_sync.live.routing import websockets  # noqa: E402
 
-application = ProtocolTypeRouter({"http": BoundedBodies(_http), "websocket": websockets(FeedConsumer())})
+application = RealPeer(ProtocolTypeRouter({"http": BoundedBodies(_http), "websocket": websockets(FeedConsumer())}))

@@ -32,7 +32,7 @@ ENVIRONMENT: tuple[Setting, ...] = (
     Setting("DJANGO_HTTPS", 36, Kind.BOOL, "false", "true: redirect to HTTPS, HSTS, secure cookies."),
     Setting("DJANGO_BEHIND_PROXY", 48, Kind.BOOL, "false",
             "true: a proxy ends HTTPS and sets X-Forwarded-Proto itself, whatever a client sent; "
-            "nobody else may reach this port."),
+            "nobody else may reach this port. Set TRUSTED_PROXIES too."),
     Setting("LOG_LEVEL", 37, Kind.TEXT, "INFO", "DEBUG, INFO, WARNING, ERROR or CRITICAL."),
     Setting("LOG_FORMAT", 38, Kind.TEXT, "console", "console: for people. json: one object a line."),
 )

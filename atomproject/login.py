@@ -1,32 +1,65 @@
-"""The login: Django's, but not to be tried for ever.
+"""The login: Django's, behind the limits of `login_limits`.
 
-Not among the admin's pages: Unfold imports it while it makes the site that those register with.
+Not among the admin's pages: Unfold imports the form while it makes the site that those register with.
 """
 
-import math
 from typing import Any
 
+from django.contrib import admin
+from django.contrib.auth.backends import BaseBackend, ModelBackend
+from django.core.exceptions import PermissionDenied
 from django.forms import ValidationError
+from django.http import HttpRequest, HttpResponse
 from unfold.forms import AuthenticationForm  # type: ignore[import-untyped]
 
-from marketplace_sync.governance.sliding_window import SlidingWindow
+from atomproject.login_limits import LoginLimits, LoginRefusedError
+from marketplace_sync import client_address
 
-# Failed logins from one address a minute. Not by account: whoever knows a name could keep its owner out.
-failed_logins = SlidingWindow(10, 60.0)
+login_limits = LoginLimits()
+
+
+class LimitedLogin(BaseBackend):
+    """The first of `AUTHENTICATION_BACKENDS`: every password passes here, whichever page or API it was sent to.
+
+    `ModelBackend` stays behind it, for permissions and for the sessions that it has opened. It is never asked for a
+    password: that would hash each wrong one twice. An unknown name is counted and hashed like a known one.
+    """
+
+    def authenticate(
+        self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **others: Any
+    ) -> Any:
+        """Return the user, or `None` without a name and password. Raises `PermissionDenied`, `LoginRefusedError`."""
+        if username is None or password is None:
+            return None
+        address = client_address.neighbourhood(client_address.of_request(request)) if request is not None else ""
+        with login_limits.attempt(username, address) as attempt:
+            user = ModelBackend().authenticate(request, username, password, **others)
+            if user is not None:
+                attempt.succeed()
+        if user is None:
+            raise PermissionDenied
+        return user
+
+    def get_user(self, user_id: int) -> Any:
+        return ModelBackend().get_user(user_id)
 
 
 class LoginForm(AuthenticationForm):  # type: ignore[misc]
-    """Past the limit no password is looked at, not even a right one: each costs a tenth of a second of hashing."""
+    """Unfold's form. A refusal by the limits is shown on it; `login_page` answers it with its status."""
 
     def clean(self) -> Any:
-        address = str(self.request.META.get("REMOTE_ADDR") or "")
-        wait = failed_logins.wait(address)
-        if wait is not None:
-            raise ValidationError(
-                f"Too many failed logins from this address; try again in {math.ceil(wait)} seconds.", code="throttled"
-            )
         try:
             return super().clean()
-        except ValidationError:
-            failed_logins.admit(address)
-            raise
+        except LoginRefusedError as refused:
+            self.request.login_refused = refused
+            raise ValidationError(str(refused.detail), code=refused.default_code) from refused
+
+
+def login_page(request: HttpRequest) -> HttpResponse:
+    """Answer with the admin's login page: 429 or 503 with `Retry-After` when the limits refused the attempt."""
+    response = admin.site.login(request)
+    refused: LoginRefusedError | None = getattr(request, "login_refused", None)
+    if refused is not None:
+        response.status_code = refused.status_code
+        response["Retry-After"] = str(refused.wait)
+    return response

@@ -4,9 +4,12 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
+from atomproject.login import login_page
+
 urlpatterns = [
     # Whoever types the bare address is a person.
     path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("admin/login/", login_page),  # before the admin's own, under whose name it is found
     path("admin/overview/", include("marketplace_sync.admin.overview")),
     path("admin/", admin.site.urls),
     path("api/", include("marketplace_sync.api.urls")),

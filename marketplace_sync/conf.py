@@ -15,6 +15,7 @@ from marketplace_sync.setting_values import (
     Fault,
     Kind,
     Level,
+    Networks,
     Setting,
     Unfit,
     fault_id,
@@ -117,6 +118,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("NO_PROXY", 58, Kind.HOSTS, "",
             "Hosts that no proxy is used for: names (and all below them), addresses, networks; * is every host.",
             "no_proxy"),
+    Setting("TRUSTED_PROXIES", 49, Kind.NETWORKS, "",
+            "Proxies in front of the web server whose X-Forwarded-For counts: addresses, networks, or unix for a "
+            "Unix socket. Unset: nobody's.", "trusted_proxies"),
     Setting("METRICS_PUBLIC", 61, Kind.BOOL, "false", "true: /metrics asks nobody for a key.", "metrics_public"),
     Setting("HEALTH_PASS_DEGRADED_INTERVALS", 62, Kind.FLOAT, "3",
             "/health/sync is degraded after that many poll intervals without a clean pass.",
@@ -186,6 +190,7 @@ class SyncConfig:
     http_proxy: Secret = Secret("")  # noqa: RUF009
     all_proxy: Secret = Secret("")  # noqa: RUF009
     no_proxy: str = ""
+    trusted_proxies: Networks = Networks(())  # noqa: RUF009 - immutable
     metrics_public: bool = False
     health_pass_degraded: float = 3.0  # poll intervals
     health_pass_unhealthy: float = 12.0

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import PurePath
 from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -43,6 +43,29 @@ class Kind(StrEnum):
     CHOICE = "one of a few words"
     PROXY = "the URL of a proxy"
     HOSTS = "host names with commas between"
+    NETWORKS = "addresses and networks with commas between"
+
+
+# The word for whoever connects through a Unix socket, who has no address.
+UNIX_SOCKET = "unix"
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """Addresses and networks. `unix`: whoever connects through a Unix socket belongs to them."""
+
+    networks: tuple[IPv4Network | IPv6Network, ...]
+    unix: bool = False
+
+    def contain(self, address: str) -> bool:
+        """Return whether the address ("" for a Unix socket) belongs to one of them."""
+        if not address:
+            return self.unix
+        try:
+            parsed = ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self.networks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +256,23 @@ def _read_hosts(setting: Setting, raw: object) -> str:
     return raw.strip()
 
 
+def _read_networks(setting: Setting, raw: object) -> Networks:
+    items = raw.split(",") if isinstance(raw, str) else raw
+    example = f"For example: {setting.name}=127.0.0.1,10.0.0.0/8,fd00::/8"
+    if not isinstance(items, list | tuple):
+        raise Unfit(f"is {_shown(raw)}, not {setting.kind}.", example)
+    networks, unix = [], False
+    for item in (str(item).strip() for item in items):
+        try:
+            if item == UNIX_SOCKET:
+                unix = True
+            elif item:
+                networks.append(ip_network(item, strict=False))
+        except ValueError:
+            raise Unfit(f"has {_shown(item)}, which is no address and no network.", example) from None
+    return Networks(tuple(networks), unix)
+
+
 def _read_int(setting: Setting, raw: object) -> int:
     if isinstance(raw, int) and not isinstance(raw, bool):
         return int(_bounded(setting, raw))
@@ -309,4 +349,5 @@ _READERS: dict[Kind, Callable[[Setting, object], Any]] = {
     Kind.CHOICE: _read_choice,
     Kind.PROXY: _read_proxy,
     Kind.HOSTS: _read_hosts,
+    Kind.NETWORKS: _read_networks,
 }

@@ -15,6 +15,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllow
 from django.template.response import TemplateResponse
 from unfold.widgets import UnfoldAdminTextareaWidget  # type: ignore[import-untyped]
 
+from marketplace_sync import client_address
 from marketplace_sync.admin.base import ReadOnlyAdmin
 from marketplace_sync.governance.actions import MAX_REASON_CHARS, Action, may
 from marketplace_sync.governance.actors import actor_of
@@ -65,7 +66,7 @@ def ask(
 
 def origin_of(request: HttpRequest) -> str:
     """From where, as the audit says it."""
-    return f"admin {request.META.get('REMOTE_ADDR') or 'unknown'}"
+    return f"admin {client_address.of_request(request) or 'unknown'}"
 
 
 def act(request: HttpRequest, kind: Kind, *target: Any, **arguments: Any) -> Any:

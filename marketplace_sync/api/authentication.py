@@ -6,6 +6,7 @@ from rest_framework.authentication import BaseAuthentication, get_authorization_
 from rest_framework.exceptions import AuthenticationFailed, Throttled
 from rest_framework.request import Request
 
+from marketplace_sync import client_address
 from marketplace_sync.governance.keys import failed_keys, find_key
 
 
@@ -19,7 +20,7 @@ class BearerAuthentication(BaseAuthentication):
             return None
         key = find_key(raw.strip(), origin=origin_of(request))
         if key is None:
-            wait = failed_keys.admit(address_of(request))
+            wait = failed_keys.admit(client_address.neighbourhood(client_address.of_request(request)))
             if wait is not None:
                 raise Throttled(wait, "Too many failed keys from this address.")
             raise AuthenticationFailed("This key is not valid: unknown, expired, revoked, or of a disabled agent.")
@@ -29,11 +30,6 @@ class BearerAuthentication(BaseAuthentication):
         return "Bearer"
 
 
-def address_of(request: Request) -> str:
-    """The address of whoever asks, "" where it has none. Behind a proxy: uvicorn's `--proxy-headers`."""
-    return str(request.META.get("REMOTE_ADDR") or "")
-
-
 def origin_of(request: Request) -> str:
-    """Where a request comes from, as the audit says it."""
-    return f"api {address_of(request)}".strip()
+    """Return where a request comes from, as the audit writes it."""
+    return f"api {client_address.of_request(request)}".strip()

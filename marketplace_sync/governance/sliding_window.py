@@ -1,12 +1,12 @@
 """How often something happened lately, within this process."""
 
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from threading import Lock
 
-# Above this many keys those that have been quiet for a window are forgotten, so memory is bounded by the traffic.
-_SWEEP_ABOVE = 10_000
+# Above this many keys those that have been quiet for the longest time are forgotten, so memory is bounded.
+_MOST_KEYS = 10_000
 
 
 class SlidingWindow:
@@ -16,38 +16,66 @@ class SlidingWindow:
     wait for a counter. Several web processes therefore allow that many times as much. `clock` is monotonic, seconds.
     """
 
-    def __init__(self, limit: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limit: int,
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        most_keys: int = _MOST_KEYS,
+    ) -> None:
         self._limit = limit
         self._seconds = seconds
         self._clock = clock
-        self._times: dict[str, deque[float]] = {}
+        self._most_keys = most_keys
+        self._times: OrderedDict[str, deque[float]] = OrderedDict()
         self._lock = Lock()
 
     def admit(self, key: str) -> float | None:
-        """Count one more, unless there are too many: then the seconds until the next is admitted, and no count."""
+        """Count one more, unless there are too many: then return the seconds until the next is admitted, uncounted."""
         now = self._clock()
         with self._lock:
-            if len(self._times) > _SWEEP_ABOVE:
-                self._sweep(now)
-            times = self._times.setdefault(key, deque())
-            while times and times[0] <= now - self._seconds:
-                times.popleft()
+            times = self._recent(key, now)
             if len(times) >= self._limit:
                 return times[0] + self._seconds - now
             times.append(now)
+            self._times[key] = times
+            self._times.move_to_end(key)
+            if len(self._times) > self._most_keys:
+                self._times.popitem(last=False)
             return None
 
+    def take_back(self, key: str) -> None:
+        """Undo the latest `admit` of this key, for what turned out not to count."""
+        with self._lock:
+            times = self._times.get(key)
+            if times:
+                times.pop()
+            if times is not None and not times:
+                del self._times[key]
+
     def wait(self, key: str) -> float | None:
-        """What `admit` would say, without counting."""
+        """Return what `admit` would return, without counting."""
         now = self._clock()
         with self._lock:
-            times = [at for at in self._times.get(key, ()) if at > now - self._seconds]
+            times = self._recent(key, now)
             return times[0] + self._seconds - now if len(times) >= self._limit else None
+
+    def count(self, key: str) -> int:
+        """Return how many were counted within the window."""
+        now = self._clock()
+        with self._lock:
+            return len(self._recent(key, now))
 
     def clear(self) -> None:
         """Forget all that happened."""
         with self._lock:
             self._times.clear()
 
-    def _sweep(self, now: float) -> None:
-        self._times = {key: times for key, times in self._times.items() if times and times[-1] > now - self._seconds}
+    def _recent(self, key: str, now: float) -> deque[float]:
+        times = self._times.get(key)
+        if times is None:
+            return deque()
+        while times and times[0] <= now - self._seconds:
+            times.popleft()
+        return times

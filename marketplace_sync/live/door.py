@@ -13,6 +13,7 @@ from django.http import HttpRequest, parse_cookie
 from django.http.request import validate_host
 from django.utils import timezone
 
+from marketplace_sync import client_address
 from marketplace_sync.governance.actors import Actor, actor_of, demand
 from marketplace_sync.governance.errors import MaturityRequired
 from marketplace_sync.governance.keys import failed_keys, find_key
@@ -80,7 +81,7 @@ def read_request(scope: Mapping[str, Any]) -> Request:
         origin=headers.get(b"origin", ""),
         authorization=headers.get(b"authorization", ""),
         session=parse_cookie(headers.get(b"cookie", "")).get(settings.SESSION_COOKIE_NAME, ""),
-        address=(scope.get("client") or ("",))[0] or "",
+        address=client_address.of_scope(scope),
     )
 
 
@@ -122,7 +123,7 @@ def let_in(request: Request) -> tuple[Pass, Actor]:
         scheme, _, raw = request.authorization.partition(" ")
         key = find_key(raw.strip(), origin=f"websocket {request.address}") if scheme.lower() == "bearer" else None
         if key is None:
-            if failed_keys.admit(request.address) is not None:
+            if failed_keys.admit(client_address.neighbourhood(request.address)) is not None:
                 raise Refused(TOO_MANY, "Too many failed keys from this address.")
             raise Refused(UNKNOWN, "This key is not valid: unknown, expired, revoked, or of a disabled agent.")
         user, found = key.user, Pass(key_id=key.pk)

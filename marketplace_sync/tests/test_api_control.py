@@ -257,10 +257,9 @@ def test_an_impossible_key_is_401(header: str) -> None:
     assert (response.status_code, response["WWW-Authenticate"]) == (401, "Bearer")
 
 
-def test_a_window_slides_and_forgets_who_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("marketplace_sync.governance.sliding_window._SWEEP_ABOVE", 10)
+def test_a_window_slides_and_forgets_who_is_quiet() -> None:
     now = [0.0]
-    window = SlidingWindow(2, 10.0, lambda: now[0])
+    window = SlidingWindow(2, 10.0, lambda: now[0], most_keys=10)
     assert [window.admit("a"), window.admit("a")] == [None, None]
     now[0] = 4.0
     assert window.admit("a") == 6.0
@@ -268,7 +267,7 @@ def test_a_window_slides_and_forgets_who_is_quiet(monkeypatch: pytest.MonkeyPatc
         window.admit(str(number))
     now[0] = 20.0
     assert window.admit("a") is None
-    assert len(window._times) == 1
+    assert len(window._times) == 10
 
 
 def test_lists_of_admin_take_as_many_queries_for_many_rows_as_for_one(client: ApiClient) -> None:

@@ -50,6 +50,7 @@ ROOMS: dict[str, Room] = {
     "setting_values": room("redaction logs", DJANGO | SOCKETS),
     "conf": room("redaction logs setting_values", DJANGO | SOCKETS),
     "postgres": room("", SOCKETS),
+    "client_address": room("conf setting_values", SOCKETS),
     "checks": room("conf setting_values upstream", SOCKETS),
     "unavailable": room("", SOCKETS),
     "web": room("unavailable", SOCKETS),
@@ -62,11 +63,12 @@ ROOMS: dict[str, Room] = {
     "simulator": room("protocol", DJANGO),
     "signals": room("", SOCKETS | names("rest_framework channels")),
     "governance": room("models mirror signals logs", SOCKETS | {"rest_framework", "channels"}),
-    "live": room("protocol engine models mirror signals governance conf logs", SOCKETS - {"asyncio"}),
+    "live": room("protocol engine models mirror signals governance client_address conf logs", SOCKETS - {"asyncio"}),
     "api": room(
-        "protocol engine models mirror signals governance live conf logs unavailable", SOCKETS - {"asyncio", "http"}
+        "protocol engine models mirror signals governance client_address live conf logs unavailable",
+        SOCKETS - {"asyncio", "http"},
     ),
-    "admin": room("protocol engine models mirror signals governance conf logs", SOCKETS),
+    "admin": room("protocol engine models mirror signals governance client_address conf logs", SOCKETS),
     "leash": room("", DJANGO | SOCKETS),
     "monitoring": room("models mirror live api conf", SOCKETS - {"asyncio", "http"}),
     # Simulator, daemon and web server in one: it sees what a person who starts each would.
