@@ -40,6 +40,8 @@ LISTS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("500 a page", "/api/skills/", {"page_size": "500"}),
     ("middle page", "/api/skills/", {"page": "1000"}),
     ("last page", "/api/skills/", {"page": "2000"}),
+    ("by cursor, 500 a page", "/api/skills/", {"cursor": "", "page_size": "500"}),
+    ("by cursor, search: rare word", "/api/skills/", {"cursor": "", "search": "w9000x"}),
     ("by -name", "/api/skills/", {"ordering": "-name"}),
     ("by average_rating", "/api/skills/", {"ordering": "average_rating"}),
     ("by -average_rating", "/api/skills/", {"ordering": "-average_rating"}),

@@ -1,4 +1,4 @@
-"""Pages of a list: `{"count", "next", "previous", "results"}`."""
+"""Pages of a list: `{"count", "next", "previous", "results"}`, by number or by cursor."""
 
 import re
 from typing import Any
@@ -8,12 +8,23 @@ from django.db.models import QuerySet
 from rest_framework.exceptions import ValidationError
 from rest_framework.pagination import PageNumberPagination
 from rest_framework.request import Request
+from rest_framework.response import Response
+
+from marketplace_sync.api.cursor import CURSOR, Cursor
 
 PAGE_SIZE = 50
 MAX_PAGE_SIZE = 500
 
 # As Python reads numbers, `1_0` and `١` would be some too.
 _NUMBER = re.compile(r"[0-9]{1,18}")
+
+
+_CURSOR_PARAMETER = {
+    "name": CURSOR, "required": False, "in": "query", "schema": {"type": "string"}, "allowEmptyValue": True,
+    "description": "Empty to begin; then `next` carries the next one. For reading the whole list: rows come in the "
+    "order in which they were first stored, with any filter, and none that exists throughout is skipped or repeated, "
+    "whatever changes meanwhile. Not together with `page` or `ordering`.",
+}  # fmt: skip
 
 
 class KeysFirst(Paginator):  # type: ignore[type-arg]
@@ -39,20 +50,23 @@ class KeysFirst(Paginator):  # type: ignore[type-arg]
             keys = list(keys_of.reverse()[count - end : count - begin])[::-1]
         else:
             keys = list(keys_of[begin:end])
-        by_key = {row.pk: row for row in _like(rows, rows.model._default_manager.filter(pk__in=keys))}
-        # One that was removed between the two reads is left out; within a snapshot there is none.
-        return Page([by_key[key] for key in keys if key in by_key], number, self)
+        return Page(_rows_of(rows, keys), number, self)
 
 
-def _like(asked: Any, rows: QuerySet[Any]) -> QuerySet[Any]:
-    """`rows` with the columns and relations that `asked` reads."""
+def _rows_of(asked: QuerySet[Any], keys: list[Any]) -> list[Any]:
+    """Read the rows with these keys, in this order, with the columns and relations that `asked` reads.
+
+    A row that was removed after its key was read is left out; within a snapshot there is none.
+    """
+    rows = asked.model._default_manager.filter(pk__in=keys)
     rows.query.select_related = asked.query.select_related
     rows.query.deferred_loading = asked.query.deferred_loading
-    return rows
+    by_key = {row.pk: row for row in rows}
+    return [by_key[key] for key in keys if key in by_key]
 
 
 class Pages(PageNumberPagination):
-    """`page` from 1 on, `page_size`; over 500 is served as 500. A page that can't be is 404."""
+    """`page` from 1 on, or `cursor`; `page_size`, over 500 is served as 500. A page that does not exist is 404."""
 
     page_size = PAGE_SIZE
     page_size_query_param = "page_size"
@@ -60,6 +74,24 @@ class Pages(PageNumberPagination):
     last_page_strings = ()
     invalid_page_message = "There is no such page."
     django_paginator_class = KeysFirst
+
+    _by_cursor: tuple[int, str | None] | None = None  # count and next
+
+    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any] | None:
+        if CURSOR not in request.query_params:
+            return super().paginate_queryset(queryset, request, view)
+        keys, following = Cursor(request, queryset).keys(self.get_page_size(request))
+        self._by_cursor = queryset.count(), following
+        return _rows_of(queryset, keys)
+
+    def get_paginated_response(self, data: Any) -> Response:
+        if self._by_cursor is None:
+            return super().get_paginated_response(data)
+        count, following = self._by_cursor
+        return Response({"count": count, "next": following, "previous": None, "results": data})
+
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        return [*super().get_schema_operation_parameters(view), _CURSOR_PARAMETER]
 
     def get_page_size(self, request: Request) -> int:
         text = request.query_params.get("page_size")

@@ -11,11 +11,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from marketplace_sync.api.cursor import CURSOR
 from marketplace_sync.api.defaults import JSONView
 from marketplace_sync.api.errors import TooLarge
 from marketplace_sync.api.pagination import Pages
 
-PAGE_PARAMETERS = (Pages.page_query_param, Pages.page_size_query_param)
+PAGE_PARAMETERS = (Pages.page_query_param, Pages.page_size_query_param, CURSOR)
 
 
 class KnownParameters(JSONView):

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import uvicorn
 from asgiref.testing import ApplicationCommunicator
+from channels.routing import ProtocolTypeRouter
 from websockets.asyncio.client import ClientConnection, connect
 
 from marketplace_sync.governance.actions import IssueKey, RegisterAgent
@@ -125,13 +126,13 @@ class Web:
 
 
 @asynccontextmanager
-async def web(limits: Limits = QUICK, port: int = 0, **options: Any) -> AsyncIterator[Web]:
-    """A web process on that port, or a free one; it has ended when this is left."""
+async def web(limits: Limits = QUICK, port: int = 0, http: Any = None, **options: Any) -> AsyncIterator[Web]:
+    """A web process on that port, or a free one; it has ended when this is left. `http`: serves all but the feed."""
     hub = Hub(limits)
     listener = socket.create_server(("127.0.0.1", port))
-    config = uvicorn.Config(
-        websockets(FeedConsumer(hub)), lifespan="off", log_config=None, timeout_graceful_shutdown=2, **options
-    )
+    feed = websockets(FeedConsumer(hub))
+    application = ProtocolTypeRouter({"http": http, "websocket": feed}) if http else feed
+    config = uvicorn.Config(application, lifespan="off", log_config=None, timeout_graceful_shutdown=2, **options)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve([listener]))
     try:
