@@ -3,6 +3,11 @@
 A reader takes `(value, field, doubtful)`: the parsed JSON value, the name to report and whether
 texts may hold characters that no database keeps (see `json_text.read_json`). It gives the value in
 the mirror's own type or raises `Refused`. Null is read as the field's empty value.
+
+Some servers change a field's format with its value, and then a part of the catalogue would be refused for good. Forms
+that have one meaning are read: PHP and Lua write an empty object as `[]`, an empty list as `{}`, and a list with gaps
+as `{"0": "a", "2": "b"}`; SQL gives `[null]` for no tags; YAML makes a number of the version `1.0`; a formatted count
+is "1,500", and "" where there is none. A text where a list is documented stays refused: a comma may be part of a tag.
 """
 
 import math
@@ -19,15 +24,19 @@ from marketplace_sync.protocol.limits import (
     MAX_ID_CHARS,
     MAX_INTEGER,
     MAX_LIST_ITEMS,
+    MAX_VERSION_CHARS,
 )
 from marketplace_sync.protocol.refusals import Code, Refused
-from marketplace_sync.protocol.stamps import Stamp, parse_stamp
+from marketplace_sync.protocol.stamps import NoTimeError, Stamp, parse_stamp
 
 Reader = Callable[[Any, str, bool], Any]
 
-# JSON's own grammar of a number, for those that come as text. 64 characters hold every double.
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
+# JSON's own grammar of a number, for those that come as text; a point may stand alone. 64 characters hold every double.
+_NUMBER = re.compile(r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _MAX_NUMBER_CHARS = 64
+_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+", re.ASCII)
+# An average that was computed with doubles may end this far outside its range.
+_ROUNDING = 1e-6
 # Not to be asked for by URL: clients and proxies resolve them as path segments (RFC 3986, 5.2.4).
 DOT_SEGMENTS = frozenset({".", ".."})
 _END_OF_TIME = "9999-12-31T24"  # sorts after every stamp
@@ -77,23 +86,36 @@ def category_name(value: Any, field: str, doubtful: bool) -> str | None:
     return name if name and not name.isspace() else None
 
 
+def version(value: Any, field: str, doubtful: bool) -> str:
+    """Return a version as text; null is "". A number is its digits, as the server's JSON has them."""
+    if type(value) is int or (type(value) is float and math.isfinite(value)):
+        value = str(value)
+    return "" if value is None else _text(value, field, doubtful, MAX_VERSION_CHARS)
+
+
 def text_list(value: Any, field: str, doubtful: bool) -> list[str]:
-    """A list of texts; null is an empty one."""
-    if value is None:
+    """A list of texts; null is an empty one. An integer in it is its digits, a null is left out."""
+    if type(value) is dict and all(key.isascii() and key.isdecimal() for key in value):
+        value = [*value.values()]
+    if value is None or value == "":
         return []
     if type(value) is not list:
         raise fault(Code.BAD_TYPE, field, f"must be a list of texts, not {json_type(value)}")
     if len(value) > MAX_LIST_ITEMS:
         raise fault(Code.TOO_LONG, field, f"more than {MAX_LIST_ITEMS} items")
+    sound = True
     for index, item in enumerate(value):
         if type(item) is not str or doubtful:
-            _text(item, f"{field}[{index}]", doubtful, None)
-    return value
+            if item is None or type(item) is int:
+                sound = False
+            else:
+                _text(item, f"{field}[{index}]", doubtful, None)
+    return value if sound else [str(item) for item in value if item is not None]
 
 
 def json_object(value: Any, field: str, doubtful: bool) -> dict[str, Any]:
-    """Any JSON object; null is an empty one."""
-    if value is None:
+    """Any JSON object; null is an empty one, and so is an empty list or text."""
+    if value is None or value == [] or value == "":
         return {}
     if type(value) is not dict:
         raise fault(Code.BAD_TYPE, field, f"must be an object, not {json_type(value)}")
@@ -103,12 +125,18 @@ def json_object(value: Any, field: str, doubtful: bool) -> dict[str, Any]:
 
 def average_rating(value: Any, field: str, doubtful: bool) -> float | None:
     """Stars, 0 to 5, as a float; `None` when null: not rated yet."""
-    return None if value is None else _number(value, field, 0, 5) + 0.0  # a float, and no -0.0
+    if value is None or value == "":
+        return None
+    return min(max(_number(value, field, 0, 5, _ROUNDING), 0), 5) + 0.0  # a float, and no -0.0
 
 
 def count(value: Any, field: str, doubtful: bool) -> int:
-    """A whole number from 0; null is 0."""
-    return 0 if value is None else _whole(value, field, 0, MAX_INTEGER)
+    """A whole number from 0; null is 0. A text may have commas between its thousands."""
+    if value is None or value == "":
+        return 0
+    if type(value) is str and len(value) <= _MAX_NUMBER_CHARS and _THOUSANDS.fullmatch(value.strip()):
+        value = value.replace(",", "")
+    return _whole(value, field, 0, MAX_INTEGER)
 
 
 def vote(value: Any, field: str, doubtful: bool) -> int:
@@ -128,16 +156,26 @@ def total(value: Any, least: int) -> int | None:
         return None
 
 
-def time(value: Any, field: str, doubtful: bool) -> Stamp | None:
-    """A server time; `None` when null."""
+def time(value: Any, field: str) -> Stamp | None:
+    """Return a server time; `None` when null, empty or a zero date."""
     if value is None:
         return None
     if type(value) is not str:
         raise fault(Code.BAD_TIME, field, f"must be an ISO 8601 time, not {json_type(value)}")
     try:
         return parse_stamp(value)
+    except NoTimeError:
+        return None
     except ValueError as error:
         raise fault(Code.BAD_TIME, field, str(error)) from None
+
+
+def readable_time(value: Any) -> Stamp | None:
+    """Return a server time that decides nothing; `None` when it can't be read either."""
+    try:
+        return time(value, "")
+    except Refused:
+        return None
 
 
 # The same for all messages of one turn of the reader; worked out it is 1.4 us.
@@ -151,8 +189,12 @@ def latest_believable(server_now: datetime) -> str:
 
 
 def believable_time(value: Any, field: str, latest: str) -> Stamp | None:
-    """A time that decides which record wins: `None` when null, or when it lies too far ahead."""
-    stamp = time(value, field, False)
+    """A time that decides which record wins: `None` when there is none, or when it lies too far ahead.
+
+    One that can't be read is refused. A record without a time ties with what is stored, so a server that changes the
+    format of all its times would make each of its records the newest, and nobody would be told.
+    """
+    stamp = time(value, field)
     return None if stamp is None or stamp > latest else stamp
 
 
@@ -166,8 +208,9 @@ def _text(value: Any, field: str, doubtful: bool, max_chars: int | None) -> str:
     return value
 
 
-def _number(value: Any, field: str, low: int, high: int) -> int | float:
+def _number(value: Any, field: str, low: int, high: int, beyond: float = 0) -> int | float:
     if type(value) is str:
+        value = value.strip()
         if len(value) > _MAX_NUMBER_CHARS or _NUMBER.fullmatch(value) is None:
             raise fault(Code.BAD_TYPE, field, f"not a number: {value[:_MAX_NUMBER_CHARS]!a}")
         value = float(value)  # exact for every whole number up to MAX_INTEGER
@@ -175,7 +218,7 @@ def _number(value: Any, field: str, low: int, high: int) -> int | float:
         raise fault(Code.BAD_TYPE, field, f"must be a number, not {json_type(value)}")
     if type(value) is float and math.isnan(value):
         raise fault(Code.NOT_JSON, field, "NaN and Infinity are no JSON")
-    if not low <= value <= high:
+    if not low - beyond <= value <= high + beyond:
         raise fault(Code.OUT_OF_RANGE, field, f"must be from {low} to {high}")
     number: int | float = value
     return number

@@ -19,6 +19,7 @@ from marketplace_sync.protocol.limits import (
     MAX_VERSION_CHARS,
 )
 from marketplace_sync.protocol.refusals import Code, Refused
+from marketplace_sync.protocol.stamps import Stamp
 
 # Names that deployed servers use, and the documented one (PROTOCOL.md, "read tolerantly").
 _SKILL_ALIASES = {"id": "skill_id", "skill_name": "name", "avg_rating": "average_rating"}
@@ -29,7 +30,7 @@ _REQUIRED = frozenset({"skill_id", "name"})
 _SKILL_READERS: Mapping[str, tuple[str, fields.Reader]] = {
     "name": ("name", fields.required_text(MAX_NAME_CHARS)),
     "description": ("description", fields.text()),
-    "version": ("version", fields.text(MAX_VERSION_CHARS)),
+    "version": ("version", fields.version),
     "code": ("code", fields.text()),
     "command": ("command", fields.text(MAX_COMMAND_CHARS)),
     "python_packages": ("python_packages", fields.text_list),
@@ -39,7 +40,6 @@ _SKILL_READERS: Mapping[str, tuple[str, fields.Reader]] = {
     "category": ("category", fields.category_name),
     "average_rating": ("average_rating", fields.average_rating),
     "rating_count": ("rating_count", fields.count),
-    "created_at": ("remote_created_at", fields.time),
 }
 _NO_LIMIT = 2**63
 # What nearly every text is, so that it costs no call: sound, and no longer than this.
@@ -47,14 +47,13 @@ _LONGEST_TEXT = {
     "description": _NO_LIMIT, "version": MAX_VERSION_CHARS, "code": _NO_LIMIT, "command": MAX_COMMAND_CHARS,
 }  # fmt: skip
 # Read elsewhere, or not ours to keep: `ratings` are the votes that a single fetch brings along.
-_NOT_EXTRA = frozenset({"skill_id", "updated_at", "ratings"})
+_NOT_EXTRA = frozenset({"skill_id", "created_at", "updated_at", "ratings"})
 _RATING_READERS = ("average_rating", "rating_count")
 
 _CATEGORY_READERS: Mapping[str, tuple[str, fields.Reader]] = {
     "description": ("description", fields.text()),
     "icon_url": ("icon_url", fields.text(MAX_URL_CHARS)),
     "skill_count": ("skill_count", fields.count),
-    "created_at": ("remote_created_at", fields.time),
 }
 _category_name = fields.required_text(MAX_CATEGORY_CHARS)
 
@@ -75,6 +74,8 @@ def skill_record(row: Any, *, doubtful: bool, latest: str) -> SkillRecord:
             known[target] = read(value, field, doubtful)
         elif field not in _NOT_EXTRA:
             extra[field] = value
+    if "created_at" in data:
+        known |= _created(data["created_at"])
     if extra:
         check_storable(extra, "", doubtful, depth=0)
     updated = fields.believable_time(data.get("updated_at"), "updated_at", latest)
@@ -90,10 +91,8 @@ def skill_deleted(data: Any, *, sent: Any, doubtful: bool, latest: str) -> Skill
     skill_id = fields.skill_id(data.get("skill_id"), "skill_id", doubtful)
     deleted = fields.believable_time(data.get("deleted_at"), "deleted_at", latest)
     if deleted is None:
-        try:
-            deleted = fields.believable_time(sent, "timestamp", latest)
-        except Refused:
-            deleted = None
+        sent_at = fields.readable_time(sent)
+        deleted = None if sent_at is None or sent_at > latest else sent_at
     return SkillDeleted(skill_id, deleted)
 
 
@@ -120,6 +119,8 @@ def category_record(row: Any, *, doubtful: bool, latest: str) -> CategoryRecord:
         for field, (target, read) in _CATEGORY_READERS.items()
         if field in data
     }
+    if "created_at" in data:
+        known |= _created(data["created_at"])
     updated = fields.believable_time(data.get("updated_at"), "updated_at", latest)
     return CategoryRecord(name, known, updated)
 
@@ -143,6 +144,12 @@ def category_key(row: Any) -> str | None:
     except Refused:
         return None
     return name
+
+
+def _created(value: Any) -> Mapping[str, Stamp | None]:
+    """Return `created_at` as a record has it: null clears it; what can't be read leaves what the mirror has."""
+    created = fields.readable_time(value)
+    return {} if created is None and value is not None else {"remote_created_at": created}
 
 
 def _object(row: Any) -> dict[str, Any]:

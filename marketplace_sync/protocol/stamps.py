@@ -4,10 +4,15 @@ The newest record wins, and two records may differ by less than a microsecond, w
 `datetime` holds. A `Stamp` is therefore text in one canonical form, UTC, that sorts as time does:
 `2026-01-15T10:30:00` with a fraction only where there is one, without trailing zeros
 (`2026-01-15T10:30:00.123456789`). A prefix sorts first, so plain string comparison is the order.
+
+Servers write a time in several forms, and some change the form with the value: Java leaves out seconds that are 0, a
+trimmed fraction leaves its point, a clock on a leap second reads 60. `parse_stamp` reads every form that has one
+meaning. It does not read numbers: whether 1768473000 counts seconds or something else is a guess, and a wrong guess
+makes the record the newest for good.
 """
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import NewType
 
 Stamp = NewType("Stamp", str)
@@ -18,42 +23,53 @@ MAX_FRACTION_DIGITS = 32
 # The lengths of whole seconds and of six digits: nothing to cut and nothing to fill up.
 _AS_IT_IS = (19, 26)
 
-_SHAPE = re.compile(
-    rf"(\d{{4}}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:[.,](\d{{1,{MAX_FRACTION_DIGITS}}}))?\s?([Zz]|[+-]\d\d:?\d\d|)",
-    re.ASCII,
-)
 # The canonical form but for its end, as nearly every server writes it: nothing to convert, half the time.
 _USUAL = re.compile(rf"(\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{{1,{MAX_FRACTION_DIGITS}}})?(?:Z|\+00:00)", re.ASCII)
+_FRACTION = rf"(?:[.,](?P<fraction>\d{{0,{MAX_FRACTION_DIGITS}}}))?"
+# An offset may be followed by its name: Go writes "+0000 UTC", Java "+01:00[Europe/Paris]". A name alone is no offset.
+_OFFSET = r"(?:\s?(?P<offset>Z|UTC|GMT|[+-]\d\d(?::?\d\d(?::?\d\d)?)?)(?:\s[A-Z]{3,5})?(?:\[[\w/+:-]{1,64}\])?)?"
+_CLOCK = rf"(?P<hour>\d{{1,2}}):(?P<minute>\d\d)(?::(?P<second>\d\d){_FRACTION})?{_OFFSET}"
+_BASIC_CLOCK = rf"(?P<hour>\d\d)(?P<minute>\d\d)(?:(?P<second>\d\d){_FRACTION})?{_OFFSET}"
+_SHAPES = tuple(
+    re.compile(shape, re.ASCII | re.IGNORECASE)
+    for shape in (
+        rf"(?P<year>\d{{4}})([-/])(?P<month>\d{{1,2}})\2(?P<day>\d{{1,2}})(?:(?:T|\s){_CLOCK})?",
+        rf"(?P<year>\d{{4}})(?P<month>\d\d)(?P<day>\d\d)(?:T{_BASIC_CLOCK})?",
+        rf"(?P<week>\d{{4}}-W\d\d-[1-7])(?:T{_CLOCK})?",
+        # HTTP and mail; some frameworks write JSON times so.
+        rf"(?:[a-z]{{3,9}},?\s)?(?P<day>\d{{1,2}})[\s-](?P<word>[a-z]{{3}})[\s-](?P<year>\d{{4}})\s{_CLOCK}",
+    )
+)
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+# What stands for "never": MySQL's zero date, the first moment of Go and .NET, years that no column holds.
+_ZERO = "0001-01-01T00:00:00"
+_NEVER = re.compile(r"|0000-\d\d-\d\d.*|[+-]\d{4,}-\d\d-\d\dT.*|[+-]?infinity|null|none|nat", re.ASCII | re.IGNORECASE)
+
+
+class NoTimeError(ValueError):
+    """Raised for a text that stands for no time at all, or for one outside the years 1 to 9999 in UTC."""
 
 
 def parse_stamp(text: str) -> Stamp:
-    """The stamp of an ISO 8601 / RFC 3339 time; one without an offset is read as UTC.
+    """Return the stamp of a time as ISO 8601, RFC 3339 or HTTP write it; one without an offset is read as UTC.
 
-    Raises `ValueError` for anything else, and for a day or hour that does not exist.
+    Seconds may be left out, and so may the clock: a date is its midnight. 24:00 is the next midnight, and second 60
+    the next minute, as Unix time counts it. Raises `NoTimeError` for an empty text and for a zero date; `ValueError`
+    for anything else, and for a day, hour or offset that does not exist.
     """
     usual = _USUAL.fullmatch(text)
     if usual is not None:
         seconds, fraction = usual.groups()
-        datetime.fromisoformat(seconds)  # raises where there is no such day or hour
-        return Stamp(seconds if fraction is None else (seconds + fraction).rstrip("0").rstrip("."))
-    found = _SHAPE.fullmatch(text)
-    if found is None:
-        raise ValueError(f"not an ISO 8601 time: {text[:64]!r}")
-    day, clock, fraction, offset = found.groups()
-    seconds = f"{day}T{clock}"
-    whole = datetime.fromisoformat(seconds)
-    if offset not in ("", "Z", "z"):
-        hours, minutes = int(offset[1:3]), int(offset[-2:])
-        if hours > 23 or minutes > 59:
-            raise ValueError(f"no such offset: {offset}")
-        shift = timedelta(hours=hours, minutes=minutes)
-        try:
-            whole = whole - shift if offset[0] == "+" else whole + shift
-        except OverflowError:
-            raise ValueError(f"outside the years 1 to 9999 in UTC: {text}") from None
-        seconds = whole.isoformat()
-    digits = (fraction or "").rstrip("0")
-    return Stamp(f"{seconds}.{digits}" if digits else seconds)
+        # Of 24:00, second 60 and a zero date the shapes below tell; a later Python reads the first of them.
+        if seconds[11:13] != "24" and seconds != _ZERO and _exists(seconds):
+            return Stamp(seconds if fraction is None else (seconds + fraction).rstrip("0").rstrip("."))
+    text = text.strip()
+    if _NEVER.fullmatch(text):
+        raise NoTimeError(f"no time: {text[:64]!r}")
+    for shape in _SHAPES:
+        if found := shape.fullmatch(text):
+            return _stamp(found.groupdict())
+    raise ValueError(f"not an ISO 8601 time: {text[:64]!r}")
 
 
 def to_microseconds(stamp: Stamp) -> str:
@@ -75,3 +91,49 @@ def moment_of(stamp: Stamp) -> datetime:
     seconds, _, digits = stamp.partition(".")
     micros = int(digits[:6].ljust(6, "0")) if digits else 0
     return datetime.fromisoformat(seconds).replace(microsecond=micros, tzinfo=UTC)
+
+
+def _exists(seconds: str) -> bool:
+    try:
+        datetime.fromisoformat(seconds)
+    except ValueError:
+        return False
+    return True
+
+
+def _stamp(found: dict[str, str | None]) -> Stamp:
+    hour, minute, second = (int(found[part] or 0) for part in ("hour", "minute", "second"))
+    digits = (found["fraction"] or "").rstrip("0")
+    day = _day(found)
+    if hour > 24 or minute > 59 or second > 60 or (hour == 24 and (minute or second or digits)):
+        raise ValueError(f"no such hour: {hour:02}:{minute:02}:{second:02}")
+    try:
+        moment = datetime(day.year, day.month, day.day) + timedelta(hours=hour, minutes=minute, seconds=second)
+        moment -= _offset(found["offset"])
+    except OverflowError:
+        raise NoTimeError("outside the years 1 to 9999 in UTC") from None
+    seconds = moment.isoformat()
+    if seconds == _ZERO and not digits:
+        raise NoTimeError("a zero date")
+    return Stamp(f"{seconds}.{digits}" if digits else seconds)
+
+
+def _day(found: dict[str, str | None]) -> date:
+    if week := found.get("week"):
+        return date.fromisocalendar(int(week[:4]), int(week[6:8]), int(week[-1]))
+    month = int(found.get("month") or 0)
+    if word := found.get("word"):
+        month = _MONTHS.index(word.lower()) + 1 if word.lower() in _MONTHS else 0
+    return date(int(found["year"] or 0), month, int(found["day"] or 0))
+
+
+def _offset(text: str | None) -> timedelta:
+    """Return what has to be taken off to get UTC."""
+    if text is None or text[0] not in "+-":
+        return timedelta(0)
+    digits = text[1:].replace(":", "").ljust(6, "0")
+    hours, minutes, seconds = int(digits[:2]), int(digits[2:4]), int(digits[4:])
+    if hours > 23 or minutes > 59 or seconds > 59:
+        raise ValueError(f"no such offset: {text}")
+    shift = timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    return shift if text[0] == "+" else -shift

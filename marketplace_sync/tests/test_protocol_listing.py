@@ -156,7 +156,7 @@ def test_a_single_skill_comes_without_its_votes():
 
 def test_a_single_skill_that_is_refused_names_its_id():
     with pytest.raises(Refused) as caught:
-        decode_skill(body({**ONE, "tags": [1]}), server_now=NOW)
+        decode_skill(body({**ONE, "tags": [True]}), server_now=NOW)
     assert (caught.value.refusal.code, caught.value.refusal.field, caught.value.refusal.key) == (
         Code.BAD_TYPE, "tags[0]", "s1",
     )  # fmt: skip

@@ -23,6 +23,7 @@ from marketplace_sync.protocol.events import (
 )
 from marketplace_sync.protocol.limits import MAX_FREE_INTEGER
 from marketplace_sync.protocol.messages import decode_message
+from marketplace_sync.protocol.stamps import Stamp
 
 NOW = datetime(2026, 1, 15, 12, 0, tzinfo=UTC)
 SKILL = {
@@ -134,7 +135,23 @@ def test_unknown_fields_of_a_category_are_left_out():
 
 
 @pytest.mark.parametrize(
-    ("sent", "read"), [(4.5, 4.5), ("4.5", 4.5), (4, 4.0), ("4", 4.0), (0, 0.0), (5, 5.0), ("45e-1", 4.5), (None, None)]
+    ("sent", "read"),
+    [
+        (4.5, 4.5),
+        ("4.5", 4.5),
+        (4, 4.0),
+        ("4", 4.0),
+        (0, 0.0),
+        (5, 5.0),
+        ("45e-1", 4.5),
+        (None, None),
+        ("4.", 4.0),
+        (".5", 0.5),
+        (" 4.50 ", 4.5),
+        ("", None),
+        (5.0000000001, 5.0),
+        ("-1e-9", 0.0),
+    ],
 )
 def test_stars_are_a_float_or_none(sent, read):
     stars = skill(average_rating=sent).fields["average_rating"]
@@ -142,12 +159,47 @@ def test_stars_are_a_float_or_none(sent, read):
     assert stars is None or type(stars) is float
 
 
-@pytest.mark.parametrize(("sent", "read"), [(42, 42), ("42", 42), (42.0, 42), ("42.0", 42), (0, 0), (None, 0)])
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        (42, 42),
+        ("42", 42),
+        (42.0, 42),
+        ("42.0", 42),
+        (0, 0),
+        (None, 0),
+        ("", 0),
+        ("1,500", 1500),
+        ("1,234,567", 1234567),
+    ],
+)
 def test_counts_are_integers(sent, read):
     for count in (skill(rating_count=sent).fields["rating_count"], category(name="c", skill_count=sent)
                   .fields["skill_count"]):  # fmt: skip
         assert count == read
         assert type(count) is int
+
+
+@pytest.mark.parametrize(("sent", "read"), [("1.10", "1.10"), (2, "2"), (1.0, "1.0"), (1.5, "1.5"), (None, "")])
+def test_a_version_that_looks_like_a_number_is_its_digits(sent, read):
+    assert skill(version=sent).fields["version"] == read
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        (["a", None, "b"], ["a", "b"]), ([None], []), ([2024, "a"], ["2024", "a"]), ({}, []), ("", []), (None, []),
+        ({"0": "a", "2": "b"}, ["a", "b"]),
+    ],
+)  # fmt: skip
+def test_lists_are_read_in_the_forms_that_vary_with_their_content(sent, read):
+    record = skill(tags=sent, python_packages=sent)
+    assert record.fields["tags"] == record.fields["python_packages"] == read
+
+
+@pytest.mark.parametrize("sent", [[], "", None, {}])
+def test_empty_metadata_is_empty_in_every_form(sent):
+    assert skill(metadata=sent).fields["metadata"] == {}
 
 
 @pytest.mark.parametrize(("sent", "read"), [("automation", "automation"), ("", None), (" \t", None), (None, None)])
@@ -179,6 +231,8 @@ def test_only_the_figures_that_were_told_are_given():
         ("2026-01-15 10:30:00", "2026-01-15T10:30:00"),
         ("2026-01-15T10:30:00.123456789Z", "2026-01-15T10:30:00.123456789"),
         ("2026-01-15T10:30:00.500-00:30", "2026-01-15T11:00:00.5"),
+        ("2026-01-15T10:30Z", "2026-01-15T10:30:00"),
+        ("2026-01-15T10:29:60+00", "2026-01-15T10:30:00"),
         (None, None),
     ],
 )
@@ -186,6 +240,25 @@ def test_times_are_read_with_offsets_with_fractions_and_without(sent, read):
     record = skill(updated_at=sent, created_at=sent)
     assert record.updated == read
     assert record.fields["remote_created_at"] == read
+
+
+@pytest.mark.parametrize(
+    "sent", ["yesterday", 1768473000, 1768473000.5, True, [], {}, "2026-02-30", "", "0001-01-01T00:00:00Z", "infinity"]
+)
+def test_an_unreadable_created_at_leaves_what_the_mirror_has(sent):
+    assert skill(created_at=sent, updated_at="2026-01-15T10:30Z") == SkillRecord(
+        "s1", {"name": "One"}, {}, Stamp("2026-01-15T10:30:00")
+    )
+    assert category(name="c", created_at=sent).fields == {}
+
+
+@pytest.mark.parametrize("sent", ["", "0001-01-01T00:00:00Z", "0000-00-00 00:00:00", "+10000-01-01T00:00:00Z"])
+def test_what_stands_for_no_time_orders_nothing(sent):
+    assert skill(updated_at=sent).updated is None
+    assert rating(updated_at=sent).updated is None
+    assert decode("skill_delete", {"skill_id": "s1", "deleted_at": sent}, "2026-01-15T11:00Z") == SkillDeleted(
+        "s1", Stamp("2026-01-15T11:00:00")
+    )
 
 
 def test_a_time_more_than_a_day_ahead_of_the_server_is_none():
