@@ -156,10 +156,14 @@ UNTAKEN: dict[str, tuple[bytes | Script, str]] = {
         answer(200, gzip.compress(BOMB), "Content-Encoding: gzip", "Content-Encoding: gzip"), "we did not ask for",
     ),
     "brotli": (answer(200, b"\x0b\x02\x80[]\x03", "Content-Encoding: br"), "we did not ask for"),
-    "deflate": (answer(200, zlib.compress(b"[]"), "Content-Encoding: deflate"), "we did not ask for"),
+    "a bomb of deflate": (answer(200, zlib.compress(b" " * 30_000_000), "Content-Encoding: deflate"), "larger than"),
+    "junk after deflate": (answer(200, zlib.compress(b"[]") + b"xx", "Content-Encoding: deflate"), "bytes follow"),
     "zstd": (answer(200, b"\x28\xb5\x2f\xfd", "Content-Encoding: zstd"), "we did not ask for"),
-    "another gzip after the first": (
-        answer(200, gzip.compress(b"[]") + BOMB, "Content-Encoding: gzip"), "bytes follow the end",
+    "a bomb after the first gzip": (
+        answer(200, gzip.compress(b"[]") + BOMB, "Content-Encoding: gzip"), "larger than 1000000 bytes",
+    ),
+    "gzip members without end": (
+        answer(200, gzip.compress(b"") * 20_000, "Content-Encoding: gzip"), "more than 10,000 members",
     ),
     "more rows than anybody has": (
         answer(200, b"[" + b",".join([b"{}"] * (MAX_ROWS + 1)) + b"]"), "100,001 rows in one answer",

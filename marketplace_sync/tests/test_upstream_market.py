@@ -199,6 +199,64 @@ async def test_retry_after_is_waited_out_by_all_requests(status: int, as_date: b
 
 
 @pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    "asked", ["40", '"40"', "40.0", f'"{format_datetime(NOW + timedelta(seconds=40), usegmt=True)}"']
+)
+@pytest.mark.parametrize("header", [(), ("Retry-After: soon",)])
+async def test_a_retry_after_in_the_body_alone_is_waited_out(status: int, asked: str, header: tuple[str, ...]) -> None:
+    slow = answer(status, f'{{"error": "slow down", "retry_after": {asked}}}'.encode(), *header)
+    clock = Clock()
+    async with ScriptedHttp(slow, answer(200, PAGE)) as server, client(server, clock) as market:
+        await market.skill_page(1, page_size=1)
+    assert clock.now == 1040.0
+
+
+async def test_the_header_wins_over_the_body() -> None:
+    slow = answer(429, b'{"retry_after": 40}', "Retry-After: 3")
+    clock = Clock()
+    async with ScriptedHttp(slow, answer(200, PAGE)) as server, client(server, clock) as market:
+        await market.skill_page(1, page_size=1)
+    assert clock.now == 1003.0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"slow down", b"[1]", b'{"retry_after": null}', b'{"retry_after": true}', b'{"retry_after": -1}',
+        b'{"retry_after": "-1"}', b'{"retry_after": 1e300}', b'{"retry_after": 99999999999}', b'{"retry_after": [5]}',
+        b'{"retry_after": NaN}', b'{"retry_after": ' + b"9" * 5000 + b"}", b"[" * 5000, b" " * 20_000,
+    ],
+)  # fmt: skip
+async def test_a_body_that_names_no_wait_gets_the_usual_one(body: bytes) -> None:
+    clock = Clock()
+    async with ScriptedHttp(answer(429, body), answer(200, PAGE)) as server, client(server, clock) as market:
+        await market.skill_page(1, page_size=1)
+    assert clock.slept == [0.5]
+
+
+async def test_an_absurd_wait_in_the_body_ends_the_tries() -> None:
+    clock = Clock()
+    async with ScriptedHttp(answer(503, b'{"retry_after": 999999999}')) as server, client(server, clock) as market:
+        with pytest.raises(RateLimited) as caught:
+            await market.skill_page(1, page_size=1)
+    assert (caught.value.retry_after, len(server.asked)) == (999_999_999, 1)
+
+
+async def test_the_body_of_a_refusal_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream_market, "ERROR_BODY_SECONDS", 0.05)
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(429, b'{"retry_after": 40', length=1000))
+        await writer.drain()
+        await reader.read()
+
+    clock = Clock()
+    async with ScriptedHttp(slow, answer(200, PAGE)) as server, client(server, clock) as market:
+        await market.skill_page(1, page_size=1)
+    assert clock.slept == [0.5]
+
+
+@pytest.mark.parametrize("status", [429, 503])
 async def test_a_long_retry_after_is_told_at_once(status: int) -> None:
     clock = Clock()
     async with ScriptedHttp(answer(status, b"", f"Retry-After: {LONGEST_WAIT + 1:g}"), answer(200, PAGE)) as server:
@@ -308,6 +366,39 @@ async def test_a_gzip_body_is_unpacked() -> None:
         assert (await page_of(server)).rows == 1
 
 
+def _raw_deflate(body: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(body) + packer.flush()
+
+
+PACKED: dict[str, tuple[str, bytes]] = {
+    "two members": ("gzip", gzip.compress(PAGE[:20]) + gzip.compress(PAGE[20:])),
+    "a member for each byte": ("gzip", b"".join(gzip.compress(bytes([byte])) for byte in PAGE)),
+    "empty members around it": ("gzip", gzip.compress(b"") + gzip.compress(PAGE) + gzip.compress(b"")),
+    "zeros after the end": ("gzip", gzip.compress(PAGE) + b"\0" * 1000),
+    "members with zeros between": ("x-gzip", gzip.compress(PAGE[:20]) + b"\0" * 7 + gzip.compress(PAGE[20:]) + b"\0"),
+    "deflate as zlib": ("deflate", zlib.compress(PAGE)),
+    "bare deflate": ("deflate", _raw_deflate(PAGE)),
+}
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 10**6])
+@pytest.mark.parametrize("name", PACKED)
+async def test_a_packed_body_is_read_in_every_form_and_cut(name: str, pieces: int) -> None:
+    """`pieces`: bytes that are sent at once."""
+    encoding, body = PACKED[name]
+
+    async def in_pieces(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(200, b"", f"Content-Encoding: {encoding}", length=len(body)))
+        for start in range(0, len(body), pieces):
+            writer.write(body[start : start + pieces])
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    async with ScriptedHttp(in_pieces) as server:
+        assert (await page_of(server)).rows == 1
+
+
 async def test_a_gzip_bomb_is_not_inflated_past_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     inflated, real = 0, zlib.decompressobj
 
@@ -354,6 +445,11 @@ MALFORMED: dict[str, bytes] = {
     "truncated on the wire": answer(200, HALF, length=len(PAGE)),
     "truncated gzip": answer(200, gzip.compress(PAGE)[:-9], "Content-Encoding: gzip"),
     "damaged gzip": answer(200, b"\x1f\x8b" + b"\xff" * 40, "Content-Encoding: gzip"),
+    "junk after two gzip members": answer(200, gzip.compress(PAGE) * 2 + b"x", "Content-Encoding: gzip"),
+    "a second gzip member that breaks off": answer(
+        200, gzip.compress(PAGE) + gzip.compress(b" ")[:12], "Content-Encoding: gzip"
+    ),
+    "a lone byte as deflate": answer(200, b"x", "Content-Encoding: deflate"),
     "junk after gzip": answer(200, gzip.compress(PAGE) + b"x" * 100, "Content-Encoding: gzip"),
     "an encoding we did not ask for": answer(200, PAGE, "Content-Encoding: br"),
     "empty": answer(200, b""),

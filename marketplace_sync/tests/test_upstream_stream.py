@@ -130,6 +130,13 @@ async def test_a_429_at_the_handshake_tells_how_long_to_wait(as_date: bool) -> N
     assert caught.value.retry_after == 7.0
 
 
+async def test_a_429_at_the_handshake_may_name_the_wait_in_its_body() -> None:
+    async with ScriptedHttp(answer(429, b'{"error": "slow down", "retry_after": 7}')) as server:
+        with pytest.raises(RateLimited) as caught:
+            await open_stream(server.url.replace("http", "ws"))
+    assert caught.value.retry_after == 7.0
+
+
 async def test_a_redirect_of_the_handshake_is_not_followed() -> None:
     async with ScriptedHttp(answer(200)) as thief:
         target = thief.url.replace("http", "ws")

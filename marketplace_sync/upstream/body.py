@@ -14,19 +14,22 @@ ACCEPT_ENCODING = "gzip"
 # Inflated between two looks at the event loop: about a millisecond's work.
 STEP_BYTES = 256 * 1024
 _GZIP = zlib.MAX_WBITS | 16
+# A member that packs nothing is 20 bytes: without a bound a body of the largest size would hold three million, and take
+# a minute. Servers that pack in blocks (BGZF) put at least 16 KiB into each.
+_MAX_MEMBERS = 10_000
 
 
 async def read_body(response: httpx2.Response, *, limit: int) -> bytes:
-    """The whole body of an open streamed response, unpacked; `limit` bytes at most, on the wire and after.
+    """Return the whole body of an open streamed response, unpacked; `limit` bytes at most, on the wire and after.
 
-    Raises `MalformedAnswer` when it is larger, broken, or packed in a way that we did not ask for, and the
-    library's own errors when the connection fails.
+    `deflate` is read too, which some servers send unasked. Raises `MalformedAnswer` when the body is larger, broken,
+    or packed in another way that we did not ask for, and the library's own errors when the connection fails.
     """
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     if encoding in ("", "identity"):
         inflater = None
-    elif encoding in ("gzip", "x-gzip"):
-        inflater = zlib.decompressobj(_GZIP)
+    elif encoding in ("gzip", "x-gzip", "deflate"):
+        inflater = _Inflater("deflate" if encoding == "deflate" else "gzip", limit)
     else:
         raise MalformedAnswer(f"the body is packed as {quoted(encoding)}, which we did not ask for")
 
@@ -40,30 +43,72 @@ async def read_body(response: httpx2.Response, *, limit: int) -> bytes:
             if inflater is None:
                 body += chunk
             else:
-                await _inflate(inflater, chunk, into=body, limit=limit)
-    if inflater is not None and not inflater.eof:
-        raise MalformedAnswer("the gzip body breaks off")
+                await inflater.take(chunk, into=body)
+    if inflater is not None:
+        inflater.finish()
     return bytes(body)
 
 
-async def _inflate(inflater: "zlib._Decompress", chunk: bytes, *, into: bytearray, limit: int) -> None:
-    """Unpacks one chunk, step by step, and gives up as soon as the limit is passed."""
-    while chunk:
-        if inflater.eof:
+class _Inflater:
+    """Unpacks chunk by chunk, step by step, and gives up as soon as the limit is passed.
+
+    A gzip body may have several members, one after the other (RFC 1952, 2.2), and zero bytes after the last. What is
+    called deflate is zlib's format (RFC 9110, 8.4.1.2), or the bare stream, which some servers send.
+    """
+
+    def __init__(self, encoding: str, limit: int) -> None:
+        self._encoding = encoding
+        self._limit = limit
+        self._members = 0
+        self._member: zlib._Decompress | None = None
+        self._first = b""  # of a deflate body: what it is shows in two bytes
+
+    async def take(self, chunk: bytes, *, into: bytearray) -> None:
+        """Unpack one chunk."""
+        while chunk:
+            if self._member is None:
+                chunk = self._first + chunk
+                if self._members:
+                    chunk = chunk.lstrip(b"\0")
+                self._first = b""
+                if len(chunk) < 2:
+                    self._first = chunk
+                    return
+                self._member = self._next_member(chunk)
+            try:
+                part = self._member.decompress(chunk, STEP_BYTES)
+            except zlib.error:
+                raise MalformedAnswer(f"the {self._encoding} body is damaged") from None
+            into += part
+            if len(into) > self._limit:
+                raise _too_large(self._limit)
+            # Never empty too soon: the trailer is taken only once all output is out.
+            chunk = self._member.unconsumed_tail
+            if self._member.eof:
+                chunk = self._member.unused_data
+                self._member = None
+            if chunk:
+                await asyncio.sleep(0)
+
+    def finish(self) -> None:
+        """Raise `MalformedAnswer` when the body has ended too soon."""
+        if self._member is not None or not self._members:
+            raise MalformedAnswer(f"the {self._encoding} body breaks off")
+        if self._first:
+            raise MalformedAnswer(f"bytes follow the end of the {self._encoding} body")
+
+    def _next_member(self, chunk: bytes) -> "zlib._Decompress":
+        self._members += 1
+        if self._members > _MAX_MEMBERS:
+            raise MalformedAnswer(f"the gzip body has more than {_MAX_MEMBERS:,} members")
+        if self._encoding == "deflate":
+            if self._members > 1:
+                raise MalformedAnswer("bytes follow the end of the deflate body")
+            is_zlib = chunk[0] & 0x0F == zlib.DEFLATED and int.from_bytes(chunk[:2]) % 31 == 0
+            return zlib.decompressobj(zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS)
+        if self._members > 1 and chunk[:2] != b"\x1f\x8b":
             raise MalformedAnswer("bytes follow the end of the gzip body")
-        try:
-            part = inflater.decompress(chunk, STEP_BYTES)
-        except zlib.error:
-            raise MalformedAnswer("the gzip body is damaged") from None
-        into += part
-        if len(into) > limit:
-            raise _too_large(limit)
-        if inflater.unused_data:
-            raise MalformedAnswer("bytes follow the end of the gzip body")
-        # Never empty too soon: the trailer is taken only once all output is out.
-        chunk = inflater.unconsumed_tail
-        if chunk:
-            await asyncio.sleep(0)
+        return zlib.decompressobj(_GZIP)
 
 
 def _too_large(limit: int) -> MalformedAnswer:

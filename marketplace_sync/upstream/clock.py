@@ -4,6 +4,8 @@ import re
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
+import msgspec
+
 # Nine digits are 31 years; more is no wait but an attack on our integer parser.
 _SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,9})?", re.ASCII)
 # A `Date` is whole seconds of a moment on its way: clocks that differ by less are taken for equal.
@@ -47,3 +49,21 @@ def retry_after(value: str | None, *, date: str | None, now: datetime) -> float 
     if until is None:
         return None
     return max(0.0, (until - (http_date(date) or now)).total_seconds())
+
+
+def retry_after_of(value: str | None, body: bytes, *, date: str | None, now: datetime) -> float | None:
+    """Return the seconds that an answer asks to wait: by its header, or by `retry_after` in its JSON body.
+
+    The body counts where the header is absent or unreadable. `value` is the header; `date` and `now` as above.
+    """
+    wait = retry_after(value, date=date, now=now)
+    if wait is not None or not body:
+        return wait
+    try:
+        asked = msgspec.json.decode(body)["retry_after"]
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, LookupError, TypeError):
+        return None
+    if isinstance(asked, float) and 0 <= asked < 1e9:
+        return asked
+    # A boolean is no number, and its text no seconds.
+    return retry_after(str(asked), date=date, now=now) if isinstance(asked, int | str) else None

@@ -34,7 +34,7 @@ from marketplace_sync.conf import SyncConfig
 from marketplace_sync.protocol.limits import HARD_LIMIT_FACTOR
 from marketplace_sync.upstream import USER_AGENT
 from marketplace_sync.upstream.access import Access
-from marketplace_sync.upstream.clock import retry_after
+from marketplace_sync.upstream.clock import retry_after_of
 from marketplace_sync.upstream.faults import (
     RateLimited,
     TimedOut,
@@ -252,7 +252,9 @@ def _status_fault(response: Response, *, now: datetime) -> UpstreamError:
     if status in (401, 403):
         return TokenRefused(f"the marketplace refuses the token (HTTP {status} at the handshake)")
     if status == 429:
-        wait = retry_after(header(response, "Retry-After"), date=header(response, "Date"), now=now)
+        wait = retry_after_of(
+            header(response, "Retry-After"), bytes(response.body), date=header(response, "Date"), now=now
+        )
         asks = "" if wait is None else f" and asks to wait {wait:g} s"
         return RateLimited(f"the marketplace takes no connections now (HTTP 429){asks}", wait)
     if 300 <= status < 400:

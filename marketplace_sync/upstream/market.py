@@ -28,7 +28,7 @@ from marketplace_sync.protocol.refusals import Refused
 from marketplace_sync.upstream import USER_AGENT
 from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.body import ACCEPT_ENCODING, read_body
-from marketplace_sync.upstream.clock import http_date, retry_after, utc_now
+from marketplace_sync.upstream.clock import http_date, retry_after, retry_after_of, utc_now
 from marketplace_sync.upstream.faults import (
     MalformedAnswer,
     RateLimited,
@@ -57,6 +57,7 @@ DECODED_AT_ONCE = 1_048_576
 COMMAS_AT_ONCE = 5_000
 # More of an error page than this is not read.
 ERROR_BODY_BYTES = 16_384
+ERROR_BODY_SECONDS = 2.0
 # The marketplace allows 10 connections an instance.
 MAX_CONNECTIONS = 10
 
@@ -249,7 +250,7 @@ class MarketClient:
             ):  # fmt: skip
                 if response.status_code == 400 and self._base.startswith("https:"):
                     await _check_certificate(response)
-                _check_status(response, now=self._wall())
+                await _check_status(response, now=self._wall())
                 body = await read_body(response, limit=self._config.max_body_bytes)
             now = http_date(response.headers.get("Date")) or self._wall()
             if len(body) <= DECODED_AT_ONCE and body.count(b",") <= COMMAS_AT_ONCE:
@@ -283,11 +284,16 @@ class MarketClient:
 
 async def _check_certificate(response: httpx2.Response) -> None:
     """Raises `Unreachable` where a 400 is about our client certificate."""
-    body = b""
-    with contextlib.suppress(MalformedAnswer):  # a longer page is about something else
-        body = await read_body(response, limit=ERROR_BODY_BYTES)
-    if reason := asks_for_certificate(response.status_code, body):
+    if reason := asks_for_certificate(response.status_code, await _error_body(response)):
         raise Unreachable(f"the marketplace can't be reached: {reason}")
+
+
+async def _error_body(response: httpx2.Response) -> bytes:
+    """Return the body of an answer that is an error; empty where there is none, or one that is not worth the wait."""
+    with contextlib.suppress(MalformedAnswer, TimeoutError, httpx2.HTTPError):
+        async with asyncio.timeout(ERROR_BODY_SECONDS):
+            return await read_body(response, limit=ERROR_BODY_BYTES)
+    return b""
 
 
 def _library_proxy(proxy: Proxy | None, access: Access) -> httpx2.Proxy | None:
@@ -296,8 +302,8 @@ def _library_proxy(proxy: Proxy | None, access: Access) -> httpx2.Proxy | None:
     return httpx2.Proxy(proxy.url.reveal(), ssl_context=access.tls if proxy.secure else None)
 
 
-def _check_status(response: httpx2.Response, *, now: datetime) -> None:
-    """Raises the fault that a status other than 2xx stands for."""
+async def _check_status(response: httpx2.Response, *, now: datetime) -> None:
+    """Raise the fault that a status other than 2xx stands for."""
     status = response.status_code
     if 200 <= status < 300:
         return
@@ -306,7 +312,10 @@ def _check_status(response: httpx2.Response, *, now: datetime) -> None:
     headers = response.headers
     wait = None
     if status in (429, 503):
-        wait = retry_after(headers.get("Retry-After"), date=headers.get("Date"), now=now)
+        asked, date = headers.get("Retry-After"), headers.get("Date")
+        wait = retry_after(asked, date=date, now=now)
+        if wait is None:
+            wait = retry_after_of(asked, await _error_body(response), date=date, now=now)
     asks = "" if wait is None else f" and asks to wait {wait:g} s"
     if status == 429 or (wait is not None and wait > LONGEST_WAIT):
         raise RateLimited(f"the marketplace takes no requests now (HTTP {status}){asks}", wait)
