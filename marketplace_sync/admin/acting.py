@@ -6,6 +6,7 @@ reason and posts to the action's address. A GET of that address shows the same f
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from django import forms
@@ -19,7 +20,7 @@ from marketplace_sync import client_address
 from marketplace_sync.admin.base import ReadOnlyAdmin
 from marketplace_sync.governance.actions import MAX_REASON_CHARS, Action, may
 from marketplace_sync.governance.actors import actor_of
-from marketplace_sync.governance.errors import BadInput, Denied, NoSuchTarget, NotPossible
+from marketplace_sync.governance.errors import BadInput, Denied, NoSuchTarget, NotPossible, TooManyRequests
 
 Kind = type[Action[Any]]
 
@@ -91,8 +92,8 @@ def answer(
 ) -> HttpResponse:
     """The view of an action: POST performs it, GET shows its form. `done` makes the answer from its result.
 
-    Refused: 403 and a page that says why. Not possible: back, with the reason shown. No such target: 404. What
-    can't be read: the form again, with 400.
+    Refused: 403 and a page that says why, 429 past a limit. Not possible: back, with the reason shown. No such
+    target: 404. What can't be read: the form again, with 400.
     """
     if request.method in ("GET", "HEAD"):
         asked = button()
@@ -103,7 +104,7 @@ def answer(
         return HttpResponseNotAllowed(["GET", "HEAD", "POST"])
     try:
         result = perform()
-    except Denied as denial:
+    except (Denied, TooManyRequests) as denial:
         return refusal(page, request, denial)
     except NoSuchTarget as fault:
         raise Http404(fault.detail) from None
@@ -128,7 +129,12 @@ def ask_page(page: ReadOnlyAdmin, request: HttpRequest, asked: Ask, back: str, s
     return TemplateResponse(request, "admin/marketplace_sync/ask.html", context, status=status)
 
 
-def refusal(page: ReadOnlyAdmin, request: HttpRequest, denial: Denied) -> HttpResponse:
-    """403, and why."""
-    context = page.page_context(request, "Not allowed", detail=denial.detail)
-    return TemplateResponse(request, "admin/marketplace_sync/refused.html", context, status=403)
+def refusal(page: ReadOnlyAdmin, request: HttpRequest, denial: Denied | TooManyRequests) -> HttpResponse:
+    """Answer 403 and why, or 429 and when to try again."""
+    limited = isinstance(denial, TooManyRequests)
+    title = "Too many requests" if limited else "Not allowed"
+    context = page.page_context(request, title, detail=denial.detail, limited=limited)
+    response = TemplateResponse(request, "admin/marketplace_sync/refused.html", context, status=429 if limited else 403)
+    if isinstance(denial, TooManyRequests):
+        response["Retry-After"] = str(ceil(denial.retry_after))
+    return response

@@ -1,5 +1,6 @@
 """Every refusal in one shape: `{"detail", "code"}`, with `field` and `fields` where a value is at fault."""
 
+from math import ceil
 from typing import Any
 
 from django.conf import settings
@@ -14,6 +15,7 @@ from marketplace_sync.governance.errors import (
     MaturityRequired,
     NoSuchTarget,
     NotPossible,
+    TooManyRequests,
 )
 from marketplace_sync.unavailable import reason_of, report
 
@@ -39,6 +41,7 @@ _STATUS: tuple[tuple[type[ActionError], int], ...] = (
     (NotPossible, status.HTTP_409_CONFLICT),
     (NoSuchTarget, status.HTTP_404_NOT_FOUND),
     (BadInput, status.HTTP_400_BAD_REQUEST),
+    (TooManyRequests, status.HTTP_429_TOO_MANY_REQUESTS),
 )
 
 
@@ -76,7 +79,8 @@ def _of_action(fault: ActionError) -> Response | None:
                 data |= {"required": str(fault.required), "actual": str(fault.actual) if fault.actual else None}
             if isinstance(fault, BadInput):
                 data |= {"field": fault.field, "fields": {fault.field: [fault.detail]}}
-            return Response(data, status=code)
+            wait = {"Retry-After": str(ceil(fault.retry_after))} if isinstance(fault, TooManyRequests) else None
+            return Response(data, status=code, headers=wait)
     return None
 
 

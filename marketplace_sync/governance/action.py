@@ -13,8 +13,16 @@ from django.db import transaction
 
 from marketplace_sync.governance.actors import Actor, as_of_now
 from marketplace_sync.governance.audit import Outcome, record
-from marketplace_sync.governance.errors import BadInput, Denied, Impossible, MaturityRequired, SuperuserRequired
+from marketplace_sync.governance.errors import (
+    BadInput,
+    Denied,
+    Impossible,
+    MaturityRequired,
+    SuperuserRequired,
+    TooManyRequests,
+)
 from marketplace_sync.governance.policy import Complexity, allows, required_for
+from marketplace_sync.governance.refusals import folded_refusals, refused_requests
 from marketplace_sync.models import AuditRow
 from marketplace_sync.signals import action_performed
 
@@ -69,8 +77,9 @@ class Action(ABC, Generic[R]):
     def perform(self) -> R:
         """Check, do, audit and publish; the action's result.
 
-        Raises `MaturityRequired`, `SuperuserRequired`, `NotPossible` or `NoSuchTarget`, each with its one audit row
-        written, and `RuntimeError` when called within a transaction.
+        Raises `Denied`, `NotPossible` or `NoSuchTarget`, each with its one audit row written, `TooManyRequests`, which
+        the audit counts (`refusals`), `BadInput`, which is no decision, and `RuntimeError` when called within a
+        transaction.
         """
         try:
             with transaction.atomic(durable=True):
@@ -79,7 +88,11 @@ class Action(ABC, Generic[R]):
                 row = self._record(Outcome.PERFORMED, self.required())
                 transaction.on_commit(partial(self._publish, row.pk))
         except Denied as denial:
-            self._record(Outcome.REFUSED, denial.required)
+            if (wait := self._refuse(Outcome.REFUSED, denial.required)) is not None:
+                raise TooManyRequests("Too many refused requests.", "throttled", wait) from None
+            raise
+        except TooManyRequests:
+            self._refuse(Outcome.NOT_POSSIBLE, self.required())
             raise
         except Impossible:
             self._record(Outcome.NOT_POSSIBLE, self.required())
@@ -91,13 +104,27 @@ class Action(ABC, Generic[R]):
         """What it takes: a maturity, or `SUPERUSER`."""
         return SuperuserRequired.required if cls.superuser_only else required_for(cls.complexity)
 
+    @classmethod
+    def demand_of(cls, actor: Actor | None) -> None:
+        """Raise `Denied` where the policy refuses this action to an actor, as the database knows it now."""
+        if actor is None or not allows(actor.maturity, cls.complexity):
+            raise MaturityRequired(required_for(cls.complexity), actor.maturity if actor else None)
+        if cls.superuser_only and not actor.is_superuser:
+            raise SuperuserRequired
+
     def _check(self) -> None:
         now = as_of_now(self.actor)
         self._actual = now.maturity if now else ""
-        if now is None or not allows(now.maturity, self.complexity):
-            raise MaturityRequired(required_for(self.complexity), now.maturity if now else None)
-        if self.superuser_only and not now.is_superuser:
-            raise SuperuserRequired
+        self.demand_of(now)
+
+    def _refuse(self, outcome: AuditRow.Outcome, required: str) -> float | None:
+        """Write the refusal's row. Past the limit count it instead, and return the seconds until the next row."""
+        wait = refused_requests.admit(self.actor.ident)
+        if wait is None:
+            self._record(outcome, required)
+        else:
+            folded_refusals.add(self.actor, self.verb, actual=self._actual, required=required, origin=self.origin)
+        return wait
 
     def _record(self, outcome: AuditRow.Outcome, required: str) -> AuditRow:
         return record(

@@ -9,6 +9,8 @@ from marketplace_sync.models import AuditRow
 
 Outcome = AuditRow.Outcome
 
+_REFUSED_CHARS = 200
+
 
 def record(
     actor: Actor,
@@ -23,19 +25,23 @@ def record(
     details: dict[str, Any] | None = None,
     command_id: int | None = None,
 ) -> AuditRow:
-    """Append one row. Texts are cut to their columns and never hold the marketplace's token (law 14)."""
+    """Append one row. Texts are cut to their columns and never hold the marketplace's token (law 14).
+
+    Of a refused request less is kept, for its author has no right to fill the table: `_REFUSED_CHARS` of each text.
+    """
+    refused = outcome is Outcome.REFUSED
     return AuditRow.objects.create(
         at=database_now(),
         actor=actor.ident[:255],
         actor_kind=actor.kind,
         verb=verb,
-        target=_storable(target, 255),
-        reason=_storable(reason, 1000),
-        allowed=outcome is not Outcome.REFUSED,
+        target=_storable(target, _REFUSED_CHARS if refused else 255),
+        reason=_storable(reason, _REFUSED_CHARS if refused else 1000),
+        allowed=not refused,
         outcome=outcome,
         required=required,
         actual=actual,
-        origin=_storable(origin, 255),
+        origin=_storable(origin, _REFUSED_CHARS if refused else 255),
         details=details or {},
         command_id=command_id,
     )

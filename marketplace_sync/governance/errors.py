@@ -63,6 +63,15 @@ class NoSuchTarget(Impossible):
     code = "not_found"
 
 
+class TooManyRequests(ActionError):
+    """The actor has used a limit up: 429, again after `retry_after` seconds."""
+
+    def __init__(self, detail: str, code: str, retry_after: float) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.retry_after = retry_after
+
+
 class BadInput(ActionError, ValueError):
     """An argument that can't be: 400. Raised by an action's constructor, before any decision, so it is not audited.
 

@@ -13,6 +13,7 @@ from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from marketplace_sync import redaction
+from marketplace_sync.governance.refusals import folded_refusals, refused_requests
 from marketplace_sync.models.audit import CLOSE_GATE, GATE_WIDE_OPEN, OPEN_GATE
 
 # A shared machine's pauses are no news; a failing example is printed so that it can be run again.
@@ -53,6 +54,14 @@ def _own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test protects is not masked in the next."""
     monkeypatch.setattr(redaction, "_forms", dict(redaction._forms))
     monkeypatch.setattr(redaction, "_pattern", redaction._pattern)
+
+
+@pytest.fixture(autouse=True)
+def _no_refusals_counted() -> Iterator[None]:
+    """What one test had refused does not count in the next."""
+    yield
+    refused_requests.clear()
+    folded_refusals.clear()
 
 
 # Made of the models when the database is, and by nothing else. Django would make them anew after every flush.
