@@ -13,17 +13,18 @@ from marketplace_sync.admin.base import ManagementAdmin, Section
 from marketplace_sync.admin.filters import number
 from marketplace_sync.admin.payloads import as_hex, as_text
 from marketplace_sync.admin.present import ago, badge, column, moment, size, text
-from marketplace_sync.governance.actions import DiscardDeadLetter, ReplayDeadLetter, may
+from marketplace_sync.governance.actions import DiscardDeadLetter, ReplayDeadLetter, ReplayDeadLetters, may
 from marketplace_sync.governance.actors import actor_of
-from marketplace_sync.governance.errors import BadInput, Denied, Impossible
+from marketplace_sync.governance.errors import BadInput, Denied, Impossible, NotPossible, TooManyRequests
+from marketplace_sync.governance.steering import MAX_REPLAYED_TOGETHER
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.models import Command, DeadLetter
 from marketplace_sync.protocol.refusals import Code
 
 HOME = "admin:marketplace_sync_deadletter_changelist"
 
-# Each is a decision of its own, with its audit row, in its own transaction: some 5 ms.
-AT_ONCE = 500
+# A discard is a decision of its own, with its audit row, in its own transaction: some 5 ms.
+AT_ONCE = MAX_REPLAYED_TOGETHER
 
 KINDS: dict[str, tuple[Kind, str, bool]] = {
     "replay": (ReplayDeadLetter, "Applies once more what was refused; worth it when the cause is gone.", False),
@@ -120,7 +121,7 @@ class DeadLetterAdmin(ManagementAdmin):
         )
 
     def many(self, request: HttpRequest, name: str) -> HttpResponse:
-        """Replay or discard what was ticked: first a page that asks why, then each by itself."""
+        """Replay what was ticked by one command, or discard each by itself; first a page asks why."""
         kind, explain, danger = KINDS[name]
         permitted = may(actor_of(request.user), kind)
         ids = (
@@ -139,20 +140,26 @@ class DeadLetterAdmin(ManagementAdmin):
             return ask_page(self, request, asked, reverse(HOME))
         done, failed = 0, []
         try:
+            if permitted and name == "replay":
+                # One command for all: an actor has few open ones at a time.
+                command = act(request, ReplayDeadLetters, ids)
+                return HttpResponseRedirect(reverse("admin:marketplace_sync_command_change", args=(command.pk,)))
             for pk in ids:
                 try:
                     act(request, kind, pk)
                     done += 1
                 except Impossible as fault:
                     failed.append(fault.detail)
-        except Denied as denial:
+        except (Denied, TooManyRequests) as denial:
             return refusal(self, request, denial)
+        except NotPossible as fault:
+            messages.warning(request, fault.detail)
+            return HttpResponseRedirect(reverse(HOME))
         except BadInput as fault:
             messages.error(request, f"{fault.field}: {fault.detail}")
             return HttpResponseRedirect(reverse(HOME))
         if done:
-            asked_for = "asked of the daemon to be replayed; see Requests" if name == "replay" else "discarded"
-            messages.success(request, f"{done} dead letters {asked_for}.")
+            messages.success(request, f"{done} dead letters discarded.")
         if failed:
             messages.warning(request, f"{len(failed)} could not be: {' '.join(failed[:3])}")
         return HttpResponseRedirect(reverse(HOME))

@@ -12,6 +12,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 
 from marketplace_sync.admin.acting import origin_of
 from marketplace_sync.governance.actors import MANAGE_PERMISSION, actor_of
+from marketplace_sync.governance.agents import may_command, withdraw_commands
 from marketplace_sync.governance.audit import Outcome, record
 from marketplace_sync.governance.errors import SuperuserRequired
 
@@ -88,6 +89,9 @@ def _audit(request: HttpRequest, verb: str, person: User, message: Any) -> None:
     assert actor is not None, "the page lets superusers in, and nobody else"
     changes = message if isinstance(message, list) else [str(message)]
     may = User.objects.get(pk=person.pk)  # as it is written, permissions included
+    standing = actor_of(may)
+    lost = standing is None or not may_command(standing.maturity)
+    withdrawn = withdraw_commands(f"user:{may.get_username()}", "Its author lost the right to it.") if lost else {}
     record(
         actor,
         verb=verb,
@@ -102,5 +106,6 @@ def _audit(request: HttpRequest, verb: str, person: User, message: Any) -> None:
             "is_staff": may.is_staff,
             "is_superuser": may.is_superuser,
             "manages": may.has_perm(MANAGE_PERMISSION),
+            **withdrawn,
         },
     )

@@ -11,7 +11,8 @@ from marketplace_sync.daemon.pass_loop import PassLoop
 from marketplace_sync.daemon.passes import PassReport
 from marketplace_sync.daemon.replay import CannotReplay, Replayer
 from marketplace_sync.daemon.stream_driver import CannotReconnect, StreamDriver
-from marketplace_sync.mirror.commands import accept, answer, open_commands
+from marketplace_sync.governance.acceptance import objection
+from marketplace_sync.mirror.commands import accept, answer, is_of_agent, open_commands
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.runs import held_removals, mark_approved
 from marketplace_sync.mirror.state import save_enabled
@@ -21,8 +22,16 @@ log = structlog.get_logger(__name__)
 
 # `disable` is to close the stream in under 2 s, request to close.
 LOOK_EVERY_SECONDS = 0.5
+# Agents' commands accepted per look, 5 ms each, and in service together. What persons ask for has no such limit and
+# comes first, so no number of agents delays it by more than a look.
+_AGENTS_PER_LOOK = 10
+_AGENTS_IN_SERVICE = 60
 
 Action = Command.Action
+
+
+# Of many dead letters, the first reasons why one could not be replayed.
+_PROBLEMS_SHOWN = 5
 
 
 class CannotDo(Exception):
@@ -53,13 +62,16 @@ class CommandDesk:
         self._passes = passes
         self._replayer = replayer
         self._stream_wanted = stream_wanted
+        self._agents_in_service = 0
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as accepted:
             while True:
-                for command in await self._database.control(open_commands):
-                    if await self._database.control(accept, self._lease, command.pk):
+                agents = min(_AGENTS_PER_LOOK, _AGENTS_IN_SERVICE - self._agents_in_service)
+                for command in await self._database.control(open_commands, agents):
+                    if await self._database.control(accept, self._lease, command.pk, objection):
+                        self._agents_in_service += is_of_agent(command)
                         accepted.create_task(self._serve(command), name=f"command {command.pk}")
                     else:
                         self._ended(command.action, Command.State.EXPIRED)
@@ -69,14 +81,25 @@ class CommandDesk:
         bind_contextvars(command=command.pk)  # of this task alone
         log.info("command_accepted", action=command.action, by=command.requested_by)
         try:
-            result = await self._do(command)
-            state = Command.State.DONE
-        except (CannotDo, CannotReconnect, CannotReplay) as refusal:
-            result = {"detail": str(refusal)}
-            state = Command.State.FAILED
-        await self._database.control(answer, self._lease, command.pk, state, result)
+            state = await self._settle(command)
+        finally:
+            self._agents_in_service -= is_of_agent(command)
         self._ended(command.action, state)
         log.info("command_ended", action=command.action, state=str(state))
+
+    async def _settle(self, command: Command) -> Command.State:
+        """Do it and write the answer down, once more where the actor asked for another full sync meanwhile."""
+        while True:
+            try:
+                result = await self._do(command)
+                state = Command.State.DONE
+            except (CannotDo, CannotReconnect, CannotReplay) as refusal:
+                result = {"detail": str(refusal)}
+                state = Command.State.FAILED
+            run = result.get("run") if command.action == Action.SYNC else None
+            after_run = run if isinstance(run, int) else None
+            if await self._database.control(answer, self._lease, command.pk, state, result, after_run=after_run):
+                return state
 
     async def _do(self, command: Command) -> dict[str, object]:
         match command.action:
@@ -93,8 +116,24 @@ class CommandDesk:
             case Action.APPROVE:
                 return await self._approve(command)
             case Action.REPLAY:
-                return await self._replayer.replay(int(command.args.get("dead_letter", 0)))
+                return await self._replay(command)
         raise CannotDo(f"This daemon does not know how to {command.action}.")
+
+    async def _replay(self, command: Command) -> dict[str, object]:
+        if "dead_letters" not in command.args:
+            return await self._replayer.replay(int(command.args.get("dead_letter", 0)))
+        replayed, problems = 0, []
+        for letter_id in command.args["dead_letters"]:
+            try:
+                await self._replayer.replay(int(letter_id))
+                replayed += 1
+            except CannotReplay as refusal:
+                problems.append(f"Dead letter {letter_id}: {refusal}")
+        counts = f"{replayed} of {replayed + len(problems)} dead letters were replayed."
+        detail = " ".join([counts, *problems[:_PROBLEMS_SHOWN]])
+        if not replayed:
+            raise CannotReplay(detail)
+        return {"detail": detail, "replayed": replayed, "failed": len(problems)}
 
     async def _reconnect(self) -> dict[str, object]:
         self._need_stream()

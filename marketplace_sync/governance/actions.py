@@ -5,8 +5,8 @@ from typing import Any
 from marketplace_sync.governance.action import MAX_REASON_CHARS, Action
 from marketplace_sync.governance.actors import Actor
 from marketplace_sync.governance.agents import DisableAgent, EnableAgent, RegisterAgent, SetMaturity
+from marketplace_sync.governance.errors import Denied
 from marketplace_sync.governance.keys import IssuedKey, IssueKey, RevokeKey, RotateKey
-from marketplace_sync.governance.policy import allows
 from marketplace_sync.governance.steering import (
     ApproveRemoval,
     Disable,
@@ -14,6 +14,7 @@ from marketplace_sync.governance.steering import (
     Enable,
     Reconnect,
     ReplayDeadLetter,
+    ReplayDeadLetters,
     SyncNow,
 )
 
@@ -32,6 +33,7 @@ __all__ = [
     "Reconnect",
     "RegisterAgent",
     "ReplayDeadLetter",
+    "ReplayDeadLetters",
     "RevokeKey",
     "RotateKey",
     "SetMaturity",
@@ -47,6 +49,7 @@ ACTIONS: tuple[type[Action[Any]], ...] = (
     SyncNow,
     ApproveRemoval,
     ReplayDeadLetter,
+    ReplayDeadLetters,
     DiscardDeadLetter,
     RegisterAgent,
     SetMaturity,
@@ -60,6 +63,8 @@ ACTIONS: tuple[type[Action[Any]], ...] = (
 
 def may(actor: Actor | None, action: type[Action[Any]]) -> bool:
     """Would the policy let `actor` do this? For showing buttons; the action decides anew."""
-    if actor is None or not allows(actor.maturity, action.complexity):
+    try:
+        action.demand_of(actor)
+    except Denied:
         return False
-    return actor.is_superuser or not action.superuser_only
+    return True

@@ -60,11 +60,26 @@ def actor_of(user: Any) -> Actor | None:
 
 
 def as_of_now(actor: Actor) -> Actor | None:
-    """The same actor as the database knows it now; `None` when it has ceased to be one."""
+    """The same actor as the database knows it now; `None` when it has ceased to be one.
+
+    Locks the actor's account until the end of the transaction: its actions are decided one after the other, and none
+    of them beside a change of its rights.
+    """
     if actor.user_pk is None:
         return actor if actor == COMMAND_LINE else None
-    user = get_user_model().objects.select_related("agent").filter(pk=actor.user_pk).first()
-    return actor_of(user)
+    users = get_user_model().objects.select_for_update(of=("self",), no_key=True)
+    return actor_of(users.select_related("agent").filter(pk=actor.user_pk).first())
+
+
+def actor_named(ident: str) -> Actor | None:
+    """Return the actor of this `ident` as the database knows it now; `None` when there is none any more."""
+    if ident == COMMAND_LINE.ident:
+        return COMMAND_LINE
+    kind, _, name = ident.partition(":")
+    model = get_user_model()
+    field = "agent__name" if kind == "agent" else model.USERNAME_FIELD
+    actor = actor_of(model.objects.select_related("agent").filter(**{field: name}).first())
+    return actor if actor is not None and actor.ident == ident else None
 
 
 def demand(actor: Actor, complexity: Complexity) -> None:

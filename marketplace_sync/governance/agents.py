@@ -8,8 +8,9 @@ from django.db import IntegrityError, transaction
 from marketplace_sync.governance.action import Action, R
 from marketplace_sync.governance.actors import Actor
 from marketplace_sync.governance.errors import BadInput, NoSuchTarget, NotPossible
-from marketplace_sync.governance.policy import Maturity
+from marketplace_sync.governance.policy import Complexity, Maturity, allows
 from marketplace_sync.mirror.clock import database_now
+from marketplace_sync.mirror.commands import expire_pending
 from marketplace_sync.models import Agent
 
 # What fits into a URL and a log line as it is; no name of dots alone, which a URL would lose.
@@ -22,6 +23,17 @@ def maturity_named(text: str) -> Maturity:
         return Maturity(text)
     except ValueError:
         raise BadInput("maturity", f"One of {', '.join(Maturity)}.") from None
+
+
+def may_command(maturity: Maturity) -> bool:
+    """Return whether an actor of this maturity may ask the daemon for anything."""
+    return allows(maturity, Complexity.CRITICAL)
+
+
+def withdraw_commands(ident: str, reason: str) -> dict[str, list[int]]:
+    """End the pending commands of an actor who has lost the right to them; what the audit notes of it."""
+    ended = expire_pending(ident, reason)
+    return {"expired_commands": ended} if ended else {}
 
 
 class AgentAction(Action[R]):
@@ -39,7 +51,7 @@ class AgentAction(Action[R]):
 
     def agent(self) -> Agent:
         """The agent, locked. Raises `NoSuchTarget`."""
-        agents = Agent.objects.select_for_update(of=("self",)).select_related("user")
+        agents = Agent.objects.select_for_update(of=("self", "user"), no_key=True).select_related("user")
         agent = agents.filter(name=self.agent_name).first() if _NAME.fullmatch(self.agent_name) else None
         if agent is None:
             raise NoSuchTarget(f"There is no agent {self.agent_name}.")
@@ -92,6 +104,8 @@ class SetMaturity(AgentAction[Agent]):
             raise NotPossible(f"Agent {agent.name} is {agent.maturity} already.")
         agent.maturity = self.maturity
         agent.save(update_fields=["maturity"])
+        if not may_command(self.maturity):
+            self.details |= withdraw_commands(f"agent:{agent.name}", f"Agent {agent.name} is {agent.maturity} now.")
         return agent
 
 
@@ -106,6 +120,7 @@ class DisableAgent(AgentAction[Agent]):
             raise NotPossible(f"Agent {agent.name} is disabled already.")
         agent.enabled = False
         agent.save(update_fields=["enabled"])
+        self.details = withdraw_commands(f"agent:{agent.name}", f"Agent {agent.name} was disabled.")
         return agent
 
 

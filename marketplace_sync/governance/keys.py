@@ -10,7 +10,7 @@ from knox.crypto import hash_token
 
 from marketplace_sync.governance.action import Action, R
 from marketplace_sync.governance.actors import Actor, actor_of
-from marketplace_sync.governance.agents import AgentAction
+from marketplace_sync.governance.agents import AgentAction, withdraw_commands
 from marketplace_sync.governance.audit import Outcome, record
 from marketplace_sync.governance.errors import BadInput, NoSuchTarget, NotPossible
 from marketplace_sync.governance.policy import Maturity
@@ -95,6 +95,8 @@ class KeyAction(Action[R]):
             raise NotPossible(f"Key {key.pk} is revoked already.")
         key.revoked_at, key.revoked_by = timezone.now(), self.actor.ident
         key.save(update_fields=["revoked_at", "revoked_by"])
+        # With which key a command was asked for is not known.
+        self.details |= withdraw_commands(f"agent:{key.agent.name}", f"A key of agent {key.agent.name} was revoked.")
         return key
 
 

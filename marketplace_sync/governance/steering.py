@@ -1,17 +1,23 @@
 """Steering the mirror: what the daemon is asked to do, and the one thing that needs no daemon."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from marketplace_sync.governance.action import Action
 from marketplace_sync.governance.actors import Actor
-from marketplace_sync.governance.errors import NoSuchTarget, NotPossible
+from marketplace_sync.governance.errors import BadInput, NoSuchTarget, NotPossible, TooManyRequests
 from marketplace_sync.logs import redact
-from marketplace_sync.mirror.commands import request
+from marketplace_sync.mirror.commands import EXPIRES_AFTER, MAX_OPEN_PER_ACTOR, TooManyOpenError, request
 from marketplace_sync.models import Command, DeadLetter, SyncRun
+
+# Dead letters that one command may name.
+MAX_REPLAYED_TOGETHER = 500
 
 
 class Request(Action[Command]):
     """Something that the daemon does: the result is the command row in which it will answer (law 11).
+
+    An actor who asks for the same again gets the row that is open already.
 
     Whether a daemon runs, and whether the stream can do it, is for that answer to say.
     """
@@ -19,7 +25,15 @@ class Request(Action[Command]):
     asks: ClassVar[Command.Action]
 
     def execute(self) -> Command:
-        command = request(self.asks, by=self.actor.ident, reason=redact(self.reason)[:1000], args=self.args())
+        args = self.args()
+        try:
+            command = request(self.asks, by=self.actor.ident, reason=redact(self.reason)[:1000], args=args)
+        except TooManyOpenError:
+            raise TooManyRequests(
+                f"You have {MAX_OPEN_PER_ACTOR} open commands; wait until some of them have ended.",
+                "too_many_commands",
+                EXPIRES_AFTER.total_seconds() / 12,
+            ) from None
         self.command_id = command.pk
         return command
 
@@ -110,6 +124,30 @@ class ReplayDeadLetter(_DeadLetterTarget, Request):
         return {"dead_letter": letter.pk}
 
 
+class ReplayDeadLetters(Request):
+    """Apply once more all of these that are open, by one command."""
+
+    verb, label, asks = "replay_dead_letters", "Replay", Command.Action.REPLAY
+
+    def __init__(self, dead_letter_ids: Sequence[int], *, actor: Actor, reason: str = "", origin: str = "") -> None:
+        super().__init__(actor=actor, reason=reason, origin=origin)
+        if len(dead_letter_ids) > MAX_REPLAYED_TOGETHER:
+            raise BadInput("dead_letters", f"At most {MAX_REPLAYED_TOGETHER} at once.")
+        self.dead_letter_ids = dead_letter_ids
+
+    @property
+    def target(self) -> str:
+        return f"{len(self.dead_letter_ids)} dead letters"
+
+    def args(self) -> dict[str, object]:
+        some = DeadLetter.objects.filter(pk__in=self.dead_letter_ids, state=DeadLetter.State.OPEN)
+        ids = list(some.order_by("pk").values_list("pk", flat=True))
+        if not ids:
+            raise NotPossible("None of these dead letters is open any more.")
+        self.details = {"dead_letters": ids}
+        return {"dead_letters": ids}
+
+
 class DiscardDeadLetter(_DeadLetterTarget, Action[DeadLetter]):
     """Put a dead letter aside for good: when the same comes again it is counted, and stays put aside."""
 
@@ -125,3 +163,7 @@ class DiscardDeadLetter(_DeadLetterTarget, Action[DeadLetter]):
         letter.state = DeadLetter.State.DISCARDED
         letter.save(update_fields=["state"])
         return letter
+
+
+# One for each action of a command.
+REQUESTS: tuple[type[Request], ...] = (Reconnect, Disable, Enable, SyncNow, ApproveRemoval, ReplayDeadLetter)

@@ -7,6 +7,9 @@ from django.db.models import Q
 class Command(models.Model):
     """One request. It expires when no daemon has accepted it by `expires_at`.
 
+    An actor has at most one open command per action and arguments. Asking again for the same sets `repeated_at` and
+    returns the open one (`mirror.commands.request`).
+
     `result` is JSON for the asker: what was done, or why not (`{"detail": "..."}`).
     """
 
@@ -16,7 +19,7 @@ class Command(models.Model):
         ENABLE = "enable"
         SYNC = "sync"
         APPROVE = "approve"  # args: {"run": id}
-        REPLAY = "replay"  # args: {"dead_letter": id}
+        REPLAY = "replay"  # args: {"dead_letter": id}, or {"dead_letters": [id, ...]}
 
     class State(models.TextChoices):
         PENDING = "pending"
@@ -32,6 +35,7 @@ class Command(models.Model):
     reason = models.CharField(max_length=1000, blank=True, default="")
     requested_by = models.CharField(max_length=255)
     requested_at = models.DateTimeField()
+    repeated_at = models.DateTimeField(null=True)
     expires_at = models.DateTimeField()
     accepted_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)

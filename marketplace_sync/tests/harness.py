@@ -115,7 +115,7 @@ class Mirror:
 
     async def command(self, action: Command.Action, **args: object) -> Command:
         """Ask the daemon for something and wait for its answer."""
-        asked = await self.ask(request, action, by="tester", args=args)
+        asked = await self.ask(request, action, by="command line", args=args)
 
         async def answered() -> bool:
             await self.ask(asked.refresh_from_db)

@@ -8,7 +8,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from marketplace_sync.governance.actions import ACTIONS, Action, may
+from marketplace_sync.governance.actions import ACTIONS, Action, ReplayDeadLetters, may
 from marketplace_sync.governance.actors import actor_of
 from marketplace_sync.models import Agent, AgentKey, AuditRow, Command, DeadLetter
 from marketplace_sync.tests.admin_rows import agent, dead_letter, held_run, person
@@ -83,12 +83,16 @@ PEOPLE: dict[str, dict[str, bool]] = {
 }
 
 
+# The replay of many is asked for by the list's own form; see below.
+WITH_A_BUTTON = tuple(action for action in ACTIONS if action is not ReplayDeadLetters)
+
+
 def test_every_action_has_its_door() -> None:
-    assert set(DOORS) == {action.verb for action in ACTIONS}
+    assert set(DOORS) == {action.verb for action in WITH_A_BUTTON}
 
 
 @pytest.mark.parametrize("who", PEOPLE)
-@pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.verb)
+@pytest.mark.parametrize("action", WITH_A_BUTTON, ids=lambda action: action.verb)
 def test_buttons_and_posts_are_as_the_policy_says(client: Client, action: type[Action[Any]], who: str) -> None:
     door = DOORS[action.verb]()
     user = person(who, **PEOPLE[who])
@@ -113,7 +117,7 @@ def test_buttons_and_posts_are_as_the_policy_says(client: Client, action: type[A
     assert row.outcome == ("performed" if allowed else "refused")
 
 
-@pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.verb)
+@pytest.mark.parametrize("action", WITH_A_BUTTON, ids=lambda action: action.verb)
 def test_an_action_s_address_asks_and_does_nothing_when_it_is_only_opened(
     client: Client, action: type[Action[Any]]
 ) -> None:
@@ -182,7 +186,7 @@ def test_a_key_of_another_agent_is_not_found(root: Client) -> None:
 
 
 @pytest.mark.parametrize("name", ["replay", "discard"])
-def test_many_dead_letters_at_once_each_with_its_audit_row(root: Client, name: str) -> None:
+def test_many_dead_letters_are_replayed_by_one_command_or_discarded_each(root: Client, name: str) -> None:
     ids = [dead_letter(number).pk for number in range(4)]
     home = at("deadletter", "changelist")
     asked = root.post(home, {"action": name, "_selected_action": ids[:3]})
@@ -197,10 +201,14 @@ def test_many_dead_letters_at_once_each_with_its_audit_row(root: Client, name: s
         else:
             given[field].append(value)
     answer = root.post(home, given, follow=True)
-    assert b"3 dead letters" in answer.content
-    assert AuditRow.objects.filter(reason="known fault", outcome="performed").count() == 3
+    assert AuditRow.objects.filter(reason="known fault", outcome="performed").count() == (3 if name == "discard" else 1)
     assert DeadLetter.objects.filter(state="discarded").count() == (3 if name == "discard" else 0)
-    assert Command.objects.count() == (3 if name == "replay" else 0)
+    if name == "discard":
+        assert b"3 dead letters" in answer.content and not Command.objects.exists()
+    else:
+        command = Command.objects.get()
+        assert command.args == {"dead_letters": ids[:3]}
+        assert answer.redirect_chain[-1][0] == at("command", "change", command.pk)
 
 
 def test_all_that_a_filter_leaves_can_be_discarded(root: Client) -> None:

@@ -134,8 +134,8 @@ async def test_a_disable_is_answered_although_it_is_enabled_again_before_the_str
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         server.faults.add("mute")  # it takes its time to close: it never answers
-        disable = await running.ask(request, Command.Action.DISABLE, by="tester")
-        enable = await running.ask(request, Command.Action.ENABLE, by="tester")
+        disable = await running.ask(request, Command.Action.DISABLE, by="command line")
+        enable = await running.ask(request, Command.Action.ENABLE, by="command line")
 
         def both_done() -> bool:
             return Command.objects.filter(pk__in=(disable.pk, enable.pk), state="done").count() == 2

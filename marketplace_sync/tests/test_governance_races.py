@@ -119,7 +119,7 @@ async def test_a_removal_approved_by_two_at_once_happens_once() -> None:
             now = timezone.now()
             made = [
                 Command.objects.create(
-                    action="approve", requested_by="user:x", args={"run": run.pk}, requested_at=now,
+                    action="approve", requested_by=COMMAND_LINE.ident, args={"run": run.pk}, requested_at=now,
                     expires_at=now + timedelta(minutes=5),
                 )
                 for _ in range(2)

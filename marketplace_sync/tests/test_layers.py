@@ -59,7 +59,8 @@ ROOMS: dict[str, Room] = {
     "migrations": room("models", SOCKETS),
     "mirror": room("protocol engine models logs postgres", SOCKETS),
     "upstream": room("protocol engine conf logs setting_values", DJANGO),
-    "daemon": room("protocol engine models mirror upstream signals conf logs"),
+    # The daemon asks governance whether the author of a command still has the right to it.
+    "daemon": room("protocol engine models mirror upstream governance signals conf logs"),
     "simulator": room("protocol", DJANGO),
     "signals": room("", SOCKETS | names("rest_framework channels")),
     "governance": room("models mirror signals logs", SOCKETS | {"rest_framework", "channels"}),

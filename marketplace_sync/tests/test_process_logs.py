@@ -31,7 +31,7 @@ async def test_connection_run_and_command_stand_in_every_line_that_belongs_to_th
         with programs(environment) as started:
             daemon = started.start("runsync")
             await daemon.says('"event": "state".*"state": "live"')
-            asked = await ask(request, Command.Action.SYNC, by="tester")
+            asked = await ask(request, Command.Action.SYNC, by="command line")
 
             async def answered() -> bool:
                 await ask(asked.refresh_from_db)
