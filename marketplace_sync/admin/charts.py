@@ -29,11 +29,12 @@ def figures(request: HttpRequest) -> HttpResponse:
     if not may_view(request, Skill):
         return HttpResponse(status=403)
     names = _CATALOGUE + (_MANAGEMENT if may_view(request, WebSocketState) else ())
-    since = database_now() - timedelta(minutes=KEPT_MINUTES)
+    now = database_now()
+    since = now - timedelta(minutes=KEPT_MINUTES)
     after = number(request.GET.get("after", ""))
     if 0 <= after < 253_402_300_800:  # the year 10,000, which no date reaches
         since = max(since, datetime.fromtimestamp(after, UTC))
-    rows = list(MinuteFigures.objects.filter(at__gte=since).order_by("at").values_list("at", *names))
+    rows = list(MinuteFigures.objects.filter(at__gte=since, at__lte=now).order_by("at").values_list("at", *names))
     columns = {name: [row[place] for row in rows] for place, name in enumerate(names, 1)}
     answer = JsonResponse({"at": [int(row[0].timestamp()) for row in rows], **columns})
     answer["Cache-Control"] = "no-store"
@@ -52,7 +53,7 @@ class Lately:
 def lately(now: datetime) -> Lately:
     """How much came and how late it was, in the minutes before `now`."""
     minute = minute_of(now)
-    rows = list(MinuteFigures.objects.filter(at__gt=minute - timedelta(minutes=LAG_MINUTES)))
+    rows = list(MinuteFigures.objects.filter(at__gt=minute - timedelta(minutes=LAG_MINUTES), at__lte=now))
     lags = lags_of(*rows)
     newest = [row for row in rows if row.at >= minute - timedelta(minutes=1)]
     seconds = (now - newest[0].at).total_seconds() if newest else 0.0

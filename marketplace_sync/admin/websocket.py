@@ -11,7 +11,7 @@ from django.urls import URLPattern, path, reverse
 from marketplace_sync.admin.acting import Ask, act, answer, ask
 from marketplace_sync.admin.base import ManagementAdmin
 from marketplace_sync.admin.filters import number
-from marketplace_sync.admin.present import NOTHING, ago, badge, span, text, words
+from marketplace_sync.admin.present import NOTHING, ago, badge, text, words
 from marketplace_sync.admin.requests import latest
 from marketplace_sync.governance.actions import Action, Disable, Enable, Reconnect, SyncNow
 from marketplace_sync.mirror.clock import database_now
@@ -149,10 +149,9 @@ def _facts(standing: Status, now: Any) -> list[tuple[str, Any]]:
 
 
 def _daemon(standing: Status, now: Any) -> list[tuple[str, Any]]:
-    beat = standing.heartbeat_at
     return [
         ("Daemon", badge("live", "running") if standing.alive else badge("not_running", "not running")),
         ("Holds the lease", text(standing.daemon)),
-        ("Last heartbeat", f"{span(now - beat)} ago" if beat is not None else NOTHING),
+        ("Last heartbeat", ago(standing.heartbeat_at, now)),
         ("Standing by", standing.standby),
     ]

@@ -1,8 +1,6 @@
 """The daemon's tasks, each with its owner, and how they begin and end (laws 9, 10, 13)."""
 
 import asyncio
-import os
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -35,7 +33,7 @@ from marketplace_sync.engine.rates import TokenBucket
 from marketplace_sync.engine.schedule import Schedule
 from marketplace_sync.mirror.arrived import Effect, Item
 from marketplace_sync.mirror.commands import close_open_commands
-from marketplace_sync.mirror.lease import RENEW_SECONDS, Lease, LeaseTaken, acquire, leave_standby, stand_by
+from marketplace_sync.mirror.lease import RENEW_SECONDS, Lease
 from marketplace_sync.mirror.retention import (
     forget_changes,
     forget_commands,
@@ -57,7 +55,6 @@ log = structlog.get_logger(__name__)
 DRAIN_SECONDS = 4.0
 # Of a clean stop, what its listeners may still take; the drain and this stay within the 5 s of a stop.
 ANNOUNCE_SECONDS = 0.4
-_STANDBY_LOOKS_EVERY = 1.0
 _PRUNE_EVERY = 60.0
 
 
@@ -69,36 +66,8 @@ class NotDrained(Exception):
         self.left = left
 
 
-def holder_name() -> str:
-    """This process, as the lease names it: `host:pid`."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
 def wall_clock() -> datetime:
     return datetime.now(UTC)
-
-
-async def wait_for_lease(database: Database, holder: str, stop: asyncio.Event) -> Lease | None:
-    """Stand by until the lease is free, and take it; `None` when asked to stop before."""
-    told = ""
-    while not stop.is_set():
-        try:
-            lease = await database.control(acquire, holder)
-        except LeaseTaken as taken:
-            if taken.holder != told:
-                log.info("standing_by", holder=taken.holder)
-                told = taken.holder
-            await database.control(stand_by, holder)
-        else:
-            log.info("lease_taken", epoch=lease.epoch)
-            return lease
-        try:
-            async with asyncio.timeout(_STANDBY_LOOKS_EVERY):
-                await stop.wait()
-        except TimeoutError:
-            continue
-    await database.control(leave_standby, holder)
-    return None
 
 
 @dataclass(slots=True)

@@ -13,13 +13,14 @@ import structlog
 from django.db import Error
 
 from marketplace_sync.conf import SyncConfig
-from marketplace_sync.daemon.core import Daemon, NotDrained, holder_name, wait_for_lease, writing_session
+from marketplace_sync.daemon.core import Daemon, NotDrained, writing_session
 from marketplace_sync.daemon.database import PASSING, Database
 from marketplace_sync.daemon.memory import keep_small
+from marketplace_sync.daemon.owning import holder_name, take_lease, wait_for_lease
 from marketplace_sync.daemon.passes import PassReport, PassRunner
 from marketplace_sync.daemon.verify import Verifier
 from marketplace_sync.mirror.compare import Difference
-from marketplace_sync.mirror.lease import LeaseLost, LeaseTaken, acquire
+from marketplace_sync.mirror.lease import LeaseLost, LeaseTaken
 from marketplace_sync.models import SyncRun
 from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.faults import UpstreamError
@@ -110,7 +111,7 @@ def foresee(config: SyncConfig, access: Access) -> tuple[Difference, dict[str, i
 async def _passes(
     config: SyncConfig, access: Access, database: Database, stop: asyncio.Event, *, repair: bool
 ) -> PassReport:
-    lease = await database.control(acquire, holder_name())
+    lease = await take_lease(database, holder_name(), stop)
     async with MarketClient(config, access) as market, writing_session(database, lease, config) as session:
         runner = PassRunner(
             market, session.writer, database, lease, session.arrivals,

@@ -18,6 +18,8 @@ from marketplace_sync.models import WebSocketState
 log = structlog.get_logger(__name__)
 
 _EVERY_SECONDS = 1.0
+# The two clocks drift apart by less within the life of a connection's times.
+_CLOCK_WAS_SET = timedelta(seconds=2)
 State = WebSocketState.State
 
 
@@ -138,10 +140,14 @@ class Reporter:
         return columns
 
     def _moment(self, at: float | None) -> datetime | None:
-        """A time of the monotonic clock as a date, worked out once: two clocks never agree twice to the microsecond."""
+        """Return a time of the monotonic clock as a date, the same each time: two clocks differ by microseconds.
+
+        Where our time of day was set since, it is another date.
+        """
         if at is None:
             return None
-        if at not in self._moments:
+        date = self._wall() + timedelta(seconds=at - self._clock())
+        if at not in self._moments or abs(date - self._moments[at]) > _CLOCK_WAS_SET:
             self._moments = dict(list(self._moments.items())[-8:])
-            self._moments[at] = self._wall() + timedelta(seconds=at - self._clock())
+            self._moments[at] = date
         return self._moments[at]

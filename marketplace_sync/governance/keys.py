@@ -144,10 +144,12 @@ def find_key(raw: str, *, origin: str = "") -> AgentKey | None:
     if state == "active" and actor_of(key.user) is None:
         state = "of a disabled agent"
     if state == "active":
-        if key.last_used_at is None or key.last_used_at <= now - _USE_NOTED_EVERY:
+        if key.last_used_at is None or not now - _USE_NOTED_EVERY < key.last_used_at <= now:
             same.update(last_used_at=now)
         return key
-    unnoted = same.filter(Q(last_refused_at__isnull=True) | Q(last_refused_at__lte=now - _REFUSAL_NOTED_EVERY))
+    # A time ahead of the clock, which was put back then, would keep every later use out of the notes.
+    noted = Q(last_refused_at__gt=now - _REFUSAL_NOTED_EVERY, last_refused_at__lte=now)
+    unnoted = same.filter(Q(last_refused_at__isnull=True) | ~noted)
     if unnoted.update(last_refused_at=now):
         record(
             Actor(

@@ -10,7 +10,7 @@ from django.db.models import Count
 
 from marketplace_sync.logs import redact
 from marketplace_sync.mirror.arrived import Letter
-from marketplace_sync.mirror.clock import database_now
+from marketplace_sync.mirror.clock import database_now, not_ahead
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.models import DeadLetter
 
@@ -69,9 +69,9 @@ def recent_rate(within: timedelta = timedelta(hours=1)) -> dict[str, int]:
 
     One that comes again and again is one here: how often is in its `count`, and in the total `rejected`.
     """
-    since = database_now() - within
-    recent = DeadLetter.objects.filter(last_seen_at__gte=since).order_by().values_list("code")
-    return dict(recent.annotate(Count("id")).order_by("code"))
+    now = database_now()
+    recent = DeadLetter.objects.filter(not_ahead("last_seen_at", now), last_seen_at__gte=now - within)
+    return dict(recent.order_by().values_list("code").annotate(Count("id")).order_by("code"))
 
 
 def find_letter(letter_id: int) -> DeadLetter | None:

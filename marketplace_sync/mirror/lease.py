@@ -3,18 +3,20 @@
 A `Lease` is what its owner holds: the epoch under which it was taken. Every writing transaction is
 opened by `Lease.writing()` or `locking()`, which lock the lease row and look whether that epoch is
 still the row's. So a paused owner that comes back after another took over writes nothing, and feed
-numbers, given under the same lock, follow the order of commits. Ages are compared by the database's
-clock.
+numbers, given under the same lock, follow the order of commits. Whether the owner lives is judged by watching the
+row change (`engine.liveness`).
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from django.db import OperationalError, connection, transaction
 
-from marketplace_sync.mirror.clock import NOW, as_moment, database_now
+from marketplace_sync.engine.liveness import Heartbeat, Life, Watch
+from marketplace_sync.mirror.clock import NOW, as_moment, database_now, within
 from marketplace_sync.mirror.sql import ask, at_once, execute
 from marketplace_sync.models import LeaseRow, Standby
 
@@ -25,13 +27,29 @@ RENEW_SECONDS = 2.0
 STANDBY_SECONDS = 15.0
 
 
-class LeaseTaken(Exception):
-    """Somebody else holds the lease. `holder` is its `host:pid`, `age` the seconds since it renewed."""
+# Who takes the lease for one piece of work does not stand by. It watches a renewal whose time is not believable for
+# this long: two renewals would have come.
+WATCH_SECONDS = 2 * RENEW_SECONDS + 1.0
 
-    def __init__(self, holder: str, age: float) -> None:
-        super().__init__(f"the mirror is being written by {holder} (seen {age:.0f} s ago)")
+
+class LeaseTaken(Exception):
+    """Somebody else holds the lease. `holder` is its `host:pid`, `age` the seconds since it renewed.
+
+    `uncertain`: nothing shows that the holder lives. The time of its renewal is ahead of the database's clock, or
+    there is none; look again with the same `Watch`.
+    """
+
+    def __init__(self, holder: str, age: float | None, *, uncertain: bool = False) -> None:
+        if age is None:
+            seen = "no time of renewal is stored"
+        elif age < 0 and uncertain:
+            seen = f"its renewal is {-age:.0f} s ahead of the database's clock"
+        else:
+            seen = f"seen {max(age, 0.0):.0f} s ago"
+        super().__init__(f"the mirror is being written by {holder} ({seen})")
         self.holder = holder
         self.age = age
+        self.uncertain = uncertain
 
 
 class LeaseLost(Exception):
@@ -89,22 +107,23 @@ class Lease:
         statements go `at_once`, what is read with the lock.
         """
         head: Head | None = None
-        renewed: datetime | None = None
+        due = False
         with transaction.atomic(), at_once() if few else nullcontext():
             answer = ask(_LOCK[connection.vendor])
 
             def locked() -> Head:
-                nonlocal head, renewed
+                nonlocal head, due
                 row = next(iter(answer()), None)
                 if row is None or row[0] != self.epoch:
                     raise LeaseLost(row[1] if row else "")
-                head, renewed = Head(row[2], as_moment(row[4])), row[3]
+                head = Head(row[2], as_moment(row[4]))
+                due = bool(row[1]) and _renewal_is_due(row[3], head.now)
                 return head
 
             yield locked
             head = head or locked()
             head.write()
-            if renewed is not None and (head.now - _moment(renewed)).total_seconds() >= RENEW_SECONDS:
+            if due:
                 LeaseRow.objects.filter(pk=1).update(renewed_at=head.now)
 
     def renew(self) -> None:
@@ -138,28 +157,60 @@ def _moment(column: datetime) -> datetime:
     return column if column.tzinfo else column.replace(tzinfo=UTC)
 
 
-def acquire(holder: str) -> Lease:
+def _renewal_is_due(renewed: datetime | None, now: datetime) -> bool:
+    """A time ahead of the clock, which was put back then, is no reason to wait."""
+    return renewed is None or not 0 <= (now - _moment(renewed)).total_seconds() < RENEW_SECONDS
+
+
+def watch_of_standby() -> Watch:
+    """Return the memory of a daemon that looks at the lease again and again until it may take it."""
+    return Watch(limit=LEASE_SECONDS, patience=LEASE_SECONDS)
+
+
+def watch_of_one_look() -> Watch:
+    """Return the memory of a command that takes the lease for one piece of work, or gives up."""
+    return Watch(limit=LEASE_SECONDS, patience=WATCH_SECONDS)
+
+
+def acquire(holder: str, watch: Watch | None = None, *, clock: Callable[[], float] = time.monotonic) -> Lease:
     """Take the lease, or raise `LeaseTaken`. A new owner has a new epoch, also when it held the last one.
+
+    `watch` remembers what the last looks saw. Without one a renewal whose time is not believable is never taken over.
+    A wrong take-over does no harm to the data: the epoch keeps the last owner from writing.
 
     On PostgreSQL an owner that was paused, or cut off, in the middle of a transaction still has the row's lock. Once
     its lease has run out its sessions are ended: what they had not committed it has no right to any more. (SQLite's
     lock is the operating system's, and nobody can take it from a process that lives.)
     """
+    watch = watch or watch_of_standby()
     try:
-        return _take(holder)
+        return _take(holder, watch, clock)
     except OperationalError as fault:
         if getattr(fault.__cause__, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
             raise
-    row = LeaseRow.objects.get(pk=1)
-    age = _age(row, database_now())
-    if age is not None and age < LEASE_SECONDS:
-        raise LeaseTaken(row.holder, max(age, 0.0))
+    _refuse_while_held(LeaseRow.objects.get(pk=1), database_now(), watch, clock())
     with connection.cursor() as cursor:
         cursor.execute(_END_SESSIONS)
-    return _take(holder)
+    return _take(holder, watch, clock)
 
 
-def _take(holder: str) -> Lease:
+def watch_doubtful_lease(
+    *, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], object] = time.sleep
+) -> Watch:
+    """Look at the lease until it is certain whether its holder lives; return what was seen, for `acquire`.
+
+    That takes `WATCH_SECONDS` where the renewal's time is not believable, and no time otherwise. Call it outside of a
+    transaction: within one, the holder could not renew.
+    """
+    watch = watch_of_one_look()
+    while (row := LeaseRow.objects.filter(pk=1).first()) is not None and row.holder:
+        if _look(row, database_now(), watch, clock()) is not Life.UNCERTAIN:
+            break
+        sleep(0.25)
+    return watch
+
+
+def _take(holder: str, watch: Watch, clock: Callable[[], float]) -> Lease:
     with transaction.atomic():
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
@@ -167,18 +218,25 @@ def _take(holder: str) -> Lease:
         LeaseRow.objects.get_or_create(pk=1)
         row = LeaseRow.objects.select_for_update().get(pk=1)
         now = database_now()
-        age = _age(row, now)
-        if age is not None and age < LEASE_SECONDS:
-            raise LeaseTaken(row.holder, max(age, 0.0))
+        _refuse_while_held(row, now, watch, clock())
         row.holder, row.epoch, row.renewed_at = holder, row.epoch + 1, now
         row.save()
         Standby.objects.filter(holder=holder).delete()
         return Lease(row.epoch, holder)
 
 
-def _age(row: LeaseRow, now: datetime) -> float | None:
-    """Seconds since the holder renewed; `None` when the lease is free."""
-    return (now - row.renewed_at).total_seconds() if row.holder and row.renewed_at is not None else None
+def _refuse_while_held(row: LeaseRow, database_now: datetime, watch: Watch, now: float) -> None:
+    """Raise `LeaseTaken` unless the lease is free or its holder is dead."""
+    if not row.holder:
+        return
+    life = _look(row, database_now, watch, now)
+    if life is not Life.DEAD:
+        age = None if row.renewed_at is None else (database_now - row.renewed_at).total_seconds()
+        raise LeaseTaken(row.holder, age, uncertain=life is Life.UNCERTAIN)
+
+
+def _look(row: LeaseRow, database_now: datetime, watch: Watch, now: float) -> Life:
+    return watch.look(Heartbeat(row.epoch, row.renewed_at), database_now=database_now, now=now)
 
 
 # A batch holds the row's lock for a fraction of this.
@@ -197,7 +255,7 @@ def stand_by(holder: str) -> None:
     """Say that `holder` waits for the lease."""
     now = database_now()
     Standby.objects.update_or_create(holder=holder, defaults={"seen_at": now})
-    Standby.objects.filter(seen_at__lt=now - timedelta(seconds=STANDBY_SECONDS)).delete()
+    Standby.objects.exclude(within("seen_at", now, STANDBY_SECONDS)).delete()
 
 
 def leave_standby(holder: str) -> None:

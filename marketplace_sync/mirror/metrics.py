@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import Count
 
-from marketplace_sync.mirror.clock import database_now
+from marketplace_sync.mirror.clock import database_now, within
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.models import AuditRow, Category, DaemonMetrics, FeedServer, Skill
 
@@ -38,8 +38,8 @@ def decided_since(since: datetime | None) -> tuple[datetime, Counter[str]]:
     until = database_now() - _AUDIT_SETTLES
     if since is None:
         return until, Counter()
-    if until <= since:
-        return since, Counter()
+    if until <= since:  # the clock was put back
+        return until, Counter()
     rows = AuditRow.objects.filter(at__gt=since, at__lte=until).order_by()
     return until, Counter(dict(rows.values_list("outcome").annotate(Count("id"))))
 
@@ -47,7 +47,7 @@ def decided_since(since: datetime | None) -> tuple[datetime, Counter[str]]:
 def save_feed_server(name: str, clients: int, lag: int) -> None:
     """Say how many clients of the feed this process serves, and by how many changes the last of them is behind."""
     now = database_now()
-    FeedServer.objects.filter(seen_at__lt=now - timedelta(seconds=FEED_SERVER_SECONDS)).delete()
+    FeedServer.objects.exclude(within("seen_at", now, FEED_SERVER_SECONDS)).delete()
     columns = {"clients": clients, "lag": lag, "seen_at": now}
     FeedServer.objects.update_or_create(name=name, defaults=columns)
 

@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+from marketplace_sync.engine.liveness import Watch
+from marketplace_sync.mirror.clock import not_ahead
 from marketplace_sync.mirror.figures import KEPT_MINUTES
 from marketplace_sync.mirror.lease import Lease, acquire
 from marketplace_sync.models import (
@@ -21,8 +23,12 @@ STEP = 1000
 
 
 def forget_graves(lease: Lease) -> int:
-    """Forget up to `STEP` graves that are old enough; how many went."""
+    """Forget up to `STEP` graves that are old enough; how many went.
+
+    One that is dated ahead of the clock, which was put back since, would be kept for longer: its 7 days begin now.
+    """
     with lease.writing() as head:
+        Tombstone.objects.exclude(not_ahead("buried_at", head.now)).update(buried_at=head.now)
         old = Tombstone.objects.filter(buried_at__lt=head.now - GRAVES_KEPT).order_by("buried_at")
         return Tombstone.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:STEP])).delete()[0]
 
@@ -41,14 +47,14 @@ def forget_changes(lease: Lease, *, keep_days: float, keep_rows: int) -> int:
         return step.filter(seq__lt=end if first_kept is None else first_kept).delete()[0]
 
 
-def forget_feed(holder: str) -> int:
+def forget_feed(holder: str, watch: Watch | None = None) -> int:
     """Forget every change, and go on with numbers that were never told; the newest number now.
 
     For a database that was put back: it does not know the numbers that it gave after the backup, and would give them
     again for other changes. The milliseconds since 1970 are ahead of any feed, however often this is done.
-    Raises `LeaseTaken` while a daemon writes.
+    `watch`: see `acquire`. Raises `LeaseTaken` while a daemon writes.
     """
-    lease = acquire(holder)
+    lease = acquire(holder, watch)
     with lease.writing() as head:
         FeedChange.objects.all().delete()
         head.feed_seq = max(head.feed_seq + 1, int(head.now.timestamp() * 1000))
@@ -93,6 +99,7 @@ def forget_dead_letters(lease: Lease, *, keep_days: float, keep_rows: int) -> in
 
 
 def forget_minutes(lease: Lease) -> int:
-    """Forget the figures of minutes more than a day ago; how many went. There are never more than a few."""
+    """Forget the figures of minutes more than a day ago, or ahead; how many went. There are never more than a few."""
+    kept = timedelta(minutes=KEPT_MINUTES)
     with lease.writing() as head:
-        return MinuteFigures.objects.filter(at__lt=head.now - timedelta(minutes=KEPT_MINUTES)).delete()[0]
+        return MinuteFigures.objects.exclude(at__gte=head.now - kept, at__lte=head.now + kept).delete()[0]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from marketplace_sync.mirror.clock import not_ahead
 from marketplace_sync.mirror.figures import add_to_minute
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.models import WebSocketState
@@ -72,3 +73,5 @@ def close_state(lease: Lease) -> None:
             fallback_to_polling=False,
             fallback_started_at=None,
         )
+        # The clock was put back: it would count as proof once the clock is there.
+        WebSocketState.objects.exclude(not_ahead("level_at", head.now)).update(level_at=None)

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.db.models import Count, Max, Sum
 
-from marketplace_sync.mirror.clock import database_now
+from marketplace_sync.mirror.clock import database_now, not_ahead, within
 from marketplace_sync.mirror.metrics import FEED_SERVER_SECONDS
 from marketplace_sync.mirror.status import Status, status
 from marketplace_sync.models import Command, DaemonMetrics, DeadLetter, FeedServer, LeaseRow, SyncRun
@@ -48,10 +48,12 @@ def read_facts() -> Facts:
     daemon = DaemonMetrics.objects.filter(pk=1, epoch=lease.epoch).first() if stand.alive else None
     runs = SyncRun.objects.order_by("-id")
     last = runs.exclude(state=SyncRun.State.RUNNING).first()
+    begun = SyncRun.objects.filter(not_ahead("started_at", now)).order_by("id")
+    clean = runs.filter(not_ahead("finished_at", now), is_clean=True)
     held = SyncRun.objects.filter(state=SyncRun.State.HELD).aggregate(runs=Count("id"), removals=Sum("held_count"))
     letters = DeadLetter.objects.order_by()
     commands = Command.objects.filter(state__in=(Command.State.PENDING, Command.State.ACCEPTED)).order_by()
-    serving = FeedServer.objects.filter(seen_at__gte=now - timedelta(seconds=FEED_SERVER_SECONDS)).aggregate(
+    serving = FeedServer.objects.filter(within("seen_at", now, FEED_SERVER_SECONDS)).aggregate(
         processes=Count("name"), clients=Sum("clients"), lag=Max("lag")
     )
     return Facts(
@@ -59,13 +61,13 @@ def read_facts() -> Facts:
         status=stand,
         epoch=lease.epoch,
         feed_seq=lease.feed_seq,
-        first_pass_at=SyncRun.objects.order_by("id").values_list("started_at", flat=True).first(),
-        clean_pass_at=runs.filter(is_clean=True).values_list("finished_at", flat=True).first(),
+        first_pass_at=begun.values_list("started_at", flat=True).first(),
+        clean_pass_at=clean.values_list("finished_at", flat=True).first(),
         last_pass_failed=last is not None and last.state == SyncRun.State.FAILED,
         held_runs=held["runs"],
         held_removals=held["removals"] or 0,
         open_letters=letters.filter(state=DeadLetter.State.OPEN).count(),
-        letters_last_hour=letters.filter(last_seen_at__gte=now - timedelta(hours=1)).count(),
+        letters_last_hour=letters.filter(within("last_seen_at", now, 3600)).count(),
         open_commands={
             (action, state): count
             for action, state, count in commands.values_list("action", "state").annotate(Count("id"))

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from django.db.models import F
 
 from marketplace_sync.conf import Secret, SyncConfig
-from marketplace_sync.daemon.core import Daemon, holder_name, wait_for_lease
+from marketplace_sync.daemon.core import Daemon
 from marketplace_sync.daemon.database import Database
+from marketplace_sync.daemon.owning import holder_name, wait_for_lease
 from marketplace_sync.daemon.verify import Verifier
 from marketplace_sync.mirror.commands import request
 from marketplace_sync.mirror.compare import Difference

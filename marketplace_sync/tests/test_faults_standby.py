@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db import Error, connection, transaction
 
-from marketplace_sync.daemon.core import Daemon, holder_name, wait_for_lease
+from marketplace_sync.daemon.core import Daemon
 from marketplace_sync.daemon.database import Database
+from marketplace_sync.daemon.owning import holder_name, wait_for_lease
 from marketplace_sync.mirror.lease import LEASE_SECONDS, RENEW_SECONDS, Lease, acquire
 from marketplace_sync.models import FeedChange, LeaseRow, Skill, SyncRun
 from marketplace_sync.simulator.server import SimulatorServer

@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 from marketplace_sync.governance.actors import COMMAND_LINE
 from marketplace_sync.governance.errors import ActionError
 from marketplace_sync.governance.feed import RestartFeed
+from marketplace_sync.mirror.lease import watch_doubtful_lease
 
 
 class Command(BaseCommand):
@@ -18,7 +19,7 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         try:
-            newest = RestartFeed(actor=COMMAND_LINE, origin="command line").perform()
+            newest = RestartFeed(actor=COMMAND_LINE, origin="command line", watch=watch_doubtful_lease()).perform()
         except ActionError as error:
             raise CommandError(error.detail) from None
         self.stdout.write(f"The feed goes on after {newest}; whoever comes with an older number is told to list anew.")

@@ -17,7 +17,11 @@ function text(element, away) {
     if ("until" in element.dataset) {
         return away > -0.5 ? "now" : `in ${span(-away)}`;
     }
-    return "for" in element.dataset ? span(away) : `${span(away)} ago`;
+    const ahead = away < -2; // the database's clock was put back
+    if ("for" in element.dataset) {
+        return ahead ? "an unknown time" : span(away);
+    }
+    return ahead ? `in ${span(-away)}` : `${span(away)} ago`;
 }
 
 export class Clock {
