@@ -54,6 +54,10 @@ UNREAD_LIMIT = 1_048_576
 # Messages read ahead before the socket is paused; each may have HARD_LIMIT_FACTOR MiB.
 READ_AHEAD = 4
 
+# A host may have addresses that lead nowhere: often an AAAA record without a route. The next one is tried after this
+# long, beside those under way, and the first that answers is taken (RFC 8305; the HTTP library waits as long).
+NEXT_ADDRESS_AFTER = 0.25
+
 # What the kernel may hold for us. Left alone it grows to 6 MiB, and in a flood a pong waits behind all of it: with
 # messages of 80 bytes for four seconds. This much still carries 2 MB a second over a line with 100 ms to go.
 RECEIVE_BUFFER_BYTES = 256 * 1024
@@ -201,6 +205,8 @@ async def open_connection(config: SyncConfig, access: Access, *, now: Callable[[
             max_size=hard_limit(config),
             max_queue=READ_AHEAD,
             logger=_LOG,
+            # Of `loop.create_connection`, to the proxy where there is one.
+            happy_eyeballs_delay=NEXT_ADDRESS_AFTER,
         )
     except (InvalidURI, ValueError):
         # Their text is the URL, with the token in it.
