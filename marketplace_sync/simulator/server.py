@@ -128,19 +128,21 @@ class SimulatorServer:
 
     async def hang_up(self) -> None:
         """Give the port back and end every connection: connects are refused by the machine itself."""
-        if self._listener is not None:
-            self._listener.close()
-            await self._listener.wait_closed()
-            self._listener = None
-        tasks = tuple(self._tasks)
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
+        tasks, writers = tuple(self._tasks), tuple(self._writers)
         for task in tasks:
             task.cancel()
         # Closing sends what is written; a client that reads nothing would hold it up for ever.
         _, late = await asyncio.wait(tasks, timeout=0.5) if tasks else (None, set())
+        for writer in writers:
+            writer.transport.abort()
         if late:
-            for writer in tuple(self._writers):
-                writer.transport.abort()
             await asyncio.wait(late)
+        # Last: since Python 3.12 it waits for every connection that the listener has accepted.
+        if listener is not None:
+            await listener.wait_closed()
 
     def send_raw(self, payload: str | bytes, *, binary: bool | None = None) -> None:
         """To every stream as it is: text as a text frame, bytes as a binary one unless `binary` is `False`."""

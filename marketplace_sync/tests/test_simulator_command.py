@@ -1,6 +1,7 @@
 """`manage.py runsimulator`: what it says, what it refuses, how it ends."""
 
 import asyncio
+import contextlib
 import io
 import os
 import re
@@ -84,6 +85,21 @@ def test_the_command_serves_until_it_is_told_to_stop_and_exits_0(number: signal.
         assert httpx2.get(f"{url}/api/v1/skills", headers=headers, trust_env=False, verify=False).json()["total"] == 7
         process.send_signal(number)
         assert process.wait(timeout=5) == 0
+        assert process.stderr.read() == ""
+
+
+def test_ctrl_c_ends_the_command_while_connections_are_open():
+    """One that has asked nothing, one kept alive, one in the middle of a request, and one that never reads."""
+    with command("--port", "0", "--token", "t0ken", "--skills", "1000") as process, contextlib.ExitStack() as open_ones:
+        port = int(next(line for line in lines_until(process, "runsync") if "API_URL=" in line).rpartition(":")[2])
+        whole = b"GET /api/v1/skills?page_size=1000 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t0ken\r\n\r\n"
+        for sent in (b"", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /hea", whole * 20):
+            connection = open_ones.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            connection.sendall(sent)
+            if b"/health " in sent or sent == whole * 20:
+                assert connection.recv(12) == b"HTTP/1.1 200"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 0
         assert process.stderr.read() == ""
 
 

@@ -65,6 +65,7 @@ class ScriptedHttp:
         self.answers = list(answers)
         self.asked: list[Asked] = []
         self.port = 0
+        self._writers: list[asyncio.StreamWriter] = []
 
     @property
     def url(self) -> str:
@@ -77,9 +78,13 @@ class ScriptedHttp:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        # Since Python 3.12 `wait_closed` waits for each of them, and some answers never end.
+        for writer in self._writers:
+            writer.transport.abort()
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             method, target, _ = head[0].split(" ")
