@@ -48,7 +48,7 @@ def follow(url: str, place: Path) -> None:
             message = json.loads(feed.recv(timeout=45))  # three heartbeats: the server has gone
             for change in message.get("changes", ()):
                 # Your work stands here; killed within it, the change comes again.
-                print(change["seq"], change["kind"], change["key"], flush=True)
+                print(change["seq"], change["kind"], json.dumps(change["key"]), flush=True)
                 message["seq"] = change["seq"]
             keep(place, message["seq"])
 

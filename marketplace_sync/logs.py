@@ -21,6 +21,7 @@ import structlog
 from structlog.types import EventDict
 
 from marketplace_sync.redaction import MASK, Secret, forget, install, protect, redact, redact_value
+from marketplace_sync.visible import pieces
 
 __all__ = [
     "LEVELS",
@@ -47,8 +48,8 @@ _NEVER_LIMITED = ("uvicorn.access", "django.server")
 _WITH_HANDLERS = ("django", "django.server", "uvicorn", "uvicorn.access", "uvicorn.error")
 
 _PLAIN = re.compile(r"[\w./:@+%*,()\[\]-]+")
-# What a terminal or a log reader would obey instead of showing: controls, line ends, direction marks.
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# What a terminal or a log reader would obey: line ends and other controls. `visible` knows what nobody sees.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def logging_config(*, level: str = "INFO", as_json: bool = False) -> dict[str, Any]:
@@ -231,4 +232,9 @@ def _word(value: Any) -> str:
 
 
 def _safe(text: str) -> str:
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    shown = (_escaped(piece) if unseen else piece for piece, unseen in pieces(text))
+    return _CONTROL.sub(lambda found: _escaped(found[0]), "".join(shown))
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode()

@@ -1,7 +1,8 @@
 """What the commands that need a marketplace have in common."""
 
+import json
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from django.conf import settings
 from django.core.management.base import BaseCommand
@@ -12,6 +13,7 @@ from marketplace_sync.conf import ConfigError, Fault, SyncConfig, load_config
 from marketplace_sync.logs import redact
 from marketplace_sync.postgres import set_up_sessions
 from marketplace_sync.upstream.access import Access
+from marketplace_sync.visible import for_terminal
 
 
 def configured(command: BaseCommand, *, fault_status: int = 1) -> tuple[SyncConfig, Access]:
@@ -58,12 +60,31 @@ def unready() -> str:
 
 
 def say(command: BaseCommand, line: str) -> None:
-    """One line on stdout. What a server says may stand in it, so it is cleared of the token first (law 14)."""
-    command.stdout.write(redact(line))
+    """Write one line to stdout, without the token (law 14), as `show` does."""
+    show(command, redact(line))
+
+
+def show(command: BaseCommand, line: str) -> None:
+    """Write one line to stdout with nothing in it that acts on a terminal.
+
+    Characters that stdout's encoding does not have are escaped.
+    """
+    command.stdout.write(_fit(command.stdout, for_terminal(line)))
+
+
+def say_json(command: BaseCommand, value: Any) -> None:
+    """Write `value` to stdout as JSON in ASCII, in which every other character is escaped."""
+    command.stdout.write(redact(json.dumps(value, indent=2)).replace("\x7f", r"\u007f"))
 
 
 def fail(command: BaseCommand, *lines: str, status: int = 1) -> NoReturn:
     """Say on stderr what is wrong, and end the command."""
     for line in lines:
-        command.stderr.write(redact(line))
+        command.stderr.write(_fit(command.stderr, for_terminal(redact(line))))
     sys.exit(status)
+
+
+def _fit(stream: Any, text: str) -> str:
+    """Return `text` with what the stream cannot encode as an escape such as `\\u4f60`."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)

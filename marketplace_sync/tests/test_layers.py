@@ -46,16 +46,18 @@ ROOMS: dict[str, Room] = {
     "protocol": room("", only=PURE, clock=False),
     "engine": room("protocol", only=PURE, clock=False),
     "redaction": room("", DJANGO | SOCKETS),
-    "logs": room("redaction", DJANGO | SOCKETS),
+    "logs": room("redaction visible", DJANGO | SOCKETS),
     "setting_values": room("redaction logs", DJANGO | SOCKETS),
     "conf": room("redaction logs setting_values", DJANGO | SOCKETS),
     "postgres": room("", SOCKETS),
     "client_address": room("conf setting_values", SOCKETS),
     "checks": room("conf setting_values upstream", SOCKETS),
+    "visible": room("", SOCKETS),
     "unavailable": room("", SOCKETS),
-    "web": room("unavailable", SOCKETS),
+    "web": room("unavailable visible", SOCKETS),
+    "templatetags": room("visible", SOCKETS),
     "apps": room("checks redaction conf logs", SOCKETS),
-    "models": room("protocol engine", SOCKETS),
+    "models": room("protocol engine visible", SOCKETS),
     "migrations": room("models", SOCKETS),
     "mirror": room("protocol engine models logs postgres", SOCKETS),
     "upstream": room("protocol engine conf logs setting_values", DJANGO),
@@ -69,13 +71,13 @@ ROOMS: dict[str, Room] = {
         "protocol engine models mirror signals governance client_address live conf logs unavailable",
         SOCKETS - {"asyncio", "http"},
     ),
-    "admin": room("protocol engine models mirror signals governance client_address conf logs", SOCKETS),
+    "admin": room("protocol engine models mirror signals governance client_address conf logs visible", SOCKETS),
     "leash": room("", DJANGO | SOCKETS),
     "monitoring": room("models mirror live api conf", SOCKETS - {"asyncio", "http"}),
     # Simulator, daemon and web server in one: it sees what a person who starts each would.
     "demo": room("protocol models mirror governance daemon simulator conf logs"),
     "management": room(
-        "protocol engine models mirror upstream daemon simulator demo governance live conf logs postgres"
+        "protocol engine models mirror upstream daemon simulator demo governance live conf logs visible postgres"
     ),
 }
 # Walls within a room: what of this app a module may not import besides.

@@ -12,6 +12,8 @@ from marketplace_sync.conf import ConfigError, load_config
 from marketplace_sync.governance.actors import COMMAND_LINE
 from marketplace_sync.governance.archive import ArchiveAudit, export, last_archivable
 from marketplace_sync.governance.errors import ActionError
+from marketplace_sync.management.marketplace import say
+from marketplace_sync.visible import for_terminal
 
 
 class Command(BaseCommand):
@@ -25,19 +27,21 @@ class Command(BaseCommand):
     def handle(self, *, older_than_days: float | None, to: Path, **options: Any) -> None:
         up_to = last_archivable(self.age(older_than_days))
         if not up_to:
-            self.stdout.write("Nothing is old enough; no file was written.")
+            say(self, "Nothing is old enough; no file was written.")
             return
         try:
             exported = export(up_to, to)
         except FileExistsError:
-            raise CommandError(f"{to} is there already; name a new file.") from None
+            raise CommandError(for_terminal(f"{to} is there already; name a new file.")) from None
         except OSError as fault:
-            raise CommandError(f"{to} could not be written, and nothing was deleted: {fault.strerror}") from None
+            raise CommandError(
+                for_terminal(f"{to} could not be written, and nothing was deleted: {fault.strerror}")
+            ) from None
         try:
             deleted = ArchiveAudit(up_to, exported, to, actor=COMMAND_LINE, origin="command line").perform()
         except ActionError as error:
-            raise CommandError(f"{error.detail} {to} can be removed.") from None
-        self.stdout.write(f"{deleted} audit rows are in {to}, and no longer in the database.")
+            raise CommandError(for_terminal(f"{error.detail} {to} can be removed.")) from None
+        say(self, f"{deleted} audit rows are in {to}, and no longer in the database.")
 
     def age(self, days: float | None) -> timedelta:
         try:

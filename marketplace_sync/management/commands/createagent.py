@@ -11,6 +11,8 @@ from marketplace_sync.governance.actions import IssueKey, RegisterAgent
 from marketplace_sync.governance.actors import COMMAND_LINE
 from marketplace_sync.governance.errors import ActionError
 from marketplace_sync.governance.policy import Maturity
+from marketplace_sync.management.marketplace import say
+from marketplace_sync.visible import for_terminal
 
 
 class Command(BaseCommand):
@@ -35,8 +37,9 @@ class Command(BaseCommand):
             register.perform()
             raw = issue.perform().raw
         except ActionError as error:
-            raise CommandError(error.detail) from None
+            raise CommandError(for_terminal(error.detail)) from None
         if json:
             self.stdout.write(json_text.dumps({"agent": name, "maturity": maturity, "key": raw}))
         else:
-            self.stdout.write(f"Agent {name} ({maturity}). Its key, shown this once:\n{raw}")
+            say(self, f"Agent {name} ({maturity}). Its key, shown this once:")
+            self.stdout.write(raw)

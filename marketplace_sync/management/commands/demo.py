@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection
 
 from marketplace_sync.demo import AGENT, Demo, DemoFailed, make_admin, make_agent
-from marketplace_sync.management.marketplace import environment_errors, fail
+from marketplace_sync.management.marketplace import environment_errors, fail, show
 
 
 class Command(BaseCommand):
@@ -46,5 +46,5 @@ class Command(BaseCommand):
         self.say("Stopped.")
 
     def say(self, line: str) -> None:
-        self.stdout.write(line)
+        show(self, line)
         self.stdout.flush()

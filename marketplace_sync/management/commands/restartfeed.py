@@ -7,7 +7,9 @@ from django.core.management.base import BaseCommand, CommandError
 from marketplace_sync.governance.actors import COMMAND_LINE
 from marketplace_sync.governance.errors import ActionError
 from marketplace_sync.governance.feed import RestartFeed
+from marketplace_sync.management.marketplace import say
 from marketplace_sync.mirror.lease import watch_doubtful_lease
+from marketplace_sync.visible import for_terminal
 
 
 class Command(BaseCommand):
@@ -21,5 +23,5 @@ class Command(BaseCommand):
         try:
             newest = RestartFeed(actor=COMMAND_LINE, origin="command line", watch=watch_doubtful_lease()).perform()
         except ActionError as error:
-            raise CommandError(error.detail) from None
-        self.stdout.write(f"The feed goes on after {newest}; whoever comes with an older number is told to list anew.")
+            raise CommandError(for_terminal(error.detail)) from None
+        say(self, f"The feed goes on after {newest}; whoever comes with an older number is told to list anew.")

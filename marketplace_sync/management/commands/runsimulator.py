@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from marketplace_sync.management.marketplace import show
 from marketplace_sync.simulator.faults import FAULTS
 from marketplace_sync.simulator.run import DEFAULT_SKILLS, Plan, run
 from marketplace_sync.simulator.wire import SimulatorError
@@ -61,6 +62,6 @@ class Command(BaseCommand):
         await run(plan, self.say, stop)
 
     def say(self, line: str) -> None:
-        self.stdout.write(line)
+        show(self, line)
         # Piped output would otherwise wait for a full block, and whoever waits for the address with it.
         self.stdout.flush()

@@ -1,6 +1,5 @@
 """`manage.py verifysync`: is the mirror level with the marketplace?"""
 
-import json
 import sys
 from argparse import ArgumentParser
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from marketplace_sync.daemon.entry import Failure, compare
-from marketplace_sync.management.marketplace import configured, fail, say
+from marketplace_sync.management.marketplace import configured, fail, say, say_json
 from marketplace_sync.mirror.compare import Difference
 
 # Keys shown a kind in the text; --json shows all.
@@ -30,7 +29,7 @@ class Command(BaseCommand):
         except Failure as failure:
             fail(self, f"verifysync: {failure}", status=failure.status)
         if json:
-            say(self, _as_json(difference))
+            say_json(self, _as_json(difference))
         else:
             self._print(difference)
         sys.exit(0 if difference.level else 1)
@@ -57,20 +56,16 @@ class Command(BaseCommand):
         say(self, "Level with the marketplace." if difference.level else "Not level with the marketplace.")
 
 
-def _as_json(difference: Difference) -> str:
-    return json.dumps(
-        {
-            "level": difference.level,
-            "missing": sorted(difference.missing),
-            "extra": sorted(difference.extra),
-            "different": difference.different,
-            "categories": {
-                "missing": sorted(difference.missing_categories),
-                "extra": sorted(difference.extra_categories),
-                "different": difference.different_categories,
-            },
-            "refused": difference.refused,
+def _as_json(difference: Difference) -> dict[str, Any]:
+    return {
+        "level": difference.level,
+        "missing": sorted(difference.missing),
+        "extra": sorted(difference.extra),
+        "different": difference.different,
+        "categories": {
+            "missing": sorted(difference.missing_categories),
+            "extra": sorted(difference.extra_categories),
+            "different": difference.different_categories,
         },
-        ensure_ascii=False,
-        indent=2,
-    )
+        "refused": difference.refused,
+    }
