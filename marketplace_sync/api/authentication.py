@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication, get_authorization_header
 from rest_framework.exceptions import AuthenticationFailed, Throttled
 from rest_framework.request import Request
 
 from marketplace_sync import client_address
 from marketplace_sync.governance.keys import failed_keys, find_key
+from marketplace_sync.governance.sessions import only_read
 
 
 class BearerAuthentication(BaseAuthentication):
@@ -28,6 +29,14 @@ class BearerAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"
+
+
+class PersonAuthentication(SessionAuthentication):
+    """A person's session, which is read and never written."""
+
+    def authenticate(self, request: Request) -> tuple[Any, Any] | None:
+        with only_read(request._request):
+            return super().authenticate(request)
 
 
 def origin_of(request: Request) -> str:

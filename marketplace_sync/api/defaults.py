@@ -4,12 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from django_filters.rest_framework import DjangoFilterBackend  # type: ignore[import-untyped]
-from rest_framework.authentication import SessionAuthentication
 from rest_framework.parsers import JSONParser
 from rest_framework.renderers import JSONRenderer
 from rest_framework.views import APIView
 
-from marketplace_sync.api.authentication import BearerAuthentication
+from marketplace_sync.api.authentication import BearerAuthentication, PersonAuthentication
 from marketplace_sync.api.errors import answer_error
 from marketplace_sync.api.negotiation import OneForm
 from marketplace_sync.api.pagination import Pages
@@ -21,7 +20,7 @@ class Guarded(APIView):
     """Who may come in, and how a refusal looks. No anonymous access; what is open says so itself."""
 
     # The key first: it names the scheme that a 401 asks for.
-    authentication_classes = (BearerAuthentication, SessionAuthentication)
+    authentication_classes = (BearerAuthentication, PersonAuthentication)
     permission_classes = (IsActor,)
     throttle_classes = (PerActor,)
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from drf_spectacular.authentication import SessionScheme
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 from rest_framework.renderers import JSONRenderer
@@ -20,6 +21,12 @@ class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
         return {"type": "http", "scheme": "bearer", "description": "An agent's key; see `manage.py createagent`."}
+
+
+class PersonScheme(SessionScheme):  # type: ignore[no-untyped-call]
+    """A person's session."""
+
+    target_class = "marketplace_sync.api.authentication.PersonAuthentication"
 
 
 class SchemaView(Guarded, SpectacularJSONAPIView):

@@ -4,15 +4,14 @@ from datetime import timedelta
 from hmac import compare_digest
 from typing import Any, NamedTuple
 
-from django.db.models import Q
 from django.utils import timezone
 from knox.crypto import hash_token
 
 from marketplace_sync.governance.action import Action, R
 from marketplace_sync.governance.actors import Actor, actor_of
 from marketplace_sync.governance.agents import AgentAction, withdraw_commands
-from marketplace_sync.governance.audit import Outcome, record
 from marketplace_sync.governance.errors import BadInput, NoSuchTarget, NotPossible
+from marketplace_sync.governance.key_notes import Refusal, notes
 from marketplace_sync.governance.policy import Maturity
 from marketplace_sync.governance.sliding_window import SlidingWindow
 from marketplace_sync.models import Agent, AgentKey
@@ -20,14 +19,6 @@ from marketplace_sync.models import Agent, AgentKey
 # Ours have 71 characters; nothing longer than this is worth a hash.
 _MAX_KEY_CHARS = 128
 _LONGEST_LIFE = timedelta(days=36_500)
-# A key in use costs one write a minute, and a refused one that is tried for ever one audit row an hour: the audit
-# never forgets, and must not be for a stranger to fill.
-_USE_NOTED_EVERY = timedelta(minutes=1)
-_REFUSAL_NOTED_EVERY = timedelta(hours=1)
-# In the audit only: who shows such a key hears no more than that it is not valid.
-REFUSED_KEY_VERB = "use_key"
-
-
 # Failed keys from one address a minute, at whichever door (INTERFACE.md, HTTP API); beyond them the answer is 429. A
 # good key is looked up first, so it is never refused for the bad ones of its neighbours.
 failed_keys = SlidingWindow(60, 60.0)
@@ -139,32 +130,18 @@ def find_key(raw: str, *, origin: str = "") -> AgentKey | None:
     if key is None or not compare_digest(digest, key.digest) or not hasattr(key.user, "agent"):
         return None
     now = timezone.now()
-    same = AgentKey.objects.filter(pk=key.pk)
     state = key.state(now)
     if state == "active" and actor_of(key.user) is None:
         state = "of a disabled agent"
     if state == "active":
-        if key.last_used_at is None or not now - _USE_NOTED_EVERY < key.last_used_at <= now:
-            same.update(last_used_at=now)
+        notes.used(key, now)
         return key
-    # A time ahead of the clock, which was put back then, would keep every later use out of the notes.
-    noted = Q(last_refused_at__gt=now - _REFUSAL_NOTED_EVERY, last_refused_at__lte=now)
-    unnoted = same.filter(Q(last_refused_at__isnull=True) | ~noted)
-    if unnoted.update(last_refused_at=now):
-        record(
-            Actor(
-                kind="agent",
-                ident=f"agent:{key.agent.name}",
-                maturity=Maturity(key.agent.maturity),
-                is_superuser=False,
-                user_pk=key.user_id,
-            ),
-            verb=REFUSED_KEY_VERB,
-            outcome=Outcome.REFUSED,
-            actual=key.agent.maturity,
-            required="",
-            target=f"key {key.pk}",
-            origin=origin,
-            details={"why": state},
-        )
+    actor = Actor(
+        kind="agent",
+        ident=f"agent:{key.agent.name}",
+        maturity=Maturity(key.agent.maturity),
+        is_superuser=False,
+        user_pk=key.user_id,
+    )
+    notes.refused(key, Refusal(actor=actor, why=state, origin=origin, at=now))
     return None

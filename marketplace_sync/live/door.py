@@ -18,6 +18,7 @@ from marketplace_sync.governance.actors import Actor, actor_of, demand
 from marketplace_sync.governance.errors import MaturityRequired
 from marketplace_sync.governance.keys import failed_keys, find_key
 from marketplace_sync.governance.policy import Complexity
+from marketplace_sync.governance.sessions import ReadSession
 from marketplace_sync.live.entries import Wanted
 from marketplace_sync.models import AgentKey, FeedChange
 
@@ -166,7 +167,8 @@ def _may_read(user: Any) -> bool:
 def _user_of(session: str) -> Any:
     """Whose session it is; nobody's is an anonymous user's."""
     request = HttpRequest()
-    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session)
+    stored = import_module(settings.SESSION_ENGINE).SessionStore(session).load()
+    request.session = ReadSession(stored)  # type: ignore[assignment]
     return get_user(request)
 
 

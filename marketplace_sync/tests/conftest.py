@@ -13,6 +13,8 @@ from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from marketplace_sync import redaction
+from marketplace_sync.governance import keys
+from marketplace_sync.governance.key_notes import KeyNotes
 from marketplace_sync.governance.refusals import folded_refusals, refused_requests
 from marketplace_sync.models.audit import CLOSE_GATE, GATE_WIDE_OPEN, OPEN_GATE
 
@@ -62,6 +64,12 @@ def _no_refusals_counted() -> Iterator[None]:
     yield
     refused_requests.clear()
     folded_refusals.clear()
+
+
+@pytest.fixture(autouse=True)
+def _own_key_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test could not note of its keys is not noted in the next."""
+    monkeypatch.setattr(keys, "notes", KeyNotes())
 
 
 # Made of the models when the database is, and by nothing else. Django would make them anew after every flush.
