@@ -198,7 +198,7 @@ class Daemon:
         runner = PassRunner(
             market, session.writer, database, lease, session.arrivals,
             page_size=config.page_size, max_pages=config.max_pages, stream=intake, clock=self._clock,
-            held=session.announcer.held,
+            interval=config.sync_interval_seconds, held=session.announcer.held,
         )  # fmt: skip
         schedule = Schedule(poll_interval=config.sync_interval_seconds)
         passes = PassLoop(

@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 # How long a call waits for a database in trouble before the daemon gives up loudly: a supervisor's restart is then
 # the better answer.
+# A look at every row takes as long as it takes.
+_SURVEY_SECONDS = 3600.0
 # A batch that is handed over behind another waits for that one within its own time.
 PATIENCE_SECONDS = 60.0
 _RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
@@ -71,16 +73,21 @@ class Database:
         """Run what keeps the lease."""
         return await self._patiently(self._keeper, lambda: function(*args, **kwargs))
 
-    async def _patiently(self, thread: ThreadPoolExecutor, function: Callable[[], T]) -> T:
+    async def survey(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a look at every row, which may take minutes; no batch is planned meanwhile."""
+        return await self._patiently(self._planner, lambda: function(*args, **kwargs), _SURVEY_SECONDS)
+
+    async def _patiently(self, thread: ThreadPoolExecutor, function: Callable[[], T], patience: float = 0.0) -> T:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + PATIENCE_SECONDS
+        patience = patience or PATIENCE_SECONDS
+        deadline = loop.time() + patience
         tries = 0
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
                     return await loop.run_in_executor(thread, _called, function, self._ready.get(thread))
             except TimeoutError:
-                raise NoAnswer(f"nothing came back for {PATIENCE_SECONDS:g} s") from None
+                raise NoAnswer(f"nothing came back for {patience:g} s") from None
             except PASSING as fault:
                 wait = _RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)]
                 if loop.time() + wait >= deadline:

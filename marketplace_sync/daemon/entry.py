@@ -21,6 +21,7 @@ from marketplace_sync.daemon.passes import PassReport, PassRunner
 from marketplace_sync.daemon.verify import Verifier
 from marketplace_sync.mirror.compare import Difference
 from marketplace_sync.mirror.lease import LeaseLost, LeaseTaken
+from marketplace_sync.mirror.search_index import refile_skills
 from marketplace_sync.models import SyncRun
 from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.faults import UpstreamError
@@ -115,10 +116,13 @@ async def _passes(
     async with MarketClient(config, access) as market, writing_session(database, lease, config) as session:
         runner = PassRunner(
             market, session.writer, database, lease, session.arrivals,
-            page_size=config.page_size, max_pages=config.max_pages, repair=repair, held=session.announcer.held,
+            page_size=config.page_size, max_pages=config.max_pages, repair=repair, by_row=True,
+            held=session.announcer.held,
         )  # fmt: skip
         try:
             report = await _stoppable(_repaired(runner) if repair else _once(runner), stop)
+            if repair:
+                await _stoppable(database.survey(refile_skills, lease), stop)
             await asyncio.to_thread(session.announcer.close, _LISTENERS_SECONDS)
             return report
         except Failure as failure:

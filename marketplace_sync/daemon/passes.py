@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Protocol
 
 import structlog
@@ -94,6 +95,8 @@ class PassRunner:
     `held` is told of a run that holds removals back: its id, how many, why.
     `source` and `forced` are what the applied rows carry: `repair` takes the marketplace's word
     whatever the times say, and removes without asking, for a person asked.
+    `by_row`: each run compares the stored rows themselves, and not only the one that is due to (law 16); a repair does
+    so too. `interval`: seconds between two runs.
     """
 
     def __init__(
@@ -108,6 +111,8 @@ class PassRunner:
         max_pages: int,
         stream: StreamWord | None = None,
         repair: bool = False,
+        by_row: bool = False,
+        interval: float = 0.0,
         held: Callable[[int, int, str], None] = lambda *_: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -120,6 +125,8 @@ class PassRunner:
         self._max_pages = max_pages
         self._stream = stream or NoStream()
         self._repair = repair
+        self._by_row = by_row or repair
+        self._interval = timedelta(seconds=interval)
         self._held = held
         self._clock = clock
         self._absences = Absences(market, database, arrivals, self._stream.announced, repair=repair)
@@ -129,9 +136,9 @@ class PassRunner:
 
         A marketplace that can't be read ends it as `failed`; database trouble and a lost lease are raised.
         """
-        run = await self._database.control(begin_run, self._lease, reason)
+        run = await self._database.control(begin_run, self._lease, reason, by_row=self._by_row, interval=self._interval)
         with bound_contextvars(run=run.id):
-            log.info("pass_begun", reason=reason)
+            log.info("pass_begun", reason=reason, by_row=run.by_row)
             one = _Pass(self, run)
             try:
                 settled = await self._absences.settle(await one.read(), one, approved=approved)
@@ -155,6 +162,7 @@ class PassRunner:
         await self._database.control(
             end_run, self._lease, run_id, state, one.progress,
             unclean_reason=settled.unclean_reason, held=settled.held, held_reason=settled.held_reason,
+            by_row=one.read_by_row,
         )  # fmt: skip
         clean, held = not settled.unclean_reason, len(settled.held)
         log.info(
@@ -199,6 +207,11 @@ class _Pass:
         self.begun = runner._arrivals.next()
         self.progress = Progress()
 
+    @property
+    def read_by_row(self) -> bool:
+        """Every page was read, and compared with the stored rows themselves."""
+        return self._run.by_row and not self._plan.fault
+
     def seconds(self) -> float:
         return self._r._clock() - self._started
 
@@ -216,7 +229,9 @@ class _Pass:
             requested(self._r._arrivals.next, lambda begun: self._r._market.categories(begun=begun)), name="categories"
         )
         try:
-            await read_pages(self._r._market, self._plan, self._r._arrivals.next, self._take_page)
+            await read_pages(
+                self._r._market, self._plan, self._r._arrivals.next, self._take_page, every_row=self._run.by_row
+            )
             await self._all_committed()
         except UpstreamError:
             if self._categories is not None and self._categories.done():
@@ -247,7 +262,7 @@ class _Pass:
     def _all_found(self) -> bool:
         """Is each row a skill that the mirror had, when its batch was planned, and none there twice?"""
         done = self.progress
-        if self._r._writer.fleeting != self._fleeting_before:
+        if self._run.by_row or self._r._writer.fleeting != self._fleeting_before:
             return False
         return done.refused == done.stale == 0 and done.created + done.updated + done.unchanged == len(self._seen)
 
@@ -326,7 +341,10 @@ class _Pass:
             await self._r._database.control(save_progress, self._r._lease, self._run.id, self.progress)
 
     def _arrived(self, event: Event, arrival: int) -> Arrived:
-        return Arrived(event, arrival, self._source, polled=True, forced=self._r._repair, run_id=self._run.id)
+        return Arrived(
+            event, arrival, self._source, polled=True, forced=self._r._repair, run_id=self._run.id,
+            by_row=self._run.by_row,
+        )  # fmt: skip
 
     async def _letters(self, rows: Sequence[BrokenRow], kind: str = "") -> list[Item]:
         letters: list[Item] = []

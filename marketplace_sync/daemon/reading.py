@@ -18,14 +18,27 @@ async def requested(arrive: Callable[[], int], ask: Callable[[Callable[[], None]
     return arrivals[-1], answer
 
 
+def nothing_readable(read: int, refused: int, first: str) -> str:
+    """Why a listing gave nothing although it was answered: every record was refused. "" where it gave something.
+
+    An empty listing is not such a one. `first`: which record was refused first, and why.
+    """
+    if read or not refused:
+        return ""
+    return f"none of the {refused} listed skills can be read. The first one: {first}"
+
+
 async def read_pages(
     market: MarketClient,
     plan: PagePlan,
     arrive: Callable[[], int],
     take: Callable[[int, int, SkillPage], Awaitable[None]],
+    *,
+    every_row: bool = False,
 ) -> None:
     """Read what `plan` asks for; `take(number, arrival, page)` has to report each to the plan.
 
+    `every_row`: rows that were read before are read again.
     A page that can't be had ends the reading with its `UpstreamError`: half a listing is none.
     """
     under_way: set[asyncio.Task[tuple[int, int, SkillPage]]] = set()
@@ -33,7 +46,8 @@ async def read_pages(
 
     async def page(number: int) -> tuple[int, int, SkillPage]:
         arrival, answer = await requested(
-            arrive, lambda begun: market.skill_page(number, page_size=plan.page_size, begun=begun)
+            arrive,
+            lambda begun: market.skill_page(number, page_size=plan.page_size, begun=begun, every_row=every_row),
         )
         return number, arrival, answer
 

@@ -3,18 +3,18 @@
 from collections import Counter
 
 from marketplace_sync.daemon.database import Database
-from marketplace_sync.daemon.reading import read_pages
-from marketplace_sync.engine.merge import HeldSkill
+from marketplace_sync.daemon.reading import nothing_readable, read_pages
 from marketplace_sync.engine.pages import PagePlan
 from marketplace_sync.mirror.absence import SeenIds
 from marketplace_sync.mirror.compare import (
     Difference,
     compare_categories,
+    compare_refused,
+    compare_skill,
     compare_skills,
-    differing_fields,
-    held_slot,
     unlisted_skills,
 )
+from marketplace_sync.mirror.search_index import misfiled_skills
 from marketplace_sync.protocol.events import SkillPage
 from marketplace_sync.protocol.listing import records_of
 from marketplace_sync.upstream.faults import MalformedAnswer
@@ -27,8 +27,8 @@ MAX_SINGLE_LOOKS = 20
 class Verifier:
     """Reads the marketplace and the mirror; writes nothing.
 
-    `would` counts what an ordinary pass would do, by "created", "updated", "unchanged", "stale", "deleted".
-    Raises `UpstreamError` when the marketplace can't be read.
+    `would` counts what a full sync would do, by "created", "updated", "unchanged", "stale", "deleted".
+    Raises `UpstreamError` when the marketplace can't be read, which it is not when every record is refused.
     """
 
     def __init__(self, market: MarketClient, database: Database, *, page_size: int, max_pages: int) -> None:
@@ -40,9 +40,14 @@ class Verifier:
         self.listed = 0
 
     async def difference(self) -> Difference:
-        """What differs, looked at twice."""
+        """What differs, looked at twice; and what search does not find by its row."""
+        found = await self._market_difference()
+        found.misfiled = await self._database.survey(misfiled_skills)
+        return found
+
+    async def _market_difference(self) -> Difference:
         first = await self.look()
-        if first.level:
+        if not first.skills and not first.categories:
             return first
         if len(first.skills) <= MAX_SINGLE_LOOKS:
             return await self._look_at_each(first)
@@ -54,30 +59,40 @@ class Verifier:
         self.would = Counter()
         categories = await self._market.categories()
         await self._database.control(compare_categories, categories.categories, found)
-        found.refused += [str(row.refusal) for row in categories.broken]
+        found.refused += [f"category {row.refusal.key or 'without a readable name'}: {row.refusal}"
+                          for row in categories.broken]  # fmt: skip
         # A category whose row can't be read is listed all the same.
         found.extra_categories -= {row.refusal.key for row in categories.broken if row.refusal.key}
         seen = SeenIds()
         plan = PagePlan(self._page_size, self._max_pages)
+        skills, read = 0, 0
 
         async def take(number: int, _: int, page: SkillPage) -> None:
+            nonlocal skills, read
             new = [record for record in records_of(page) if seen.add(record.skill_id)]
-            broken = sum(seen.add(row.refusal.key) for row in page.broken if row.refusal.key is not None)
-            plan.read(number, page, new=len(new) + broken)
+            skills += page.rows
+            read += len(page.skills)
+            found.unnamed += sum(row.refusal.key is None for row in page.broken)
+            broken = [row.refusal.key for row in page.broken if row.refusal.key is not None]
+            plan.read(number, page, new=len(new) + sum(map(seen.add, broken)))
             found.refused += [f"{row.refusal.key or 'no readable id'}: {row.refusal}" for row in page.broken]
             self.would += await self._database.control(compare_skills, new, found)
+            await self._database.control(compare_refused, broken, found)
 
         await read_pages(self._market, plan, lambda: 0, take)
         if plan.fault:
             raise MalformedAnswer(f"the listing can't be read whole: {plan.fault}")
         self.listed = len(seen)
+        named = next(iter(found.refused[len(categories.broken) :]), "")
+        if reason := nothing_readable(read, skills - read, named):
+            raise MalformedAnswer(reason)
         found.extra = await self._database.control(unlisted_skills, seen)
         self.would["deleted"] = len(found.extra)
         return found
 
     async def _look_at_each(self, first: Difference) -> Difference:
         """A second look by single fetches, and one at the categories where those differ."""
-        second = Difference(refused=first.refused)
+        second = Difference(refused=first.refused, unnamed=first.unnamed, later=first.later)
         for skill_id in sorted(first.skills):
             try:
                 record = await self._market.skill(skill_id)
@@ -86,14 +101,7 @@ class Verifier:
                 second.refused.append(f"{skill_id}: {fault.reason}")
                 _keep_skill(first, skill_id, second)
                 continue
-            held = await self._database.control(held_slot, skill_id)
-            if record is None:
-                if isinstance(held, HeldSkill):
-                    second.extra.add(skill_id)
-            elif not isinstance(held, HeldSkill):
-                second.missing.add(skill_id)
-            elif fields := differing_fields(record, held):
-                second.different[skill_id] = fields
+            await self._database.control(compare_skill, skill_id, record, second)
         if first.categories:
             again = Difference()
             page = await self._market.categories()
@@ -114,8 +122,12 @@ def _in_both(first: Difference, second: Difference) -> Difference:
         missing=first.missing & second.missing,
         extra=first.extra & second.extra,
         different=_common(first.different, second.different),
+        later=first.later | second.later,
         refused=second.refused,
+        unnamed=second.unnamed,
     )
+    if second.unnamed:
+        both.extra = set()  # a record without a readable id may be any of these
     _keep_categories(first, second, both)
     return both
 
@@ -124,6 +136,7 @@ def _keep_categories(first: Difference, second: Difference, into: Difference) ->
     into.missing_categories = first.missing_categories & second.missing_categories
     into.extra_categories = first.extra_categories & second.extra_categories
     into.different_categories = _common(first.different_categories, second.different_categories)
+    into.later_categories = first.later_categories | second.later_categories
 
 
 def _common(first: dict[str, list[str]], second: dict[str, list[str]]) -> dict[str, list[str]]:

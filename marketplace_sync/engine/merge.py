@@ -122,11 +122,12 @@ def record_fingerprint(record: SkillRecord) -> str | None:
 
 
 def merge_record(
-    slot: Slot, record: SkillRecord, arrival: int, *, polled: bool, forced: bool = False
+    slot: Slot, record: SkillRecord, arrival: int, *, polled: bool, forced: bool = False, unsound: bool = False
 ) -> tuple[Slot, Outcome]:
     """A record was told. `polled`: by a listing or a single fetch, not by the stream.
 
-    `forced`: a person asked for the marketplace's word to be taken, whatever the times say.
+    `forced`: a person asked for the marketplace's word to be taken, whatever the times say. `unsound`: the stored row
+    contradicts itself, so its times decide nothing and the record replaces it.
     """
     match slot:
         case None:
@@ -135,6 +136,8 @@ def merge_record(
             if forced or newer(record.updated, arrival, slot.deleted, slot.arrival):
                 return _created(record, arrival), Outcome.APPLIED
             return slot, Outcome.STALE
+    if unsound:
+        return _replaced(slot, record, arrival), Outcome.APPLIED
     merged = _merged(slot, record, arrival, polled=polled, forced=forced)
     # The fingerprint has the time in it, and takes longer than all else here.
     if merged.updated == slot.updated:
@@ -162,12 +165,15 @@ def merge_deletion(slot: Slot, event: SkillDeleted, arrival: int) -> tuple[Slot,
     return slot, Outcome.STALE
 
 
-def merge_absence(slot: Slot, arrival: int) -> tuple[Slot, Outcome]:
+def merge_absence(slot: Slot, arrival: int, *, unsound: bool = False) -> tuple[Slot, Outcome]:
     """The skill is proved to be gone: what was asked for at `arrival` did not hold it.
 
-    What was heard of it since counts for more. The grave has the removed row's own time.
+    What was heard of it since counts for more. The grave has the removed row's own time; `unsound`: it has none that
+    means anything (see `merge_record`).
     """
     match slot:
+        case HeldSkill() if unsound:
+            return Grave(None, arrival), Outcome.APPLIED
         case HeldSkill():
             if max(slot.arrival, slot.rating_arrival) > arrival:
                 return slot, Outcome.STALE
@@ -199,14 +205,14 @@ def merge_rating(slot: Slot, event: RatingChanged, arrival: int) -> tuple[Slot, 
 
 
 def merge_category(
-    held: HeldCategory | None, record: CategoryRecord, arrival: int, *, forced: bool = False
+    held: HeldCategory | None, record: CategoryRecord, arrival: int, *, forced: bool = False, unsound: bool = False
 ) -> tuple[HeldCategory | None, Outcome]:
-    """A category was told."""
+    """A category was told. `forced`, `unsound`: see `merge_record`."""
     base = held or BARE_CATEGORY
     fields = {**base.fields, **_to_microseconds(record.fields)}
+    if held is None or unsound:
+        return HeldCategory(fields, record.updated, arrival), Outcome.APPLIED
     merged = HeldCategory(fields, record.updated or base.updated, arrival)
-    if held is None:
-        return merged, Outcome.APPLIED
     if merged.fields == held.fields and merged.updated == held.updated:
         return held, Outcome.UNCHANGED
     if forced or newer(record.updated, arrival, held.updated, held.arrival):
@@ -234,6 +240,12 @@ def _created(record: SkillRecord, arrival: int) -> HeldSkill:
         rated=record.updated if told_rating else None,
         rating_arrival=arrival if told_rating else 0,
     )
+
+
+def _replaced(slot: HeldSkill, record: SkillRecord, arrival: int) -> HeldSkill:
+    """The record as a new row has it; only fields that the record leaves out stay as they are stored."""
+    created = _created(record, arrival)
+    return replace(created, fields={**slot.fields, **_to_microseconds(record.fields)})
 
 
 def _merged(slot: HeldSkill, record: SkillRecord, arrival: int, *, polled: bool, forced: bool) -> HeldSkill:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from django.db.models import Exists, OuterRef
 
+from marketplace_sync.mirror.soundness import latest_arrival
 from marketplace_sync.mirror.sql import keep_few_pages, rows, select
 from marketplace_sync.models import Category, FeedChange, LeaseRow, Skill
 
@@ -74,20 +75,25 @@ class SeenIds:
 
 @dataclass(frozen=True, slots=True)
 class BegunRun:
-    """A pass under way. `feed_seq`: the last feed number given before it began."""
+    """A pass under way. `feed_seq`: the last feed number given before it began.
+
+    `by_row`: it compares the stored rows themselves with the listing (law 16).
+    """
 
     id: int
     feed_seq: int
+    by_row: bool = False
 
 
 def absent_skills(seen: SeenIds, begun: int, found_by: BegunRun | None = None) -> tuple[dict[str, int], int]:
     """Skills that are not in `seen` and of which nothing was heard since arrival `begun`; and how many the mirror has.
 
-    Each with the arrival of the last that was heard of it. `found_by`: the pass that saw each of `seen` in the mirror,
-    when the batch that had its row was planned.
+    Each with the arrival of the last that was heard of it. One that cannot have been given yet says nothing.
+    `found_by`: the pass that saw each of `seen` in the mirror, when the batch that had its row was planned.
     """
     if found_by is not None and _has_no_more(len(seen), found_by):
         return {}, len(seen)
+    latest = latest_arrival()
     absent = {}
     size = last = 0
     keep_few_pages()
@@ -96,8 +102,9 @@ def absent_skills(seen: SeenIds, begun: int, found_by: BegunRun | None = None) -
         size += len(some)
         for key, skill_id, arrival, rating_arrival in some:
             last = max(last, key)
-            if skill_id not in seen and (heard := max(arrival, rating_arrival)) <= begun:
-                absent[skill_id] = heard
+            heard = max(arrival, rating_arrival)
+            if skill_id not in seen and (heard <= begun or heard >= latest):
+                absent[skill_id] = min(heard, begun)
     return absent, size
 
 

@@ -42,6 +42,7 @@ class Arrived(msgspec.Struct, frozen=True, gc=False):
 
     `polled`: asked for by a request, and not told by the stream. `forced`: by a person's wish the
     marketplace's word counts whatever the times say. `run_id`: the pass that brought it, if any.
+    `by_row`: the stored row itself is compared with the event, not its fingerprint (law 16).
     """
 
     event: Event
@@ -50,6 +51,7 @@ class Arrived(msgspec.Struct, frozen=True, gc=False):
     polled: bool = False
     forced: bool = False
     run_id: int | None = None
+    by_row: bool = False
 
 
 @dataclass(frozen=True, slots=True)

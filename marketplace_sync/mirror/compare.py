@@ -3,40 +3,43 @@
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from marketplace_sync.engine.merge import (
-    HeldSkill,
-    Outcome,
-    Slot,
-    arrival_number,
-    merge_category,
-    merge_record,
-    record_fingerprint,
-)
-from marketplace_sync.mirror.feed import skill_view
+from msgspec.structs import replace
+
+from marketplace_sync.engine.merge import HeldSkill, Outcome, arrival_number, merge_category, merge_record
 from marketplace_sync.mirror.rows import load_categories, load_slots
+from marketplace_sync.mirror.soundness import unsound_categories, unsound_skills
 from marketplace_sync.models import Category, Skill
-from marketplace_sync.protocol.events import CategoryRecord, SkillRecord
+from marketplace_sync.protocol.events import SKILL_FIELDS, CategoryRecord, SkillRecord
+from marketplace_sync.protocol.stamps import Stamp
 
 # Later than whatever was received: the listing was asked for just now.
 _NOW = arrival_number(1 << 22, 0)
+_LATER = ["remote_updated_at"]
 
 
 @dataclass(slots=True)
 class Difference:
-    """Where mirror and marketplace differ. Empty: level.
+    """Where mirror and marketplace differ.
 
-    `different` names the fields. `refused` are listed records that can't be read: the mirror can't
-    have them, and they don't make a difference of their own.
+    `different` names the columns. `refused` are listed records that cannot be read: the mirror does not have what they
+    say, so it is not in sync. `later` are skills and categories whose reported `updated_at` is later while every field
+    is equal: no difference. `unnamed` counts the refused records without a readable id. `misfiled`: see
+    `mirror.search_index`.
     """
 
     missing: set[str] = field(default_factory=set)
     extra: set[str] = field(default_factory=set)
     different: dict[str, list[str]] = field(default_factory=dict)
+    later: set[str] = field(default_factory=set)
     missing_categories: set[str] = field(default_factory=set)
     extra_categories: set[str] = field(default_factory=set)
     different_categories: dict[str, list[str]] = field(default_factory=dict)
+    later_categories: set[str] = field(default_factory=set)
     refused: list[str] = field(default_factory=list)
+    unnamed: int = 0
+    misfiled: set[str] = field(default_factory=set)
 
     @property
     def skills(self) -> set[str]:
@@ -49,61 +52,63 @@ class Difference:
 
     @property
     def level(self) -> bool:
-        return not self.skills and not self.categories
+        return not self.skills and not self.categories and not self.refused and not self.misfiled
 
 
 def compare_skills(records: Sequence[SkillRecord], into: Difference) -> Counter[str]:
-    """Hold listed records against the mirror.
+    """Compare listed records with the stored rows, column by column.
 
-    What an ordinary pass would do with them comes back as counts of "created", "updated",
-    "unchanged" and "stale" (the mirror has heard newer).
+    What a full sync would do with them comes back as counts of "created", "updated", "unchanged" and "stale" (the
+    mirror has heard newer).
     """
     slots = load_slots({record.skill_id for record in records})
+    unsound = unsound_skills(slots)
     would: Counter[str] = Counter()
     for record in records:
-        slot = slots[record.skill_id]
-        _, outcome = merge_record(slot, record, _NOW, polled=True)
+        slot, contradictory = slots[record.skill_id], unsound.get(record.skill_id, ())
+        _, outcome = merge_record(slot, record, _NOW, polled=True, unsound=bool(contradictory))
         if not isinstance(slot, HeldSkill):
             into.missing.add(record.skill_id)
             would["created" if outcome is Outcome.APPLIED else "stale"] += 1
             continue
-        if fields := differing_fields(record, slot):
-            into.different[record.skill_id] = fields
+        _note(record.skill_id, _skill_columns(record, slot, contradictory), into.different, into.later)
         would["updated" if outcome is Outcome.APPLIED else str(outcome)] += 1
     return would
 
 
 def compare_categories(records: Iterable[CategoryRecord], into: Difference) -> None:
-    """Hold the listed categories against the mirror. One that a skill names need not be listed."""
+    """Compare the listed categories with the stored rows. A category that a skill names need not be listed."""
     listed = {record.name: record for record in records}
     held, _ = load_categories(list(listed))
+    unsound = unsound_categories(held)
     for name, record in listed.items():
-        if name not in held:
+        stored = held.get(name)
+        if stored is None:
             into.missing_categories.add(name)
             continue
-        merged, _ = merge_category(held[name], record, _NOW, forced=True)
-        if merged is None or merged is held[name]:
-            continue
-        fields = [key for key, value in merged.fields.items() if held[name].fields[key] != value]
-        into.different_categories[name] = fields or ["remote_updated_at"]
+        merged, _ = merge_category(stored, record, _NOW, forced=True)
+        assert merged is not None
+        columns = [key for key, value in merged.fields.items() if not same_value(stored.fields[key], value)]
+        columns = _with_times(columns, stored.updated, merged.updated, unsound.get(name, ()))
+        _note(
+            name, (columns, _is_later(stored.updated, merged.updated)), into.different_categories, into.later_categories
+        )
     unnamed = Category.objects.filter(skills__isnull=True).values_list("name", flat=True)
     into.extra_categories |= set(unnamed) - listed.keys()
 
 
-def differing_fields(record: SkillRecord, held: Slot) -> list[str]:
-    """The fields that the record tells and the mirror has otherwise; all it tells when the mirror lacks it."""
-    if not isinstance(held, HeldSkill):
-        return sorted(record.fields)
-    if record_fingerprint(record) == held.fingerprint:
-        return []
-    merged, _ = merge_record(held, record, _NOW, polled=True, forced=True)
-    assert isinstance(merged, HeldSkill)
-    before, after = skill_view(record.skill_id, held), skill_view(record.skill_id, merged)
-    # The listing has no word for the ratings' own clock.
-    fields = [name for name in after if name != "rating_at" and before[name] != after[name]]
-    if not fields and merged.updated != held.updated:
-        fields = ["remote_updated_at"]  # by less than a microsecond
-    return fields
+def compare_skill(skill_id: str, record: SkillRecord | None, into: Difference) -> None:
+    """Compare what a single fetch gave, `None` for a 404, with the stored row."""
+    slot = load_slots([skill_id])[skill_id]
+    if record is not None:
+        compare_skills([record], into)
+    elif isinstance(slot, HeldSkill):
+        into.extra.add(skill_id)
+
+
+def compare_refused(skill_ids: Sequence[str], into: Difference) -> None:
+    """Of skills whose listed record cannot be read, note those whose stored row contradicts itself."""
+    into.different |= unsound_skills(load_slots(skill_ids))
 
 
 def unlisted_skills(listed: Container[str]) -> set[str]:
@@ -112,6 +117,50 @@ def unlisted_skills(listed: Container[str]) -> set[str]:
     return {skill_id for skill_id in held.iterator() if skill_id not in listed}
 
 
-def held_slot(skill_id: str) -> Slot:
-    """What the mirror has of one skill."""
-    return load_slots([skill_id])[skill_id]
+def same_value(stored: Any, reported: Any) -> bool:
+    """Are two JSON values equal? Unlike to Python, `true` is no 1; 1 and 1.0 are one number, as in a `jsonb` column."""
+    if type(stored) is bool or type(reported) is bool:
+        return stored is reported
+    if type(stored) is dict and type(reported) is dict:
+        return stored.keys() == reported.keys() and all(same_value(stored[key], reported[key]) for key in stored)
+    if type(stored) is list and type(reported) is list:
+        return len(stored) == len(reported) and all(map(same_value, stored, reported))
+    return bool(stored == reported)
+
+
+def _skill_columns(record: SkillRecord, stored: HeldSkill, unsound: Sequence[str]) -> tuple[list[str], bool]:
+    """The columns that the record reports otherwise, and whether its time is later.
+
+    A field that a record leaves out stays as it is, so it is no difference. In a row that contradicts itself, unknown
+    fields of its own are one.
+    """
+    # Without its fingerprint, or that would stand for the columns.
+    merged, _ = merge_record(replace(stored, known_fingerprint=None), record, _NOW, polled=True, forced=True)
+    assert isinstance(merged, HeldSkill)
+    columns = [name for name in SKILL_FIELDS if not same_value(stored.fields[name], merged.fields[name])]
+    if not same_value(stored.extra, record.extra if unsound else merged.extra):
+        columns.append("extra")
+    return _with_times(columns, stored.updated, merged.updated, unsound), _is_later(stored.updated, merged.updated)
+
+
+def _with_times(columns: list[str], stored: Stamp | None, reported: Stamp | None, unsound: Sequence[str]) -> list[str]:
+    """`columns`, and those that another time or a contradiction adds."""
+    # A changed column shows in the fingerprint too; and where the full time is right, its column is what is wrong.
+    explained = {"fingerprint"} if columns or stored != reported else set()
+    explained |= {"updated_stamp"} if stored == reported else set()
+    contradictory = [name for name in unsound if name not in explained and name not in columns]
+    if stored != reported:
+        columns = [*columns, *(name for name in _LATER if name not in contradictory)]
+    return [*columns, *contradictory]
+
+
+def _is_later(stored: Stamp | None, reported: Stamp | None) -> bool:
+    return stored is not None and reported is not None and reported > stored
+
+
+def _note(key: str, found: tuple[list[str], bool], different: dict[str, list[str]], later: set[str]) -> None:
+    columns, is_later = found
+    if columns == _LATER and is_later:
+        later.add(key)
+    elif columns:
+        different[key] = columns

@@ -31,6 +31,7 @@ from marketplace_sync.engine.merge import (
 from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, Item, Letter, SkillAbsent
 from marketplace_sync.mirror.feed import FeedRow, feed_row, skill_change
 from marketplace_sync.mirror.rows import held_bytes, load_categories, load_fingerprints, load_held, skill_rows
+from marketplace_sync.mirror.soundness import unsound_categories, unsound_skills
 from marketplace_sync.models import DeadLetter, Skill
 from marketplace_sync.protocol.events import CategoryRecord, KnownRow, RatingChanged, SkillDeleted, SkillRecord
 from marketplace_sync.protocol.listing import read_known
@@ -70,12 +71,16 @@ class Plan:
             arrived = [item for item in arrived if id(item) not in self._known_unchanged]
         skills, names = _keys(arrived)
         self.before, held_in = _slots(skills, on)
+        by_row = {item.event.skill_id for item in arrived if item.by_row and not isinstance(item.event, _OF_CATEGORIES)}
+        planned = on.after if on else {}
+        self._unsound = set(unsound_skills({key: self.before[key] for key in by_row if key not in planned}))
         self.after: dict[str, Slot] = dict(self.before)
         # Those that held skills are in exist: nothing more need be known of them, unless they are told of themselves.
         self._in_use = {slot.fields["category"] for slot in self.before.values() if isinstance(slot, HeldSkill)}
         told = {item.event.name for item in arrived if isinstance(item.event, _OF_CATEGORIES)}
         self.categories_before, ids = _categories(names - (self._in_use - told) - {None}, on)
         self.category_ids = held_in | ids
+        self._unsound_categories = self._find_unsound_categories(arrived, on)
         self.categories: dict[str, HeldCategory | None] = dict(self.categories_before)
         self.origin: dict[str, Arrived] = {}
         self.category_origin: dict[str, Arrived] = {}
@@ -98,6 +103,12 @@ class Plan:
         self.skill_rows = skill_rows(kept, self.before)
         letters = any(isinstance(item, Letter) for item in items)
         self.writes_nothing = not (kept or self.buried or self.revived or self.category_origin or letters)
+
+    def _find_unsound_categories(self, arrived: Sequence[Arrived], on: "Plan | None") -> set[str]:
+        by_row = {item.event.name for item in arrived if item.by_row and isinstance(item.event, CategoryRecord)}
+        planned = on.categories if on else {}
+        stored = {name: category for name, category in self.categories_before.items() if name not in planned}
+        return set(unsound_categories({name: one for name in by_row if (one := stored.get(name)) is not None}))
 
     def _split(self) -> dict[str, HeldSkill]:
         """Sort out whose grave is to be dug or to go; what is to be written of skills."""
@@ -128,15 +139,18 @@ class Plan:
     def _decide_skill(self, item: Arrived, event: SkillRecord | SkillDeleted | RatingChanged | SkillAbsent) -> Effect:
         key = event.skill_id
         before = self.after[key]
+        unsound = item.by_row and key in self._unsound
         match event:
             case SkillRecord():
-                after, outcome = merge_record(before, event, item.arrival, polled=item.polled, forced=item.forced)
+                after, outcome = merge_record(
+                    before, event, item.arrival, polled=item.polled, forced=item.forced, unsound=unsound
+                )
             case SkillDeleted():
                 after, outcome = merge_deletion(before, event, item.arrival)
             case RatingChanged():
                 after, outcome = merge_rating(before, event, item.arrival)
             case SkillAbsent():
-                after, outcome = merge_absence(before, item.arrival)
+                after, outcome = merge_absence(before, item.arrival, unsound=unsound)
         self.after[key] = after
         match outcome:
             case Outcome.UNCHANGED:
@@ -150,6 +164,7 @@ class Plan:
                 self.fetch.append(key)
                 return Effect.FETCH
         self.origin[key] = item
+        self._unsound.discard(key)
         if not isinstance(after, HeldSkill):
             return Effect.REMOVED
         self._need_category(after, item)
@@ -178,11 +193,13 @@ class Plan:
             self._in_use.discard(event.name)
             self.category_origin[event.name] = item
             return Effect.REMOVED
-        after, outcome = merge_category(before, event, item.arrival, forced=item.forced)
+        unsound = item.by_row and event.name in self._unsound_categories
+        after, outcome = merge_category(before, event, item.arrival, forced=item.forced, unsound=unsound)
         if outcome is not Outcome.APPLIED:
             return Effect.STALE if outcome is Outcome.STALE else Effect.UNCHANGED
         self.categories[event.name] = after
         self.category_origin[event.name] = item
+        self._unsound_categories.discard(event.name)
         return Effect.UPDATED if before else Effect.CREATED
 
     def _named(self, category: str) -> bool:
@@ -218,13 +235,16 @@ def _categories(names: set[str], on: Plan | None) -> tuple[dict[str, HeldCategor
 
 def _known_unchanged(arrived: Sequence[Arrived], planned: Mapping[str, Slot]) -> set[int]:
     """Listing rows that tell what the mirror has, known by their fingerprint alone (identities of items)."""
-    if not any(item.polled for item in arrived):
+    if not any(item.polled and not item.by_row for item in arrived):
         return set()
     times_named = Counter([item.event.skill_id for item in arrived if not isinstance(item.event, _OF_CATEGORIES)])
     told = [
         (id(item), item.event)
         for item in arrived
-        if item.polled and isinstance(item.event, _OF_ROWS) and times_named[item.event.skill_id] == 1
+        if item.polled
+        and not item.by_row
+        and isinstance(item.event, _OF_ROWS)
+        and times_named[item.event.skill_id] == 1
     ]
     held = load_fingerprints([row.skill_id for _, row in told if row.skill_id not in planned])
     for _, row in told:

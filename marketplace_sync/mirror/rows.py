@@ -1,16 +1,18 @@
 """Skills, graves and categories between the database and the values that `engine.merge` decides on."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from functools import partial
 from operator import itemgetter
 from typing import Any
 
 import msgspec
+from django.db import OperationalError
 
-from marketplace_sync.engine.merge import Grave, HeldCategory, HeldSkill, Slot
+from marketplace_sync.engine.merge import BARE_CATEGORY, Grave, HeldCategory, HeldSkill, Slot
 from marketplace_sync.mirror.bulk import Bulk, narrow_updates_pay
 from marketplace_sync.mirror.sql import (
+    UnreadableRowsError,
     among,
     execute,
     float_column,
@@ -27,10 +29,13 @@ from marketplace_sync.mirror.sql import (
     time_column,
 )
 from marketplace_sync.models import Category, Skill, Tombstone
+from marketplace_sync.protocol.events import SKILL_EMPTY
+from marketplace_sync.protocol.refusals import Refused
 from marketplace_sync.protocol.stamps import Stamp, moment_of
 
 _TEXTS = ("name", "description", "version", "code", "command")
-_JSON = ("python_packages", "npm_packages", "tags", "metadata")
+_LISTS = ("python_packages", "npm_packages", "tags")
+_JSON = (*_LISTS, "metadata")
 _FIGURES = ("average_rating", "rating_count")
 _CLOCKS = ("updated_stamp", "arrival", "rating_stamp", "rating_arrival", "fingerprint")
 
@@ -50,7 +55,10 @@ _SKILL, _GRAVE, _CATEGORY = (model._meta.db_table for model in (Skill, Tombstone
 def load_fingerprints(skill_ids: Collection[str]) -> dict[str, str]:
     """The fingerprints of those of `skill_ids` that the mirror has."""
     condition, keys = among("skill_id", skill_ids)
-    found = rows(("skill_id", "fingerprint"), f"{_SKILL} WHERE {condition}", keys)
+    try:
+        found = rows(("skill_id", "fingerprint"), f"{_SKILL} WHERE {condition}", keys)
+    except UnreadableRowsError:
+        return {}
     return {skill_id: fingerprint for skill_id, fingerprint in found}
 
 
@@ -71,12 +79,35 @@ def load_slots(skill_ids: Collection[str]) -> dict[str, Slot]:
 
 
 def load_held(skill_ids: Collection[str]) -> tuple[dict[str, Slot], dict[str, int]]:
-    """What is held of each of `skill_ids`, and the primary keys of the categories that those skills are in."""
+    """What is held of each of `skill_ids`, and the primary keys of the categories that those skills are in.
+
+    A column that holds what no writer of ours puts there counts as empty; that row's fingerprint is `UNREADABLE`.
+    """
     slots: dict[str, Slot] = dict.fromkeys(skill_ids)
     category_ids: dict[str, int] = {}
     if not slots:
         return slots, category_ids
-    condition, keys = among("skill.skill_id", slots)
+    try:
+        _load_into(slots, list(slots), category_ids)
+    except _UNREADABLE_ERRORS:
+        for skill_id in skill_ids:
+            try:
+                _load_into(slots, [skill_id], category_ids)
+            except _UNREADABLE_ERRORS:
+                slots[skill_id] = load_by_column(skill_id)[0]
+    missing = [skill_id for skill_id, slot in slots.items() if slot is None]
+    if missing:
+        condition, keys = among("skill_id", missing)
+        for skill_id, deleted, arrival in rows(
+            ("skill_id", "deleted_stamp", "arrival"), f"{_GRAVE} WHERE {condition}", keys
+        ):
+            slots[skill_id] = Grave(Stamp(deleted) if deleted else None, arrival)
+    return slots, category_ids
+
+
+def _load_into(slots: dict[str, Slot], skill_ids: Collection[str], category_ids: dict[str, int]) -> None:
+    """Put the stored skills among `skill_ids` into `slots`. Raises one of `_UNREADABLE_ERRORS`."""
+    condition, keys = among("skill.skill_id", skill_ids)
     for (
         skill_id, updated, arrival, rated, rating_arrival, fingerprint,
         category_id, category, name, description, version, code, command, count, average, created,
@@ -86,20 +117,46 @@ def load_held(skill_ids: Collection[str]) -> tuple[dict[str, Slot], dict[str, in
             "category": category, "name": name, "description": description, "version": version, "code": code,
             "command": command, "rating_count": count,
             "average_rating": held_float(average, partial(_average_rating, skill_id)),
-            "remote_created_at": held_stamp(created), "python_packages": json_value(python_packages),
-            "npm_packages": json_value(npm_packages), "tags": json_value(tags), "metadata": json_value(metadata),
+            "remote_created_at": held_stamp(created), "python_packages": json_value(python_packages, "["),
+            "npm_packages": json_value(npm_packages, "["), "tags": json_value(tags, "["),
+            "metadata": json_value(metadata, "{"),
         }  # fmt: skip
         if category is not None:
             category_ids[category] = category_id
-        slots[skill_id] = HeldSkill(fields, json_value(extra), updated, arrival, rated, rating_arrival, fingerprint)
-    missing = [skill_id for skill_id, slot in slots.items() if slot is None]
-    if missing:
-        condition, keys = among("skill_id", missing)
-        for skill_id, deleted, arrival in rows(
-            ("skill_id", "deleted_stamp", "arrival"), f"{_GRAVE} WHERE {condition}", keys
-        ):
-            slots[skill_id] = Grave(Stamp(deleted) if deleted else None, arrival)
-    return slots, category_ids
+        slots[skill_id] = HeldSkill(
+            fields, json_value(extra, "{"), updated, arrival, rated, rating_arrival, fingerprint
+        )
+
+
+def load_by_column(skill_id: str) -> tuple[HeldSkill, list[str]]:
+    """Read a stored skill that cannot be read whole; the columns that hold what no writer of ours puts there.
+
+    Those count as empty, and so do its clocks: every record replaces it.
+    """
+    columns: dict[str, tuple[str, Callable[[Any], Any]]] = {
+        **{name: (f"skill.{name}", str) for name in _TEXTS}, "category": ("category.name", str),
+        "rating_count": ("skill.rating_count", int), "average_rating": ("skill.average_rating", float),
+        **{name: (json_column(f"skill.{name}"), partial(json_value, opening="[")) for name in _LISTS},
+        **{name: (json_column(f"skill.{name}"), partial(json_value, opening="{")) for name in ("metadata", "extra")},
+        "remote_created_at": (time_column("skill.remote_created_at"), held_stamp),
+    }  # fmt: skip
+    found: dict[str, Any] = {}
+    unreadable: list[str] = []
+    for name, (column, read) in columns.items():
+        try:
+            ((value,),) = select(f"SELECT {column} FROM {_HELD_SKILLS} WHERE skill.skill_id = %s", (skill_id,))
+            if isinstance(value, bytes):
+                raise ValueError("bytes in a text column")
+            found[name] = None if value is None else read(value)
+        except (UnreadableRowsError, Refused, ValueError, OperationalError):
+            unreadable.append(name)
+    extra = found.pop("extra", {})
+    return HeldSkill({**SKILL_EMPTY, **found}, extra, None, 0, None, 0, UNREADABLE), unreadable
+
+
+# The fingerprint of a stored skill that was read column by column: no record has it.
+UNREADABLE = "unreadable"
+_UNREADABLE_ERRORS = (UnreadableRowsError, Refused)
 
 
 _HELD_SKILLS = f"{_SKILL} AS skill LEFT JOIN {_CATEGORY} AS category ON category.id = skill.category_id"
@@ -142,7 +199,8 @@ def skill_rows(skills: Mapping[str, HeldSkill], before: Mapping[str, Slot]) -> S
         )  # fmt: skip
         old = before[skill_id]
         name, description, tags, category = found_by = _found_by(fields)
-        if narrow and isinstance(old, HeldSkill) and found_by == _found_by(old.fields):
+        readable = isinstance(old, HeldSkill) and old.known_fingerprint != UNREADABLE
+        if narrow and readable and found_by == _found_by(old.fields):  # type: ignore[union-attr]
             rows.found_as_before.append(rest)
         else:
             rows.whole.append((category, (name, description, json_text(tags), *rest)))
@@ -184,11 +242,22 @@ def unbury(skill_ids: Collection[str]) -> None:
 
 
 def load_categories(names: Collection[str]) -> tuple[dict[str, HeldCategory], dict[str, int]]:
-    """What is held of the categories `names`, and their primary keys."""
+    """What is held of the categories `names`, and their primary keys. One that cannot be read counts as bare."""
+    if not names:
+        return {}, {}
+    try:
+        return _load_categories(names)
+    except UnreadableRowsError:
+        if len(names) == 1:
+            keys = dict(Category.objects.filter(name__in=names).values_list("name", "pk"))
+            return dict.fromkeys(keys, BARE_CATEGORY), keys
+    found = [load_categories([name]) for name in names]
+    return {n: one for held, _ in found for n, one in held.items()}, {n: k for _, ks in found for n, k in ks.items()}
+
+
+def _load_categories(names: Collection[str]) -> tuple[dict[str, HeldCategory], dict[str, int]]:
     held: dict[str, HeldCategory] = {}
     keys: dict[str, int] = {}
-    if not names:
-        return held, keys
     condition, parameters = among("name", names)
     created_at = time_column("remote_created_at")
     for name, key, description, icon_url, skill_count, created, updated, arrival in rows(

@@ -2,12 +2,16 @@
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 
 from marketplace_sync.mirror.absence import BegunRun
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.models import HeldRemoval, SyncRun
 
 State = SyncRun.State
+
+# Law 16: so often at least a full sync compares the stored rows themselves.
+BY_ROW_EVERY = timedelta(hours=24)
 
 
 @dataclass(slots=True)
@@ -25,12 +29,21 @@ class Progress:
     removed: int = 0
 
 
-def begin_run(lease: Lease, reason: str) -> BegunRun:
-    """Open a run. Whatever a dead daemon left open is closed first."""
+def begin_run(lease: Lease, reason: str, *, by_row: bool = False, interval: timedelta = timedelta(0)) -> BegunRun:
+    """Open a run. Whatever a dead daemon left open is closed first.
+
+    `by_row`: it compares the stored rows themselves, due or not. `interval`: time until the next run at most.
+    """
     with lease.writing() as head:
         _interrupt_open(head.now)
         run = SyncRun.objects.create(reason=reason, epoch=lease.epoch, started_at=head.now)
-        return BegunRun(run.pk, head.feed_seq)
+        return BegunRun(run.pk, head.feed_seq, by_row or _by_row_is_due(head.now, interval))
+
+
+def _by_row_is_due(now: datetime, interval: timedelta) -> bool:
+    """Would the next run, with its own time, be too late to be by row? A time that is still to come says nothing."""
+    last = SyncRun.objects.filter(by_row=True).order_by("-id").values_list("started_at", flat=True).first()
+    return last is None or not timedelta(0) <= now - last <= BY_ROW_EVERY - 2 * interval
 
 
 def interrupt_open_runs(lease: Lease) -> int:
@@ -61,8 +74,11 @@ def end_run(
     error: str = "",
     held: Collection[str] = (),
     held_reason: str = "",
+    by_row: bool = False,
 ) -> None:
     """Close a run. `unclean_reason`: "" for a clean one, `None` when it never came to that.
+
+    `by_row`: it compared every listed skill with the stored row itself.
 
     A run that holds removals back, and a clean one that had none to hold, supersede the older held
     runs: they looked at the same marketplace later.
@@ -76,6 +92,7 @@ def end_run(
             error=error[:500],
             held_count=len(held),
             held_reason=held_reason[:500],
+            by_row=by_row,
             **asdict(progress),
         )
         HeldRemoval.objects.bulk_create(

@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
-from django.db import DEFAULT_DB_ALIAS, connection, connections
+from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, connections
 from django.db.backends.sqlite3.base import FORMAT_QMARK_REGEX, SQLiteCursorWrapper
 
 from marketplace_sync.postgres import is_shared_per_transaction
@@ -53,16 +53,26 @@ def ask(sql: str) -> Callable[[], list[tuple[Any, ...]]]:
     return answer
 
 
+class UnreadableRowsError(Exception):
+    """SQLite: among the selected rows is one that holds bytes where a text belongs."""
+
+
 def rows(columns: Sequence[str], source: str, parameters: Sequence[Any]) -> Iterable[Sequence[Any]]:
     """Select `columns` from `source`, which is all that comes after FROM. None may be a float (see `float_column`).
 
     SQLite gives them as one value: it asks for the interpreter's lock once, and not once for each row.
+    Raises `UnreadableRowsError`.
     """
     listed = ", ".join(columns)
     if connection.vendor == "postgresql":
         return select(f"SELECT {listed} FROM {source}", parameters)
-    ((text,),) = select(f"SELECT CAST(json_group_array(json_array({listed})) AS BLOB) FROM {source}", parameters)
-    found: list[list[Any]] = msgspec.json.decode(text)
+    try:
+        ((text,),) = select(f"SELECT CAST(json_group_array(json_array({listed})) AS BLOB) FROM {source}", parameters)
+        found: list[list[Any]] = msgspec.json.decode(text)
+    except (OperationalError, msgspec.MsgspecError, UnicodeError) as error:
+        if isinstance(error, OperationalError) and "BLOB" not in str(error):
+            raise
+        raise UnreadableRowsError(str(error)) from error
     return found
 
 
@@ -191,16 +201,23 @@ def json_column(column: str) -> str:
     return f"{column}::text" if connection.vendor == "postgresql" else column
 
 
-def json_value(text: str) -> Any:
-    """The value of held JSON, by the same reading as what was received."""
-    if text == "[]":
+def json_value(text: str, opening: str) -> Any:
+    """The value of held JSON, by the same reading as what was received. `opening`: "[" or "{", what it is to be.
+
+    Raises `UnreadableRowsError`, or `Refused` where it is no JSON.
+    """
+    if text == "[]" == opening + "]":
         return []
-    return {} if text == "{}" else read_json(text.encode())[0]
+    if text == "{}" == opening + "}":
+        return {}
+    if not text.startswith(opening):
+        raise UnreadableRowsError("JSON of another kind")
+    return read_json(text.encode())[0]
 
 
 def json_text(value: Any) -> str:
     """The text of what a JSON column is to hold."""
-    return _encode(value).decode() if value else _EMPTY[type(value)]
+    return _encode(value).decode() if value else _EMPTY.get(type(value)) or _encode(value).decode()
 
 
 _EMPTY: dict[type, str] = {list: "[]", dict: "{}"}

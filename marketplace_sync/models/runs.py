@@ -11,6 +11,7 @@ class SyncRun(models.Model):
 
     `is_clean` says whether what it did not find counts as absent (law 5); `None` while it runs or when
     it failed, and then `unclean_reason` is "". `held_count` removals wait for approval in a `held` run.
+    `by_row`: it compared every listed skill with the stored row itself, and not with a fingerprint (law 16).
     """
 
     class State(models.TextChoices):
@@ -41,6 +42,7 @@ class SyncRun(models.Model):
     unclean_reason = models.CharField(max_length=500, blank=True, default="")
     held_reason = models.CharField(max_length=500, blank=True, default="")
     error = models.CharField(max_length=500, blank=True, default="")
+    by_row = models.BooleanField(default=False, db_default=False)
 
     class Meta:
         ordering = ("-id",)

@@ -148,18 +148,27 @@ async def test_verifysync_tells_what_differs_and_repairs_it_removals_included(
                 "missing": ["skill-00039"],
                 "extra": [f"skill-{number:05}" for number in range(10, 36)],
                 "different": {"skill-00001": ["name", "remote_updated_at"]},
-                "categories": {"missing": ["new"], "extra": [], "different": {}},
+                "withheld": 0,
+                "later": [],
+                "misfiled": [],
+                "categories": {"missing": ["new"], "extra": [], "different": {}, "later": []},
                 "refused": ["skill-00005: rating_count: not a number: 'many' (bad_type)"],
             }
             assert await watched.ask(everything_stored) == rows
 
+            # What cannot be read is all that is left: the mirror does not have it.
             repaired = await start.run("verifysync", "--repair")
-            assert repaired.status == 0
-            assert repaired.out.splitlines()[-1] == "Level with the marketplace."
+            assert repaired.status == 1
+            assert repaired.out.splitlines() == [
+                "1 listed, but not readable: the mirror does not have what they say:",
+                "  skill-00005: rating_count: not a number: 'many' (bad_type)",
+                "Not level with the marketplace.",
+            ]
             assert await watched.ask(Skill.objects.count) == len(market.skills)
             assert (await watched.ask(Skill.objects.get, skill_id="skill-00001")).name == "Old"
             assert await watched.ask(Category.objects.filter(name="new").exists)
-            assert (await watched.difference()).level
+            left = await watched.difference()
+            assert (left.skills, left.categories, len(left.refused)) == (set(), set(), 1)
 
             # A person who asked is not overruled by the next ordinary pass.
             again = await start.run("runsync", "--once")

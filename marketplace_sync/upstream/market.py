@@ -41,7 +41,7 @@ from marketplace_sync.upstream.faults import (
     quoted,
 )
 from marketplace_sync.upstream.proxies import Proxy
-from marketplace_sync.upstream.row_cache import RowCache
+from marketplace_sync.upstream.row_cache import RowCache, Unread
 from marketplace_sync.upstream.tls import asks_for_certificate
 
 # PROTOCOL.md: "A request is tried four times, after 0.5, 1 and 2 s".
@@ -148,11 +148,12 @@ class MarketClient:
         if self._rows is not None:
             self._rows.close()
 
-    async def skill_page(self, page: int, *, page_size: int, begun: Begun = None) -> SkillPage:
-        """One page of the listing; pages count from 1."""
+    async def skill_page(self, page: int, *, page_size: int, begun: Begun = None, every_row: bool = False) -> SkillPage:
+        """One page of the listing; pages count from 1. `every_row`: rows that were read before are read again."""
+        known = Unread(self._rows) if self._rows is not None and every_row else self._rows
         return await self._fetch(
             SKILLS,
-            lambda body, now: decode_skill_page(body, server_now=now, known=self._rows),
+            lambda body, now: decode_skill_page(body, server_now=now, known=known),
             params={"page": page, "page_size": page_size},
             begun=begun,
         )

@@ -51,6 +51,16 @@ _found = msgspec.json.Decoder(list[tuple[str, str, str]]).decode
 _encode = msgspec.json.Encoder().encode
 
 
+class Unread:
+    """The same cache for a listing that is to be read whole: it knows no row, and rows can be remembered in it."""
+
+    def __init__(self, rows: "RowCache") -> None:
+        self.digests = rows.digests
+
+    def find(self, digests: Sequence[str]) -> Mapping[str, tuple[str, str]]:
+        return {}
+
+
 class RowCache:
     """What rows said, by their bytes, as `protocol.listing.KnownRows` asks for it.
 

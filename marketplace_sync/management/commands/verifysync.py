@@ -45,7 +45,10 @@ class Command(BaseCommand):
                 "categories different",
                 [f"{key}: {', '.join(fields)}" for key, fields in sorted(difference.different_categories.items())],
             ),
-            ("listed, but not readable", difference.refused),
+            ("listed, but not readable: the mirror does not have what they say", difference.refused),
+            ("not found by search as their rows are", sorted(difference.misfiled)),
+            ("with a later updated_at and every field equal, which is no difference", sorted(difference.later)),
+            ("categories likewise", sorted(difference.later_categories)),
         ):
             if keys:
                 say(self, f"{len(keys)} {title}:")
@@ -53,6 +56,8 @@ class Command(BaseCommand):
                     say(self, f"  {key}")
                 if len(keys) > SHOWN:
                     say(self, f"  … and {len(keys) - SHOWN} more")
+        if difference.unnamed:
+            say(self, f"{difference.unnamed} of them have no readable id: any skill that is not listed may be one.")
         say(self, "Level with the marketplace." if difference.level else "Not level with the marketplace.")
 
 
@@ -62,10 +67,14 @@ def _as_json(difference: Difference) -> dict[str, Any]:
         "missing": sorted(difference.missing),
         "extra": sorted(difference.extra),
         "different": difference.different,
+        "withheld": 0,
+        "later": sorted(difference.later),
+        "misfiled": sorted(difference.misfiled),
         "categories": {
             "missing": sorted(difference.missing_categories),
             "extra": sorted(difference.extra_categories),
             "different": difference.different_categories,
+            "later": sorted(difference.later_categories),
         },
         "refused": difference.refused,
     }
