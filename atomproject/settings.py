@@ -16,9 +16,10 @@ env = Environment(os.environ, BASE_DIR / _dotenv if _dotenv else None, named="DJ
 
 # The marketplace's settings, as they are written; `conf.load_config` reads them.
 for _setting in conf.SETTINGS:
-    _raw = env.raw(_setting.name)
+    # A setting to which "set but empty" is a value of its own is None where it is not set.
+    _raw = None if _setting.empty_counts and _setting.name not in env.ENVIRON else env.raw(_setting.name)
     # A proxy's URL may hold a password, and its name does not make Django's error page hide it.
-    globals()[_setting.name] = logs.Secret(_raw) if _setting.kind is Kind.PROXY else _raw
+    globals()[_setting.name] = logs.Secret(_raw or "") if _setting.kind is Kind.PROXY else _raw
 
 DEBUG = env.flag("DJANGO_DEBUG")
 ALLOWED_HOSTS = env.hosts()

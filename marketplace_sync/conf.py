@@ -37,6 +37,14 @@ SETTINGS: tuple[Setting, ...] = (
             "ws_url", schemes=("wss", "ws")),
     Setting("ATOM_SAAS_API_TOKEN", 3, Kind.SECRET, "", "The token that the marketplace gave: a UUID or a JWT.",
             "api_token", recommended=(8, 10_000), unit="characters"),
+    Setting("ATOM_SAAS_API_PREFIX", 70, Kind.PREFIX, "/api/v1",
+            "The path between ATOM_SAAS_API_URL and /skills; set but empty: none. /health has none.",
+            "api_prefix", empty_counts=True),
+    Setting("ATOM_SAAS_API_AUTH", 71, Kind.AUTH, "bearer",
+            "What carries the token: bearer (the Authorization header), or the name of a header for the bare token.",
+            "api_auth"),
+    Setting("ATOM_SAAS_WS_AUTH", 72, Kind.QUERY_AUTH, "query:token",
+            "The same for the stream's handshake; query:NAME is a parameter of its URL.", "ws_auth"),
     Setting("ATOM_SAAS_ENABLED", 4, Kind.BOOL, "true",
             "false: no connection is ever made, the local mirror is still served.", "enabled"),
     Setting("ATOM_SAAS_WS_ENABLED", 5, Kind.BOOL, "true", "false: polling only, no live stream.", "ws_enabled"),
@@ -145,6 +153,7 @@ BY_NAME = {setting.name: setting for setting in SETTINGS}
 PONG_LATER_THAN_PING, HOSTS_DIFFER, FALLBACK_NEVER, QUEUE_TOO_SMALL, UNKNOWN_NAME = 41, 42, 43, 44, 45
 TOKEN_TWICE, KEY_ALONE = BY_NAME["ATOM_SAAS_API_TOKEN_FILE"].number, BY_NAME["ATOM_SAAS_CLIENT_KEY_FILE"].number
 NEVER_DEGRADED = 67
+PREFIX_TWICE = 73
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +164,9 @@ class SyncConfig:
     api_url: str = ""  # without a slash at its end; empty: not set
     api_token: Secret = Secret("")  # noqa: RUF009 - immutable
     ws_url: str = ""  # from `api_url` where not set; empty only when that is too
+    api_prefix: str = "/api/v1"  # begins with a slash and ends with none; empty: none
+    api_auth: str = "bearer"  # or the name of a header, see `variants`
+    ws_auth: str = "query:token"  # likewise, or another parameter of the URL
     ws_enabled: bool = True
     connect_timeout: float = 5.0
     healthy_after: float = 30.0
@@ -306,6 +318,11 @@ def _together(values: dict[str, Any]) -> Iterable[Fault]:
     if api and stream and urlsplit(api).hostname != urlsplit(stream).hostname:
         yield fault("warning", HOSTS_DIFFER, "ATOM_SAAS_WS_URL", "names another host than ATOM_SAAS_API_URL.",
                     "The token goes to both: leave ATOM_SAAS_WS_URL unset unless you mean it.")  # fmt: skip
+    prefix = values.get("api_prefix", "")
+    if api and prefix and urlsplit(api).path.endswith(prefix):
+        yield fault("warning", PREFIX_TWICE, "ATOM_SAAS_API_URL",
+                    f"ends in {prefix}, which ATOM_SAAS_API_PREFIX adds once more.",
+                    "Take it off the URL, or set ATOM_SAAS_API_PREFIX to nothing.")  # fmt: skip
     failures, attempts = values.get("fallback_after_failures", 0), values.get("reconnect_attempts", 0)
     if failures and attempts and failures > attempts:
         yield fault("warning", FALLBACK_NEVER, "ATOM_SAAS_WS_FALLBACK_AFTER_FAILURES",

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from marketplace_sync.redaction import Secret
+from marketplace_sync.variants import VariantError, read_auth, read_prefix
 
 Level = Literal["error", "warning"]
 
@@ -43,6 +44,9 @@ class Kind(StrEnum):
     CHOICE = "one of a few words"
     PROXY = "the URL of a proxy"
     HOSTS = "host names with commas between"
+    PREFIX = "the path of a URL, or nothing"
+    AUTH = "bearer, or the name of a header"
+    QUERY_AUTH = "query:NAME, bearer, or the name of a header"
     NETWORKS = "addresses and networks with commas between"
 
 
@@ -91,6 +95,7 @@ class Setting:
     scale: float = 1
     schemes: tuple[str, ...] = ()  # of a URL
     choices: tuple[str, ...] = ()  # the words, where it is one of a few
+    empty_counts: bool = False  # set but empty is a value of its own, and not the default
 
     def fault(self, level: Level, message: str, hint: str) -> "Fault":
         """A fault of this setting. `message` goes on after its name."""
@@ -124,11 +129,12 @@ def fault_id(level: Level, number: int) -> str:
 
 
 def parse(setting: Setting, raw: object) -> Any:
-    """The typed value of what was configured. Nothing, or an empty text, is the default.
+    """The typed value of what was configured. Nothing, or an empty text that does not count, is the default.
 
     Raises `Unfit`. A value of the right Python type is taken as it is, within the same bounds.
     """
-    empty = raw is None or (isinstance(raw, str) and (not raw or (raw.isspace() and setting.kind is not Kind.SECRET)))
+    blank = isinstance(raw, str) and (not raw or (raw.isspace() and setting.kind is not Kind.SECRET))
+    empty = raw is None or (blank and not setting.empty_counts)
     return _READERS[setting.kind](setting, setting.default if empty else raw)
 
 
@@ -273,6 +279,18 @@ def _read_networks(setting: Setting, raw: object) -> Networks:
     return Networks(tuple(networks), unix)
 
 
+def _read_variant(setting: Setting, raw: object) -> str:
+    if not isinstance(raw, str):
+        raise Unfit(f"is {_shown(raw)}, not {setting.kind}.", f"The default is {setting.name}={setting.default}.")
+    try:
+        if setting.kind is Kind.PREFIX:
+            return read_prefix(raw, setting.name)
+        return read_auth(raw, setting.name, query=setting.kind is Kind.QUERY_AUTH)
+    except VariantError as fault:
+        # Not shown: somebody may have written the token here.
+        raise Unfit(fault.message, fault.hint) from None
+
+
 def _read_int(setting: Setting, raw: object) -> int:
     if isinstance(raw, int) and not isinstance(raw, bool):
         return int(_bounded(setting, raw))
@@ -349,5 +367,8 @@ _READERS: dict[Kind, Callable[[Setting, object], Any]] = {
     Kind.CHOICE: _read_choice,
     Kind.PROXY: _read_proxy,
     Kind.HOSTS: _read_hosts,
+    Kind.PREFIX: _read_variant,
+    Kind.AUTH: _read_variant,
+    Kind.QUERY_AUTH: _read_variant,
     Kind.NETWORKS: _read_networks,
 }

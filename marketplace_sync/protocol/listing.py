@@ -50,7 +50,7 @@ class _Read(NamedTuple):
 
 
 def decode_skill_page(body: bytes, *, server_now: datetime, known: KnownRows | None = None) -> SkillPage:
-    """Read an answer to `GET /api/v1/skills`: an object with `skills`, or a bare list of them.
+    """Read an answer to `GET /skills`: an object with `skills`, or a bare list of them.
 
     `server_now`: the server's `Date`, aware. A key that is listed twice is given twice, in order.
     Rows that `known` has are given unread. Page figures that are absent, negative or no whole numbers
@@ -92,7 +92,7 @@ def records_of(page: SkillPage) -> Iterator[SkillRecord]:
 
 
 def decode_category_page(body: bytes, *, server_now: datetime) -> CategoryPage:
-    """Read an answer to `GET /api/v1/categories`: an object with `categories`, or a bare list of them.
+    """Read an answer to `GET /categories`: an object with `categories`, or a bare list of them.
 
     Raises `Refused` when the body as a whole can't be read.
     """
@@ -109,7 +109,7 @@ def decode_category_page(body: bytes, *, server_now: datetime) -> CategoryPage:
 
 
 def decode_skill(body: bytes, *, server_now: datetime) -> SkillRecord:
-    """Read an answer to `GET /api/v1/skills/{skill_id}`, without its `ratings`.
+    """Read an answer to `GET /skills/{skill_id}`, without its `ratings`.
 
     Raises `Refused`, with the `key` where the body has one. Whether it is the skill that was asked
     for is for the caller to compare.

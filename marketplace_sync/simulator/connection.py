@@ -63,7 +63,7 @@ class Connection:
             return False
         if request is None:
             return False
-        is_stream = request.target.partition("?")[0] == "/ws"
+        is_stream = request.target.partition("?")[0] == self._server.variant.ws_path
         if is_stream and request.headers.get("upgrade", "").lower() == "websocket":
             await open_stream(self._server, self._raw, self._reader, self._writer, reset)
             return False
@@ -128,10 +128,10 @@ class Connection:
         if (broken := server.api.fault(request)) is not None:
             return broken
         path = request.target.partition("?")[0]
-        if path == "/ws":
+        if path == server.variant.ws_path:
             return error(426, "upgrade_required", "This is a WebSocket.", (("Upgrade", "websocket"),))
         # Whoever asks whether we live needs no token.
-        if path == "/health":
+        if path == server.variant.health:
             return server.api.answer(request)
         if not server.api.authorized(request):
             return server.api.unauthorized()

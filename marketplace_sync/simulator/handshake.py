@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlsplit
 
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.http11 import Request, Response
@@ -78,7 +77,8 @@ def _response(server: "SimulatorServer", protocol: ServerProtocol, request: Requ
         return _refusal(protocol, 429, (header,))
     if faults.take("forbidden") is not None:
         return _refusal(protocol, 403)
-    token = parse_qs(urlsplit(request.path).query).get("token", [""])[-1]
+    headers = {name.lower(): value for name, value in request.headers.raw_items()}
+    token = server.variant.ws_token(request.path, headers)
     if faults.take("unauthorized", "/ws") is not None or token != server.token:
         return _refusal(protocol, 401, (CHALLENGE,))
     return protocol.accept(request)

@@ -19,10 +19,12 @@ from marketplace_sync.simulator.listing import (
     page_of,
 )
 from marketplace_sync.simulator.marketplace import AlreadyRated, Marketplace, Snapshot
+from marketplace_sync.simulator.variant import Variant
 from marketplace_sync.simulator.wire import encode, read_time, write_time
 
 VERSION = "1.0.0"
 MAX_COMMENT_CHARS = 1_000
+DOCUMENTED = Variant()
 CHALLENGE = ("WWW-Authenticate", 'Bearer realm="atom-saas", error="invalid_token"')
 
 Headers = tuple[tuple[str, str], ...]
@@ -65,11 +67,15 @@ class Api:
     `stale` is the snapshot that the fault stale-page serves. `now` is the server's clock, aware.
     """
 
-    def __init__(self, market: Marketplace, faults: FaultSet, token: str, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, market: Marketplace, faults: FaultSet, token: str, now: Callable[[], datetime],
+        variant: Variant = DOCUMENTED,
+    ) -> None:  # fmt: skip
         self.market = market
         self.faults = faults
         self.token = token
         self.now = now
+        self.variant = variant
         self.stale: Snapshot | None = None
 
     def fault(self, request: Request) -> Answer | None:
@@ -91,8 +97,7 @@ class Api:
         return None
 
     def authorized(self, request: Request) -> bool:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        return scheme.lower() == "bearer" and token.strip() == self.token
+        return self.variant.api_token(request.headers) == self.token
 
     @staticmethod
     def unauthorized() -> Answer:
@@ -100,7 +105,7 @@ class Api:
 
     def answer(self, request: Request) -> Answer:
         """The answer of a server in order, for a request that is let in."""
-        path = urlsplit(request.target).path
+        path = self.variant.documented(urlsplit(request.target).path)
         single = path.removeprefix("/api/v1/skills/")
         match request.method, path:
             case "GET", "/health":

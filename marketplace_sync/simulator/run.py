@@ -11,9 +11,11 @@ from pathlib import Path
 from marketplace_sync.simulator.catalog import Catalog, derive_categories, generate, load_categories, load_skills
 from marketplace_sync.simulator.churn import Churn
 from marketplace_sync.simulator.faults import FAULTS, UnknownFault
+from marketplace_sync.simulator.http import DOCUMENTED
 from marketplace_sync.simulator.marketplace import Marketplace
 from marketplace_sync.simulator.replay import replay
 from marketplace_sync.simulator.server import SimulatorServer
+from marketplace_sync.simulator.variant import Variant
 from marketplace_sync.simulator.wire import SimulatorError
 
 DEFAULT_SKILLS = 200
@@ -40,6 +42,18 @@ class Plan:
     connects_per_minute: int = 10
     heartbeat_interval: float = 30.0
     seed: int = 0
+    base_path: str = DOCUMENTED.base
+    api_prefix: str = DOCUMENTED.prefix
+    api_auth: str = DOCUMENTED.api_auth
+    ws_auth: str = DOCUMENTED.ws_auth
+    ws_path: str = DOCUMENTED.ws_path
+
+    @property
+    def variant(self) -> Variant:
+        return Variant(
+            base=self.base_path, prefix=self.api_prefix, api_auth=self.api_auth, ws_auth=self.ws_auth,
+            ws_path=self.ws_path,
+        )  # fmt: skip
 
 
 def check(plan: Plan) -> None:
@@ -55,6 +69,9 @@ def check(plan: Plan) -> None:
         raise SimulatorError(f"--port must be from 0 (any free one) to 65535, not {plan.port}.")
     if not plan.token:
         raise SimulatorError("--token must not be empty.")
+    for name, path in (("--base-path", plan.base_path), ("--api-prefix", plan.api_prefix), ("--ws-path", plan.ws_path)):
+        if path and (not path.startswith("/") or path.endswith("/")):
+            raise SimulatorError(f"{name} must begin with a slash and end with none, or be empty: {path!r}.")
     if plan.catalog is not None and plan.skills is not None:
         raise SimulatorError("--skills generates a catalogue and --catalog reads one: give one of them.")
     if plan.categories is not None and plan.catalog is None and plan.replay is None:
@@ -88,7 +105,7 @@ async def run(plan: Plan, say: Callable[[str], None], stop: asyncio.Event) -> No
     market = Marketplace(catalog.skills, catalog.categories)
     server = SimulatorServer(
         market, plan.token, plan.host, plan.port, requests_per_minute=plan.requests_per_minute,
-        connects_per_minute=plan.connects_per_minute, heartbeat_interval=plan.heartbeat_interval,
+        connects_per_minute=plan.connects_per_minute, heartbeat_interval=plan.heartbeat_interval, variant=plan.variant,
     )  # fmt: skip
     server.on_stream = lambda opened: say(_stream_line(opened, server.clients))
     for name in plan.faults:
@@ -149,6 +166,14 @@ def _introduce(plan: Plan, server: SimulatorServer, say: Callable[[str], None]) 
     say("To mirror it, set in the environment or in .env:")
     say(f"  ATOM_SAAS_API_URL={server.api_url}")
     say(f"  ATOM_SAAS_API_TOKEN={plan.token}")
+    for name, value, default in (
+        ("ATOM_SAAS_API_PREFIX", plan.api_prefix, DOCUMENTED.prefix),
+        ("ATOM_SAAS_API_AUTH", plan.api_auth, DOCUMENTED.api_auth),
+        ("ATOM_SAAS_WS_AUTH", plan.ws_auth, DOCUMENTED.ws_auth),
+        ("ATOM_SAAS_WS_URL", server.ws_url, server.ws_url if plan.ws_path == DOCUMENTED.ws_path else ""),
+    ):
+        if value != default:
+            say(f"  {name}={value}")
     say("then: python manage.py runsync. Ctrl-C stops the simulator.")
 
 

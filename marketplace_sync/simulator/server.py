@@ -15,9 +15,10 @@ from marketplace_sync.simulator.budget import SlidingWindow
 from marketplace_sync.simulator.churn import flood
 from marketplace_sync.simulator.connection import Connection, reset
 from marketplace_sync.simulator.faults import FaultSet
-from marketplace_sync.simulator.http import Api
+from marketplace_sync.simulator.http import DOCUMENTED, Api
 from marketplace_sync.simulator.marketplace import Marketplace
 from marketplace_sync.simulator.stream import CLOSE_TIMEOUT, Stream
+from marketplace_sync.simulator.variant import Variant
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ class SimulatorServer:
 
     `requests_per_minute` and `connects_per_minute`: 0 is no limit. `heartbeat_interval`: seconds between our JSON
     pings, 0 for none; a client from which nothing comes within `pong_timeout` of one is cut off.
-    `now` is the clock, giving aware times; `clock_skew` is added to it in headers and stamps.
+    `now` is the clock, giving aware times; `clock_skew` is added to it in headers and stamps. `variant` says which
+    deployment it plays.
 
     To look at: `clients` (open streams), `requests` (method, path with query, status; 0 for a reset), `connects`
     (monotonic times of handshake attempts), `accepted` (TCP connections so far), `heard` (what stream clients said,
@@ -45,7 +47,7 @@ class SimulatorServer:
         self, market: Marketplace, token: str = "sim-token", host: str = "127.0.0.1", port: int = 0, *,
         requests_per_minute: int = 100, heartbeat_interval: float = 30.0, connects_per_minute: int = 10,
         pong_timeout: float = 10.0, compress: bool = True, now: Callable[[], datetime] = _utc_now,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic: Callable[[], float] = time.monotonic, variant: Variant = DOCUMENTED,
     ) -> None:  # fmt: skip
         self.market = market
         self.token = token
@@ -55,6 +57,7 @@ class SimulatorServer:
         self.pong_timeout = pong_timeout
         self.compress = compress
         self.monotonic = monotonic
+        self.variant = variant
         self.clock_skew = timedelta()
         self.request_window = SlidingWindow(requests_per_minute)
         self.connect_window = SlidingWindow(connects_per_minute)
@@ -75,7 +78,7 @@ class SimulatorServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._failure: BaseException | None = None
-        self.api = Api(market, self.faults, token, self.moment)
+        self.api = Api(market, self.faults, token, self.moment, variant)
         market.now = self.moment
 
     @property
@@ -94,11 +97,11 @@ class SimulatorServer:
 
     @property
     def api_url(self) -> str:
-        return f"http://{self._authority}"
+        return f"http://{self._authority}{self.variant.base}"
 
     @property
     def ws_url(self) -> str:
-        return f"ws://{self._authority}/ws"
+        return f"ws://{self._authority}{self.variant.ws_path}"
 
     def moment(self) -> datetime:
         """The marketplace's time, as it believes."""

@@ -12,6 +12,7 @@ from marketplace_sync.setting_values import Fault, Kind
 IMPOSSIBLE = {
     Kind.BOOL: "maybe", Kind.INT: "many", Kind.FLOAT: "nan", Kind.FLOATS: "1,x", Kind.URL: "nowhere",
     Kind.SECRET: "two words", Kind.FILE: "/no/such/file", Kind.CHOICE: "1.1", Kind.PROXY: "two words", Kind.HOSTS: 5,
+    Kind.NETWORKS: "nobody", Kind.PREFIX: "https://h/api", Kind.AUTH: "query:token", Kind.QUERY_AUTH: "X Token",
 }  # fmt: skip
 RANGED = [setting for setting in SETTINGS if abs(setting.recommended[0]) < 1e300 and setting.kind is not Kind.SECRET]
 

@@ -47,7 +47,8 @@ ROOMS: dict[str, Room] = {
     "engine": room("protocol", only=PURE, clock=False),
     "redaction": room("", DJANGO | SOCKETS),
     "logs": room("redaction visible", DJANGO | SOCKETS),
-    "setting_values": room("redaction logs", DJANGO | SOCKETS),
+    "variants": room("", DJANGO | SOCKETS),
+    "setting_values": room("redaction logs variants", DJANGO | SOCKETS),
     "conf": room("redaction logs setting_values", DJANGO | SOCKETS),
     "postgres": room("", SOCKETS),
     "client_address": room("conf setting_values", SOCKETS),
@@ -60,7 +61,7 @@ ROOMS: dict[str, Room] = {
     "models": room("protocol engine visible", SOCKETS),
     "migrations": room("models", SOCKETS),
     "mirror": room("protocol engine models logs postgres", SOCKETS),
-    "upstream": room("protocol engine conf logs setting_values", DJANGO),
+    "upstream": room("protocol engine conf logs setting_values variants", DJANGO),
     # The daemon asks governance whether the author of a command still has the right to it.
     "daemon": room("protocol engine models mirror upstream governance signals conf logs"),
     "simulator": room("protocol", DJANGO),

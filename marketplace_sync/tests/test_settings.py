@@ -252,6 +252,20 @@ def test_the_example_as_it_stands_is_the_defaults(tmp_path: Path) -> None:
     assert second[-1] == 0
 
 
+@pytest.mark.parametrize(("line", "prefix"), [("", "/api/v1"), ("ATOM_SAAS_API_PREFIX=", ""),
+                                              ("ATOM_SAAS_API_PREFIX=/market", "/market")])  # fmt: skip
+def test_a_prefix_that_is_set_but_empty_is_none(line: str, prefix: str, tmp_path: Path) -> None:
+    (tmp_path / "env").write_text(f"ATOM_SAAS_API_URL=https://market.example\n{line}\n")
+    code = (
+        "from atomproject import settings as s; from marketplace_sync.conf import load_config;"
+        "print(repr(load_config(s).api_prefix))"
+    )
+    environment = {**os.environ, "DJANGO_ENV_FILE": str(tmp_path / "env"), "DATABASE_URL": ""}
+    ended = subprocess.run([sys.executable, "-c", code], cwd=FOLDER, env=environment,
+                           capture_output=True, text=True, check=True, timeout=50)  # fmt: skip
+    assert ended.stdout.strip() == repr(prefix)
+
+
 async def test_static_files_come_whole_under_asgi_without_debug_or_a_collecting_step() -> None:
     from atomproject.asgi import application
 

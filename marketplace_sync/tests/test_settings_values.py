@@ -39,7 +39,7 @@ def test_nothing_configured_is_the_defaults() -> None:
 
 def test_the_table_and_the_object_have_the_same_settings_and_defaults() -> None:
     assert {setting.field for setting in SETTINGS} == {field.name for field in fields(SyncConfig)}
-    empty = load_config(SimpleNamespace(**{setting.name: "" for setting in SETTINGS}))
+    empty = load_config(SimpleNamespace(**{setting.name: "" for setting in SETTINGS if not setting.empty_counts}))
     assert empty == SyncConfig()
     assert [type(getattr(empty, field.name)) for field in fields(SyncConfig)] == [
         type(getattr(SyncConfig(), field.name)) for field in fields(SyncConfig)
@@ -253,3 +253,56 @@ def test_whatever_is_configured_is_a_config_or_faults(configured: dict[str, Any]
         value = getattr(config, setting.field)
         if setting.kind in (Kind.INT, Kind.FLOAT):
             assert setting.least * setting.scale <= value <= setting.most * setting.scale or value == 0
+
+
+@pytest.mark.parametrize(
+    ("raw", "prefix"),
+    [
+        (None, "/api/v1"), ("", ""), (" ", ""), ("/", ""), ("/api/v1", "/api/v1"), ("/api/v1/", "/api/v1"),
+        ("marketplace", "/marketplace"), ("/api/v1/marketplace", "/api/v1/marketplace"), ("/~a/b%20c", "/~a/b%20c"),
+    ],
+)  # fmt: skip
+def test_the_prefix_is_a_path_or_nothing(raw: str | None, prefix: str) -> None:
+    assert load(ATOM_SAAS_API_PREFIX=raw).api_prefix == prefix
+
+
+@pytest.mark.parametrize(
+    "raw", ["https://h/api", "/a//b", "/a?b", "/a#b", "/a b", "/../x", "/a/./b", "/é", "//h/api", "/a\nb", 5]
+)
+def test_what_is_no_path_is_an_error(raw: Any) -> None:
+    assert ids(ATOM_SAAS_API_PREFIX=raw) == ["E070"]
+
+
+@pytest.mark.parametrize(("raw", "auth"), [("", "bearer"), ("Bearer", "bearer"), ("X-API-Token", "X-API-Token"),
+                                           ("Authorization", "Authorization"), ("bearer ", "bearer")])  # fmt: skip
+def test_the_token_goes_as_bearer_or_in_a_header(raw: str, auth: str) -> None:
+    assert load(ATOM_SAAS_API_AUTH=raw).api_auth == auth
+    assert load(ATOM_SAAS_WS_AUTH=raw or "bearer").ws_auth == auth
+
+
+@pytest.mark.parametrize(("raw", "auth"), [("", "query:token"), ("query:key", "query:key"), ("Query:a.b", "query:a.b")])
+def test_the_streams_token_may_be_a_parameter(raw: str, auth: str) -> None:
+    assert load(ATOM_SAAS_WS_AUTH=raw).ws_auth == auth
+
+
+@pytest.mark.parametrize("raw", ["X Token", "X-Token:", "X-Token: secret", "Host", "content-length", "Upgrade", "é", 5,
+                                 "Sec-WebSocket-Key", "User-Agent", "X-T\r\nX-U"])  # fmt: skip
+def test_what_is_no_header_of_ones_own_is_an_error(raw: Any) -> None:
+    assert ids(ATOM_SAAS_API_AUTH=raw) == ["E071"]
+    assert ids(ATOM_SAAS_WS_AUTH=raw) == ["E072"]
+
+
+def test_a_parameter_is_of_the_stream_alone_and_needs_a_name() -> None:
+    assert ids(ATOM_SAAS_API_AUTH="query:token") == ["E071"]
+    assert ids(ATOM_SAAS_WS_AUTH="query:") == ids(ATOM_SAAS_WS_AUTH="query:a b") == ["E072"]
+
+
+def test_a_token_written_where_its_place_belongs_is_not_shown() -> None:
+    (fault,) = find_faults(SimpleNamespace(**GOOD, ATOM_SAAS_API_AUTH=f"Bearer {TOKEN}"))
+    assert TOKEN not in f"{fault.message} {fault.hint}"
+
+
+def test_a_prefix_that_the_url_has_already_is_a_warning() -> None:
+    assert ids(ATOM_SAAS_API_URL="https://market.example/api/v1") == ["W073"]
+    assert ids(ATOM_SAAS_API_URL="https://market.example/api/v1", ATOM_SAAS_API_PREFIX="") == []
+    assert ids(ATOM_SAAS_API_URL="https://market.example/api", ATOM_SAAS_API_PREFIX="/marketplace") == []

@@ -45,6 +45,7 @@ from marketplace_sync.upstream.faults import (
     quoted,
 )
 from marketplace_sync.upstream.tls import asks_for_certificate
+from marketplace_sync.variants import query_parameter, token_headers
 
 # The closing handshake, whoever begins it: a peer that does not finish it is not waited for.
 CLOSE_WITHIN = 1.0
@@ -191,9 +192,12 @@ async def open_connection(config: SyncConfig, access: Access, *, now: Callable[[
     """One attempt, within `connect_timeout`. Raises an `UpstreamError`; whatever came up is closed by then."""
     proxy = access.stream_proxy
     through = f" through {proxy}" if proxy is not None else ""
+    token = access.token.now().reveal()
+    parameter = query_parameter(config.ws_auth)
     try:
         attempt = _ConnectOnce(
-            with_token(config.ws_url, access.token.now().reveal()),
+            with_token(config.ws_url, token, parameter) if parameter else config.ws_url,
+            additional_headers=token_headers(config.ws_auth, token),
             create_connection=MarketConnection,
             proxy=proxy.url.reveal() if proxy is not None else None,
             **_trust(config, access),
@@ -240,11 +244,11 @@ def _trust(config: SyncConfig, access: Access) -> dict[str, Any]:
     return trust
 
 
-def with_token(ws_url: str, token: str) -> str:
-    """The address with `?token=`, in place of a `token` that it may have; other parameters stay as they are."""
+def with_token(ws_url: str, token: str, parameter: str = "token") -> str:
+    """Return the address with the token as `parameter`, in place of one it may have; others stay as they are."""
     scheme, netloc, path, query, _ = urlsplit(ws_url)
-    kept = [part for part in query.split("&") if part and part.partition("=")[0] != "token"]
-    return urlunsplit((scheme, netloc, path, "&".join([*kept, f"token={quote(token, safe='')}"]), ""))
+    kept = [part for part in query.split("&") if part and part.partition("=")[0] != parameter]
+    return urlunsplit((scheme, netloc, path, "&".join([*kept, f"{parameter}={quote(token, safe='')}"]), ""))
 
 
 def header(response: Response | None, name: str) -> str | None:

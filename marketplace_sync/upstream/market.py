@@ -43,6 +43,7 @@ from marketplace_sync.upstream.faults import (
 from marketplace_sync.upstream.proxies import Proxy
 from marketplace_sync.upstream.row_cache import RowCache, Unread
 from marketplace_sync.upstream.tls import asks_for_certificate
+from marketplace_sync.variants import token_headers
 
 # PROTOCOL.md: "A request is tried four times, after 0.5, 1 and 2 s".
 RETRY_DELAYS = (0.5, 1.0, 2.0)
@@ -61,9 +62,11 @@ ERROR_BODY_SECONDS = 2.0
 # The marketplace allows 10 connections an instance.
 MAX_CONNECTIONS = 10
 
-SKILLS = "/api/v1/skills"
-SKILL = "/api/v1/skills/{skill_id}"
-CATEGORIES = "/api/v1/categories"
+# As documented, with the default prefix: what the metrics call them, whatever prefix a deployment has.
+_PREFIX = "/api/v1"
+SKILLS = f"{_PREFIX}/skills"
+SKILL = f"{_PREFIX}/skills/{{skill_id}}"
+CATEGORIES = f"{_PREFIX}/categories"
 HEALTH = "/health"
 
 T = TypeVar("T")
@@ -202,6 +205,8 @@ class MarketClient:
     ) -> T:
         """Tries until there is an answer, or a fault that another try won't mend, or no try is left."""
         path = template if skill_id is None else template.format(skill_id=quote(skill_id, safe=""))
+        if path.startswith(_PREFIX):
+            path = self._config.api_prefix + path.removeprefix(_PREFIX)
         single = skill_id is not None
         delays = iter(RETRY_DELAYS)
         while True:
@@ -246,7 +251,7 @@ class MarketClient:
                 asyncio.timeout(self._config.api_timeout),
                 self._http.stream(
                     "GET", self._base + path, params=params, extensions={"trace": trace},
-                    headers={"Authorization": f"Bearer {token.reveal()}"},
+                    headers=token_headers(self._config.api_auth, token.reveal()),
                 ) as response,
             ):  # fmt: skip
                 if response.status_code == 400 and self._base.startswith("https:"):

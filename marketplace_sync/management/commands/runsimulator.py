@@ -42,6 +42,11 @@ class Command(BaseCommand):
             help="stream connects in any 60 s, 0: no limit (%(default)s)")  # fmt: skip
         add("--heartbeat-interval", type=float, default=plan.heartbeat_interval, metavar="S",
             help="seconds between the server's pings, 0: none (%(default)s)")  # fmt: skip
+        add("--base-path", default=plan.base_path, metavar="PATH", help="path of the base URL, such as /api (none)")
+        add("--api-prefix", default=plan.api_prefix, metavar="PATH", help="as ATOM_SAAS_API_PREFIX (%(default)s)")
+        add("--api-auth", default=plan.api_auth, metavar="HOW", help="as ATOM_SAAS_API_AUTH (%(default)s)")
+        add("--ws-auth", default=plan.ws_auth, metavar="HOW", help="as ATOM_SAAS_WS_AUTH (%(default)s)")
+        add("--ws-path", default=plan.ws_path, metavar="PATH", help="path of the stream (%(default)s)")
         add("--seed", type=int, default=plan.seed, metavar="N", help="of all that is made up (%(default)s)")
 
     def handle(self, *args: Any, list_faults: bool, faults: list[str] | None, **options: Any) -> None:
