@@ -15,9 +15,11 @@ if not settings.configured:  # else another program than a web server, whose con
 # Sets Django up, so it stands before anything that imports models.
 _http = get_asgi_application()
 
+from atomproject import uvicorn_fixes  # noqa: E402
 from atomproject.bodies import BoundedBodies  # noqa: E402
 from atomproject.peer import RealPeer  # noqa: E402
 from marketplace_sync.live.consumers import FeedConsumer  # noqa: E402
 from marketplace_sync.live.routing import websockets  # noqa: E402
 
+uvicorn_fixes.install()
 application = RealPeer(ProtocolTypeRouter({"http": BoundedBodies(_http), "websocket": websockets(FeedConsumer())}))

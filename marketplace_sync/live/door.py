@@ -5,12 +5,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from django.conf import settings
 from django.contrib.auth import get_user
 from django.http import HttpRequest, parse_cookie
-from django.http.request import validate_host
 from django.utils import timezone
 
 from marketplace_sync import client_address
@@ -20,6 +19,7 @@ from marketplace_sync.governance.keys import failed_keys, find_key
 from marketplace_sync.governance.policy import Complexity
 from marketplace_sync.governance.sessions import ReadSession
 from marketplace_sync.live.entries import Wanted
+from marketplace_sync.live.origins import may_follow, site_origin
 from marketplace_sync.models import AgentKey, FeedChange
 
 # Close codes: the HTTP status that says the same, plus 4000. 1011 is the protocol's own for a fault of the server.
@@ -31,8 +31,6 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 # Beyond it nobody filters by hand, and every change is held against each.
 _MAX_PARAMETERS = 1000
 _NOT_IN_URL = frozenset(("key", "token", "access_token", "api_key", "apikey", "auth", "authorization", "bearer"))
-# What Django itself answers to while developing, where no host is named.
-_DEBUG_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
 class Refused(Exception):
@@ -46,11 +44,12 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a client asks for and shows. `after` `None`: from now on. Texts are "" for none."""
+    """What a client asks for and shows. `after` `None`: from now on. `site`: our own origin. Texts are "" for none."""
 
     after: int | None
     wanted: Wanted
     origin: str
+    site: str
     authorization: str
     session: str
     address: str
@@ -80,6 +79,7 @@ def read_request(scope: Mapping[str, Any]) -> Request:
         after=after,
         wanted=wanted,
         origin=headers.get(b"origin", ""),
+        site=site_origin(scope),
         authorization=headers.get(b"authorization", ""),
         session=parse_cookie(headers.get(b"cookie", "")).get(settings.SESSION_COOKIE_NAME, ""),
         address=client_address.of_scope(scope),
@@ -118,8 +118,10 @@ def let_in(request: Request) -> tuple[Pass, Actor]:
     An agent shows its key in the header. A person's browser sends the session's cookie to whatever page asks it to,
     so the page has to be one of ours; a client that is no browser, and says no origin, needs a key.
     """
-    if request.origin and not _ours(request.origin):
-        raise Refused(FORBIDDEN, "Pages of this origin may not follow; see DJANGO_ALLOWED_HOSTS.")
+    if request.origin and not may_follow(request.origin, request.site):
+        raise Refused(
+            FORBIDDEN, "This origin is not this site's scheme, host and port, nor in CSRF_TRUSTED_ORIGINS."
+        )
     if request.authorization:
         scheme, _, raw = request.authorization.partition(" ")
         key = find_key(raw.strip(), origin=f"websocket {request.address}") if scheme.lower() == "bearer" else None
@@ -170,16 +172,3 @@ def _user_of(session: str) -> Any:
     stored = import_module(settings.SESSION_ENGINE).SessionStore(session).load()
     request.session = ReadSession(stored)  # type: ignore[assignment]
     return get_user(request)
-
-
-def _ours(origin: str) -> bool:
-    """Is a page of this origin one of ours? Its host is, by name; a port or scheme is for a proxy to choose."""
-    try:
-        parts = urlsplit(origin)
-        host = (parts.hostname or "") if parts.scheme in ("http", "https") else ""
-    except ValueError:
-        return False
-    # Django writes an IPv6 address with its brackets.
-    host = f"[{host}]" if ":" in host else host
-    hosts = settings.ALLOWED_HOSTS or (_DEBUG_HOSTS if settings.DEBUG else ())
-    return bool(host) and validate_host(host, hosts)

@@ -166,9 +166,20 @@ async def changes_to(connection: ClientConnection, seq: int) -> list[dict[str, A
 class Visitor:
     """A client without sockets: what the application sends, as an ASGI server would see it."""
 
-    def __init__(self, hub: Hub, query: str = "", headers: Sequence[tuple[str, str]] = (), path: str = PATH) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        query: str = "",
+        headers: Sequence[tuple[str, str]] = (),
+        path: str = PATH,
+        *,
+        scheme: str = "ws",
+        host: str = "127.0.0.1:8000",
+    ) -> None:
+        headers = [("Host", host), *headers]
         scope = {
             "type": "websocket",
+            "scheme": scheme,
             "path": path,
             "query_string": query.encode(),
             "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers],

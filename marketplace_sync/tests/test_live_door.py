@@ -89,9 +89,9 @@ MATRIX: dict[str, tuple[Callable[[], Headers], tuple[int | None, int | None, int
 }
 
 
-async def outcome(hub: Hub, headers: Headers, query: str = "") -> int | None:
+async def outcome(hub: Hub, headers: Headers, query: str = "", **where: str) -> int | None:
     """The close code, or `None` for one who was let in."""
-    async with Visitor(hub, query, headers) as visitor:
+    async with Visitor(hub, query, headers, **where) as visitor:
         said = await visitor.said()
         if said["type"] == "websocket.close":
             assert said["reason"]
@@ -111,27 +111,61 @@ async def test_who_may_follow_from_where(who: str, settings: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("origin", "allowed"),
+    ("served_at", "origin", "allowed"),
     [
-        ("http://mirror.example", True),
-        ("https://MIRROR.example:8443", True),
-        ("https://sub.wild.example", True),
-        ("http://[::1]:8000", True),
-        ("https://mirror.example.evil.example", False),
-        ("https://evilmirror.example", False),
-        ("https://evil.example/mirror.example", False),
-        ("https://mirror.example@evil.example", False),
-        ("null", False),
-        ("file://mirror.example", False),
-        ("mirror.example", False),
-        ("http://", False),
-        ("http://[", False),
+        ("ws://mirror.example", "http://mirror.example", True),
+        ("ws://mirror.example", "http://mirror.example:80", True),
+        ("ws://MIRROR.example:8443", "http://mirror.example:8443", True),
+        ("wss://mirror.example", "https://mirror.example", True),
+        ("wss://mirror.example:443", "https://mirror.example", True),
+        ("ws://[::1]:8000", "http://[::1]:8000", True),
+        ("wss://a.wild.example", "https://a.wild.example", True),
+        # Another port or scheme is another site, whose pages the browser sends our cookies for.
+        ("ws://mirror.example:8000", "http://mirror.example:8001", False),
+        ("ws://mirror.example:8000", "http://mirror.example", False),
+        ("ws://mirror.example", "https://mirror.example", False),
+        ("wss://mirror.example", "http://mirror.example", False),
+        ("wss://mirror.example", "http://mirror.example:443", False),
+        ("wss://a.wild.example", "https://b.wild.example", False),
+        # A host that the site does not answer to, as after DNS rebinding.
+        ("ws://evil.example", "http://evil.example", False),
+        ("ws://mirror.example, evil.example", "http://mirror.example", False),
+        ("wss://mirror.example", "https://mirror.example.evil.example", False),
+        ("wss://mirror.example", "https://evilmirror.example", False),
+        ("wss://mirror.example", "https://mirror.example/path", False),
+        ("wss://mirror.example", "https://mirror.example@evil.example", False),
+        ("wss://mirror.example", "https://evil.example@mirror.example", False),
+        ("ws://mirror.example", "null", False),
+        ("ws://mirror.example", "file://mirror.example", False),
+        ("ws://mirror.example", "mirror.example", False),
+        ("ws://mirror.example", "http://", False),
+        ("ws://mirror.example", "http://[", False),
+        ("ws://mirror.example", "http://mirror.example:port", False),
+        # Named in CSRF_TRUSTED_ORIGINS.
+        ("ws://mirror.example", "https://front.example:8443", True),
+        ("ws://mirror.example", "https://front.example", False),
+        ("ws://mirror.example", "https://x.apps.example", True),
+        ("ws://mirror.example", "http://x.apps.example", False),
+        ("ws://mirror.example", "https://apps.example.evil.example", False),
     ],
 )
-async def test_an_origin_is_ours_by_its_host(origin: str, allowed: bool, settings: Any) -> None:
+async def test_an_origin_is_ours_by_scheme_host_and_port(
+    served_at: str, origin: str, allowed: bool, settings: Any
+) -> None:
     settings.ALLOWED_HOSTS = ["mirror.example", ".wild.example", "[::1]"]
+    settings.CSRF_TRUSTED_ORIGINS = ["https://front.example:8443", "https://*.apps.example"]
+    scheme, _, host = served_at.partition("://")
     headers = await ask(session_of)
-    assert await outcome(Hub(QUICK), [*headers, ("Origin", origin)]) == (IN if allowed else 4403)
+    found = await outcome(Hub(QUICK), [*headers, ("Origin", origin)], scheme=scheme, host=host)
+    assert found == (IN if allowed else 4403)
+
+
+async def test_behind_a_proxy_that_ends_https_the_forwarded_scheme_counts(settings: Any) -> None:
+    settings.ALLOWED_HOSTS = ["mirror.example"]
+    headers = [*await ask(session_of), ("Origin", "https://mirror.example"), ("X-Forwarded-Proto", "https")]
+    assert await outcome(Hub(QUICK), headers, host="mirror.example") == 4403
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    assert await outcome(Hub(QUICK), headers, host="mirror.example") is IN
 
 
 @pytest.mark.parametrize("name", ["key", "token", "access_token", "Authorization"])

@@ -1,0 +1,68 @@
+"""Whose pages may follow the feed: the rule by which Django's CSRF check judges the `Origin` of a form.
+
+A page on another port or scheme of the same host may belong to somebody else, and the browser sends it our cookies.
+"""
+
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.exceptions import DisallowedHost
+from django.core.handlers.asgi import ASGIRequest
+from django.utils.http import is_same_domain
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_WEB_SCHEMES = {"ws": "http", "wss": "https"}
+
+
+def site_origin(scope: Mapping[str, Any]) -> str:
+    """Return the origin of the pages that this handshake was sent to; "" when its `Host` is not allowed.
+
+    Django's own request reads it, so `ALLOWED_HOSTS`, `SECURE_PROXY_SSL_HEADER` and `USE_X_FORWARDED_HOST` count.
+    """
+    scheme = scope.get("scheme", "ws")
+    request = ASGIRequest(
+        {
+            "path": "/", "headers": (), **scope,
+            "type": "http", "method": "GET", "query_string": b"", "scheme": _WEB_SCHEMES.get(scheme, scheme),
+        },
+        BytesIO(),
+    )  # fmt: skip
+    try:
+        return f"{request.scheme}://{request.get_host()}"
+    except DisallowedHost:
+        return ""
+
+
+def may_follow(origin: str, site: str) -> bool:
+    """Return whether pages of `origin` are the site's own, or of one of `CSRF_TRUSTED_ORIGINS`."""
+    asked = _parts(origin)
+    if asked is None:
+        return False
+    if asked == _parts(site):
+        return True
+    return any(_matches(asked, trusted) for trusted in settings.CSRF_TRUSTED_ORIGINS)
+
+
+def _matches(asked: tuple[str, str, int], trusted: str) -> bool:
+    """Compare with an entry such as `https://example.com` or `https://*.example.com:8443`."""
+    scheme, host, port = asked
+    entry = _parts(trusted.replace("://*.", "://", 1))
+    if entry is None or (entry[0], entry[2]) != (scheme, port):
+        return False
+    return is_same_domain(host, f".{entry[1]}") if "://*." in trusted else host == entry[1]
+
+
+def _parts(origin: str) -> tuple[str, str, int] | None:
+    """Return scheme, host and port of an origin; `None` for what is none, such as "null"."""
+    try:
+        parts = urlsplit(origin)
+        port = parts.port
+    except ValueError:
+        return None
+    default = _DEFAULT_PORTS.get(parts.scheme)
+    if default is None or not parts.hostname or "@" in parts.netloc or parts.path or parts.query or parts.fragment:
+        return None
+    return parts.scheme, parts.hostname, default if port is None else port
