@@ -119,9 +119,7 @@ def let_in(request: Request) -> tuple[Pass, Actor]:
     so the page has to be one of ours; a client that is no browser, and says no origin, needs a key.
     """
     if request.origin and not may_follow(request.origin, request.site):
-        raise Refused(
-            FORBIDDEN, "This origin is not this site's scheme, host and port, nor in CSRF_TRUSTED_ORIGINS."
-        )
+        raise Refused(FORBIDDEN, "This origin is not this site's scheme, host and port, nor in CSRF_TRUSTED_ORIGINS.")
     if request.authorization:
         scheme, _, raw = request.authorization.partition(" ")
         key = find_key(raw.strip(), origin=f"websocket {request.address}") if scheme.lower() == "bearer" else None

@@ -1,6 +1,6 @@
 """Every management decision, allowed or refused. The database itself refuses to change or forget a row.
 
-Triggers (migration 0002, on SQLite and PostgreSQL) refuse UPDATE always, and DELETE and TRUNCATE unless the gate,
+Triggers (migrations 0002, 0015; on both databases) refuse UPDATE always, and DELETE and TRUNCATE unless the gate,
 a table of one row that no model knows, lets them through: `up_to` is the last id that may go, 0 for none. It is
 opened and closed within one transaction, so no other connection ever sees it open, and a crash closes it. Who
 opens it: `governance.archive`, for rows that are safely in a file, and the flush of a test run.

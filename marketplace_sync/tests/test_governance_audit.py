@@ -19,6 +19,7 @@ from marketplace_sync.governance.archive import ArchiveAudit, last_archivable
 from marketplace_sync.governance.errors import NotPossible
 from marketplace_sync.models import AuditRow
 from marketplace_sync.models.audit import OPEN_GATE
+from marketplace_sync.tests.api_actors import put
 
 pytestmark = pytest.mark.django_db
 
@@ -58,6 +59,56 @@ def test_the_database_refuses_to_change_delete_or_replace_a_row() -> None:
 def test_postgresql_refuses_to_truncate_it(postgres: None) -> None:
     refused("TRUNCATE marketplace_sync_auditrow")
     refused("TRUNCATE marketplace_sync_auditrow CASCADE")
+
+
+def run(*statements: str) -> None:
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def test_a_temporary_table_in_the_gate_s_name_opens_nothing() -> None:
+    kept = row()
+    run(
+        "CREATE TEMPORARY TABLE marketplace_sync_auditgate (id smallint, up_to bigint)",
+        f"INSERT INTO marketplace_sync_auditgate VALUES (1, {2**63 - 1})",
+    )
+    if connection.vendor == "postgresql":
+        refused("DELETE FROM marketplace_sync_auditrow")
+        refused("TRUNCATE marketplace_sync_auditrow")
+        run("SELECT set_config('search_path', 'pg_temp, ' || current_schema(), true)")
+    refused("DELETE FROM marketplace_sync_auditrow")
+    run("DROP TABLE marketplace_sync_auditgate")  # the temporary one, which comes first
+    assert AuditRow.objects.get() == kept and gate() == 0
+
+
+def test_a_session_that_plays_a_replica_is_refused_too(postgres: None) -> None:
+    row()
+    run("SET LOCAL session_replication_role = replica")
+    refused("DELETE FROM marketplace_sync_auditrow")
+    refused("UPDATE marketplace_sync_auditrow SET reason = 'other'")
+    refused("TRUNCATE marketplace_sync_auditrow")
+
+
+def test_a_temporary_table_keeps_the_search_from_no_change(postgres: None) -> None:
+    run("CREATE TEMPORARY TABLE marketplace_sync_skill_words (LIKE marketplace_sync_skill_words INCLUDING ALL)")
+    skill = put("s1", name="Archive Email")
+    skill.name = "Convert Feed"
+    skill.save()
+    run("DROP TABLE marketplace_sync_skill_words")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT words::text FROM marketplace_sync_skill_words")
+        assert "convert" in cursor.fetchone()[0]
+
+
+def test_every_function_of_the_app_says_where_it_looks_for_tables(postgres: None) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT proname FROM pg_proc WHERE proname LIKE 'marketplace\\_sync%%' AND prorettype = 'trigger'::regtype "
+            "AND NOT EXISTS (SELECT FROM unnest(proconfig) AS one WHERE one LIKE 'search_path=%%pg_temp')",
+            [],
+        )
+        assert cursor.fetchall() == []
 
 
 def test_not_even_an_open_gate_lets_a_row_be_changed_or_a_later_one_go() -> None:
