@@ -16,6 +16,8 @@ MINUTES ?= 5
 export REQUIRE_SERVICES
 
 BIN := .venv/bin
+# Stamps, which make a second call a matter of milliseconds: running needs the first alone.
+RUNTIME := .venv/.runtime
 INSTALLED := .venv/.installed
 # Of tools that start Django without touching the developer's settings or database.
 BARE := DJANGO_ENV_FILE= DATABASE_URL=sqlite:///.venv/none.sqlite3
@@ -25,7 +27,7 @@ help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: $(INSTALLED) ## simulator, daemon and web server in one, on this machine alone; PORT=8000
+demo: $(RUNTIME) ## simulator, daemon and web server in one, on this machine alone; PORT=8000
 	@$(BIN)/python manage.py migrate --verbosity 0 --skip-checks
 	@exec $(BIN)/python manage.py demo --port $(PORT)
 
@@ -70,7 +72,7 @@ migrations: $(INSTALLED) ## fail when a model has changed without its migration
 	@$(BARE) $(BIN)/python manage.py makemigrations --check --dry-run
 
 .PHONY: audit
-audit: $(INSTALLED) ## known vulnerabilities of what is installed; asks the package index
+audit: $(INSTALLED) ## known vulnerabilities of what is installed; asks the package index. Exit 2: nobody could be asked
 	@$(BIN)/python .ci/audit.py
 
 .PHONY: chaos
@@ -84,21 +86,21 @@ chaos: $(INSTALLED) ## random troubles against the whole daemon, on each databas
 .PHONY: fuzz
 fuzz: $(INSTALLED) ## inputs by the million for all that reads what the marketplace sends; MINUTES=5 SEED=1
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/fuzz.txt || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt || \
 		echo 'atheris can not be installed here: the grammar leads alone, without coverage.'
 	@exec $(BIN)/python -m marketplace_sync.tests.fuzz --minutes $(MINUTES) --seed $(SEED) $(FUZZ_ARGS)
 
 # h11 bounds what a client may send as headers; httptools, the default, keeps whatever comes.
 .PHONY: run
-run: $(INSTALLED) ## the web server alone; PORT=8000
+run: $(RUNTIME) ## the web server alone; PORT=8000
 	@exec $(BIN)/python -m uvicorn atomproject.asgi:application --host 127.0.0.1 --port $(PORT) --lifespan off --http h11
 
 .PHONY: sync
-sync: $(INSTALLED) ## the daemon alone, with the settings of .env
+sync: $(RUNTIME) ## the daemon alone, with the settings of .env
 	@exec $(BIN)/python manage.py runsync
 
 .PHONY: check
-check: $(INSTALLED) ## everything that is wrong with the settings
+check: $(RUNTIME) ## everything that is wrong with the settings
 	@$(BIN)/python manage.py check
 
 .PHONY: clean
@@ -106,8 +108,11 @@ clean: ## remove .venv and caches; the database and .env stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp makes a second call a matter of milliseconds.
-$(INSTALLED): requirements.txt requirements/runtime.txt
+.PHONY: lock
+lock: ## make the lock files of requirements/*.in anew; needs uv. LOCK_ARGS=--upgrade: with the newest versions
+	@$(PYTHON) .ci/lock.py $(LOCK_ARGS)
+
+define make_venv
 	@if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 		command -v '$(PYTHON)' >/dev/null || \
 			{ echo 'Python 3.11 or newer is needed; $(PYTHON) is not there. Try: make PYTHON=/path/to/python3.11' >&2; exit 1; }; \
@@ -116,10 +121,25 @@ $(INSTALLED): requirements.txt requirements/runtime.txt
 		'$(PYTHON)' -c 'import venv, ensurepip' 2>/dev/null || \
 			{ echo 'The venv module of $(PYTHON) is missing. On Debian or Ubuntu: apt install python3-venv' >&2; exit 1; }; \
 		rm -rf .venv; \
-		echo 'Making .venv'; \
+		echo "Making .venv with $$('$(PYTHON)' -V 2>&1)"; \
 		'$(PYTHON)' -m venv .venv; \
 	fi
-	@echo 'Installing requirements.txt into .venv'
-	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -r requirements.txt; \
-	else $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt; fi
+endef
+
+# Every package by its hash: `pip install -r requirements.txt` installs the same.
+define install_locked
+	@seconds=$$SECONDS; \
+	if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python --require-hashes -r $(1); \
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1); fi; \
+	echo "  installed in $$((SECONDS - seconds)) s"
 	@touch $@
+endef
+
+$(RUNTIME): requirements/runtime.txt
+	$(make_venv)
+	@echo 'Installing what running needs (requirements/runtime.txt) into .venv; some 20 s to 2 min, once'
+	$(call install_locked,requirements/runtime.txt)
+
+$(INSTALLED): requirements.txt requirements/test.txt $(RUNTIME)
+	@echo 'Installing what testing needs beside it (requirements.txt) into .venv; some 30 s to 3 min, once'
+	$(call install_locked,requirements.txt)
