@@ -92,10 +92,10 @@ class Visits:
         """One answer of the API; `None` when neither process gives one."""
         return (await self._ask("GET", path, self._clients))[0]
 
-    async def post(self, path: str) -> httpx2.Response | None:
+    async def post(self, path: str, body: dict[str, object]) -> httpx2.Response | None:
         self._turn += 1
         with suppress(httpx2.TransportError):
-            return await self._clients[self._turn % len(self._clients)].post(path, json={}, timeout=60)
+            return await self._clients[self._turn % len(self._clients)].post(path, json=body, timeout=60)
         return None
 
     async def answers(self, number: int) -> bool:

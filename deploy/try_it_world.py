@@ -85,12 +85,13 @@ class World:
         self._database = database
         self._redis_url = redis_url
         self.web_ports = (free_port(), free_port())
-        ours = ("ATOM_SAAS_", "FEED_", "AUDIT_", "DJANGO_", "LOG_", "METRICS_")
+        ours = ("ATOM_SAAS_", "FEED_", "AUDIT_", "DJANGO_", "LOG_", "METRICS_", "APPROVALS_")
         bare = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         self.environment = {
             **bare,
             "DJANGO_SETTINGS_MODULE": "atomproject.settings",
             "DJANGO_ENV_FILE": "",
+            "APPROVALS_BY_AGENTS": "true",  # the key of an agent approves, in place of a person
             "DJANGO_SECRET_KEY": token * 2,
             "DATABASE_URL": database,
             "REDIS_URL": redis_url,

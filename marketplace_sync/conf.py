@@ -129,6 +129,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("TRUSTED_PROXIES", 49, Kind.NETWORKS, "",
             "Proxies in front of the web server whose X-Forwarded-For counts: addresses, networks, or unix for a "
             "Unix socket. Unset: nobody's.", "trusted_proxies"),
+    Setting("APPROVALS_BY_AGENTS", 60, Kind.BOOL, "false",
+            "true: agents may approve the deletion of skills that a sync run holds; else only persons may.",
+            "approvals_by_agents"),
     Setting("METRICS_PUBLIC", 61, Kind.BOOL, "false", "true: /metrics asks nobody for a key.", "metrics_public"),
     Setting("HEALTH_PASS_DEGRADED_INTERVALS", 62, Kind.FLOAT, "3",
             "/health/sync is degraded after that many poll intervals without a clean pass.",
@@ -203,6 +206,7 @@ class SyncConfig:
     all_proxy: Secret = Secret("")  # noqa: RUF009
     no_proxy: str = ""
     trusted_proxies: Networks = Networks(())  # noqa: RUF009 - immutable
+    approvals_by_agents: bool = False
     metrics_public: bool = False
     health_pass_degraded: float = 3.0  # poll intervals
     health_pass_unhealthy: float = 12.0

@@ -56,13 +56,16 @@ def ask(
     danger: bool = False,
     initial: Mapping[str, Any] | None = None,
     hidden: Sequence[tuple[str, str]] = (),
+    label: str = "",
 ) -> list[Ask]:
     """The button, or none where the policy would refuse whoever asks; a list, for lists are what it goes into."""
     if not may(actor_of(request.user), kind):
         return []
     # Several forms stand on one page: their fields' ids are told apart by the address, which is each one's own.
     auto_id = f"{url.strip('/').replace('/', '-')}-%s"
-    return [Ask(str(kind.label), url, form(initial=dict(initial or {}), auto_id=auto_id), explain, danger, hidden)]
+    return [
+        Ask(label or str(kind.label), url, form(initial=dict(initial or {}), auto_id=auto_id), explain, danger, hidden)
+    ]
 
 
 def origin_of(request: HttpRequest) -> str:

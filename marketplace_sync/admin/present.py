@@ -18,6 +18,7 @@ TONES: Mapping[str, str] = {
     "resting": "bad", "not_running": "bad", "disabled": "warn",
     # runs and commands
     "done": "good", "running": "busy", "failed": "bad", "held": "warn", "approved": "good", "interrupted": "warn",
+    "dismissed": "good",
     "pending": "busy", "accepted": "busy", "expired": "bad",
     # dead letters, agents, keys, the audit
     "open": "warn", "replayed": "good", "active": "good", "enabled": "good", "revoked": "bad",

@@ -1,5 +1,6 @@
 """Full passes: how far, what came of them, what they changed, and the removals that one held back."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -16,8 +17,9 @@ from marketplace_sync.admin.acting import Ask, act, answer, ask
 from marketplace_sync.admin.base import ManagementAdmin
 from marketplace_sync.admin.filters import number
 from marketplace_sync.admin.present import NOTHING, ago, badge, column, moment, span, text
-from marketplace_sync.governance.actions import ApproveRemoval
+from marketplace_sync.governance.actions import ApproveRemoval, DismissRemoval
 from marketplace_sync.mirror.clock import database_now
+from marketplace_sync.mirror.removals import why_closed
 from marketplace_sync.models import Command, HeldRemoval, Skill, SyncRun
 
 State = SyncRun.State
@@ -78,21 +80,40 @@ class SyncRunAdmin(ManagementAdmin):
         view = self.admin_site.admin_view
         return [
             path("<int:run_id>/approve/", view(self.approve), name="marketplace_sync_syncrun_approve"),
+            path("<int:run_id>/dismiss/", view(self.dismiss), name="marketplace_sync_syncrun_dismiss"),
             path("<int:run_id>/now/", view(self.now), name="marketplace_sync_syncrun_now"),
             *super().get_urls(),
         ]
 
     def approve(self, request: HttpRequest, run_id: int) -> HttpResponse:
-        """Let the removals go ahead that this run held back."""
+        """Delete the skills that this run lists as missing; the form says how many its reader has seen."""
+        seen = number(request.POST.get("held_count", ""))
+        return self._decide(
+            request,
+            run_id,
+            self._approve,
+            lambda: act(request, ApproveRemoval, run_id, held_count=seen),
+        )
 
+    def dismiss(self, request: HttpRequest, run_id: int) -> HttpResponse:
+        """Keep the skills that this run lists as missing."""
+        return self._decide(request, run_id, self._dismiss, lambda: act(request, DismissRemoval, run_id))
+
+    def _decide(
+        self,
+        request: HttpRequest,
+        run_id: int,
+        button: Callable[[HttpRequest, SyncRun], list[Ask]],
+        perform: Callable[[], Any],
+    ) -> HttpResponse:
         def done(command: Command) -> HttpResponse:
             return HttpResponseRedirect(reverse("admin:marketplace_sync_command_change", args=(command.pk,)))
 
         return answer(
             self,
             request,
-            lambda: self._ask(request, self.row(request, str(run_id))),
-            lambda: act(request, ApproveRemoval, run_id),
+            lambda: button(request, self.row(request, str(run_id))),
+            perform,
             done,
             back=reverse("admin:marketplace_sync_syncrun_change", args=(run_id,)),
         )
@@ -106,7 +127,8 @@ class SyncRunAdmin(ManagementAdmin):
 
     def detail(self, request: HttpRequest, row: SyncRun) -> dict[str, Any]:
         changes = reverse("admin:marketplace_sync_feedchange_changelist")
-        asks = self._ask(request, row) if row.state == State.HELD else []
+        is_open = row.held_count > 0 and not why_closed(row)
+        asks = [*self._approve(request, row), *self._dismiss(request, row)] if is_open else []
         return {
             **_standing(row, database_now()),
             **_held(row, max(number(request.GET.get("held", "1")), 1)),
@@ -114,13 +136,32 @@ class SyncRunAdmin(ManagementAdmin):
             "changes_url": f"{changes}?run={row.pk}",
         }
 
-    def _ask(self, request: HttpRequest, row: SyncRun) -> list[Ask]:
+    def _approve(self, request: HttpRequest, row: SyncRun) -> list[Ask]:
         url = reverse("admin:marketplace_sync_syncrun_approve", args=(row.pk,))
         explain = (
-            f"Lets the removal of {row.held_count} skills go ahead. A new pass looks first, "
-            "and removes those that the marketplace still does not list."
+            f"Deletes the {row.held_count:,} skills of the list below. A full sync reads the marketplace first; "
+            "a skill that it lists again stays."
         )
-        return ask(request, ApproveRemoval, url, explain, danger=True)
+        return ask(
+            request,
+            ApproveRemoval,
+            url,
+            explain,
+            danger=True,
+            hidden=[("held_count", str(row.held_count))],
+            label=f"Delete {row.held_count:,} skill{'' if row.held_count == 1 else 's'}",
+        )
+
+    def _dismiss(self, request: HttpRequest, row: SyncRun) -> list[Ask]:
+        if row.state == State.DISMISSED:
+            return []
+        url = reverse("admin:marketplace_sync_syncrun_dismiss", args=(row.pk,))
+        explain = (
+            f"Keeps these {row.held_count:,} skills. They do not count as missing until the marketplace lists them "
+            "again, or somebody deletes them here."
+        )
+        label = f"Keep {row.held_count:,} skill{'' if row.held_count == 1 else 's'}"
+        return ask(request, DismissRemoval, url, explain, label=label)
 
 
 def _standing(row: SyncRun, now: datetime) -> dict[str, Any]:

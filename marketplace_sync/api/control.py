@@ -18,6 +18,7 @@ from marketplace_sync.api.authentication import origin_of
 from marketplace_sync.api.filters import AuditFilter, DeadLetterFilter, RunFilter
 from marketplace_sync.api.permissions import MayManage, actor_behind
 from marketplace_sync.api.serializers import (
+    ApprovalSerializer,
     AuditRowSerializer,
     CommandSerializer,
     DeadLetterDetailSerializer,
@@ -29,12 +30,13 @@ from marketplace_sync.api.serializers import (
     SyncStatusSerializer,
 )
 from marketplace_sync.api.status import connection_status
-from marketplace_sync.api.views import KnownParameters, read_reason
+from marketplace_sync.api.views import KnownParameters, read_body
 from marketplace_sync.api.waiting import MAX_WAIT_SECONDS, ended, wait_for
 from marketplace_sync.governance.actions import (
     ApproveRemoval,
     Disable,
     DiscardDeadLetter,
+    DismissRemoval,
     Enable,
     Reconnect,
     ReplayDeadLetter,
@@ -66,16 +68,18 @@ class Managed(KnownParameters):
 
     permission_classes = (MayManage,)
 
-    def order(self, request: Request, asked: type[CommandRequest], *target: int) -> Response:
-        """Perform the action, and wait for the daemon's answer if that is wanted."""
+    def order(
+        self, request: Request, asked: type[CommandRequest], *target: int, fields: tuple[str, ...] = ()
+    ) -> Response:
+        """Perform the action, and wait for the daemon's answer if that is wanted. `fields`: more of the body's."""
         wait = read_wait(request)
-        command = asked(*target, **self.by(request)).perform()
+        command = asked(*target, **self.by(request, *fields)).perform()
         wait_for(command, wait)
         return Response(CommandSerializer(command).data, status=200 if ended(command) else 202)
 
-    def by(self, request: Request) -> dict[str, Any]:
-        """Who, why and from where, as actions want it."""
-        return {"actor": actor_behind(request), "reason": read_reason(request), "origin": origin_of(request)}
+    def by(self, request: Request, *fields: str) -> dict[str, Any]:
+        """Who, why and from where, as actions want it, and these fields of the body."""
+        return {"actor": actor_behind(request), "origin": origin_of(request), **read_body(request, *fields)}
 
 
 def read_wait(request: Request) -> int:
@@ -134,10 +138,11 @@ class SyncViewSet(Managed, ViewSet):
         state = SyncRun.State
         runs = SyncRun.objects.order_by("-id")
         by_state = runs.order_by().values_list("state").annotate(Count("pk"))
+        ended_well = (state.DONE, state.HELD, state.APPROVED, state.DISMISSED, state.SUPERSEDED)
         told = {
             "running": runs.filter(state=state.RUNNING).first(),
             "last": runs.exclude(state=state.RUNNING).first(),
-            "last_done": runs.filter(state__in=(state.DONE, state.HELD, state.APPROVED, state.SUPERSEDED)).first(),
+            "last_done": runs.filter(state__in=ended_well).first(),
             "held": runs.filter(state=state.HELD).first(),
             "runs": dict(by_state),
         }
@@ -151,16 +156,26 @@ class RunViewSet(Managed, ListModelMixin, RetrieveModelMixin, GenericViewSet[Syn
     serializer_class = RunSerializer
     filterset_class = RunFilter
     lookup_value_converter = "int"
-    parameters: ClassVar = {"approve": ("wait",)}
+    parameters: ClassVar = {"approve": ("wait",), "dismiss": ("wait",)}
 
     def get_serializer_class(self) -> Any:
         return RunDetailSerializer if self.action == "retrieve" else RunSerializer
 
-    @extend_schema(**_POSTS)
+    @extend_schema(**_POSTS | {"request": ApprovalSerializer})
     @action(detail=True, methods=["post"])
     def approve(self, request: Request, pk: int) -> Response:
-        """Let the removals go ahead that this run held back: what is still absent is removed."""
-        return self.order(request, ApproveRemoval, pk)
+        """Delete the skills that this run lists as missing and that are missing still.
+
+        The body says what you have seen. For persons, unless `APPROVALS_BY_AGENTS` is true. A superseded run can be
+        approved as long as a newer one holds some of the same removals.
+        """
+        return self.order(request, ApproveRemoval, pk, fields=("held_count",))
+
+    @extend_schema(**_POSTS)
+    @action(detail=True, methods=["post"])
+    def dismiss(self, request: Request, pk: int) -> Response:
+        """Keep the skills that this run lists as missing, until they are listed again or their removal is approved."""
+        return self.order(request, DismissRemoval, pk)
 
 
 class CommandViewSet(Managed, RetrieveModelMixin, GenericViewSet[Command]):

@@ -281,3 +281,19 @@ class ReasonSerializer(serializers.Serializer[Any]):
     """The optional body of everything that is asked for."""
 
     reason = serializers.CharField(required=False, allow_blank=True, max_length=1000)
+
+
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample(
+            "276 removals seen", value={"held_count": 276, "reason": "The vendor withdrew them."}, request_only=True
+        )
+    ]
+)
+class ApprovalSerializer(serializers.Serializer[Any]):
+    """What the approver has seen, and why it may be done. Both are required."""
+
+    held_count = serializers.IntegerField(
+        min_value=0, help_text="409 `held_changed` if the run does not hold that many."
+    )
+    reason = serializers.CharField(max_length=1000)

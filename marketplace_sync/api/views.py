@@ -46,8 +46,8 @@ class KnownParameters(JSONView):
         return own
 
 
-def read_reason(request: Request) -> str:
-    """The `reason` of the optional body `{"reason": "..."}`, "" without one.
+def read_body(request: Request, *known: str) -> dict[str, Any]:
+    """Return the optional body, an object with `reason` and these fields; its `reason` is a text, "" without one.
 
     Read here, for DRF takes a body without a `Content-Length` (chunked) for none. Raises `UnsupportedMediaType`
     for what is not JSON, `TooLarge`, `ParseError` for broken JSON, `ValidationError` for another shape.
@@ -59,7 +59,7 @@ def read_reason(request: Request) -> str:
     except RawPostDataException:  # a form with files, which is read already
         raise UnsupportedMediaType(request.content_type) from None
     if not body:
-        return ""
+        return {"reason": ""}
     if request.content_type.partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaType(request.content_type)
     try:
@@ -69,12 +69,11 @@ def read_reason(request: Request) -> str:
     if not isinstance(data, dict):
         raise ValidationError({"body": ['An object, such as {"reason": "..."}.']})
     for name in data:
-        if name != "reason":
-            raise ValidationError({name: ["Unknown field. Known: reason."]})
-    reason = data.get("reason", "")
-    if not isinstance(reason, str):
+        if name not in ("reason", *known):
+            raise ValidationError({name: [f"Unknown field. Known: {', '.join((*known, 'reason'))}."]})
+    if not isinstance(data.setdefault("reason", ""), str):
         raise ValidationError({"reason": ["A text."]})
-    return reason
+    return data
 
 
 @extend_schema(exclude=True)

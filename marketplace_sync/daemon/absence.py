@@ -14,7 +14,7 @@ from marketplace_sync.daemon.arrivals import Arrivals
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.daemon.reading import requested
 from marketplace_sync.engine.absence import Listing, Verdict, judge, unclean_reason
-from marketplace_sync.mirror.absence import BegunRun, SeenIds, absent_categories, absent_skills
+from marketplace_sync.mirror.absence import BegunRun, SeenIds, absent_categories, absent_skills, dismissed_skills
 from marketplace_sync.protocol.events import CategoryPage, SkillRecord
 from marketplace_sync.upstream.faults import UpstreamError
 from marketplace_sync.upstream.market import MarketClient
@@ -41,6 +41,8 @@ class Named:
 class Settled:
     """What came of it. `held` wait for a person, for `held_reason`; `again`: a second pass has to prove absences.
 
+    `relisted`: skills whose removal was dismissed and that are listed again.
+
     `unclean_reason`: why the listing proved nothing, "" where it was clean.
     """
 
@@ -48,6 +50,7 @@ class Settled:
     held: frozenset[str]
     held_reason: str
     again: bool
+    relisted: frozenset[str]
 
 
 class Applies(Protocol):
@@ -88,15 +91,23 @@ class Absences:
         A proof that can't be had is left to the next pass; categories that can't be read again raise `UpstreamError`.
         """
         unclean = unclean_reason(named.listing)
-        verdict, unproved = await self._settle_skills(named, by, approved, clean=not unclean)
+        dismissed = await self._database.control(dismissed_skills)
+        verdict, unproved = await self._settle_skills(named, by, approved, dismissed, clean=not unclean)
         await self._settle_categories(named, by)
-        return Settled(unclean_reason=unclean, held=verdict.hold, held_reason=verdict.hold_reason, again=bool(unproved))
+        return Settled(
+            unclean_reason=unclean, held=verdict.hold, held_reason=verdict.hold_reason, again=bool(unproved),
+            relisted=frozenset(filter(named.skills.__contains__, dismissed)),
+        )  # fmt: skip
 
     async def _settle_skills(
-        self, named: Named, by: Applies, approved: frozenset[str], *, clean: bool
+        self, named: Named, by: Applies, approved: frozenset[str], dismissed: frozenset[str], *, clean: bool
     ) -> tuple[Verdict, frozenset[str]]:
         """The verdict, carried out, and what a second pass has yet to prove."""
         absent, size = await self._database.control(absent_skills, named.skills, named.begun, named.found_by)
+        for skill_id in dismissed - approved:
+            # The others are judged as if this one were not there. The stream's word that it went counts, as always.
+            if not self._repair and skill_id not in self._announced and absent.pop(skill_id, None) is not None:
+                size -= 1
         # One that was heard of after that pass had begun was not lacking then: its proof begins anew.
         lacked_twice = {skill_id for skill_id, heard in absent.items() if heard <= self._lacked.get(skill_id, -1)}
         verdict = judge(

@@ -1,6 +1,7 @@
 """Takes on what people and agents ask for, does it, and says how it went (law 11)."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 
 import structlog
@@ -14,7 +15,7 @@ from marketplace_sync.daemon.stream_driver import CannotReconnect, StreamDriver
 from marketplace_sync.governance.acceptance import objection
 from marketplace_sync.mirror.commands import accept, answer, is_of_agent, open_commands
 from marketplace_sync.mirror.lease import Lease
-from marketplace_sync.mirror.runs import held_removals, mark_approved
+from marketplace_sync.mirror.removals import dismiss, held_removals, mark_approved, why_closed
 from marketplace_sync.mirror.state import save_enabled
 from marketplace_sync.models import Command, SyncRun
 
@@ -35,7 +36,11 @@ _PROBLEMS_SHOWN = 5
 
 
 class CannotDo(Exception):
-    """The request can't be carried out; the text says why and what to do instead."""
+    """The request can't be carried out; the text says why and what to do instead. `run`: the sync run that failed."""
+
+    def __init__(self, text: str, run: int | None = None) -> None:
+        super().__init__(text)
+        self.run = run
 
 
 class CommandDesk:
@@ -63,6 +68,7 @@ class CommandDesk:
         self._replayer = replayer
         self._stream_wanted = stream_wanted
         self._agents_in_service = 0
+        self._approving: Counter[int] = Counter()  # runs, with how many approvals of each are under way
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -95,8 +101,10 @@ class CommandDesk:
                 state = Command.State.DONE
             except (CannotDo, CannotReconnect, CannotReplay) as refusal:
                 result = {"detail": str(refusal)}
+                if isinstance(refusal, CannotDo) and refusal.run is not None:
+                    result["run"] = refusal.run
                 state = Command.State.FAILED
-            run = result.get("run") if command.action == Action.SYNC else None
+            run = result.get("run") if command.action == Action.SYNC and state == Command.State.DONE else None
             after_run = run if isinstance(run, int) else None
             if await self._database.control(answer, self._lease, command.pk, state, result, after_run=after_run):
                 return state
@@ -115,6 +123,8 @@ class CommandDesk:
                 return _told(await self._passes.ask(command.pk))
             case Action.APPROVE:
                 return await self._approve(command)
+            case Action.DISMISS:
+                return await self._dismiss(command)
             case Action.REPLAY:
                 return await self._replay(command)
         raise CannotDo(f"This daemon does not know how to {command.action}.")
@@ -156,23 +166,47 @@ class CommandDesk:
             )
 
     async def _approve(self, command: Command) -> dict[str, object]:
-        run_id = int(command.args.get("run", 0))
-        held = await self._database.control(held_removals, run_id)
-        if not held:
-            raise CannotDo(f"Run {run_id} holds no removals back (any more); see the newest run.")
-        report = await self._passes.ask(command.pk, approved=held)
-        result = _told(report)
-        if not report.clean:
-            # An unclean pass does not know what is still absent, so it removed nothing for the approval's sake.
-            raise CannotDo(f"The listing proves nothing: {report.unclean_reason}. Run {run_id} still waits; ask again.")
-        await self._database.control(mark_approved, self._lease, run_id)
+        run_id = await self._open_run(command)
+        self._approving[run_id] += 1
+        try:
+            held = await self._database.control(held_removals, run_id)
+            report = await self._passes.ask(command.pk, approved=held)
+            result = _told(report)
+            if not report.clean:
+                # An unclean pass does not know what is still absent, so it removed nothing for the approval's sake.
+                raise CannotDo(
+                    f"The listing proves nothing: {report.unclean_reason}. Run {run_id} still waits; ask again.",
+                    run=report.run_id,
+                )
+            await self._database.control(mark_approved, self._lease, run_id)
+        finally:
+            self._approving[run_id] -= 1
         return result
+
+    async def _dismiss(self, command: Command) -> dict[str, object]:
+        run_id = await self._open_run(command)
+        if self._approving[run_id]:
+            raise CannotDo(f"The removals of run {run_id} are being approved right now.")
+        kept = await self._database.control(dismiss, self._lease, run_id, by=command.requested_by)
+        return {"detail": f"{kept} skills are kept although the marketplace does not list them.", "kept": kept}
+
+    async def _open_run(self, command: Command) -> int:
+        """Return the run that an approval or a dismissal is about. Raises `CannotDo` when it is decided already."""
+
+        def look(run_id: int) -> str:
+            run = SyncRun.objects.filter(pk=run_id).first()
+            return why_closed(run) if run is not None else f"There is no run {run_id}."
+
+        run_id = int(command.args.get("run", 0))
+        if problem := await self._database.control(look, run_id):
+            raise CannotDo(problem)
+        return run_id
 
 
 def _told(report: PassReport) -> dict[str, object]:
     """A pass's result for whoever asked for it."""
     if report.state == SyncRun.State.FAILED:
-        raise CannotDo(f"The pass failed: {report.error}")
+        raise CannotDo(f"The pass failed: {report.error}", run=report.run_id)
     return {
         "run": report.run_id,
         "state": str(report.state),

@@ -158,13 +158,12 @@ class PassRunner:
         )  # fmt: skip
 
     async def _ended(self, one: "_Pass", run_id: int, settled: Settled) -> PassReport:
-        state = SyncRun.State.HELD if settled.held else SyncRun.State.DONE
-        await self._database.control(
-            end_run, self._lease, run_id, state, one.progress,
+        held = await self._database.control(
+            end_run, self._lease, run_id, SyncRun.State.HELD if settled.held else SyncRun.State.DONE, one.progress,
             unclean_reason=settled.unclean_reason, held=settled.held, held_reason=settled.held_reason,
-            by_row=one.read_by_row,
+            by_row=one.read_by_row, relisted=settled.relisted,
         )  # fmt: skip
-        clean, held = not settled.unclean_reason, len(settled.held)
+        clean, state = not settled.unclean_reason, SyncRun.State.HELD if held else SyncRun.State.DONE
         log.info(
             "pass_ended", state=str(state), clean=clean, seconds=round(one.seconds(), 2),
             listed=one.progress.listed, created=one.progress.created, updated=one.progress.updated,

@@ -45,6 +45,18 @@ class SuperuserRequired(Denied):
         super().__init__("Only a superuser may do this.")
 
 
+class PersonRequired(Denied):
+    """Agents may not do this, whatever their maturity: 403, code `person_required`."""
+
+    required = "PERSON"
+    code = "person_required"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Only a person may approve removals. Ask one to review the run, or set APPROVALS_BY_AGENTS=true."
+        )
+
+
 class Impossible(ActionError):
     """The actor may, but it can't be done."""
 
@@ -55,6 +67,12 @@ class NotPossible(Impossible):
     """The target's state doesn't allow it: 409."""
 
     code = "not_possible"
+
+
+class HeldChanged(NotPossible):
+    """The run does not hold as many removals as the approver has seen: 409, code `held_changed`."""
+
+    code = "held_changed"
 
 
 class NoSuchTarget(Impossible):
@@ -73,7 +91,9 @@ class TooManyRequests(ActionError):
 
 
 class BadInput(ActionError, ValueError):
-    """An argument that can't be: 400. Raised by an action's constructor, before any decision, so it is not audited.
+    """An argument that can't be: 400. No decision, so it is not audited.
+
+    Raised by an action's constructor, and by `perform` where it may only be said to who has the right.
 
     `field` names the argument.
     """

@@ -3,11 +3,22 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
+from django.conf import settings
+
+from marketplace_sync.conf import ConfigError, load_config
 from marketplace_sync.governance.action import Action
 from marketplace_sync.governance.actors import Actor
-from marketplace_sync.governance.errors import BadInput, NoSuchTarget, NotPossible, TooManyRequests
+from marketplace_sync.governance.errors import (
+    BadInput,
+    HeldChanged,
+    NoSuchTarget,
+    NotPossible,
+    PersonRequired,
+    TooManyRequests,
+)
 from marketplace_sync.logs import redact
 from marketplace_sync.mirror.commands import EXPIRES_AFTER, MAX_OPEN_PER_ACTOR, TooManyOpenError, request
+from marketplace_sync.mirror.removals import why_closed
 from marketplace_sync.models import Command, DeadLetter, SyncRun
 
 # Dead letters that one command may name.
@@ -66,27 +77,81 @@ class SyncNow(Request):
     verb, label, asks = "sync", "Sync now", Command.Action.SYNC
 
 
-class ApproveRemoval(Request):
-    """Let the removals go ahead that a run held back."""
+class _RunTarget:
+    """A run whose removals are still to be decided on."""
 
-    verb, label, asks = "approve_removal", "Approve removals", Command.Action.APPROVE
-
-    def __init__(self, run_id: int, *, actor: Actor, reason: str = "", origin: str = "") -> None:
-        super().__init__(actor=actor, reason=reason, origin=origin)
-        self.run_id = run_id
+    run_id: int
 
     @property
     def target(self) -> str:
         return f"run {self.run_id}"
 
-    def args(self) -> dict[str, object]:
+    def open_run(self) -> SyncRun:
+        """Return the run. Raises `NoSuchTarget`, and `NotPossible` when nothing of it waits any more."""
         run = SyncRun.objects.filter(pk=self.run_id).first()
         if run is None:
             raise NoSuchTarget(f"There is no run {self.run_id}.")
-        if run.state == SyncRun.State.SUPERSEDED:
-            raise NotPossible(f"A newer run has looked again since run {run.pk}; see that one.")
-        if run.state != SyncRun.State.HELD:
-            raise NotPossible(f"Run {run.pk} holds no removals back: it is {run.state}.")
+        if problem := why_closed(run):
+            raise NotPossible(problem)
+        return run
+
+
+class ApproveRemoval(_RunTarget, Request):
+    """Delete the skills that a run lists as missing and that are missing still.
+
+    The approver has seen them: `held_count` is how many, and a reason is required. Nobody else than a person may,
+    unless the setting APPROVALS_BY_AGENTS is true. Both are judged once the policy has let the actor in, so a bad
+    `held_count` raises `BadInput` from `perform`.
+    """
+
+    verb, label, asks = "approve_removal", "Approve removals", Command.Action.APPROVE
+
+    def __init__(
+        self, run_id: int, held_count: object = None, *, actor: Actor, reason: str = "", origin: str = ""
+    ) -> None:
+        super().__init__(actor=actor, reason=reason, origin=origin)
+        self.run_id = run_id
+        self.held_count = held_count
+
+    @classmethod
+    def demand_of(cls, actor: Actor | None) -> None:
+        super().demand_of(actor)
+        if actor is not None and actor.kind == "agent" and not agents_may_approve():
+            raise PersonRequired
+
+    def args(self) -> dict[str, object]:
+        if not isinstance(self.held_count, int) or isinstance(self.held_count, bool) or self.held_count < 0:
+            raise BadInput("held_count", "Required: the number of removals that you have seen this run hold.")
+        if not self.reason:
+            raise BadInput("reason", "Required: why these skills may be deleted.")
+        run = self.open_run()
+        self.details = {"held": run.held_count, "seen": self.held_count}
+        if run.held_count != self.held_count:
+            raise HeldChanged(f"Run {run.pk} holds {run.held_count} removals, not {self.held_count}. Review it again.")
+        return {"run": run.pk}
+
+
+def agents_may_approve() -> bool:
+    """Return the setting APPROVALS_BY_AGENTS; false where the settings can't be read."""
+    try:
+        return load_config(settings).approvals_by_agents
+    except ConfigError:
+        return False
+
+
+class DismissRemoval(_RunTarget, Request):
+    """Keep the skills that a run lists as missing, until they are listed again or their removal is approved."""
+
+    verb, label, asks = "dismiss_removal", "Keep these skills", Command.Action.DISMISS
+
+    def __init__(self, run_id: int, *, actor: Actor, reason: str = "", origin: str = "") -> None:
+        super().__init__(actor=actor, reason=reason, origin=origin)
+        self.run_id = run_id
+
+    def args(self) -> dict[str, object]:
+        run = self.open_run()
+        if run.state == SyncRun.State.DISMISSED:
+            raise NotPossible(f"The removals of run {run.pk} were dismissed already.")
         self.details = {"held": run.held_count}
         return {"run": run.pk}
 
@@ -166,4 +231,12 @@ class DiscardDeadLetter(_DeadLetterTarget, Action[DeadLetter]):
 
 
 # One for each action of a command.
-REQUESTS: tuple[type[Request], ...] = (Reconnect, Disable, Enable, SyncNow, ApproveRemoval, ReplayDeadLetter)
+REQUESTS: tuple[type[Request], ...] = (
+    Reconnect,
+    Disable,
+    Enable,
+    SyncNow,
+    ApproveRemoval,
+    DismissRemoval,
+    ReplayDeadLetter,
+)

@@ -8,7 +8,7 @@ from django.db.models import Exists, OuterRef
 
 from marketplace_sync.mirror.soundness import latest_arrival
 from marketplace_sync.mirror.sql import keep_few_pages, rows, select
-from marketplace_sync.models import Category, FeedChange, LeaseRow, Skill
+from marketplace_sync.models import Category, DismissedRemoval, FeedChange, LeaseRow, Skill
 
 # Skills read in one statement, which SQLite gives as one value. Row by row it asks for the interpreter's lock each
 # time: beside a busy event loop that took 3 s for 10,000 skills instead of 0.06, and meanwhile no state is written.
@@ -106,6 +106,11 @@ def absent_skills(seen: SeenIds, begun: int, found_by: BegunRun | None = None) -
             if skill_id not in seen and (heard <= begun or heard >= latest):
                 absent[skill_id] = min(heard, begun)
     return absent, size
+
+
+def dismissed_skills() -> frozenset[str]:
+    """Return the skills that are kept although they are not listed, for somebody dismissed their removal."""
+    return frozenset(DismissedRemoval.objects.values_list("skill_id", flat=True))
 
 
 # One statement, and so one moment.

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from marketplace_sync.mirror.absence import BegunRun
 from marketplace_sync.mirror.lease import Lease
+from marketplace_sync.mirror.removals import forget_dismissed, without_dismissed
 from marketplace_sync.models import HeldRemoval, SyncRun
 
 State = SyncRun.State
@@ -75,15 +76,21 @@ def end_run(
     held: Collection[str] = (),
     held_reason: str = "",
     by_row: bool = False,
-) -> None:
-    """Close a run. `unclean_reason`: "" for a clean one, `None` when it never came to that.
+    relisted: Collection[str] = (),
+) -> int:
+    """Close a run, and return how many removals it holds.
 
-    `by_row`: it compared every listed skill with the stored row itself.
+    `unclean_reason`: "" for a clean one, `None` when it never came to that. `by_row`: it compared every listed skill
+    with the stored row itself. `relisted`: skills whose removal was dismissed and that are listed again. A removal
+    that was dismissed while the run was under way is not held; a run with no others is done.
 
-    A run that holds removals back, and a clean one that had none to hold, supersede the older held
-    runs: they looked at the same marketplace later.
+    A run that holds removals, and a clean one that had none to hold, supersede the older held runs: they looked at the
+    same marketplace later.
     """
     with lease.writing() as head:
+        forget_dismissed(relisted)
+        if held and not (held := without_dismissed(held)):
+            state, held_reason = State.DONE, ""
         SyncRun.objects.filter(pk=run_id).update(
             state=state,
             finished_at=head.now,
@@ -103,16 +110,4 @@ def end_run(
         if unclean_reason == "":
             older = SyncRun.objects.filter(state=State.HELD, pk__lt=run_id)
             older.update(state=State.SUPERSEDED)
-
-
-def held_removals(run_id: int) -> frozenset[str]:
-    """The skills that a held run would have removed; empty when that run is not held (any more)."""
-    return frozenset(
-        HeldRemoval.objects.filter(run_id=run_id, run__state=State.HELD).values_list("skill_id", flat=True)
-    )
-
-
-def mark_approved(lease: Lease, run_id: int) -> None:
-    """A person let the run's removals go ahead, and they have."""
-    with lease.writing():
-        SyncRun.objects.filter(pk=run_id, state__in=(State.HELD, State.SUPERSEDED)).update(state=State.APPROVED)
+        return len(held)

@@ -9,7 +9,7 @@ from marketplace_sync.models.feed import FeedChange
 from marketplace_sync.models.figures import MinuteFigures
 from marketplace_sync.models.lease import LeaseRow, Standby
 from marketplace_sync.models.metrics import DaemonMetrics, FeedServer
-from marketplace_sync.models.runs import HeldRemoval, SyncRun
+from marketplace_sync.models.runs import DismissedRemoval, HeldRemoval, SyncRun
 from marketplace_sync.models.state import WebSocketState
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Command",
     "DaemonMetrics",
     "DeadLetter",
+    "DismissedRemoval",
     "FeedChange",
     "FeedServer",
     "HeldRemoval",

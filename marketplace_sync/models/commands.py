@@ -19,6 +19,7 @@ class Command(models.Model):
         ENABLE = "enable"
         SYNC = "sync"
         APPROVE = "approve"  # args: {"run": id}
+        DISMISS = "dismiss"  # args: {"run": id}
         REPLAY = "replay"  # args: {"dead_letter": id}, or {"dead_letters": [id, ...]}
 
     class State(models.TextChoices):

@@ -1,4 +1,4 @@
-"""Full passes over the marketplace's listing, and the removals that one held back."""
+"""Full passes over the marketplace's listing, the removals that one held back, and those that somebody dismissed."""
 
 from django.db import models
 from django.db.models import Q
@@ -20,6 +20,7 @@ class SyncRun(models.Model):
         FAILED = "failed"
         HELD = "held"  # waits for a person: its removals were not done
         APPROVED = "approved"  # was held; its removals have been let go ahead
+        DISMISSED = "dismissed"  # was held; its skills are kept
         SUPERSEDED = "superseded"  # was held; a newer pass has looked again
         INTERRUPTED = "interrupted"  # the daemon stopped or died under it
 
@@ -69,6 +70,22 @@ class HeldRemoval(models.Model):
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=("run", "skill_id"), name="held_once_a_run"),)
+
+    def __str__(self) -> str:
+        return self.skill_id
+
+
+class DismissedRemoval(models.Model):
+    """A skill that is kept although the marketplace does not list it: somebody dismissed its removal.
+
+    It does not count as missing until it is listed again, or its removal is approved; then this row goes. `run_id` is
+    the run whose removals were dismissed; it is no foreign key, since a run is forgotten earlier.
+    """
+
+    skill_id = models.CharField(max_length=MAX_ID_CHARS, unique=True)
+    run_id = models.BigIntegerField()
+    dismissed_at = models.DateTimeField()
+    dismissed_by = models.CharField(max_length=255)
 
     def __str__(self) -> str:
         return self.skill_id

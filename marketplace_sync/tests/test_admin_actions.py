@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from marketplace_sync.governance.actions import ACTIONS, Action, ReplayDeadLetters, may
 from marketplace_sync.governance.actors import actor_of
-from marketplace_sync.models import Agent, AgentKey, AuditRow, Command, DeadLetter
+from marketplace_sync.models import Agent, AgentKey, AuditRow, Command, DeadLetter, DismissedRemoval
 from marketplace_sync.tests.admin_rows import agent, dead_letter, held_run, person
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -41,9 +41,12 @@ def letter(name: str) -> Callable[[], Door]:
     return door
 
 
-def approve() -> Door:
-    run = held_run("s1", "s2")
-    return Door(at("syncrun", "approve", run.pk), at("syncrun", "change", run.pk), {})
+def held(name: str, **data: str) -> Callable[[], Door]:
+    def door() -> Door:
+        run = held_run("s1", "s2")
+        return Door(at("syncrun", name, run.pk), at("syncrun", "change", run.pk), data)
+
+    return door
 
 
 def of_agent(name: str, *, enabled: bool = True, **data: str) -> Callable[[], Door]:
@@ -62,7 +65,8 @@ DOORS: dict[str, Callable[[], Door]] = {
     "disable": stream("disable"),
     "enable": stream("enable"),
     "sync": stream("sync"),
-    "approve_removal": approve,
+    "approve_removal": held("approve", held_count="2"),
+    "dismiss_removal": held("dismiss"),
     "replay_dead_letter": letter("replay"),
     "discard_dead_letter": letter("discard"),
     "register_agent": lambda: Door(
@@ -172,10 +176,46 @@ def test_what_can_t_be_is_asked_for_again_with_the_fault(root: Client) -> None:
 def test_what_is_not_possible_is_said(root: Client) -> None:
     run = held_run("s1")
     type(run).objects.update(state="superseded")
-    answer = root.post(at("syncrun", "approve", run.pk), {"reason": "x"}, follow=True)
-    assert "A newer run has looked again" in answer.content.decode()
+    seen = {"reason": "x", "held_count": "1"}
+    answer = root.post(at("syncrun", "approve", run.pk), seen, follow=True)
+    assert "was superseded, and no newer run holds any of its removals" in answer.content.decode()
     assert AuditRow.objects.get().outcome == "not_possible"
-    assert root.post(at("syncrun", "approve", 999), {"reason": "x"}).status_code == 404
+    assert root.post(at("syncrun", "approve", 999), seen).status_code == 404
+
+
+def test_a_run_is_approved_with_what_its_page_showed_also_once_it_is_superseded(root: Client) -> None:
+    run = held_run("s1", "s2")
+    page = root.get(at("syncrun", "change", run.pk)).content.decode()
+    assert "Delete 2 skills" in page and '<input type="hidden" name="held_count" value="2">' in page
+    type(run).objects.update(state="superseded")
+    held_run("s2", "s3", "s4")
+    assert "Delete 2 skills" in root.get(at("syncrun", "change", run.pk)).content.decode()
+    assert root.post(at("syncrun", "approve", run.pk), {"reason": "x", "held_count": "2"}).status_code == 302
+    assert Command.objects.get().args == {"run": run.pk}
+
+
+@pytest.mark.parametrize("data", [{"reason": "x"}, {"held_count": "2"}, {"reason": " ", "held_count": "2"}, {}])
+def test_an_approval_without_a_count_or_a_reason_shows_the_form_again(root: Client, data: dict[str, str]) -> None:
+    answer = root.post(at("syncrun", "approve", held_run("s1", "s2").pk), data)
+    assert answer.status_code == 400
+    assert "Required:" in answer.content.decode()
+    assert not AuditRow.objects.exists() and not Command.objects.exists()
+
+
+def test_a_run_that_holds_another_number_than_was_seen_is_not_approved(root: Client) -> None:
+    run = held_run("s1", "s2")
+    answer = root.post(at("syncrun", "approve", run.pk), {"reason": "x", "held_count": "3"}, follow=True)
+    assert "holds 2 removals, not 3" in answer.content.decode()
+    assert not Command.objects.exists()
+
+
+def test_a_dismissed_run_offers_to_delete_its_skills_while_some_are_kept(root: Client) -> None:
+    run = held_run("s1", "s2")
+    type(run).objects.update(state="dismissed")
+    assert "Delete 2 skills" not in root.get(at("syncrun", "change", run.pk)).content.decode()
+    DismissedRemoval.objects.create(skill_id="s1", run_id=run.pk, dismissed_at=run.started_at, dismissed_by="user:root")
+    page = root.get(at("syncrun", "change", run.pk)).content.decode()
+    assert "Delete 2 skills" in page and "Keep 2 skills" not in page
 
 
 def test_a_key_of_another_agent_is_not_found(root: Client) -> None:

@@ -172,16 +172,6 @@ def test_a_pending_command_past_its_time_is_shown_expired_and_ends_a_wait(client
     assert waiting.wait_for(Command.objects.get(), 20).state == "pending"
 
 
-def test_removals_that_are_not_held_cannot_be_approved(client: ApiClient) -> None:
-    path = "/api/admin/sync/runs/{}/approve/"
-    assert client.ask(path.format(run("held", held_count=1).pk)).status_code == 202
-    response = client.ask(path.format(run("done").pk))
-    assert (response.status_code, response.json()["code"]) == (409, "not_possible")
-    for number in (999, 2**63, 10**40):
-        assert client.ask(path.format(number)).status_code == 404
-    assert client.ask(path.format("x")).status_code == 404
-
-
 def test_dead_letters_are_seen_replayed_and_discarded(client: ApiClient) -> None:
     first, second = letter(), letter(digest="e", source="fetch")
     listed = client.get("/api/admin/dead-letters/").json()

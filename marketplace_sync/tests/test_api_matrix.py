@@ -84,13 +84,17 @@ def check(who: Who, client: ApiClient, method: str, route: str) -> None:
         model.objects.all().delete()
     path = existing(route)
     before = decisions().count()
-    response = client.get(path) if method == "GET" else client.ask(path, {"reason": "trying"})
+    body = {"reason": "trying"} | ({"held_count": 3} if path.endswith("/approve/") else {})
+    response = client.get(path) if method == "GET" else client.ask(path, body)
     decided = list(decisions()[before:])
+    person_alone = path.endswith("/approve/") and who.name == "AUTONOMOUS agent"
     told = (who.name, method, path, response.status_code, response.content[:300])
     if who.maturity is None:
         assert response.status_code == 401, told
         assert response["WWW-Authenticate"].startswith("Bearer"), told
         assert set(response.json()) == {"detail", "code"}, told
+    elif person_alone:
+        assert (response.status_code, response.json()["code"]) == (403, "person_required"), told
     elif not allows(who.maturity, complexity_of(route)):
         assert response.status_code == 403, told
         refusal = response.json()
@@ -102,7 +106,7 @@ def check(who: Who, client: ApiClient, method: str, route: str) -> None:
     rows = 1 if method == "POST" and who.maturity is not None else 0
     assert len(decided) == rows, told
     if rows:
-        assert decided[0].allowed == allows(who.maturity, complexity_of(route)), told
+        assert decided[0].allowed == (allows(who.maturity, complexity_of(route)) and not person_alone), told
         assert (decided[0].reason, decided[0].origin) == ("trying", "api 127.0.0.1"), told
         assert Command.objects.exclude(requested_by="x").count() == (
             1 if decided[0].allowed and "discard" not in path else 0

@@ -18,6 +18,7 @@ from marketplace_sync.governance.actions import (
     Disable,
     DisableAgent,
     DiscardDeadLetter,
+    DismissRemoval,
     Enable,
     EnableAgent,
     IssueKey,
@@ -34,9 +35,11 @@ from marketplace_sync.governance.actions import (
 from marketplace_sync.governance.actors import COMMAND_LINE, Actor, actor_of
 from marketplace_sync.governance.errors import (
     BadInput,
+    HeldChanged,
     MaturityRequired,
     NoSuchTarget,
     NotPossible,
+    PersonRequired,
     SuperuserRequired,
 )
 from marketplace_sync.governance.policy import Maturity
@@ -63,7 +66,8 @@ POSSIBLE: dict[type[Action[Any]], Callable[..., Action[Any]]] = {
     Disable: Disable,
     Enable: Enable,
     SyncNow: SyncNow,
-    ApproveRemoval: lambda **who: ApproveRemoval(run("held").pk, **who),
+    ApproveRemoval: lambda **who: ApproveRemoval(run("held").pk, 3, **who),
+    DismissRemoval: lambda **who: DismissRemoval(run("held").pk, **who),
     ReplayDeadLetter: lambda **who: ReplayDeadLetter(dead_letter().pk, **who),
     ReplayDeadLetters: lambda **who: ReplayDeadLetters([dead_letter().pk], **who),
     DiscardDeadLetter: lambda **who: DiscardDeadLetter(dead_letter().pk, **who),
@@ -144,13 +148,15 @@ def test_the_policy_decides_and_each_decision_is_one_audit_row(
     before = AuditRow.objects.count()
     commands = Command.objects.count()
     maturity_will_do = who in ("AUTONOMOUS", "manager", "superuser", "command line")
-    allowed = maturity_will_do and (not kind.superuser_only or who in ("superuser", "command line"))
+    of_a_person = kind is ApproveRemoval and who == "AUTONOMOUS"
+    allowed = maturity_will_do and (not kind.superuser_only or who in ("superuser", "command line")) and not of_a_person
     assert may(actor, kind) is allowed
     with django_capture_on_commit_callbacks(execute=True):
         if allowed:
             result = action.perform()
         else:
-            with pytest.raises(SuperuserRequired if maturity_will_do else MaturityRequired) as refused:
+            missing = SuperuserRequired if maturity_will_do else MaturityRequired
+            with pytest.raises(PersonRequired if of_a_person else missing) as refused:
                 action.perform()
     assert AuditRow.objects.count() == before + 1
     row = newest()
@@ -179,7 +185,7 @@ def test_without_an_actor_nothing_can_even_be_asked_for() -> None:
 
 def test_an_asked_for_command_says_who_asked_and_why() -> None:
     run_id = run("held").pk
-    command = ApproveRemoval(run_id, actor=COMMAND_LINE, reason="they are gone").perform()
+    command = ApproveRemoval(run_id, 3, actor=COMMAND_LINE, reason="they are gone").perform()
     assert (command.action, command.args, command.state) == ("approve", {"run": run_id}, "pending")
     assert (command.requested_by, command.reason) == ("command line", "they are gone")
 
@@ -208,9 +214,14 @@ def test_a_superusers_flag_that_was_taken_since_counts_no_more(stage: int) -> No
 @pytest.mark.parametrize(
     ("action", "error"),
     [
-        (lambda: ApproveRemoval(run("done").pk, actor=COMMAND_LINE), NotPossible),
-        (lambda: ApproveRemoval(run("superseded").pk, actor=COMMAND_LINE), NotPossible),
-        (lambda: ApproveRemoval(10**30, actor=COMMAND_LINE), NoSuchTarget),
+        (lambda: ApproveRemoval(run("done").pk, 3, actor=COMMAND_LINE, reason="x"), NotPossible),
+        (lambda: ApproveRemoval(run("superseded").pk, 3, actor=COMMAND_LINE, reason="x"), NotPossible),
+        (lambda: ApproveRemoval(run("approved").pk, 3, actor=COMMAND_LINE, reason="x"), NotPossible),
+        (lambda: ApproveRemoval(run("held").pk, 4, actor=COMMAND_LINE, reason="x"), HeldChanged),
+        (lambda: ApproveRemoval(10**30, 3, actor=COMMAND_LINE, reason="x"), NoSuchTarget),
+        (lambda: DismissRemoval(run("dismissed").pk, actor=COMMAND_LINE), NotPossible),
+        (lambda: DismissRemoval(run("approved").pk, actor=COMMAND_LINE), NotPossible),
+        (lambda: ReplayDeadLetters([dead_letter(state="replayed").pk], actor=COMMAND_LINE), NotPossible),
         (lambda: ReplayDeadLetter(dead_letter(state="discarded").pk, actor=COMMAND_LINE), NotPossible),
         (lambda: DiscardDeadLetter(dead_letter(state="replayed").pk, actor=COMMAND_LINE), NotPossible),
         (lambda: DiscardDeadLetter(-1, actor=COMMAND_LINE), NoSuchTarget),

@@ -28,7 +28,7 @@ from marketplace_sync.daemon.passes import PassReport, PassRunner
 from marketplace_sync.daemon.writer import AHEAD_FROM
 from marketplace_sync.engine.rates import TokenBucket
 from marketplace_sync.mirror.lease import acquire
-from marketplace_sync.mirror.runs import held_removals
+from marketplace_sync.mirror.removals import held_removals
 from marketplace_sync.models import Category, FeedChange, Skill, Tombstone
 from marketplace_sync.protocol.events import CategoryPage, SkillPage, SkillRecord
 from marketplace_sync.protocol.listing import decode_category_page, decode_skill, decode_skill_page

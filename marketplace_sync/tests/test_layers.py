@@ -66,7 +66,7 @@ ROOMS: dict[str, Room] = {
     "daemon": room("protocol engine models mirror upstream governance signals conf logs"),
     "simulator": room("protocol", DJANGO),
     "signals": room("", SOCKETS | names("rest_framework channels")),
-    "governance": room("engine models mirror signals logs", SOCKETS | {"rest_framework", "channels"}),
+    "governance": room("engine models mirror signals conf logs", SOCKETS | {"rest_framework", "channels"}),
     "live": room("protocol engine models mirror signals governance client_address conf logs", SOCKETS - {"asyncio"}),
     "api": room(
         "protocol engine models mirror signals governance client_address live conf logs unavailable",

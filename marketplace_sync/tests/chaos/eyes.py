@@ -25,7 +25,7 @@ _MARGIN = 0.3
 # The daemon's clock says when the stream opened, the database's when a pass began; SQLite's counts milliseconds.
 _CLOCKS_APART = timedelta(milliseconds=5)
 _LOOKS_ALIVE = ("catching_up", "live")
-_ENDED_WELL = ("done", "held", "approved", "superseded")
+_ENDED_WELL = ("done", "held", "approved", "dismissed", "superseded")
 
 
 @dataclass(frozen=True, slots=True)
