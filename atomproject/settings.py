@@ -40,6 +40,7 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "knox",
     "marketplace_sync.apps.MarketplaceSyncConfig",
+    "atomproject",  # its admin.py
 ]
 
 MIDDLEWARE = [

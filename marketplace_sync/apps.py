@@ -10,7 +10,7 @@ class MarketplaceSyncConfig(AppConfig):
     verbose_name = "Marketplace mirror"
 
     def ready(self) -> None:
-        from marketplace_sync import checks, logs, redaction  # noqa: F401 - importing `checks` registers them
+        from marketplace_sync import checks, logs, project_checks, redaction  # noqa: F401 - importing checks registers
 
         redaction.install()
         logs.use_logging()

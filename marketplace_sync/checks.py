@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from typing import Any
 
-from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
@@ -37,49 +36,6 @@ def check_environment(**_options: Any) -> list[CheckMessage]:
     faults: Iterable[Fault] = getattr(settings, "ENVIRONMENT_FAULTS", ())
     names: Iterable[str] = getattr(settings, "ENVIRONMENT_NAMES", ())
     return [_message(fault) for fault in (*faults, *unknown_names(names))]
-
-
-# What a project of somebody else's has to have beside this app, and why.
-REQUIRED_APPS = {
-    "django.contrib.admin": "the pages are its own",
-    "django.contrib.sessions": "people log in",
-    "unfold": "the admin's pages are made of it; before django.contrib.admin",
-    "channels": "the live feed",
-    "rest_framework": "the API",
-    "django_filters": "the API's filters",
-    "drf_spectacular": "the API's schema",
-    "drf_spectacular_sidecar": "the API's docs without internet",
-    "knox": "agents' keys",
-}
-REQUIRED_SETTINGS: dict[str, object] = {
-    "KNOX_TOKEN_MODEL": "marketplace_sync.AgentKey",
-    "REST_FRAMEWORK['DEFAULT_SCHEMA_CLASS']": "drf_spectacular.openapi.AutoSchema",
-    "MIGRATION_MODULES['knox']": None,
-    "USE_TZ": True,
-}
-_MISSING_APP, _OTHER_SETTING = "marketplace_sync.E090", "marketplace_sync.E091"
-
-
-@register("marketplace_sync")
-def check_project(**_options: Any) -> list[CheckMessage]:
-    """What the project around this app has to have; `docs/embedding.md` has it ready to copy."""
-    faults: list[CheckMessage] = [
-        Error(f"{name} is not in INSTALLED_APPS: {why}.", hint=f'Add "{name}" to INSTALLED_APPS.', id=_MISSING_APP)
-        for name, why in REQUIRED_APPS.items()
-        if not apps.is_installed(name)
-    ]
-    for name, wanted in REQUIRED_SETTINGS.items():
-        if _setting(name) != wanted:
-            hint = f"Write {name} = {wanted!r}; docs/embedding.md has all of it."
-            faults.append(Error(f"{name} is {_setting(name)!r}.", hint=hint, id=_OTHER_SETTING))
-    return faults
-
-
-def _setting(name: str) -> object:
-    """A setting, or one entry of a setting that is a dict: `NAME['KEY']`. Not there: "unset"."""
-    outer, _, inner = name.partition("[")
-    value = getattr(settings, outer, "unset")
-    return value.get(inner.strip("]'"), "unset") if inner and isinstance(value, dict) else value
 
 
 def _message(fault: Fault) -> CheckMessage:

@@ -7,7 +7,6 @@ from marketplace_sync.admin import (  # noqa: F401 - importing registers them
     dashboard,
     dead_letters,
     feed,
-    people,
     requests,
     runs,
     websocket,

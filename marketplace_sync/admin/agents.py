@@ -9,7 +9,7 @@ from django.contrib import admin, messages
 from django.db.models import Count, Max, Q
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget  # type: ignore[import-untyped]
@@ -17,6 +17,7 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget  
 from marketplace_sync.admin.acting import Ask, ReasonForm, act, answer, ask
 from marketplace_sync.admin.base import ManagementAdmin, Section
 from marketplace_sync.admin.present import ago, badge, column, moment, text
+from marketplace_sync.admin.sites import reverse
 from marketplace_sync.governance.actions import (
     DisableAgent,
     EnableAgent,

@@ -5,7 +5,6 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -13,6 +12,7 @@ from marketplace_sync.admin.base import ManagementAdmin, Section
 from marketplace_sync.admin.filters import typed
 from marketplace_sync.admin.paging import CappedPaginator
 from marketplace_sync.admin.present import NOTHING, ago, badge, column, moment, pretty_json, text, words
+from marketplace_sync.admin.sites import reverse
 from marketplace_sync.governance.actions import ACTIONS
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.models import AuditRow

@@ -9,8 +9,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from django.contrib import admin
-from django.contrib.admin import ShowFacets
+from django.contrib.admin import AdminSite, ShowFacets
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.db import DataError
@@ -20,6 +19,8 @@ from django.template.response import TemplateResponse
 from unfold.admin import ModelAdmin  # type: ignore[import-untyped]
 
 from marketplace_sync.admin.paging import MirrorList
+from marketplace_sync.admin.plain import face_of
+from marketplace_sync.admin.sites import on_site
 from marketplace_sync.governance.actors import Actor, actor_of
 from marketplace_sync.governance.policy import Complexity, allows
 
@@ -47,6 +48,13 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]
     list_fullwidth = True
     # A facet is a count of all rows for every choice of every filter.
     show_facets = ShowFacets.NEVER
+
+    def __init__(self, model: type[Model], admin_site: AdminSite) -> None:
+        super().__init__(model, face_of(admin_site))
+
+    @property
+    def urls(self) -> list[Any]:
+        return [on_site(pattern) for pattern in super().urls]
 
     def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         actor = actor_of(request.user)
@@ -127,11 +135,6 @@ class ManagementAdmin(ReadOnlyAdmin):
     """A page of the mirror's management, which the API has under `/api/admin/`."""
 
     reading = Complexity.CRITICAL
-
-
-def may_view(request: HttpRequest, model: type[Model]) -> bool:
-    """Whether who asks may see the pages of that model."""
-    return bool(admin.site._registry[model].has_view_permission(request))
 
 
 def manages(request: HttpRequest) -> bool:

@@ -6,7 +6,6 @@ from urllib.parse import urlencode
 from django.contrib import admin
 from django.db.models import F, QuerySet
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -15,6 +14,7 @@ from marketplace_sync.admin.feed import changes_url, latest_changes
 from marketplace_sync.admin.filters import typed
 from marketplace_sync.admin.present import NOTHING, ago, column, moment, pretty_json, text
 from marketplace_sync.admin.runs import run_link
+from marketplace_sync.admin.sites import reverse
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.models import Category, FeedChange, Skill
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from marketplace_sync.admin.base import may_view
 from marketplace_sync.admin.filters import number
+from marketplace_sync.admin.sites import may_view
 from marketplace_sync.engine.latency import quantile
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.mirror.figures import KEPT_MINUTES, lags_of, minute_of

@@ -8,17 +8,15 @@ feed over the WebSocket like any other client.
 from datetime import datetime
 from typing import Any
 
-from django.contrib import admin
 from django.db.models import Count
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template.response import TemplateResponse
-from django.urls import reverse
 
-from marketplace_sync.admin.base import may_view
 from marketplace_sync.admin.charts import lately
 from marketplace_sync.admin.filters import number
 from marketplace_sync.admin.present import NOTHING, TONES, badge, delay, span, text, words
 from marketplace_sync.admin.requests import told
+from marketplace_sync.admin.sites import enter_site, may_view, reverse
 from marketplace_sync.admin.websocket import MEANING, steering, why
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.mirror.state import TOTALS
@@ -41,11 +39,13 @@ PARTS = [
     for part in ("clock", "answer", "standing", "tiles", "waits", "passes", "sizes", "totals")
 ]
 
-admin.site.index_template = f"{TEMPLATES}/page.html"
+# For an admin site's `index_template`, with `front_page` as unfold's `DASHBOARD_CALLBACK`.
+INDEX_TEMPLATE = f"{TEMPLATES}/page.html"
 
 
 def front_page(request: HttpRequest, context: Context) -> Context:
     """What the whole page shows; unfold's `DASHBOARD_CALLBACK`."""
+    enter_site(request)
     latest = FeedChange.objects.order_by("-seq").values_list("seq", flat=True)
     shown = list(latest[:CHANGES_SHOWN]) if may_view(request, FeedChange) else []
     return {

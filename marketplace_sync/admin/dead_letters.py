@@ -5,7 +5,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
 
 from marketplace_sync.admin.acting import Ask, Kind, act, answer, ask, ask_page, refusal
@@ -13,6 +13,7 @@ from marketplace_sync.admin.base import ManagementAdmin, Section
 from marketplace_sync.admin.filters import number
 from marketplace_sync.admin.payloads import as_hex, as_text
 from marketplace_sync.admin.present import ago, badge, column, moment, size, text
+from marketplace_sync.admin.sites import reverse
 from marketplace_sync.governance.actions import DiscardDeadLetter, ReplayDeadLetter, ReplayDeadLetters, may
 from marketplace_sync.governance.actors import actor_of
 from marketplace_sync.governance.errors import BadInput, Denied, Impossible, NotPossible, TooManyRequests

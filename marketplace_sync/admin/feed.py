@@ -5,7 +5,6 @@ from urllib.parse import urlencode
 
 from django.contrib import admin
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -14,6 +13,7 @@ from marketplace_sync.admin.filters import number, typed
 from marketplace_sync.admin.paging import CappedPaginator
 from marketplace_sync.admin.present import NOTHING, badge, column, moment, pretty_json, text
 from marketplace_sync.admin.runs import run_link
+from marketplace_sync.admin.sites import reverse
 from marketplace_sync.models import Category, FeedChange, Skill
 
 # Changes of one record that a detail page shows; the feed has them all.

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from django.contrib.auth.models import User
+from django.contrib.auth import get_user_model
 from django.http import HttpRequest
 from django.templatetags.static import static
-from django.urls import reverse
 
-from marketplace_sync.admin.base import manages, may_view
+from marketplace_sync.admin.base import manages
+from marketplace_sync.admin.dashboard import INDEX_TEMPLATE
+from marketplace_sync.admin.sites import enter_site, may_view, reverse, site_of
 from marketplace_sync.models import (
     Agent,
     AuditRow,
@@ -38,13 +39,17 @@ def favicon(request: HttpRequest) -> str:
 
 def sidebar(request: HttpRequest) -> list[Item]:
     """The groups of links; what whoever is asking may not see is not among them."""
+    enter_site(request)
     waits = manages(request)
     held = _badge(SyncRun.objects.filter(state=SyncRun.State.HELD)) if waits else {}
     letters = _badge(DeadLetter.objects.filter(state=DeadLetter.State.OPEN)) if waits else {}
     groups = [
         _group(
             "Mirror",
-            {"title": "Overview", "icon": "home", "link": reverse("admin:index")},
+            # A site with a front page of its own has the overview nowhere.
+            {"title": "Overview", "icon": "home", "link": reverse("admin:index")}
+            if site_of(request).index_template == INDEX_TEMPLATE
+            else None,
             _item(request, WebSocketState, "WebSocket", "sensors"),
             _item(request, SyncRun, "Sync runs", "sync", **held),
             _item(request, DeadLetter, "Dead letters", "mark_email_unread", **letters),
@@ -60,7 +65,7 @@ def sidebar(request: HttpRequest) -> list[Item]:
             "Access",
             _item(request, Agent, "Agents", "smart_toy"),
             _item(request, AuditRow, "Audit log", "fact_check"),
-            _item(request, User, "People", "group"),
+            _item(request, get_user_model(), "People", "group"),
         ),
     ]
     return [group for group in groups if group["items"]]

@@ -4,10 +4,10 @@ from django.contrib import admin
 from django.urls import path
 
 from marketplace_sync.admin import charts, dashboard
+from marketplace_sync.admin.sites import on_site
 
 app_name = "overview"
 urlpatterns = [
-    path("now/", admin.site.admin_view(dashboard.now), name="now"),
-    path("figures/", admin.site.admin_view(charts.figures), name="figures"),
-    path("names/", admin.site.admin_view(dashboard.names), name="names"),
+    on_site(path(f"{name}/", admin.site.admin_view(view), name=name))
+    for name, view in (("now", dashboard.now), ("figures", charts.figures), ("names", dashboard.names))
 ]

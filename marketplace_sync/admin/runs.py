@@ -9,7 +9,7 @@ from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -17,6 +17,7 @@ from marketplace_sync.admin.acting import Ask, act, answer, ask
 from marketplace_sync.admin.base import ManagementAdmin
 from marketplace_sync.admin.filters import number
 from marketplace_sync.admin.present import NOTHING, ago, badge, column, moment, span, text
+from marketplace_sync.admin.sites import reverse
 from marketplace_sync.governance.actions import ApproveRemoval, DismissRemoval
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.mirror.removals import why_closed

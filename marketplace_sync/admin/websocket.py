@@ -6,13 +6,14 @@ from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 
 from marketplace_sync.admin.acting import Ask, act, answer, ask
 from marketplace_sync.admin.base import ManagementAdmin
 from marketplace_sync.admin.filters import number
 from marketplace_sync.admin.present import NOTHING, ago, badge, text, words
 from marketplace_sync.admin.requests import latest
+from marketplace_sync.admin.sites import reverse
 from marketplace_sync.governance.actions import Action, Disable, Enable, Reconnect, SyncNow
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.mirror.state import TOTALS

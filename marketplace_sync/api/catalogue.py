@@ -39,7 +39,7 @@ _NOT_LET_IN = (401, 403, 429)
 class MirroredViewSet(KnownParameters, ReadOnlyModelViewSet[Any]):
     """Every answer says how fresh it is, also that something is not there. A list is of one moment: `X-Feed-Seq`."""
 
-    lookup_value_converter = "anything"
+    lookup_value_converter = "marketplace_sync_anything"
     _moment: Freshness | None = None  # as of which the answer is
 
     @extend_schema(parameters=[_FEED_SEQ_HEADER, *_FRESHNESS_HEADERS])

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from django.db.transaction import non_atomic_requests
 from django_filters.rest_framework import DjangoFilterBackend  # type: ignore[import-untyped]
 from rest_framework.parsers import JSONParser
 from rest_framework.renderers import JSONRenderer
@@ -23,6 +24,15 @@ class Guarded(APIView):
     authentication_classes = (BearerAuthentication, PersonAuthentication)
     permission_classes = (IsActor,)
     throttle_classes = (PerActor,)
+    versioning_class = None
+
+    @classmethod
+    def as_view(cls, *args: Any, **kwargs: Any) -> Any:
+        """Return the view. It opens its own transactions, also with `ATOMIC_REQUESTS`.
+
+        In one around the request the audit row of a refusal would be rolled back.
+        """
+        return non_atomic_requests(super().as_view(*args, **kwargs))
 
     def get_exception_handler(self) -> Callable[..., Any]:
         return answer_error

@@ -29,7 +29,7 @@ class AnythingConverter:
         return value
 
 
-register_converter(AnythingConverter, "anything")
+register_converter(AnythingConverter, "marketplace_sync_anything")
 
 router = SimpleRouter(use_regex_path=False)
 router.register("skills", SkillViewSet, "skill")

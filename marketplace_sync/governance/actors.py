@@ -24,7 +24,7 @@ class Actor:
     ident: str
     maturity: Maturity
     is_superuser: bool
-    user_pk: int | None
+    user_pk: Any  # of whatever type the project's users have
 
 
 # Whoever has the shell and the database can do anything to both anyway.
@@ -38,7 +38,7 @@ def actor_of(user: Any) -> Actor | None:
     """
     if user is None or not user.is_authenticated or not user.is_active:
         return None
-    agent: Agent | None = getattr(user, "agent", None)
+    agent: Agent | None = getattr(user, "mirror_agent", None)
     if agent is not None:
         if not agent.enabled:
             return None
@@ -49,12 +49,16 @@ def actor_of(user: Any) -> Actor | None:
             is_superuser=False,
             user_pk=user.pk,
         )
-    manages = user.is_superuser or (user.is_staff and user.has_perm(MANAGE_PERMISSION))
+    # A project's own user model may be without any of these.
+    is_superuser = bool(getattr(user, "is_superuser", False))
+    manages = is_superuser or (
+        getattr(user, "is_staff", False) and hasattr(user, "has_perm") and user.has_perm(MANAGE_PERMISSION)
+    )
     return Actor(
         kind="person",
         ident=f"user:{user.get_username()}",
         maturity=Maturity.AUTONOMOUS if manages else Maturity.STUDENT,
-        is_superuser=user.is_superuser,
+        is_superuser=is_superuser,
         user_pk=user.pk,
     )
 
@@ -67,8 +71,9 @@ def as_of_now(actor: Actor) -> Actor | None:
     """
     if actor.user_pk is None:
         return actor if actor == COMMAND_LINE else None
-    users = get_user_model().objects.select_for_update(of=("self",), no_key=True)
-    return actor_of(users.select_related("agent").filter(pk=actor.user_pk).first())
+    # The base manager: a project's own may leave some users out.
+    users = get_user_model()._base_manager.select_for_update(of=("self",), no_key=True)
+    return actor_of(users.select_related("mirror_agent").filter(pk=actor.user_pk).first())
 
 
 def actor_named(ident: str) -> Actor | None:
@@ -77,8 +82,8 @@ def actor_named(ident: str) -> Actor | None:
         return COMMAND_LINE
     kind, _, name = ident.partition(":")
     model = get_user_model()
-    field = "agent__name" if kind == "agent" else model.USERNAME_FIELD
-    actor = actor_of(model.objects.select_related("agent").filter(**{field: name}).first())
+    field = "mirror_agent__name" if kind == "agent" else model.USERNAME_FIELD
+    actor = actor_of(model._base_manager.select_related("mirror_agent").filter(**{field: name}).first())
     return actor if actor is not None and actor.ident == ident else None
 
 

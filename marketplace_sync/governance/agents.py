@@ -2,11 +2,12 @@
 
 import re
 
-from django.contrib.auth import get_user_model
-from django.db import IntegrityError, transaction
+from django.core.exceptions import ValidationError
+from django.db import DataError, IntegrityError, transaction
 
 from marketplace_sync.governance.action import Action, R
 from marketplace_sync.governance.actors import Actor
+from marketplace_sync.governance.agent_users import new_user
 from marketplace_sync.governance.errors import BadInput, NoSuchTarget, NotPossible
 from marketplace_sync.governance.policy import Complexity, Maturity, allows
 from marketplace_sync.mirror.clock import database_now
@@ -75,15 +76,20 @@ class RegisterAgent(AgentAction[Agent]):
         self.details = {"maturity": self.maturity}
         try:
             with transaction.atomic():
+                user = new_user(self.agent_name)
+                user.save()
                 return Agent.objects.create(
-                    user=get_user_model().objects.create_user(f"agent:{self.agent_name}"),
+                    user=user,
                     name=self.agent_name,
                     maturity=self.maturity,
                     created_at=database_now(),
                     created_by=self.actor.ident,
                 )
-        except IntegrityError:
-            raise NotPossible(f"An agent {self.agent_name} is registered already.") from None
+        except (IntegrityError, DataError, ValidationError) as fault:
+            if Agent.objects.filter(name=self.agent_name).exists():
+                raise NotPossible(f"An agent {self.agent_name} is registered already.") from None
+            problem = " ".join(str(fault).split())
+            raise NotPossible(f"The user of agent {self.agent_name} can't be stored: {problem}") from None
 
 
 class SetMaturity(AgentAction[Agent]):

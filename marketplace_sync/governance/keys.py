@@ -77,7 +77,7 @@ class KeyAction(Action[R]):
 
     def revoke(self) -> AgentKey:
         """Revoke the key. Raises `NoSuchTarget`, and `NotPossible` for one that is revoked already."""
-        keys = AgentKey.objects.select_for_update(of=("self",)).select_related("user__agent")
+        keys = AgentKey.objects.select_for_update(of=("self",)).select_related("user__mirror_agent")
         key: AgentKey | None = keys.filter(pk=self.key_id).first()
         if key is None:
             raise NoSuchTarget(f"There is no key {self.key_id}.")
@@ -126,8 +126,8 @@ def find_key(raw: str, *, origin: str = "") -> AgentKey | None:
     if len(raw) > _MAX_KEY_CHARS or not raw.isascii():
         return None
     digest = hash_token(raw)
-    key: AgentKey | None = AgentKey.objects.select_related("user__agent").filter(digest=digest).first()
-    if key is None or not compare_digest(digest, key.digest) or not hasattr(key.user, "agent"):
+    key: AgentKey | None = AgentKey.objects.select_related("user__mirror_agent").filter(digest=digest).first()
+    if key is None or not compare_digest(digest, key.digest) or not hasattr(key.user, "mirror_agent"):
         return None
     now = timezone.now()
     state = key.state(now)

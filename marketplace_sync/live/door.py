@@ -146,7 +146,7 @@ def no_longer_valid(passes: Collection[Pass]) -> set[Pass]:
     """Those whose key was revoked or has expired, whose session has ended, or whose owner may no longer come in."""
     ids = {shown.key_id for shown in passes if shown.key_id is not None}
     now = timezone.now()
-    keys: Iterable[AgentKey] = AgentKey.objects.filter(pk__in=ids).select_related("user__agent")
+    keys: Iterable[AgentKey] = AgentKey.objects.filter(pk__in=ids).select_related("user__mirror_agent")
     valid = {Pass(key_id=key.pk) for key in keys if key.state(now) == "active" and _may_read(key.user)}
     sessions = {shown for shown in passes if shown.key_id is None}
     valid |= {shown for shown in sessions if _may_read(_user_of(shown.session))}

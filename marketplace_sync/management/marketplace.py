@@ -12,6 +12,7 @@ from django.db.migrations.executor import MigrationExecutor
 from marketplace_sync.conf import ConfigError, Fault, SyncConfig, load_config
 from marketplace_sync.logs import redact
 from marketplace_sync.postgres import set_up_sessions
+from marketplace_sync.project_checks import project_errors
 from marketplace_sync.upstream.access import Access
 from marketplace_sync.visible import for_terminal
 
@@ -32,6 +33,8 @@ def configured(command: BaseCommand, *, fault_status: int = 1) -> tuple[SyncConf
         faults += error.faults
     if faults:
         fail(command, *map(str, faults), status=fault_status)
+    if problems := project_errors():
+        fail(command, *(f"{each.msg} {each.hint}" for each in problems), status=fault_status)
     set_up_sessions()
     if reason := unready():
         fail(command, reason, status=fault_status)

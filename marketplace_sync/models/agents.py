@@ -27,7 +27,8 @@ class Agent(models.Model):
         SUPERVISED = "SUPERVISED", "SUPERVISED"
         AUTONOMOUS = "AUTONOMOUS", "AUTONOMOUS"
 
-    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="agent")
+    # Not "agent": a project's own user model may well have a field of that name.
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="mirror_agent")
     name = models.CharField(max_length=64, unique=True)
     maturity = models.CharField(max_length=10, choices=Maturity.choices, default=Maturity.STUDENT)
     enabled = models.BooleanField(default=True)
@@ -81,7 +82,7 @@ class AgentKey(AbstractAuthToken):
     @property
     def agent(self) -> Agent:
         """Whose key it is."""
-        agent: Agent = self.user.agent
+        agent: Agent = self.user.mirror_agent
         return agent
 
     def state(self, now: datetime) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.db import Error
+from django.db.transaction import non_atomic_requests
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
@@ -46,6 +47,7 @@ sync_health = Briefly(_sync_health)
 readiness = Briefly(Readiness().look)
 
 
+@non_atomic_requests  # else a database that is away would be a 500
 @require_safe
 @never_cache
 def live(request: HttpRequest) -> HttpResponse:
@@ -53,6 +55,7 @@ def live(request: HttpRequest) -> HttpResponse:
     return _told(_ALIVE)
 
 
+@non_atomic_requests  # else a database that is away would be a 500
 @require_safe
 @never_cache
 def ready(request: HttpRequest) -> HttpResponse:
@@ -60,6 +63,7 @@ def ready(request: HttpRequest) -> HttpResponse:
     return _asked(readiness)
 
 
+@non_atomic_requests  # else a database that is away would be a 500
 @require_safe
 @never_cache
 def sync(request: HttpRequest) -> HttpResponse:

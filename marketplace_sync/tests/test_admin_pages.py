@@ -182,6 +182,27 @@ def test_django_s_view_permission_shows_a_management_page_without_buttons(client
     assert client.get(url(SyncRun)).status_code == 403
 
 
+def test_saving_a_person_keeps_the_rights_of_other_apps(client: Client) -> None:
+    from django.contrib.auth.models import Permission
+
+    clerk = person("clerk")
+    rights = Permission.objects.filter(codename__in=("view_user", "view_skill", "change_session"))
+    clerk.user_permissions.set(rights)
+    client.force_login(person("root", superuser=True))
+    page = reverse("admin:auth_user_change", args=(clerk.pk,))
+    shown = client.get(page).context["adminform"].form
+    assert set(shown["user_permissions"].value()) == {Permission.objects.get(codename="view_skill").pk}
+    manage = Permission.objects.get(codename="manage_sync")
+    form = {
+        "username": "clerk", "is_active": "on", "is_staff": "on", "user_permissions": [manage.pk],
+        "date_joined_0": "2026-01-01", "date_joined_1": "00:00:00",
+    }  # fmt: skip
+    answer = client.post(page, form)
+    assert answer.status_code == 302, answer.context["adminform"].form.errors
+    kept = set(clerk.user_permissions.values_list("codename", flat=True))
+    assert kept == {"view_user", "change_session", "manage_sync"}
+
+
 def test_an_agent_s_account_is_no_person_whatever_its_flags(client: Client) -> None:
     user = agent("climber").user
     user.is_staff = user.is_superuser = True

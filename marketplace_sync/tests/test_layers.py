@@ -57,7 +57,8 @@ ROOMS: dict[str, Room] = {
     "unavailable": room("", SOCKETS),
     "web": room("unavailable visible", SOCKETS),
     "templatetags": room("visible", SOCKETS),
-    "apps": room("checks redaction conf logs", SOCKETS),
+    "project_checks": room("governance models", SOCKETS),
+    "apps": room("checks project_checks redaction conf logs", SOCKETS),
     "models": room("protocol engine visible", SOCKETS),
     "migrations": room("models", SOCKETS),
     "mirror": room("protocol engine models logs postgres", SOCKETS),
@@ -78,7 +79,8 @@ ROOMS: dict[str, Room] = {
     # Simulator, daemon and web server in one: it sees what a person who starts each would.
     "demo": room("protocol models mirror governance daemon simulator conf logs"),
     "management": room(
-        "protocol engine models mirror upstream daemon simulator demo governance live conf logs visible postgres"
+        "protocol engine models mirror upstream daemon simulator demo governance live conf logs visible postgres "
+        "project_checks"
     ),
 }
 # Walls within a room: what of this app a module may not import besides.

@@ -218,8 +218,8 @@ def test_two_headers_of_one_kind_are_refused(name: bytes) -> None:
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda: AgentKey.objects.filter(user__agent__name="reader").update(expiry=timezone.now()),
-        lambda: RevokeKey(AgentKey.objects.get(user__agent__name="reader").pk, actor=COMMAND_LINE).perform(),
+        lambda: AgentKey.objects.filter(user__mirror_agent__name="reader").update(expiry=timezone.now()),
+        lambda: RevokeKey(AgentKey.objects.get(user__mirror_agent__name="reader").pk, actor=COMMAND_LINE).perform(),
         lambda: DisableAgent("reader", actor=COMMAND_LINE).perform(),
     ],
     ids=["expired", "revoked", "disabled"],

@@ -36,7 +36,7 @@ def pages() -> Iterator[str]:
     ):
         assert row is not None
         yield reverse(f"admin:marketplace_sync_{model}_change", args=(row.pk,))
-    key = AgentKey.objects.select_related("user__agent").first()
+    key = AgentKey.objects.select_related("user__mirror_agent").first()
     assert key is not None
     yield reverse("admin:marketplace_sync_agent_change", args=(key.agent.pk,))
     yield reverse("admin:marketplace_sync_agent_issue", args=(key.agent.pk,))

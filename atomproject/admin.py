@@ -1,23 +1,53 @@
-"""People's accounts: Django's own pages in the same looks, for superusers, without the agents' users."""
+"""This project's own admin: the front page, and people's accounts in the same looks, for superusers.
+
+A project around `marketplace_sync` has its own page for accounts; the app leaves it, and the site, as they are.
+"""
 
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group, Permission, User
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin  # type: ignore[import-untyped]
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm  # type: ignore[import-untyped]
 
 from marketplace_sync.admin.acting import origin_of
+from marketplace_sync.admin.dashboard import INDEX_TEMPLATE
 from marketplace_sync.governance.actors import MANAGE_PERMISSION, actor_of
 from marketplace_sync.governance.agents import may_command, withdraw_commands
 from marketplace_sync.governance.audit import Outcome, record
 from marketplace_sync.governance.errors import SuperuserRequired
 
+admin.site.index_template = INDEX_TEMPLATE
 # Rights are given to persons; the mirror has two kinds of them, which needs no groups.
 admin.site.unregister((User, Group))
+
+
+def _shown_permissions() -> QuerySet[Permission]:
+    """Return the rights that the page offers: those on Django's own tables have no page that would look at them."""
+    return Permission.objects.filter(content_type__app_label="marketplace_sync").select_related("content_type")
+
+
+class PersonForm(UserChangeForm):  # type: ignore[misc]
+    """Offers the mirror's rights, and keeps all others that the person has."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "user_permissions" in self.fields and self.instance.pk:
+            self.fields["user_permissions"].queryset = _shown_permissions()
+            # Else every saving would count as a change of rights.
+            self.initial["user_permissions"] = list(_shown_permissions().filter(user=self.instance))
+
+    def clean_user_permissions(self) -> QuerySet[Permission]:
+        kept = self.instance.user_permissions.exclude(pk__in=_shown_permissions())
+        return Permission.objects.filter(
+            pk__in=[
+                *self.cleaned_data["user_permissions"].values_list("pk", flat=True),
+                *kept.values_list("pk", flat=True),
+            ]
+        )
 
 
 @admin.register(User)
@@ -27,7 +57,7 @@ class PeopleAdmin(UserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
     An agent's user is the agent's: it is changed by actions on the agent.
     """
 
-    form = UserChangeForm
+    form = PersonForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
     actions = None
@@ -44,14 +74,7 @@ class PeopleAdmin(UserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
     )
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        return super().get_queryset(request).filter(agent__isnull=True)
-
-    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        # Rights on Django's own tables have no page that would look at them.
-        kwargs["queryset"] = Permission.objects.filter(content_type__app_label="marketplace_sync").select_related(
-            "content_type"
-        )
-        return super().formfield_for_manytomany(db_field, request, **kwargs)
+        return super().get_queryset(request).filter(mirror_agent__isnull=True)
 
     # Django notes a change in a log of its own, which can be emptied. Who may do what belongs into the audit.
 
