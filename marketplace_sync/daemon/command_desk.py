@@ -155,8 +155,7 @@ class CommandDesk:
     async def _enable(self) -> dict[str, object]:
         await self._database.control(save_enabled, self._lease, enabled=True)
         self._need_stream()
-        await self._driver.enable()
-        return {"detail": "The stream is wanted again; an attempt is under way."}
+        return {"detail": await self._driver.enable()}
 
     def _need_stream(self) -> None:
         if not self._stream_wanted:

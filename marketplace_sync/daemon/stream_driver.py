@@ -1,6 +1,7 @@
 """Drives the connection machine: carries its effects out and tells it what happened."""
 
 import asyncio
+import math
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -31,6 +32,7 @@ from marketplace_sync.engine.connection import (
     accepts_reconnect,
     decide,
     next_wake,
+    place_free_in,
 )
 from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.faults import UpstreamError
@@ -106,11 +108,20 @@ class StreamDriver:
         self._tell(TokenReplaced())
 
     async def reconnect(self) -> str:
-        """A new stream, tried at once. "" when it is open, else why it is not. Raises `CannotReconnect`."""
+        """A new stream, tried as soon as the limit of attempts allows. "" when it is open, else why it is not.
+
+        Raises `CannotReconnect`.
+        """
         if not accepts_reconnect(self.state):
             raise CannotReconnect(self.state.reason)
-        self._tell(ReconnectAsked())
         before = self.state.attempt if self.state.mode is not Mode.CONNECTING else self.state.attempt - 1
+        await self._decided(self._tell(ReconnectAsked()))
+        if self.state.mode is Mode.OPEN and self.state.attempt == before:
+            limit, wait = self.state.limits.attempts_per_minute, math.ceil(place_free_in(self.state, self._clock()))
+            raise CannotReconnect(
+                f"The stream stays as it is, open: {limit} connection attempts in the last minute are the "
+                f"marketplace's limit. Ask again in {wait} s."
+            )
         await self._until(lambda: self.state.attempt > before or self.state.mode in (Mode.DISABLED, Mode.STOPPED))
         number = self.state.attempt
         await self._until(lambda: self.state.attempt != number or self.state.mode is not Mode.CONNECTING)
@@ -125,9 +136,18 @@ class StreamDriver:
         # Not "is disabled": somebody may have enabled it again while the peer took its time to close.
         await self._until(lambda: all(number > last for number in self._attempts))
 
-    async def enable(self) -> None:
-        """Want the stream again; returns when an attempt is under way."""
+    async def enable(self) -> str:
+        """Want the stream again, and say in a sentence what becomes of it."""
         await self._decided(self._tell(EnableAsked()))
+        match self.state.mode:
+            case Mode.OPEN:
+                return "The stream is open."
+            case Mode.CONNECTING:
+                return "An attempt is under way."
+            case _:
+                why = f"The stream is enabled and not open: {self.state.reason}."
+                at = self.state.next_attempt_at
+                return why if at is None else f"{why} The next attempt is in {max(0, math.ceil(at - self._clock()))} s."
 
     async def run(self) -> None:
         """Until `stop`, and then until the last stream has handed over what it had."""

@@ -21,6 +21,10 @@ Its rules, from PROTOCOL.md, "The client's duties" and "How the counters live to
  9. A person who asks for a reconnect gets an attempt at once and the counters anew; an attempt under way
     serves. Disabling closes the stream and forgets the counters; enabling connects at once.
 10. Stopped is final.
+11. At most `attempts_per_minute` attempts begin in any `ATTEMPT_WINDOW`, whatever or whoever asks for them. One that
+    would be too many waits for its place, WAITING or POLLING as before. An open stream is not given up for it: then a
+    reconnect changes nothing, and `place_free_in` says when it would. Only retries after delays that are themselves
+    faster than the limit (below 1 s, or a fallback time below 60 s) are not counted: whoever set them chose that.
 
 Polling at its interval never depends on any of this; `PollNow` only asks for one in between.
 
@@ -36,11 +40,17 @@ machine wrote that attempt off when it asked to close it. The one late report th
 
 Acknowledging a reconnect (law 11) needs nothing more than the state: note `state.attempt` after the
 `ReconnectAsked`. It is done when the mode is OPEN with that number, and failed with `state.reason` when the mode
-has become anything but CONNECTING or the number has changed. Where `accepts_reconnect(state)` is false, refuse it.
+has become anything but CONNECTING or the number has changed. By rule 11 the number may change later, or, where the
+mode is OPEN still, never. Where `accepts_reconnect(state)` is false, refuse it.
 """
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+
+# Seconds. The marketplace counts in 60 s; the one more is for an attempt that takes longer to arrive than a later one.
+ATTEMPT_WINDOW = 61.0
+# Waits from which on retries alone keep to the marketplace's limit.
+_SLOW_DELAY, _SLOW_FALLBACK = 1.0, 60.0
 
 
 class Mode(StrEnum):
@@ -66,12 +76,18 @@ class Limits:
     reconnect_attempts: int = 10
     fallback_after_failures: int = 3
     fallback_seconds: float = 3600.0
+    attempts_per_minute: int = 10
 
     def __post_init__(self) -> None:
         if not self.reconnect_delays:
             raise ValueError("reconnect_delays needs at least one delay")
         if self.reconnect_attempts < 1 or self.fallback_after_failures < 1:
             raise ValueError("reconnect_attempts and fallback_after_failures must be at least 1")
+
+    @property
+    def counts_retries(self) -> bool:
+        """Rule 11: whether attempts that a timer begins take a place."""
+        return min(self.reconnect_delays) >= _SLOW_DELAY and self.fallback_seconds >= _SLOW_FALLBACK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +108,7 @@ class Connection:
     replaced: bool = False  # the token is another one than when the latest attempt began
     reason: str = "not connected yet"  # why there is no stream, for people; "" exactly while OPEN
     first_attempt_over: bool = False  # law 4: the first pass waits for this, and for nothing else
+    begun: tuple[float, ...] = ()  # when the attempts began that count towards `limits.attempts_per_minute`
 
     @property
     def reconnect_attempts(self) -> int:
@@ -232,22 +249,22 @@ def decide(state: Connection, event: Input, *, now: float, draw: float) -> Decis
         case Mode.OPEN, Tick() if not state.healthy and _stood_long_enough(state, now):
             return replace(_anew(state), healthy=True), ()
         case ((Mode.WAITING | Mode.POLLING), Tick()) if state.next_attempt_at is None or now >= state.next_attempt_at:
-            return _connect(state)
+            return _connect(state, now) if state.limits.counts_retries else _begin(state, state.begun)
         case _, TokenReplaced():
-            return _token_replaced(state)
+            return _token_replaced(state, now)
 
         # People, and the daemon itself.
         case Mode.IDLE, Started(enabled):
-            return _connect(state) if enabled else _off(_anew(state), Mode.DISABLED, "disabled")
-        case Mode.OPEN, ReconnectAsked():
-            fresh, effects = _connect(replace(_anew(state), reason="a reconnect was asked for"))
+            return _connect(state, now) if enabled else _off(_anew(state), Mode.DISABLED, "disabled")
+        case Mode.OPEN, ReconnectAsked() if place_free_in(state, now) == 0:
+            fresh, effects = _connect(replace(_anew(state), reason="a reconnect was asked for"), now)
             return fresh, (CloseStream(state.attempt), *effects)
         case Mode.CONNECTING, ReconnectAsked():
             return _anew(state), ()
         case ((Mode.WAITING | Mode.POLLING | Mode.RESTING), ReconnectAsked()):
-            return _connect(_anew(state))
+            return _connect(_anew(state), now)
         case Mode.DISABLED, EnableAsked():
-            return _connect(replace(state, reason="not connected yet"))
+            return _connect(replace(state, reason="not connected yet"), now)
         case (
             Mode.IDLE | Mode.CONNECTING | Mode.OPEN | Mode.WAITING | Mode.POLLING | Mode.RESTING,
             DisableAsked(),
@@ -261,7 +278,7 @@ def decide(state: Connection, event: Input, *, now: float, draw: float) -> Decis
 
         # What is left changes nothing: reports of attempts already written off, ticks with no timer due, a start
         # after the start, enabling what is enabled, disabling what is disabled, a reconnect of what is
-        # not started, disabled or stopped, and all that comes after the stop.
+        # not started, disabled or stopped or has no place to begin, and all that comes after the stop.
         case _:
             return state, ()
 
@@ -278,11 +295,37 @@ def accepts_reconnect(state: Connection) -> bool:
     return state.mode not in (Mode.IDLE, Mode.DISABLED, Mode.STOPPED)
 
 
-def _connect(state: Connection) -> Decision:
+def place_free_in(state: Connection, now: float) -> float:
+    """Return the seconds until one more attempt may begin; 0.0: now."""
+    limit = state.limits.attempts_per_minute
+    counted = _counted(state, now)
+    return 0.0 if len(counted) < limit else counted[-limit] + ATTEMPT_WINDOW - now
+
+
+def _counted(state: Connection, now: float) -> tuple[float, ...]:
+    return tuple(at for at in state.begun if now < at + ATTEMPT_WINDOW)
+
+
+def _connect(state: Connection, now: float) -> Decision:
+    limit, counted = state.limits.attempts_per_minute, _counted(state, now)
+    if len(counted) >= limit:
+        polls = state.mode is Mode.POLLING and state.fallback_to_polling
+        waiting = replace(
+            state, mode=Mode.POLLING if polls else Mode.WAITING, opened_at=None, healthy=False, replaced=False,
+            # The same sum as in `_counted`, so that the place is free when the Tick comes.
+            next_attempt_at=counted[-limit] + ATTEMPT_WINDOW,
+            reason=f"{limit} connection attempts in the last minute are the limit; the next one follows",
+        )  # fmt: skip
+        return waiting, ()
+    return _begin(state, (*counted, now))
+
+
+def _begin(state: Connection, begun: tuple[float, ...]) -> Decision:
     number = state.attempt + 1
     connecting = replace(
-        state, mode=Mode.CONNECTING, attempt=number, opened_at=None, healthy=False, replaced=False, next_attempt_at=None
-    )
+        state, mode=Mode.CONNECTING, attempt=number, opened_at=None, healthy=False, replaced=False,
+        next_attempt_at=None, begun=begun,
+    )  # fmt: skip
     return connecting, (Connect(number),)
 
 
@@ -305,7 +348,7 @@ def _ended(state: Connection, report: Failed | Lost, now: float, draw: float) ->
     )
 
     if refused and replaced:
-        return _connect(_anew(state))
+        return _connect(_anew(state), now)
     if state.consecutive_failures >= limits.reconnect_attempts:
         return replace(state, mode=Mode.RESTING, hourly=True, fallback_started_at=now), (PollNow(reason),)
     if report.refused_token or state.hourly or state.consecutive_failures >= limits.fallback_after_failures:
@@ -322,11 +365,11 @@ def _ended(state: Connection, report: Failed | Lost, now: float, draw: float) ->
     return replace(state, mode=Mode.WAITING, retries=state.retries + 1, next_attempt_at=now + wait), ()
 
 
-def _token_replaced(state: Connection) -> Decision:
+def _token_replaced(state: Connection, now: float) -> Decision:
     if state.mode in (Mode.CONNECTING, Mode.OPEN):
         return replace(state, replaced=True), ()
     if state.mode in (Mode.POLLING, Mode.RESTING) and state.refused:
-        return _connect(_anew(state))
+        return _connect(_anew(state), now)
     return state, ()
 
 

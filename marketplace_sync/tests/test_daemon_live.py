@@ -54,6 +54,25 @@ async def test_changes_made_while_away_arrive_after_reconnect() -> None:
         assert (await running.difference()).level
 
 
+async def test_reconnects_beyond_ten_a_minute_leave_the_open_stream() -> None:
+    slow = {"reconnect_delays": (1.0,), "fallback_seconds": 60.0}
+    async with marketplace(connects_per_minute=10) as server, mirror(server, **slow) as running:
+        await running.until_state("live")
+        asked = [await running.command(Command.Action.RECONNECT) for _ in range(11)]
+        assert [command.state for command in asked] == ["done"] * 9 + ["failed"] * 2
+        assert "10 connection attempts in the last minute" in asked[-1].result["detail"]
+        assert "Ask again in" in asked[-1].result["detail"]
+        assert (server.clients, len(server.connects)) == (1, 10)
+        # A lost stream waits for its place as well, and says so.
+        await server.drop_connections()
+        await running.command(Command.Action.DISABLE)
+        enabled = await running.command(Command.Action.ENABLE)
+        assert "10 connection attempts" in enabled.result["detail"]
+        status = await running.status()
+        assert (status.row.state, status.row.next_ws_attempt_at is not None) == ("reconnecting", True)
+        assert len(server.connects) == 10
+
+
 async def test_an_unchanged_pass_writes_no_skill_row() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from marketplace_sync.engine.connection import (
+    ATTEMPT_WINDOW,
     CloseStream,
     Connect,
     Connection,
@@ -29,6 +30,7 @@ from marketplace_sync.engine.connection import (
     accepts_reconnect,
     decide,
     next_wake,
+    place_free_in,
 )
 
 LIMITS = Limits(reconnect_jitter=0.0)
@@ -94,6 +96,8 @@ def assert_consistent(state: Connection) -> None:
     assert not state.refused or state.hourly
     assert not state.replaced or state.mode in (Mode.CONNECTING, Mode.OPEN)
     assert state.first_attempt_over or state.mode in (Mode.IDLE, Mode.CONNECTING)
+    assert len(state.begun) <= limits.attempts_per_minute
+    assert list(state.begun) == sorted(state.begun)
 
 
 def reach(mode: Mode) -> Driven:
@@ -204,7 +208,7 @@ def test_the_table_is_whole() -> None:
         for mode in Mode
         for name in ("start", "opened", "failed", "lost", "tick", "token", "reconnect", "disable", "enable", "stop")
     }
-    assert len(fields(Connection)) == 14  # a new field needs a look at assert_consistent
+    assert len(fields(Connection)) == 15  # a new field needs a look at assert_consistent
 
 
 @pytest.mark.parametrize("accept_then_drop", [False, True], ids=["refuse", "accept-then-drop"])
@@ -479,6 +483,94 @@ def test_limits_that_cannot_work_are_refused(wrong: dict[str, object]) -> None:
         Limits(**wrong)  # type: ignore[arg-type]
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["reconnect", "disable and enable", "new token", "fail", "wait"]),
+                          st.floats(0, 10), st.booleans()), max_size=60))  # fmt: skip
+def test_nobody_brings_us_past_ten_attempts_a_minute(deeds: list[tuple[str, float, bool]]) -> None:
+    machine = Driven(Limits(reconnect_delays=(1.0,), fallback_after_failures=50, reconnect_attempts=60))
+    connects: list[float] = []
+
+    def tell(event: Input) -> None:
+        connects.extend(machine.now for effect in machine.tell(event) if isinstance(effect, Connect))
+
+    tell(Started(enabled=True))
+    for deed, after, opens in deeds:
+        machine.now += after
+        match deed:
+            case "reconnect":
+                tell(ReconnectAsked())
+            case "disable and enable":
+                tell(DisableAsked())
+                tell(EnableAsked())
+            case "new token":
+                tell(Failed(machine.state.attempt, "refused", refused_token=True))
+                tell(TokenReplaced())
+            case "fail":
+                tell(Lost(machine.state.attempt, "dropped"))
+            case _:
+                machine.now = max(machine.now, next_wake(machine.state) or 0.0)
+                tell(Tick())
+        if opens and machine.state.mode is Mode.CONNECTING:
+            tell(Opened(machine.state.attempt))
+    assert all(sum(start <= at < start + 60 for at in connects) <= 10 for start in connects)
+
+
+def with_ten_attempts() -> Driven:
+    """An open stream, the tenth within a second."""
+    machine = Driven()
+    machine.tell(Started(enabled=True))
+    for _ in range(9):
+        machine.open()
+        machine.now += 0.1
+        machine.tell(ReconnectAsked())
+    machine.open()
+    return machine
+
+
+def test_an_open_stream_is_not_given_up_for_an_attempt_that_has_no_place() -> None:
+    machine = with_ten_attempts()
+    before = machine.state
+    assert machine.tell(ReconnectAsked()) == ()
+    assert machine.state == before
+    assert place_free_in(machine.state, machine.now) == pytest.approx(ATTEMPT_WINDOW - 0.9)
+    machine.now += ATTEMPT_WINDOW - 0.9
+    assert machine.tell(ReconnectAsked()) == (CloseStream(10), Connect(11))
+
+
+def test_a_reconnect_without_a_place_is_tried_as_soon_as_there_is_one() -> None:
+    machine = with_ten_attempts()
+    machine.lose()
+    assert machine.tell(ReconnectAsked()) == ()
+    assert (machine.state.mode, machine.state.reconnect_attempts) == (Mode.WAITING, 0)
+    assert "10 connection attempts" in machine.state.reason
+    assert machine.wait() == pytest.approx(ATTEMPT_WINDOW - 0.9)
+    assert (machine.state.mode, machine.state.attempt) == (Mode.CONNECTING, 11)
+
+
+def test_retries_that_are_set_faster_than_the_limit_take_no_place() -> None:
+    machine = Driven(Limits(reconnect_delays=(0.01,), reconnect_jitter=0.0, fallback_after_failures=20,
+                            reconnect_attempts=20))  # fmt: skip
+    machine.tell(Started(enabled=True))
+    for _ in range(19):
+        machine.fail()
+        assert machine.wait() == pytest.approx(0.01)
+    machine.fail()
+    assert machine.state.mode is Mode.RESTING
+    for number in range(21, 30):
+        assert machine.tell(ReconnectAsked()) == (Connect(number),)
+        machine.fail()
+    assert machine.tell(ReconnectAsked()) == ()
+
+
+def test_enabling_without_a_place_waits_for_one() -> None:
+    machine = with_ten_attempts()
+    machine.tell(DisableAsked())
+    assert machine.tell(EnableAsked()) == ()
+    assert machine.state.mode is Mode.WAITING
+    machine.wait()
+    assert machine.state.mode is Mode.CONNECTING
+
+
 class AnyHistory(RuleBasedStateMachine):
     """A world around the machine: attempts that open, fail and drop, late reports, people, timers early and late."""
 
@@ -489,6 +581,7 @@ class AnyHistory(RuleBasedStateMachine):
                 Limits(fallback_after_failures=100),
                 Limits(healthy_after=0.0),
                 Limits(reconnect_delays=(0.0,), reconnect_attempts=3, fallback_seconds=2.0),
+                Limits(reconnect_delays=(1.0,), reconnect_attempts=10**6, attempts_per_minute=1),
             ]
         ),
         enabled=st.booleans(),
@@ -498,15 +591,13 @@ class AnyHistory(RuleBasedStateMachine):
         self.state = Connection(limits=limits)
         self.under_way: set[int] = set()  # attempts and streams that are there
         self.written_off: list[int] = []
-        self.connects: list[float] = []  # since a person last asked
+        self.connects: list[float] = []  # those that the limit counts
         self.draw = 0.0
         self.tell(Started(enabled))
 
-    def tell(self, event: Input, by_a_person: bool = False) -> None:
+    def tell(self, event: Input) -> None:
         before = self.state
         self.state, effects = decide(before, event, now=self.now, draw=self.draw)
-        if by_a_person:
-            self.connects.clear()
         for effect in effects:
             match effect:
                 case CloseStream(attempt):
@@ -516,7 +607,8 @@ class AnyHistory(RuleBasedStateMachine):
                     assert not self.under_way, "two attempts at once"
                     assert attempt > before.attempt
                     self.under_way.add(attempt)
-                    self.connects.append(self.now)
+                    if self.state.limits.counts_retries or not isinstance(event, Tick):
+                        self.connects.append(self.now)
         if before.mode is Mode.RESTING and self.state.mode is not Mode.RESTING:
             assert isinstance(event, ReconnectAsked | TokenReplaced | DisableAsked | StopAsked)
             assert before.refused or not isinstance(event, TokenReplaced)
@@ -578,7 +670,18 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(event=st.sampled_from([ReconnectAsked(), DisableAsked(), EnableAsked(), TokenReplaced()]))
     def a_person_asks(self, event: Input) -> None:
-        self.tell(event, by_a_person=True)
+        self.tell(event)
+
+    @rule(event=st.sampled_from([ReconnectAsked(), EnableAsked(), TokenReplaced()]), times=st.integers(5, 30),
+          opens=st.booleans())  # fmt: skip
+    def many_ask_at_once(self, event: Input, times: int, opens: bool) -> None:
+        for _ in range(times):
+            if isinstance(event, EnableAsked):
+                self.tell(DisableAsked())
+            self.tell(event)
+            if opens and self.state.mode is Mode.CONNECTING:
+                self.tell(Opened(self.state.attempt))
+            self.now += 0.01
 
     @precondition(lambda self: len(self.written_off) > 15)
     @rule()
@@ -600,9 +703,15 @@ class AnyHistory(RuleBasedStateMachine):
         assert self.state.mode in still or next_wake(self.state) is not None
 
     @invariant()
-    def ten_attempts_a_minute_are_kept(self) -> None:
-        if self.state.limits.healthy_after >= 30 and self.connects:
-            assert sum(at > self.connects[-1] - 60 for at in self.connects) <= 10
+    def ten_attempts_a_minute_are_kept_whoever_asks(self) -> None:
+        limit = self.state.limits.attempts_per_minute
+        if self.connects:
+            assert sum(at > self.connects[-1] - 60 for at in self.connects) <= limit
+
+    @invariant()
+    def the_next_attempt_is_no_longer_off_than_its_place(self) -> None:
+        if self.state.reason.endswith("the next one follows") and self.state.next_attempt_at is not None:
+            assert self.state.next_attempt_at <= self.now + ATTEMPT_WINDOW
 
 
 TestAnyHistory = AnyHistory.TestCase
