@@ -14,6 +14,7 @@ from unfold.admin import ModelAdmin  # type: ignore[import-untyped]
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm  # type: ignore[import-untyped]
 
 from marketplace_sync.admin.acting import origin_of
+from marketplace_sync.admin.bounds import BoundedList
 from marketplace_sync.admin.dashboard import INDEX_TEMPLATE
 from marketplace_sync.governance.actors import MANAGE_PERMISSION, actor_of
 from marketplace_sync.governance.agents import may_command, withdraw_commands
@@ -51,7 +52,7 @@ class PersonForm(UserChangeForm):  # type: ignore[misc]
 
 
 @admin.register(User)
-class PeopleAdmin(UserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
+class PeopleAdmin(BoundedList, UserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
     """Who may log in, and who may manage. An account is made inactive, not deleted: the audit names it.
 
     An agent's user is the agent's: it is changed by actions on the agent.

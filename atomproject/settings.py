@@ -53,7 +53,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "marketplace_sync.web.middleware.UnavailableMiddleware",  # innermost: what a view raises reaches it first
+    "marketplace_sync.web.middleware.FailedRequestMiddleware",  # innermost: what a view raises reaches it first
 ]
 CSRF_FAILURE_VIEW = "marketplace_sync.web.errors.form_refused"
 

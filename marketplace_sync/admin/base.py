@@ -11,14 +11,13 @@ from typing import Any, ClassVar
 
 from django.contrib.admin import AdminSite, ShowFacets
 from django.contrib.admin.utils import unquote
-from django.core.exceptions import BadRequest, PermissionDenied
-from django.db import DataError
+from django.core.exceptions import PermissionDenied
 from django.db.models import Model
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.template.response import TemplateResponse
 from unfold.admin import ModelAdmin  # type: ignore[import-untyped]
 
-from marketplace_sync.admin.paging import MirrorList
+from marketplace_sync.admin.bounds import BoundedList
 from marketplace_sync.admin.plain import face_of
 from marketplace_sync.admin.sites import on_site
 from marketplace_sync.governance.actors import Actor, actor_of
@@ -35,7 +34,7 @@ class Section:
     notes: list[Any] = field(default_factory=list)
 
 
-class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]
+class ReadOnlyAdmin(BoundedList, ModelAdmin):  # type: ignore[misc]
     """List and detail of a model, for looking. `detail` says what stands on the detail page."""
 
     reading: ClassVar[Complexity] = Complexity.LOW
@@ -76,20 +75,9 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[MirrorList]:
-        return MirrorList
-
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        if any("\0" in value for values in request.GET.lists() for value in values[1]):
-            # PostgreSQL refuses such a text when it is asked for it.
-            raise BadRequest("NUL is in no value.")
-        context = {"title": str(self.opts.verbose_name_plural).capitalize(), **(extra_context or {})}
-        try:
-            response: HttpResponse = super().changelist_view(request, context)
-        except (DataError, OverflowError):
-            # A time, say, with an offset that one database does not take, or before the year 1 in UTC.
-            raise BadRequest("A value in the address is none that a database could be asked for.") from None
-        return response
+        title = str(self.opts.verbose_name_plural).capitalize()
+        return super().changelist_view(request, {"title": title, **(extra_context or {})})
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None

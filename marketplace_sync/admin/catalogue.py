@@ -77,11 +77,11 @@ class SkillAdmin(ReadOnlyAdmin):
             return rows.defer(*UNLISTED, "category__description", "category__icon_url")
         return rows.select_related("category")
 
-    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
-        if not search_term.strip():
-            return queryset, False
-        by_id = queryset.filter(skill_id=search_term.strip())
-        return (by_id if by_id.exists() else queryset.matching(search_term)), False
+    def search(self, request: HttpRequest, rows: Any, text: str) -> tuple[Any, bool]:
+        if not text.strip():
+            return rows, False
+        by_id = rows.filter(skill_id=text.strip())
+        return (by_id if by_id.exists() else rows.matching(text)), False
 
     @admin.display(description="Category", ordering="category__name")
     def category_link(self, row: Skill) -> SafeString | str:

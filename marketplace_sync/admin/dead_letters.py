@@ -4,6 +4,8 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
@@ -84,8 +86,8 @@ class DeadLetterAdmin(ManagementAdmin):
         found: dict[str, Any] = super().get_actions(request)
         return {name: each for name, each in found.items() if name in KINDS and may(actor, KINDS[name][0])}
 
-    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
-        return (queryset.filter(key=search_term) if search_term else queryset), False
+    def search(self, request: HttpRequest, rows: Any, text: str) -> tuple[Any, bool]:
+        return (rows.filter(key=text) if text else rows), False
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
@@ -98,7 +100,10 @@ class DeadLetterAdmin(ManagementAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         name = request.POST.get("action", "")
         if request.method == "POST" and name in KINDS:
-            return self.many(request, name)
+            try:
+                return self.many(request, name)
+            except IncorrectLookupParameters:
+                raise BadRequest("A filter in the address is none that this list has.") from None
         return super().changelist_view(request, extra_context)
 
     def one(self, request: HttpRequest, letter_id: int, name: str) -> HttpResponse:

@@ -4,7 +4,6 @@ from functools import cached_property
 from typing import Any
 
 from django.core.paginator import Paginator
-from unfold.views import ChangeList  # type: ignore[import-untyped]
 
 # Counted, and to be paged through, at most: 400 pages. Filters lead further than paging does.
 COUNTED_AT_MOST = 10_000
@@ -28,12 +27,3 @@ class CappedPaginator(Paginator):  # type: ignore[type-arg]
         rows: Any = self.object_list
         found: int = rows.order_by()[: COUNTED_AT_MOST + 1].count()
         return found
-
-
-class MirrorList(ChangeList):  # type: ignore[misc]
-    """A list that is counted once: the whole's count is told only where nothing narrows it."""
-
-    def get_results(self, request: Any) -> None:
-        super().get_results(request)
-        if not self.query and not self.has_active_filters:
-            self.full_result_count = self.result_count

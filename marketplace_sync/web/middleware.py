@@ -1,19 +1,24 @@
-"""Answer 503 when the database cannot serve a request for now."""
+"""Answer what views raise and Django would answer with 500: 503 when the database is in trouble, 404 for no page."""
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.core.paginator import InvalidPage
+from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.deprecation import MiddlewareMixin
 
 from marketplace_sync.unavailable import reason_of
-from marketplace_sync.web.errors import unavailable
+from marketplace_sync.web.errors import not_found, unavailable
 
 
-class UnavailableMiddleware(MiddlewareMixin):
-    """Turns what a view raises into 503 with `Retry-After`: a page, or JSON under `/api/`.
+class FailedRequestMiddleware(MiddlewareMixin):
+    """Turns trouble of the database into 503 with `Retry-After`: a page, or JSON under `/api/`.
+
+    A page number that a list does not have is 404: not every view of the packages catches it.
 
     Errors that another middleware raises reach `errors.server_error`, which answers the same.
     """
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        if isinstance(exception, InvalidPage):
+            return not_found(request, Http404("There is no such page of results."))
         reason = None if settings.DEBUG else reason_of(exception)  # whoever develops wants the debug page
         return None if reason is None else unavailable(request, reason, exception)
