@@ -92,6 +92,7 @@ async def _refuse(refused: _Refused, send: Send) -> None:
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"x-content-type-options", b"nosniff"),
+        (b"cache-control", b"private, no-store"),
         # What is left of the body is not read.
         (b"connection", b"close"),
     ]

@@ -1,5 +1,6 @@
 """The mirrored catalogue, to read."""
 
+from http import HTTPStatus
 from typing import Any
 
 from django.db.models import QuerySet
@@ -11,6 +12,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ReadOnlyModelViewSet
 
 from marketplace_sync.api.filters import ORDERINGS, CategoryFilter, SkillFilter
+from marketplace_sync.api.rendering import utc_text
 from marketplace_sync.api.serializers import CategorySerializer, ListedSkillSerializer, SkillSerializer
 from marketplace_sync.api.snapshot import snapshot
 from marketplace_sync.api.views import KnownParameters
@@ -32,6 +34,8 @@ _FRESHNESS_HEADERS = (
         description="What the marketplace had by then, the mirror has. Absent: it never was known to be level.",
     ),
 )  # fmt: skip
+# Whoever asks may keep the catalogue, and asks each time whether it is still so.
+REVALIDATED = "private, no-cache"
 # Whoever is turned away at the door learns nothing.
 _NOT_LET_IN = (401, 403, 429)
 
@@ -61,7 +65,9 @@ class MirroredViewSet(KnownParameters, ReadOnlyModelViewSet[Any]):
             moment = self._moment or freshness()
             response[STATE] = moment.state
             if moment.as_of is not None:
-                response[AS_OF] = moment.as_of.isoformat().replace("+00:00", "Z")
+                response[AS_OF] = utc_text(moment.as_of)
+        if response.status_code == HTTPStatus.OK:
+            response["Cache-Control"] = REVALIDATED
         return super().finalize_response(request, response, *args, **kwargs)
 
     def get_object(self) -> Any:

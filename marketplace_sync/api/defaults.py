@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db.transaction import non_atomic_requests
+from django.utils.cache import patch_vary_headers
 from django_filters.rest_framework import DjangoFilterBackend  # type: ignore[import-untyped]
 from rest_framework.parsers import JSONParser
-from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from marketplace_sync.api.authentication import BearerAuthentication, PersonAuthentication
@@ -14,11 +16,19 @@ from marketplace_sync.api.errors import answer_error
 from marketplace_sync.api.negotiation import OneForm
 from marketplace_sync.api.pagination import Pages
 from marketplace_sync.api.permissions import IsActor
+from marketplace_sync.api.rendering import Renderer
 from marketplace_sync.api.throttles import PerActor
+
+# What no cache keeps, and no other person or key is given.
+PRIVATE = "private, no-store"
+BY_WHOM = ("Authorization", "Cookie")
 
 
 class Guarded(APIView):
-    """Who may come in, and how a refusal looks. No anonymous access; what is open says so itself."""
+    """Who may come in, and how a refusal looks. No anonymous access; what is open says so itself.
+
+    Every answer, refusals too, is for whoever asked alone: no proxy may keep it for somebody else.
+    """
 
     # The key first: it names the scheme that a 401 asks for.
     authentication_classes = (BearerAuthentication, PersonAuthentication)
@@ -37,11 +47,17 @@ class Guarded(APIView):
     def get_exception_handler(self) -> Callable[..., Any]:
         return answer_error
 
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Response:
+        answered = super().finalize_response(request, response, *args, **kwargs)
+        patch_vary_headers(answered, BY_WHOM)
+        answered.headers.setdefault("Cache-Control", PRIVATE)
+        return answered
+
 
 class JSONView(Guarded):
     """Of the API: JSON in and out, in pages."""
 
-    renderer_classes = (JSONRenderer,)
+    renderer_classes = (Renderer,)
     parser_classes = (JSONParser,)
     content_negotiation_class: Any = OneForm
     metadata_class: Any = None

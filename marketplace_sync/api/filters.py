@@ -8,6 +8,7 @@ import django_filters as filters  # type: ignore[import-untyped]
 from django.core.validators import ProhibitNullCharactersValidator
 from django.db.models import F, QuerySet
 from django.forms import ValidationError
+from django.utils import timezone
 from django_filters.fields import IsoDateTimeField  # type: ignore[import-untyped]
 
 from marketplace_sync.models import AuditRow, Category, DeadLetter, Skill, SyncRun
@@ -45,7 +46,11 @@ class Text(filters.CharFilter):  # type: ignore[misc]
 
 
 class UtcField(IsoDateTimeField):  # type: ignore[misc]
-    """A time in UTC: PostgreSQL takes no offset of 16 hours and more, which ISO 8601 allows."""
+    """A time in UTC, one without an offset too: PostgreSQL takes no offset of 16 hours and more, as ISO 8601 does."""
+
+    def to_python(self, value: Any) -> Any:
+        with timezone.override(UTC):  # not the host's time zone
+            return super().to_python(value)
 
     def clean(self, value: Any) -> Any:
         moment = super().clean(value)

@@ -5,12 +5,12 @@ from typing import Any
 from drf_spectacular.authentication import SessionScheme
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
-from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from marketplace_sync.api.defaults import Guarded
 from marketplace_sync.api.examples import ERRORS
+from marketplace_sync.api.rendering import Renderer
 
 
 class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
@@ -39,8 +39,8 @@ class DocsView(Guarded, SpectacularSwaggerSplitView):
     def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
         answered = super().finalize_response(request, response, *args, **kwargs)
         if answered.status_code >= 400:  # there is no page of a refusal
-            answered.accepted_renderer = JSONRenderer()
-            answered.accepted_media_type = JSONRenderer.media_type
+            answered.accepted_renderer = Renderer()
+            answered.accepted_media_type = Renderer.media_type
             del answered.headers["Content-Type"]
         return answered
 

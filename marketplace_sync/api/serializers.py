@@ -1,7 +1,8 @@
 """How rows look from outside. Read only, all of them."""
 
-from typing import Any
+from typing import Any, ClassVar
 
+from django.db import models
 from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
@@ -23,6 +24,22 @@ class AsTheyAre:
 
     def to_representation(self, instance: Any) -> dict[str, Any]:
         return {name: getattr(instance, name) for name in self.Meta.fields}  # type: ignore[attr-defined]
+
+
+class Moment(serializers.DateTimeField):
+    """A time, which the renderer writes."""
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+class Rows(serializers.ModelSerializer[Any]):
+    """DRF's, for rows that it has to compute something for."""
+
+    serializer_field_mapping: ClassVar = {
+        **serializers.ModelSerializer.serializer_field_mapping,
+        models.DateTimeField: Moment,
+    }
 
 
 class Words(serializers.ListField):
@@ -74,7 +91,7 @@ class SkillSerializer(ListedSkillSerializer):
 
 
 @example(examples.CATEGORY)
-class CategorySerializer(serializers.ModelSerializer[Category]):
+class CategorySerializer(AsTheyAre, serializers.ModelSerializer[Category]):
     """`skill_count` is what the marketplace says, not what the mirror holds."""
 
     class Meta:
@@ -88,7 +105,7 @@ class NullableObject(FreeObject):
 
 
 @example(examples.COMMAND)
-class CommandSerializer(serializers.ModelSerializer[Command]):
+class CommandSerializer(Rows):
     """What was asked of the daemon, and what it answered.
 
     Pending past its time is `expired`, also when no daemon runs that could write so.
@@ -113,7 +130,7 @@ class CommandSerializer(serializers.ModelSerializer[Command]):
 
 
 @example(examples.RUN)
-class RunSerializer(AsTheyAre, serializers.ModelSerializer[SyncRun]):
+class RunSerializer(AsTheyAre, Rows):
     """One full pass. `held_count` removals wait for approval while `state` is `held`; `held_reason` says why."""
 
     class Meta:
@@ -137,7 +154,7 @@ class RunDetailSerializer(RunSerializer):
         read_only_fields = fields
 
     def to_representation(self, instance: SyncRun) -> dict[str, Any]:
-        return serializers.ModelSerializer.to_representation(self, instance)
+        return Rows.to_representation(self, instance)
 
     def get_held_skill_ids(self, run: SyncRun) -> list[str]:
         return list(run.held_removals.order_by("skill_id").values_list("skill_id", flat=True)[:1000])
@@ -161,7 +178,7 @@ _LETTER = (
 
 
 @example(examples.DEAD_LETTER)
-class DeadLetterSerializer(AsTheyAre, serializers.ModelSerializer[DeadLetter]):
+class DeadLetterSerializer(AsTheyAre, Rows):
     """What could not be applied, and why. Identical ones are one row, counted in `count`."""
 
     count = serializers.IntegerField(read_only=True)
@@ -183,7 +200,7 @@ class DeadLetterDetailSerializer(DeadLetterSerializer):
         read_only_fields = fields
 
     def to_representation(self, instance: DeadLetter) -> dict[str, Any]:
-        return serializers.ModelSerializer.to_representation(self, instance)
+        return Rows.to_representation(self, instance)
 
     def get_head(self, letter: DeadLetter) -> str:
         return bytes(letter.head).decode("utf-8", "replace")
@@ -240,7 +257,7 @@ class DaemonSerializer(serializers.Serializer[Any]):
 
     alive = serializers.BooleanField()
     name = serializers.CharField(allow_blank=True)
-    heartbeat_at = serializers.DateTimeField(allow_null=True)
+    heartbeat_at = Moment(allow_null=True)
     standby = serializers.IntegerField()
 
 
@@ -261,14 +278,14 @@ class StatusSerializer(serializers.Serializer[Any]):
     connected = serializers.BooleanField()
     enabled = serializers.BooleanField()
     ws_url = serializers.CharField(allow_blank=True, help_text="Without the token.")
-    last_connected_at = serializers.DateTimeField(allow_null=True)
-    last_message_at = serializers.DateTimeField(allow_null=True)
+    last_connected_at = Moment(allow_null=True)
+    last_message_at = Moment(allow_null=True)
     disconnect_reason = serializers.CharField(allow_blank=True)
     reconnect_attempts = serializers.IntegerField()
     consecutive_failures = serializers.IntegerField()
     fallback_to_polling = serializers.BooleanField()
-    fallback_started_at = serializers.DateTimeField(allow_null=True)
-    next_ws_attempt_at = serializers.DateTimeField(allow_null=True)
+    fallback_started_at = Moment(allow_null=True)
+    next_ws_attempt_at = Moment(allow_null=True)
     rate_limit_messages_per_sec = PlainNumber(help_text="0: no limit.")
     totals = TotalsSerializer()
     daemon = DaemonSerializer()

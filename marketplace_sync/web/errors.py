@@ -19,6 +19,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.urls import NoReverseMatch, reverse
+from django.utils.cache import patch_vary_headers
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
@@ -53,7 +54,7 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer 400: a request that cannot be read, refused before or by a view."""
     if is_api(request):
         detail = "The request can't be read: its host, its parameters or its body are not such as a request has."
-        return JsonResponse({"detail": detail, "code": "bad_request"}, status=400)
+        return _json({"detail": detail, "code": "bad_request"}, 400)
     reason = "Its address, its parameters or its body are not such as a request has."
     advice = "Check the address, or go back and try again."
     if isinstance(exception, DisallowedHost):
@@ -68,7 +69,7 @@ def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer 403: the account may not do this."""
     reason = _words(exception) if isinstance(exception, PermissionDenied) else ""
     if is_api(request):
-        return JsonResponse({"detail": reason or "Not allowed.", "code": "permission_denied"}, status=403)
+        return _json({"detail": reason or "Not allowed.", "code": "permission_denied"}, 403)
     advice = "A superuser can give the permission to the account. Or log in with another account."
     ways = [*_ways(request), *_login(request)]
     return page(request, 403, "Not allowed", reason or "This account may not see or do this.", advice, ways)
@@ -77,7 +78,7 @@ def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
 def form_refused(request: HttpRequest, reason: str = "") -> HttpResponse:
     """Answer 403 to a form without a valid CSRF token; Django's `CSRF_FAILURE_VIEW`."""
     if is_api(request):
-        return JsonResponse({"detail": f"CSRF failed: {reason}", "code": "permission_denied"}, status=403)
+        return _json({"detail": f"CSRF failed: {reason}", "code": "permission_denied"}, 403)
     why = f"The check against forged forms failed: {reason.rstrip('.')}. Nothing was changed."
     advice = (
         "Load the page with the form again and send it once more: the form was too old, or you logged in or out "
@@ -90,7 +91,7 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer 404: no page, or no row, has this address."""
     if is_api(request):
         detail = "There is no such path; see /api/docs/."
-        return JsonResponse({"detail": detail, "code": "not_found"}, status=404)
+        return _json({"detail": detail, "code": "not_found"}, 404)
     # Django's resolver raises a subclass whose argument is no text.
     reason = _words(exception) if type(exception) is Http404 else ""
     advice = "What it showed may be deleted, or the address is misspelt."
@@ -104,7 +105,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
     if reason is not None:
         return unavailable(request, reason, error)
     if is_api(request):
-        return JsonResponse({"detail": "The server failed; its log says how.", "code": "server_error"}, status=500)
+        return _json({"detail": "The server failed; its log says how.", "code": "server_error"}, 500)
     now = datetime.now(UTC)
     advice = f"Try again. If it fails again, the log of {now:%Y-%m-%d %H:%M:%S}Z says more to whoever runs the site."
     ways = [*_again(request), *_ways(request)]
@@ -116,7 +117,7 @@ def unavailable(request: HttpRequest, reason: Unavailable, error: BaseException 
     report(reason, request.path, error)
     answer: HttpResponse
     if is_api(request):
-        answer = JsonResponse({"detail": f"{reason.detail} {reason.advice}", "code": reason.code}, status=503)
+        answer = _json({"detail": f"{reason.detail} {reason.advice}", "code": reason.code}, 503)
     else:
         ways = [*_again(request), *_ways(request)]
         answer = page(request, 503, reason.title, reason.detail, reason.advice, ways)
@@ -143,6 +144,13 @@ def page(
     answer = HttpResponse(render_to_string(TEMPLATE, context), status=status)
     answer["Content-Security-Policy"] = POLICY
     answer["Cache-Control"] = "no-store"
+    return answer
+
+
+def _json(data: dict[str, str], status: int) -> HttpResponse:
+    """Return an error of the API, for whoever asked alone."""
+    answer = JsonResponse(data, status=status, headers={"Cache-Control": "private, no-store"})
+    patch_vary_headers(answer, ("Authorization", "Cookie"))
     return answer
 
 
