@@ -28,7 +28,7 @@ help: ## print this list
 
 .PHONY: demo
 demo: $(RUNTIME) ## simulator, daemon and web server in one, on this machine alone; PORT=8000
-	@$(BIN)/python manage.py migrate --verbosity 0 --skip-checks
+	@echo 'Starting the demo (manage.py demo): marketplace, daemon and web server; some 10 s'
 	@exec $(BIN)/python manage.py demo --port $(PORT)
 
 .PHONY: install

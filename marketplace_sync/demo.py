@@ -1,6 +1,7 @@
 """The demo: a simulated marketplace, the daemon and the web server as three processes, watched by a fourth.
 
-Each is the real command that an operator would start; the demo only hands them their settings.
+Each is the real command that an operator would start; the demo only hands them their settings. What a newcomer needs
+(address, password, key) is printed last, once there is something to see.
 """
 
 import asyncio
@@ -8,6 +9,8 @@ import os
 import secrets
 import socket
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,8 +30,13 @@ SKILLS = 300
 CHANGES_PER_SECOND = 2.0
 # A child that has not ended by then is killed: Ctrl-C must leave no process.
 STOP_SECONDS = 8.0
-# Latest changes shown a second; more would only scroll.
-SHOWN_A_LOOK = 5
+# One line of changes in this time, so the address above them stays on the screen for minutes; then it is repeated.
+REPORT_SECONDS = 5.0
+ADDRESS_EVERY = 20  # lines of changes
+# A mirror that is not full by then is no reason to keep the address back.
+ADDRESS_AFTER_SECONDS = 30.0
+# Of the log, where a process has ended unasked.
+LAST_LINES = 10
 ADMIN = "admin"
 AGENT = "demo"
 # Long enough for a demo; the keys of earlier ones lose their worth by themselves.
@@ -50,7 +58,7 @@ class Look:
 
 
 def free_port(wanted: int) -> int:
-    """`wanted`, or any free port of this machine when it is taken."""
+    """Return `wanted`, or any free port of this machine when it is taken or 0."""
     for port in (wanted, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -83,19 +91,36 @@ def make_agent() -> str:
     return IssueKey(AGENT, KEY_LIFE, actor=COMMAND_LINE, origin="demo").perform().raw
 
 
+def database_line() -> str:
+    """Return where the demo writes, and what becomes of it."""
+    database = connections["default"].settings_dict
+    sqlite = connections["default"].vendor == "sqlite"
+    where = f"SQLite file {database['NAME']}" if sqlite else f"{database['NAME']} at DATABASE_URL"
+    return f"Database {where}; it stays when the demo ends, and the next one goes on with it"
+
+
 class Demo:
-    """Runs until `stop` is set. `say` takes one line for the person who watches."""
+    """Run until `stop` is set. `say` takes one line for the person who watches."""
 
     def __init__(self, port: int, say: Callable[[str], None], stop: asyncio.Event) -> None:
-        self._port = free_port(port)
+        self._port = port
         self._say = say
         self._stop = stop
+        self._address: list[str] = []  # what a newcomer needs, in lines
+        self._begun = time.monotonic()
+        # Of all three; between the changes their lines would be noise. It goes with a demo that ends in order.
+        self._log = tempfile.NamedTemporaryFile(prefix="mirror-demo-", suffix=".log", delete=False)  # noqa: SIM115
         self._children: dict[str, asyncio.subprocess.Process] = {}
         self._folder = Path(django_settings.BASE_DIR)
         self._unread: asyncio.Task[None] | None = None
 
-    async def run(self, password: str) -> None:
+    async def run(self, password: str, key: str) -> None:
         """Start everything, show what happens, end everything. Raises `DemoFailed`."""
+        self._address = [
+            f"Web      http://127.0.0.1:{self._port}/admin/   user {ADMIN}, password {password}",
+            f"Agent    {AGENT}, key {key}",
+        ]
+        self._say(f"Log      {self._log.name}")
         try:
             marketplace = await self._start_marketplace()
             await self._start("daemon", self._manage("runsync"), marketplace)
@@ -103,11 +128,14 @@ class Demo:
             server = ["-m", "uvicorn", _asgi_application(), "--http", "h11", "--port", str(self._port)]
             # A browser that waits for an answer must not put the end off.
             server += ["--lifespan", "off", "--timeout-graceful-shutdown", "2"]
+            # A page that keeps itself up to date asks several times per second; that would bury the changes.
+            server += ["--no-access-log"]
             await self._start("web", server, marketplace)
-            self._say(f"Web      http://127.0.0.1:{self._port}/admin/   user {ADMIN}, password {password}")
             await self._watch()
         finally:
             await self._end()
+            self._log.close()
+        os.unlink(self._log.name)
 
     async def _start_marketplace(self) -> Mapping[str, str]:
         """Start the simulator; the settings by which the others find it."""
@@ -120,11 +148,11 @@ class Demo:
         async for line in child.stdout:
             name, _, url = line.decode().strip().partition("=")
             if name == "ATOM_SAAS_API_URL":
-                self._say(f"Market   {url}   simulated, {SKILLS} skills, {CHANGES_PER_SECOND:g} changes a second")
+                self._say(f"Market   {url}   simulated, {SKILLS} skills, {CHANGES_PER_SECOND:g} changes per second")
                 # What it says from now on is for nobody; a full pipe would stop it.
                 self._unread = asyncio.create_task(_read_on(child.stdout), name="demo's marketplace output")
                 return {name: url, "ATOM_SAAS_API_TOKEN": token}
-        raise DemoFailed("the simulated marketplace did not start")
+        raise DemoFailed(f"the simulated marketplace did not start; {self._last_words()}")
 
     def _manage(self, *arguments: str) -> list[str]:
         return [str(self._folder / "manage.py"), *arguments]
@@ -137,32 +165,54 @@ class Demo:
         # the demo is killed and can't, they end by themselves.
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "marketplace_sync.leash", *command, env=environment, cwd=self._folder, stdout=stdout,
-            stdin=asyncio.subprocess.PIPE, start_new_session=True,
+            stderr=self._log, stdin=asyncio.subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         self._children[name] = child
         return child
 
+    def kill(self) -> None:
+        """End all processes at once; what they were about to write is lost."""
+        for child in self._children.values():
+            if child.returncode is None:
+                child.kill()
+
     async def _watch(self) -> None:
-        """Show the mirror filling and its changes arriving, until asked to stop."""
+        """Show the mirror filling, then the address, then changes as they arrive, until asked to stop."""
         shown: Look | None = None
+        reported, next_report, lines = 0, 0.0, 0
         while not self._stop.is_set():
             for name, child in self._children.items():
                 if child.returncode is not None:
-                    raise DemoFailed(f"the {name} has ended with status {child.returncode}")
+                    raise DemoFailed(f"the {name} has ended with status {child.returncode}; {self._last_words()}")
             look = await asyncio.to_thread(_look)
-            if shown is None or look.state != shown.state or (look.state != "live" and look != shown):
+            now = time.monotonic()
+            addressed = reported > 0
+            if shown is None or look.state != shown.state or (not addressed and look != shown):
                 self._say(f"Mirror   {look.state}: {look.skills} skills, {look.categories} categories")
-                if look.state == "live":
-                    self._say("         Full, and live. Changes as they arrive (Ctrl-C stops everything):")
-            elif look.state == "live" and look.seq > shown.seq:
-                for line in await asyncio.to_thread(_changes, shown.seq):
-                    self._say(f"  {line}")
+            if not addressed:
+                waited = now - self._begun > ADDRESS_AFTER_SECONDS
+                if (look.state == "live" or waited) and await asyncio.to_thread(_listens, self._port):
+                    self._say_address()
+                    reported, next_report = max(look.seq, 1), now + REPORT_SECONDS
+            elif now >= next_report and look.seq > reported:
+                self._say(f"  {await asyncio.to_thread(_changes, reported, look.seq)}")
+                reported, next_report, lines = look.seq, now + REPORT_SECONDS, lines + 1
+                if lines % ADDRESS_EVERY == 0:
+                    self._say(self._address[0])
             shown = look
             try:
                 async with asyncio.timeout(1.0):
                     await self._stop.wait()
             except TimeoutError:
                 continue
+
+    def _say_address(self) -> None:
+        for line in ("", *self._address, "         Ctrl-C stops everything. Changes as they arrive:"):
+            self._say(line)
+
+    def _last_words(self) -> str:
+        lines = Path(self._log.name).read_text(errors="replace").splitlines()[-LAST_LINES:]
+        return "\n  ".join([f"the log is {self._log.name}, and ends with:", *lines])
 
     async def _end(self) -> None:
         for child in self._children.values():
@@ -198,17 +248,26 @@ def _look() -> Look:
         connections.close_all()
 
 
-def _changes(after: int) -> list[str]:
+def _changes(after: int, up_to: int) -> str:
+    """Return one line about the changes above `after`, up to `up_to`: the newest, and how many there are besides.
+
+    Without the upper bound a change that was committed since `up_to` was read would be shown now and again later.
+    """
     try:
-        changes = list(FeedChange.objects.filter(seq__gt=after).order_by("seq"))
-        shown = [change.key for change in changes[:SHOWN_A_LOOK]]
-        names = dict(Skill.objects.filter(skill_id__in=shown).values_list("skill_id", "name"))
-        lines = [
-            f"{change.at:%H:%M:%S}  {change.kind:<17} {names.get(change.key, change.key)}"
-            f"{'  (' + ', '.join(change.fields) + ')' if change.fields else ''}"
-            for change in changes[:SHOWN_A_LOOK]
-        ]
-        more = len(changes) - SHOWN_A_LOOK
-        return [*lines, f"… and {more} more"] if more > 0 else lines
+        changes = FeedChange.objects.filter(seq__gt=after, seq__lte=up_to)
+        newest, count = changes.order_by("-seq").first(), changes.count()
+        if newest is None:  # forgotten meanwhile
+            return f"{up_to - after} changes"
+        name = Skill.objects.filter(skill_id=newest.key).values_list("name", flat=True).first() or newest.key
+        fields = f"  ({', '.join(newest.fields)})" if newest.fields else ""
+        more = f"  and {count - 1} more" if count > 1 else ""
+        return f"{newest.at:%H:%M:%S}  {newest.kind:<17} {name}{fields}{more}"
     finally:
         connections.close_all()
+
+
+def _listens(port: int) -> bool:
+    """Return whether the web server takes connections."""
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
