@@ -10,7 +10,8 @@ class MarketplaceSyncConfig(AppConfig):
     verbose_name = "Marketplace mirror"
 
     def ready(self) -> None:
-        from marketplace_sync import checks, logs, project_checks, redaction  # noqa: F401 - importing checks registers
+        # Importing a module of checks registers them.
+        from marketplace_sync import checks, database_checks, logs, project_checks, redaction  # noqa: F401
 
         redaction.install()
         logs.use_logging()

@@ -42,6 +42,35 @@ def is_shared_per_transaction(database: Any) -> bool:
     return bool(database.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS"))
 
 
+def is_pooled_per_transaction(database: Any) -> bool:
+    """Return whether two connections at once were given the same session, which proves that a pooler shares them.
+
+    Asks only where a pooler stands before the server: it makes the process number up that a client hears of.
+    """
+    database.ensure_connection()
+    first = database.connection
+    if _session_of(first) == first.info.backend_pid:
+        return False
+    parameters = database.get_connection_params()
+    with database.wrap_database_errors, database.Database.connect(**{**parameters, "autocommit": True}) as second:
+        return any(_session_of(first) == _session_of(second) for _ in range(_TRIES))
+
+
+# Another client may take a session between two looks.
+_TRIES = 5
+
+
+def _session_of(session: Any) -> int:
+    return int(session.execute("SELECT pg_backend_pid()").fetchone()[0])
+
+
+def role_timeouts(database: Any) -> dict[str, str]:
+    """Return the settings of `SESSION` that the role and the database do not bring."""
+    with database.cursor() as cursor:
+        cursor.execute("SELECT name FROM pg_settings WHERE name = ANY(%s) AND reset_val = '0'", [list(SESSION)])
+        return {name: SESSION[name] for (name,) in cursor.fetchall()}
+
+
 def _set_up(connection: Any, **_: Any) -> None:
     if connection.vendor != "postgresql" or connection.alias != DEFAULT_DB_ALIAS:
         return

@@ -2,14 +2,17 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from django.conf import settings
+from django.core.checks import CheckMessage
 from django.core.management.base import BaseCommand
-from django.db import DatabaseError, connection
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from marketplace_sync.conf import ConfigError, Fault, SyncConfig, load_config
+from marketplace_sync.database_checks import check_database
 from marketplace_sync.logs import redact
 from marketplace_sync.postgres import set_up_sessions
 from marketplace_sync.project_checks import project_errors
@@ -33,12 +36,19 @@ def configured(command: BaseCommand, *, fault_status: int = 1) -> tuple[SyncConf
         faults += error.faults
     if faults:
         fail(command, *map(str, faults), status=fault_status)
-    if problems := project_errors():
-        fail(command, *(f"{each.msg} {each.hint}" for each in problems), status=fault_status)
+    _refuse(command, project_errors(), fault_status)
     set_up_sessions()
     if reason := unready():
         fail(command, reason, status=fault_status)
+    _refuse(command, check_database(databases=[DEFAULT_DB_ALIAS]), fault_status)
+    connection.close()
     return config, access
+
+
+def _refuse(command: BaseCommand, found: Iterable[CheckMessage], status: int) -> None:
+    errors = [f"{each.msg} {each.hint}" for each in found if each.is_serious()]
+    if errors:
+        fail(command, *errors, status=status)
 
 
 def environment_errors() -> tuple[Fault, ...]:

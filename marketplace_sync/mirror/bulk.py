@@ -21,6 +21,7 @@ import msgspec
 from django.db import connection, models
 
 from marketplace_sync.mirror.sql import cursor, execute, is_at_once
+from marketplace_sync.postgres import is_shared_per_transaction
 
 _encode = msgspec.json.Encoder().encode
 
@@ -83,7 +84,8 @@ class Bulk:
             execute(sql.format(told=self._told), (payload,))
         else:
             arrived = f"arrived_{self._table}"
-            execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS {arrived} ON COMMIT DELETE ROWS "
+            kept = "DROP" if is_shared_per_transaction(connection) else "DELETE ROWS"
+            execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS {arrived} ON COMMIT {kept} "
                     f"AS SELECT {self._names} FROM {self._table} WITH NO DATA")  # fmt: skip
             self._copy(arrived, rows)
             execute(sql.format(told=arrived))

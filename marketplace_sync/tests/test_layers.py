@@ -58,7 +58,8 @@ ROOMS: dict[str, Room] = {
     "web": room("unavailable visible", SOCKETS),
     "templatetags": room("visible", SOCKETS),
     "project_checks": room("governance models", SOCKETS),
-    "apps": room("checks project_checks redaction conf logs", SOCKETS),
+    "database_checks": room("postgres", SOCKETS),
+    "apps": room("checks database_checks project_checks redaction conf logs", SOCKETS),
     "models": room("protocol engine visible", SOCKETS),
     "migrations": room("models", SOCKETS),
     "mirror": room("protocol engine models logs postgres", SOCKETS),
@@ -80,7 +81,7 @@ ROOMS: dict[str, Room] = {
     "demo": room("protocol models mirror governance daemon simulator conf logs"),
     "management": room(
         "protocol engine models mirror upstream daemon simulator demo governance live conf logs visible postgres "
-        "project_checks"
+        "database_checks project_checks"
     ),
 }
 # Walls within a room: what of this app a module may not import besides.
