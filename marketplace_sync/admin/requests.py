@@ -11,6 +11,7 @@ from django.utils.safestring import SafeString
 from marketplace_sync.admin.base import ManagementAdmin, Section
 from marketplace_sync.admin.present import NOTHING, ago, badge, column, moment, pretty_json, span, text, words
 from marketplace_sync.mirror.clock import database_now
+from marketplace_sync.mirror.commands import has_expired
 from marketplace_sync.mirror.status import Status, status
 from marketplace_sync.models import Command
 
@@ -43,7 +44,7 @@ def told(command: Command, now: datetime, *, alive: bool) -> Told:
     An expired one keeps saying `pending` in its row until a daemon comes by, so that is read from its time.
     """
     if command.state == State.PENDING:
-        if command.expires_at <= now:
+        if has_expired(command, now):
             return Told(command, State.EXPIRED, f"No daemon took this on in time. {START_ONE}", False)
         if not alive:
             left = span(command.expires_at - now)

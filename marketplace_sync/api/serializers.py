@@ -8,6 +8,7 @@ from rest_framework import serializers
 
 from marketplace_sync.api import examples
 from marketplace_sync.api.waiting import NOBODY, expired
+from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.models import AuditRow, Category, Command, DeadLetter, FeedChange, Skill, SyncRun
 
 
@@ -125,7 +126,9 @@ class CommandSerializer(Rows):
     def to_representation(self, instance: Command) -> dict[str, Any]:
         if expired(instance):
             instance.state = Command.State.EXPIRED
-            instance.finished_at, instance.result = instance.expires_at, NOBODY
+            # The end of its time is in the future where the clock was put back since.
+            instance.finished_at = min(instance.expires_at, database_now())
+            instance.result = NOBODY
         return super().to_representation(instance)
 
 

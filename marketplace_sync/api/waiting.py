@@ -6,6 +6,7 @@ from threading import BoundedSemaphore
 from django.db import connection
 
 from marketplace_sync.mirror.clock import database_now
+from marketplace_sync.mirror.commands import has_expired
 from marketplace_sync.models import Command
 
 # Each waiter holds a thread of this process, and no database connection between looks.
@@ -47,4 +48,4 @@ def ended(command: Command) -> bool:
 
 def expired(command: Command) -> bool:
     """Pending past its time by the database's clock: no daemon will take it on, or runs to say so."""
-    return command.state == Command.State.PENDING and command.expires_at <= database_now()
+    return has_expired(command, database_now())

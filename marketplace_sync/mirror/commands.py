@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import Q
 
+from marketplace_sync.engine.liveness import AHEAD_SECONDS, believable
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.models import Command, SyncRun
@@ -13,6 +14,7 @@ State = Command.State
 
 # A request that no daemon has accepted for this long is expired: who asked wants to hear so.
 EXPIRES_AFTER = timedelta(seconds=60)
+_LONGEST_WAIT = EXPIRES_AFTER + timedelta(seconds=AHEAD_SECONDS)
 # Open commands per actor (INTERFACE.md, HTTP API).
 MAX_OPEN_PER_ACTOR = 20
 # Persons' commands read per look. They come before those of agents, and are never fewer than one person may have.
@@ -53,13 +55,27 @@ def accept(lease: Lease, command_id: int, objection: Callable[[Command], str]) -
             return False
         if command.state == State.ACCEPTED:
             return True
-        result = _NOBODY if command.expires_at <= head.now else _withdrawn(objection(command))
+        result = _NOBODY if has_expired(command, head.now) else _withdrawn(objection(command))
         if result is not None:
             command.state, command.finished_at, command.result = State.EXPIRED, head.now, result
         else:
             command.state, command.accepted_at = State.ACCEPTED, head.now
         command.save(update_fields=["state", "finished_at", "result", "accepted_at"])
         return result is None
+
+
+def has_expired(command: Command, now: datetime) -> bool:
+    """Return whether no daemon may accept `command` any more.
+
+    One whose time ends later than that of a command written now is from before the clock was put back: it expired at a
+    moment that nobody knows.
+    """
+    return command.state == State.PENDING and not now < command.expires_at <= now + _LONGEST_WAIT
+
+
+def _expired(now: datetime) -> Q:
+    """The same, as a condition."""
+    return Q(state=State.PENDING) & ~Q(expires_at__gt=now, expires_at__lte=now + _LONGEST_WAIT)
 
 
 _NOBODY = {"detail": "No daemon took this request on in time. Is `manage.py runsync` running?"}
@@ -88,7 +104,8 @@ def answer(
             return True
         runs = SyncRun.objects.none() if after_run is None else SyncRun.objects.filter(pk=after_run)
         begun = runs.values_list("started_at", flat=True).first()
-        if begun is not None and accepted.repeated_at is not None and accepted.repeated_at > begun:
+        repeated = believable(accepted.repeated_at, head.now)
+        if begun is not None and repeated is not None and repeated > begun:
             return False
         Command.objects.filter(pk=command_id).update(state=state, result=result, finished_at=head.now)
         return True
@@ -102,9 +119,7 @@ def close_open_commands(lease: Lease) -> None:
             finished_at=head.now,
             result={"detail": "The daemon that had accepted this stopped before it was done. Ask again."},
         )
-        Command.objects.filter(Q(state=State.PENDING) & Q(expires_at__lte=head.now)).update(
-            state=State.EXPIRED, finished_at=head.now, result=_NOBODY
-        )
+        Command.objects.filter(_expired(head.now)).update(state=State.EXPIRED, finished_at=head.now, result=_NOBODY)
 
 
 def request(action: Command.Action, *, by: str, reason: str = "", args: dict[str, object] | None = None) -> Command:
@@ -128,9 +143,7 @@ def request(action: Command.Action, *, by: str, reason: str = "", args: dict[str
 
 def _open_of(by: str, now: datetime) -> list[Command]:
     """The open commands of an actor; one past its time is not, though no daemon was there to write so."""
-    return list(
-        Command.objects.filter(_OPEN, requested_by=by).exclude(state=State.PENDING, expires_at__lte=now).order_by("id")
-    )
+    return list(Command.objects.filter(_OPEN, requested_by=by).exclude(_expired(now)).order_by("id"))
 
 
 def _repeat(command: Command, now: datetime) -> bool:
