@@ -14,14 +14,16 @@ from django.template.response import TemplateResponse
 
 from marketplace_sync.admin.charts import lately
 from marketplace_sync.admin.filters import number
-from marketplace_sync.admin.present import NOTHING, TONES, badge, delay, span, text, words
+from marketplace_sync.admin.health import health
+from marketplace_sync.admin.present import NOTHING, badge, delay, span, text, words
 from marketplace_sync.admin.requests import told
 from marketplace_sync.admin.sites import enter_site, may_view, reverse
-from marketplace_sync.admin.websocket import MEANING, steering, why
+from marketplace_sync.admin.websocket import MEANING, steering
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.mirror.state import TOTALS
 from marketplace_sync.mirror.status import Status, freshness, status
 from marketplace_sync.models import Category, Command, DeadLetter, FeedChange, Skill, SyncRun, WebSocketState
+from marketplace_sync.monitoring.judgement import judgement
 
 PASSES_SHOWN = 5
 HELD_SHOWN = 3
@@ -87,13 +89,16 @@ def names(request: HttpRequest) -> HttpResponse:
 
 def _parts(request: HttpRequest, *, everything: bool) -> Context:
     """Each part for those who may see the page that it is from; what they may not see is not read."""
-    at = database_now()
+    judged = judgement()
+    # Without a database to ask, what raises here becomes the page that says so.
+    standing = judged.facts.status if judged.facts is not None else status()
+    at = judged.facts.now if judged.facts is not None else database_now()
     context: Context = {"at": at}
-    standing = status()
     if may_view(request, Skill):
         moment = freshness()
         state = standing.row.state
-        context |= {"catalogue": True, "badge": badge(state), "tone": TONES[state], "meaning": MEANING[state]}
+        context |= {"catalogue": True, "badge": badge(state), "meaning": MEANING[state]}
+        context |= health(request, judged.report)
         context["as_of"] = moment.as_of
         if everything:
             context["sizes"] = _sizes()
@@ -123,7 +128,6 @@ def _standing(standing: Status, at: datetime) -> Context:
     return {
         "standing": standing,
         "row": row,
-        "why": why(standing),
         "since": row.state_since if standing.alive else row.last_message_at,
         "next_attempt": row.next_ws_attempt_at if standing.alive else None,
         "lag": (delay(figures.lag_p50), delay(figures.lag_p99)),

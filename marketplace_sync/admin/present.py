@@ -16,6 +16,8 @@ TONES: Mapping[str, str] = {
     # the stream
     "live": "good", "catching_up": "busy", "connecting": "busy", "reconnecting": "warn", "polling": "warn",
     "resting": "bad", "not_running": "bad", "disabled": "warn",
+    # health
+    "healthy": "good", "degraded": "warn", "unhealthy": "bad",
     # runs and commands
     "done": "good", "running": "busy", "failed": "bad", "held": "warn", "approved": "good", "interrupted": "warn",
     "dismissed": "good",

@@ -11,6 +11,7 @@ from django.urls import URLPattern, path
 from marketplace_sync.admin.acting import Ask, act, answer, ask
 from marketplace_sync.admin.base import ManagementAdmin
 from marketplace_sync.admin.filters import number
+from marketplace_sync.admin.health import health
 from marketplace_sync.admin.present import NOTHING, ago, badge, text, words
 from marketplace_sync.admin.requests import latest
 from marketplace_sync.admin.sites import reverse
@@ -19,6 +20,7 @@ from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.mirror.state import TOTALS
 from marketplace_sync.mirror.status import Status, status
 from marketplace_sync.models import Command, SyncRun, WebSocketState
+from marketplace_sync.monitoring.judgement import judgement
 
 HOME = "admin:marketplace_sync_websocketstate_changelist"
 # A button on the front page says so, and leads back there.
@@ -37,10 +39,10 @@ MEANING = {
     "catching_up": "Connected; a full pass brings what was missed meanwhile.",
     "connecting": "The first connection is being opened.",
     "reconnecting": "The connection was lost; it is tried again after a delay.",
-    "polling": "The stream failed too often or was refused: the mirror is kept by polling alone for a while.",
-    "resting": "All attempts are used up. Polling goes on; the stream waits for a person to press Reconnect.",
-    "disabled": "A person switched the stream off. Polling goes on.",
-    "not_running": "No daemon is running: nothing is being mirrored. Start one with `manage.py runsync`.",
+    "polling": "There is no stream, as the settings want it: changes come by full syncs alone.",
+    "resting": "All attempts are used up: the stream waits for a person to press Reconnect.",
+    "disabled": "The stream is switched off.",
+    "not_running": "No daemon is running, as the settings want it: nothing is being mirrored.",
 }
 
 
@@ -83,7 +85,9 @@ class WebSocketAdmin(ManagementAdmin):
     def _page(self, request: HttpRequest, template: str, **more: Any) -> HttpResponse:
         if not self.has_view_permission(request):
             raise PermissionDenied
-        standing, now = status(), database_now()
+        judged = judgement()
+        standing = judged.facts.status if judged.facts is not None else status()
+        now = judged.facts.now if judged.facts is not None else database_now()
         wanted = number(request.GET.get("request", ""))
         commands = latest(now, standing, wanted=None if wanted < 0 else wanted)
         asked = next((each for each in commands if each.command.pk == wanted), None)
@@ -93,7 +97,7 @@ class WebSocketAdmin(ManagementAdmin):
             "row": row,
             "state": badge(row.state),
             "meaning": MEANING[row.state],
-            "why": why(standing),
+            **health(request, judged.report),
             "since": ago(row.state_since, now) if standing.alive else ago(row.last_message_at, now),
             "facts": _facts(standing, now),
             "daemon": _daemon(standing, now),
@@ -126,12 +130,6 @@ def _ask(request: HttpRequest, wanted: type[Action[Command]], *, front: bool = F
             hidden=[(FROM, FRONT_PAGE)] if front else [],
         )
     ]
-
-
-def why(standing: Status) -> str:
-    """Why it is not live, where the daemon knows."""
-    told = WebSocketState.State.LIVE, WebSocketState.State.DISABLED
-    return "" if standing.row.state in told else standing.row.disconnect_reason
 
 
 def _facts(standing: Status, now: Any) -> list[tuple[str, Any]]:

@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from django.db.models import Count, Max, Sum
+from django.db.models import Count, Max, Min, Sum
 
 from marketplace_sync.mirror.clock import database_now, not_ahead, within
+from marketplace_sync.mirror.lease import WATCH_SECONDS
 from marketplace_sync.mirror.metrics import FEED_SERVER_SECONDS
 from marketplace_sync.mirror.status import Status, status
+from marketplace_sync.mirror.write_probe import WriteTrouble, write_trouble
 from marketplace_sync.models import Command, DaemonMetrics, DeadLetter, FeedServer, LeaseRow, SyncRun
 
 
@@ -18,7 +21,10 @@ class Facts:
 
     `daemon_text` are the living daemon's own metrics, "" where none lives or it has not said anything yet;
     `daemon_written_at` is when it did. `open_commands` counts by action and state. `first_pass_at` is when the oldest
-    pass that is remembered began.
+    full sync that is remembered began, `clean_pass_at` when the last clean one ended. `clean_pass_ahead`: a later clean
+    one is dated ahead of the clock. `failures`: the full syncs that failed since one could last read the marketplace,
+    `failing_since` is when the first of them began, `failure` what the last one said. `write_trouble` is looked for
+    where the heartbeat is late.
     """
 
     now: datetime
@@ -27,7 +33,10 @@ class Facts:
     feed_seq: int
     first_pass_at: datetime | None
     clean_pass_at: datetime | None
-    last_pass_failed: bool
+    clean_pass_ahead: bool
+    failures: int
+    failing_since: datetime | None
+    failure: str
     held_runs: int
     held_removals: int
     open_letters: int
@@ -38,6 +47,7 @@ class Facts:
     feed_lag: int
     daemon_text: str
     daemon_written_at: datetime | None
+    write_trouble: WriteTrouble | None = None
 
 
 def read_facts() -> Facts:
@@ -47,9 +57,12 @@ def read_facts() -> Facts:
     lease = LeaseRow.objects.filter(pk=1).first() or LeaseRow()
     daemon = DaemonMetrics.objects.filter(pk=1, epoch=lease.epoch).first() if stand.alive else None
     runs = SyncRun.objects.order_by("-id")
-    last = runs.exclude(state=SyncRun.State.RUNNING).first()
+    last = runs.exclude(state__in=_SAY_NOTHING).first()
+    failed = _failed_since_one_could_read() if last is not None and last.state == SyncRun.State.FAILED else None
     begun = SyncRun.objects.filter(not_ahead("started_at", now)).order_by("id")
-    clean = runs.filter(not_ahead("finished_at", now), is_clean=True)
+    clean = runs.filter(is_clean=True)
+    believed = clean.filter(not_ahead("finished_at", now)).values_list("pk", "finished_at").first()
+    newest_clean = clean.values_list("pk", flat=True).first()
     held = SyncRun.objects.filter(state=SyncRun.State.HELD).aggregate(runs=Count("id"), removals=Sum("held_count"))
     letters = DeadLetter.objects.order_by()
     commands = Command.objects.filter(state__in=(Command.State.PENDING, Command.State.ACCEPTED)).order_by()
@@ -62,8 +75,11 @@ def read_facts() -> Facts:
         epoch=lease.epoch,
         feed_seq=lease.feed_seq,
         first_pass_at=begun.values_list("started_at", flat=True).first(),
-        clean_pass_at=clean.values_list("finished_at", flat=True).first(),
-        last_pass_failed=last is not None and last.state == SyncRun.State.FAILED,
+        clean_pass_at=believed[1] if believed is not None else None,
+        clean_pass_ahead=newest_clean is not None and (believed is None or believed[0] != newest_clean),
+        failures=failed["count"] if failed is not None else 0,
+        failing_since=failed["since"] if failed is not None else None,
+        failure=last.error if failed is not None and last is not None else "",
         held_runs=held["runs"],
         held_removals=held["removals"] or 0,
         open_letters=letters.filter(state=DeadLetter.State.OPEN).count(),
@@ -77,4 +93,21 @@ def read_facts() -> Facts:
         feed_lag=serving["lag"] or 0,
         daemon_text=daemon.text if daemon is not None else "",
         daemon_written_at=daemon.written_at if daemon is not None else None,
+        write_trouble=write_trouble() if _is_late(stand, now) else None,
     )
+
+
+# Runs that tell nothing of whether the marketplace can be read.
+_SAY_NOTHING = (SyncRun.State.RUNNING, SyncRun.State.INTERRUPTED)
+
+
+def _failed_since_one_could_read() -> dict[str, Any]:
+    """Count the runs that failed since the last one that could read; and when the first of them began."""
+    read = SyncRun.objects.exclude(state__in=(*_SAY_NOTHING, SyncRun.State.FAILED)).order_by("-id")
+    failed = SyncRun.objects.filter(state=SyncRun.State.FAILED, pk__gt=read.values_list("pk", flat=True).first() or 0)
+    return failed.aggregate(count=Count("id"), since=Min("started_at"))
+
+
+def _is_late(stand: Status, now: datetime) -> bool:
+    """Return whether the daemon has missed two renewals; none is looked for while all is well."""
+    return not stand.alive or stand.heartbeat_at is None or (now - stand.heartbeat_at).total_seconds() > WATCH_SECONDS

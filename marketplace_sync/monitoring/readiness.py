@@ -9,11 +9,15 @@ from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from marketplace_sync.live.hints import shared_layer
-from marketplace_sync.monitoring.health import Check, Report, degraded, healthy, unhealthy
+from marketplace_sync.monitoring.last_said import LastSaid
+from marketplace_sync.monitoring.report import Check, Report, degraded, healthy, unhealthy
 
 log = structlog.get_logger(__name__)
 
 _LAYER_SECONDS = 1.0
+# Causes of what was not healthy at the last look, "" for none.
+_database_said = LastSaid("")
+_layer_said = LastSaid("")
 
 
 class Readiness:
@@ -27,8 +31,10 @@ class Readiness:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT 1")
             database = {"database": healthy("The database answers."), "migrations": self._migrations()}
+            _database_said.differs("")
         except Error as fault:
-            log.warning("not_ready", reason=" ".join(str(fault).split()))
+            if _database_said.differs(type(fault).__name__):
+                log.warning("not_ready", reason=" ".join(str(fault).split()))
             database = {"database": unhealthy("The database does not answer.")}
         return Report({**database, "channel_layer": _channel_layer()})
 
@@ -50,8 +56,10 @@ def _channel_layer() -> Check:
     try:
         async_to_sync(_send)(layer)
     except Exception as fault:  # noqa: BLE001 - whatever a layer raises says the same: it can't be reached
-        log.warning("channel_layer_away", reason=str(fault) or type(fault).__name__)
+        if _layer_said.differs(type(fault).__name__):
+            log.warning("channel_layer_away", reason=str(fault) or type(fault).__name__)
         return degraded("The channel layer does not answer; live pages are a little later.")
+    _layer_said.differs("")
     return healthy("The channel layer answers.")
 
 

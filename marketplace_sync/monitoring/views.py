@@ -4,7 +4,6 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
-from django.conf import settings
 from django.db import Error
 from django.db.transaction import non_atomic_requests
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
@@ -15,35 +14,22 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from rest_framework.request import Request
 
 from marketplace_sync.api.defaults import JSONView
-from marketplace_sync.conf import ConfigError, SyncConfig, load_config
 from marketplace_sync.monitoring.briefly import Briefly, NoAnswer
 from marketplace_sync.monitoring.exposition import exposition
 from marketplace_sync.monitoring.facts import read_facts
-from marketplace_sync.monitoring.health import NO_DATABASE, Health, Report, healthy, judge
+from marketplace_sync.monitoring.health import NO_DATABASE
+from marketplace_sync.monitoring.judgement import configured, judgement
+from marketplace_sync.monitoring.last_said import LastSaid
 from marketplace_sync.monitoring.readiness import Readiness
+from marketplace_sync.monitoring.report import Health, Report, healthy
 
 log = structlog.get_logger(__name__)
 
 _ALIVE = Report({"process": healthy("The process answers.")})
-
-
-def _config() -> SyncConfig:
-    try:
-        return load_config(settings)
-    except ConfigError:  # `manage.py check` says what is wrong with them
-        return SyncConfig()
-
-
-def _sync_health() -> Report:
-    try:
-        return judge(read_facts(), _config())
-    except Error as fault:
-        log.warning("health_without_database", reason=" ".join(str(fault).split()))
-        return NO_DATABASE
-
+_metrics_said = LastSaid("")
 
 facts = Briefly(read_facts)
-sync_health = Briefly(_sync_health)
+sync_health = Briefly(lambda: judgement().report)
 readiness = Briefly(Readiness().look)
 
 
@@ -80,7 +66,10 @@ def _asked(report: Briefly[Report]) -> HttpResponse:
 
 def _told(report: Report) -> HttpResponse:
     status = HTTPStatus.SERVICE_UNAVAILABLE if report.status is Health.UNHEALTHY else HTTPStatus.OK
-    return JsonResponse(report.as_json(), status=status)
+    answer = JsonResponse(report.as_json(), status=status)
+    # Django would log an error with each 503. `judgement` logs one line when the answer changes.
+    answer._has_been_logged = True  # type: ignore[attr-defined]
+    return answer
 
 
 @extend_schema(exclude=True)
@@ -88,13 +77,17 @@ class MetricsView(JSONView):
     """Prometheus' text. Any agent's key, a login, or everybody with `METRICS_PUBLIC=true`."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        if not _config().metrics_public:
+        if not configured().metrics_public:
             super().initial(request, *args, **kwargs)
 
     def get(self, request: Request) -> HttpResponseBase:
         try:
             text, status = exposition(facts()), HTTPStatus.OK
+            _metrics_said.differs("")
         except (Error, NoAnswer) as fault:
-            log.warning("metrics_without_database", reason=" ".join(str(fault).split()))
+            if _metrics_said.differs(type(fault).__name__):
+                log.warning("metrics_without_database", reason=" ".join(str(fault).split()))
             text, status = "# The database does not answer.\n", HTTPStatus.SERVICE_UNAVAILABLE
-        return HttpResponse(text, content_type=CONTENT_TYPE_PLAIN_0_0_4, status=status)
+        answer = HttpResponse(text, content_type=CONTENT_TYPE_PLAIN_0_0_4, status=status)
+        answer._has_been_logged = True  # type: ignore[attr-defined]  # not an error per scrape
+        return answer

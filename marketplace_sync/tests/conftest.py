@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 import hypothesis
 import pytest
 from django.core.management.commands import flush
-from django.db import connection
+from django.db import connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from marketplace_sync import redaction
@@ -191,3 +191,21 @@ def program_environment(transactional_db: None) -> Callable[..., dict[str, str]]
         return {**os.environ, "DATABASE_URL": url, **{name: str(value) for name, value in settings.items()}}
 
     return environment
+
+
+@pytest.fixture
+def no_database(transactional_db: None) -> Iterator[None]:
+    """The database can't be reached: its settings lead nowhere."""
+    broken = connections["default"].settings_dict
+    before = dict(broken)
+    connection.close()
+    if connection.vendor == "sqlite":
+        broken["NAME"] = "/nowhere/at/all.sqlite3"
+    else:
+        broken.update(HOST="127.0.0.1", PORT="1")
+    try:
+        yield
+    finally:
+        connection.close()
+        broken.clear()
+        broken.update(before)

@@ -74,14 +74,16 @@ ROOMS: dict[str, Room] = {
         "protocol engine models mirror signals governance client_address live conf logs unavailable",
         SOCKETS - {"asyncio", "http"},
     ),
-    "admin": room("protocol engine models mirror signals governance client_address conf logs visible", SOCKETS),
+    "admin": room(
+        "protocol engine models mirror signals governance monitoring client_address conf logs visible", SOCKETS
+    ),
     "leash": room("", DJANGO | SOCKETS),
     "monitoring": room("models mirror live api conf", SOCKETS - {"asyncio", "http"}),
     # Simulator, daemon and web server in one: it sees what a person who starts each would.
     "demo": room("protocol models mirror governance daemon simulator conf logs"),
     "management": room(
-        "protocol engine models mirror upstream daemon simulator demo governance live conf logs visible postgres "
-        "database_checks project_checks"
+        "protocol engine models mirror upstream daemon simulator demo governance live monitoring conf logs visible "
+        "postgres database_checks project_checks"
     ),
 }
 # Walls within a room: what of this app a module may not import besides.

@@ -77,7 +77,7 @@ class TestSessionSettings:
         self, program_environment: Settings, module: str
     ) -> None:
         found = await session(program_environment(), f"import atomproject.{module}\n")
-        assert (found["lock_timeout"], found["idle_in_transaction_session_timeout"]) == ("20s", "8s")
+        assert (found["lock_timeout"], found["idle_in_transaction_session_timeout"]) == ("5s", "8s")
 
     async def test_sessions_shared_per_transaction_are_left_as_they_are(self, program_environment: Settings) -> None:
         environment = program_environment()
