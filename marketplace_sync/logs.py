@@ -27,6 +27,7 @@ __all__ = [
     "LEVELS",
     "MASK",
     "FloodFilter",
+    "RefusedRequestFilter",
     "Secret",
     "configure",
     "forget",
@@ -42,6 +43,9 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _TALKATIVE = ("asyncio", "httpcore2", "httpx2", "websockets")
 # Of these a client of ours decides how many errors there are.
 _DRIVEN_BY_CLIENTS = ("django.security",)
+# Here Django logs a request that it refuses, with a traceback that shows nothing but Django.
+_REFUSED_REQUESTS = ("django.security", "django.request")
+_MAX_REFUSED_CHARS = 300
 # A line a request is what somebody asks for who turns it on.
 _NEVER_LIMITED = ("uvicorn.access", "django.server")
 # Loggers for which Django and uvicorn set handlers of their own; ours is the only one.
@@ -59,8 +63,13 @@ def logging_config(*, level: str = "INFO", as_json: bool = False) -> dict[str, A
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"line": {"()": "marketplace_sync.logs.line_formatter", "as_json": as_json}},
-        "filters": {"flood": {"()": "marketplace_sync.logs.FloodFilter"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["flood"]}},
+        "filters": {
+            "refused": {"()": "marketplace_sync.logs.RefusedRequestFilter"},
+            "flood": {"()": "marketplace_sync.logs.FloodFilter"},
+        },
+        "handlers": {
+            "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["refused", "flood"]},
+        },
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
             **{name: {"level": quiet} for name in _TALKATIVE},
@@ -111,6 +120,22 @@ def line_formatter(*, as_json: bool) -> logging.Formatter:
         foreign_pre_chain=[structlog.contextvars.merge_contextvars, _foreign_traceback],
         processors=[_json_line if as_json else _console_line],
     )
+
+
+class RefusedRequestFilter(logging.Filter):
+    """Make one WARNING line of a refused request. Errors of our own keep their level and traceback.
+
+    Any client can send a wrong `Host`, and Django logs each at ERROR with some 40 lines.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith("django.security"):
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        if record.name.startswith(_REFUSED_REQUESTS) and record.levelno <= logging.WARNING:
+            record.exc_info = record.exc_text = None
+            # It quotes the request, whose host or path may have thousands of characters.
+            record.msg, record.args = record.getMessage()[:_MAX_REFUSED_CHARS], ()
+        return True
 
 
 @dataclass(slots=True, eq=False)

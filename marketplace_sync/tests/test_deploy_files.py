@@ -100,13 +100,23 @@ def test_the_compose_file_is_one() -> None:
         PyCompose.from_json(json.dumps(wrong)).validate()
 
 
-def test_every_process_of_ours_is_confined_and_started_again() -> None:
-    services = compose()["services"]
-    for name in OURS:
-        service = services[name]
+def test_every_service_is_confined_and_bounded() -> None:
+    for name, service in compose()["services"].items():
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert 0 < service["pids_limit"] <= 500, name
+        assert re.fullmatch(r"\d+[mg]", service["mem_limit"]), name
+        # What a program does that starts as root and goes on as another user; nothing that reaches beyond it.
+        allowed = {"CHOWN", "SETGID", "SETUID"} if name == "nginx" else set()
+        assert set(service.get("cap_add", ())) <= allowed, name
+        assert not service.keys() & {"privileged", "pid", "ipc", "network_mode", "devices"}, name
+
+
+def test_every_process_of_ours_is_started_again() -> None:
+    services = compose()["services"]
+    for name in OURS:
+        service = services[name]
         assert service["restart"] == ("no" if name == "migrate" else "unless-stopped"), name
         assert "ports" not in service, f"{name} is reached through nginx alone"
     assert services["daemon-1"] == services["daemon-2"]
@@ -167,6 +177,9 @@ def test_units_that_run_on_are_always_started_again_and_stop_in_time(unit: Path)
     if "Type=oneshot" not in text:
         for line in ("Restart=always", "TimeoutStopSec=10s", "StartLimitIntervalSec=0"):
             assert f"\n{line}\n" in text
+    for line in ("NoNewPrivileges=yes", "CapabilityBoundingSet=", "ProtectSystem=strict"):
+        assert f"\n{line}\n" in text
+    assert re.search(r"^MemoryMax=\d+[MG]$", text, re.MULTILINE) and re.search(r"^TasksMax=\d+$", text, re.MULTILINE)
     assert "LoadCredential=settings.env:/etc/marketplace-mirror/settings.env" in text
     assert "DJANGO_ENV_FILE=%d/settings.env" in text
     wanted = (DEPLOY / "systemd/marketplace-mirror.target").read_text()

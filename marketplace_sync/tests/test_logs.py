@@ -20,7 +20,16 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
-from marketplace_sync.logs import MASK, FloodFilter, Secret, line_formatter, logging_config, protect, redact
+from marketplace_sync.logs import (
+    MASK,
+    FloodFilter,
+    RefusedRequestFilter,
+    Secret,
+    line_formatter,
+    logging_config,
+    protect,
+    redact,
+)
 from marketplace_sync.redaction import redact_value
 
 TOKEN = 'eyJhbGciOi bGRTUxMiJ9/ci+"\\é%OiJIUzUxMi='
@@ -396,6 +405,35 @@ def test_errors_and_debug_are_never_suppressed_but_those_that_any_client_can_cau
     assert passed("uvicorn.access", logging.INFO) == 5
     assert passed("django.request", logging.WARNING) == 1
     assert passed("django.security.DisallowedHost", logging.ERROR) == 1
+
+
+def test_a_wrong_host_is_one_warning_line() -> None:
+    code = (
+        "import django; django.setup(); from django.test import Client;"
+        "print([Client().get(path, headers={'Host': 'evil.invalid'}).status_code"
+        " for path in ('/admin/login/', '/api/skills/', '/none/')])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=50)
+    assert told.stdout == "[400, 400, 400]\n"
+    lines = told.stderr.splitlines()
+    assert len(lines) == 3
+    assert all(" warning " in line and "Invalid HTTP_HOST header" in line for line in lines)
+
+
+def test_a_refused_request_has_no_traceback_and_an_error_of_ours_has_one() -> None:
+    def passed(name: str, level: int) -> logging.LogRecord:
+        why = (ValueError, ValueError("why"), None)
+        record = logging.LogRecord(name, level, __file__, 1, "what: %s", ("x" * 9000,), why)
+        assert RefusedRequestFilter().filter(record)
+        return record
+
+    refused = passed("django.security.SuspiciousFileOperation", logging.ERROR)
+    assert (refused.levelname, refused.exc_info, len(refused.getMessage())) == ("WARNING", None, 300)
+    assert passed("django.request", logging.WARNING).exc_info is None
+    for name in ("django.request", "marketplace_sync.daemon"):
+        error = passed(name, logging.ERROR)
+        assert error.levelname == "ERROR" and error.exc_info
+    assert passed("marketplace_sync.daemon", logging.WARNING).exc_info
 
 
 def test_the_ids_of_a_task_stand_in_its_lines_whoever_wrote_them(shown: Callable[[str], Shown]) -> None:
