@@ -21,6 +21,7 @@ from marketplace_sync.admin.base import ReadOnlyAdmin
 from marketplace_sync.governance.actions import MAX_REASON_CHARS, Action, may
 from marketplace_sync.governance.actors import actor_of
 from marketplace_sync.governance.errors import BadInput, Denied, NoSuchTarget, NotPossible, TooManyRequests
+from marketplace_sync.visible import visible
 
 Kind = type[Action[Any]]
 
@@ -112,7 +113,7 @@ def answer(
     except NoSuchTarget as fault:
         raise Http404(fault.detail) from None
     except NotPossible as fault:
-        messages.error(request, fault.detail)
+        messages.error(request, visible(fault.detail))
         return HttpResponseRedirect(back)
     except BadInput as fault:
         asked = button()

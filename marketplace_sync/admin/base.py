@@ -22,6 +22,7 @@ from marketplace_sync.admin.plain import face_of
 from marketplace_sync.admin.sites import on_site
 from marketplace_sync.governance.actors import Actor, actor_of
 from marketplace_sync.governance.policy import Complexity, allows
+from marketplace_sync.visible import visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +89,14 @@ class ReadOnlyAdmin(BoundedList, ModelAdmin):  # type: ignore[misc]
         if request.method not in ("GET", "HEAD"):
             return HttpResponseNotAllowed(["GET", "HEAD"])
         row = self.row(request, object_id)
-        context = {**self.page_context(request, str(row), original=row), **self.detail(request, row)}
+        context = {**self.page_context(request, visible(str(row)), original=row), **self.detail(request, row)}
         return TemplateResponse(request, self.detail_template, {**context, **(extra_context or {})})
 
     def row(self, request: HttpRequest, object_id: str) -> Any:
         """The row of this id as it stands in a URL. Raises `Http404`, also for an id that can't be."""
         found = self.get_object(request, unquote(object_id))
         if found is None:
-            raise Http404(f"There is no {self.opts.verbose_name} {object_id}.")
+            raise Http404(f"There is no {self.opts.verbose_name} {object_id[:80]}.")
         return found
 
     @abstractmethod

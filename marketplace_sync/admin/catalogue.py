@@ -17,6 +17,8 @@ from marketplace_sync.admin.runs import run_link
 from marketplace_sync.admin.sites import reverse
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.models import Category, FeedChange, Skill
+from marketplace_sync.visible import visible
+from marketplace_sync.visible.html import hidden_badge, visible_html
 
 # What a list shows nothing of; `code` alone may be a megabyte a row.
 UNLISTED = ("code", "metadata", "extra", "description", "python_packages", "npm_packages")
@@ -115,9 +117,9 @@ class SkillAdmin(ReadOnlyAdmin):
             "name": text(row.name),
             "description": text(row.description),
             "sections": [Section("About", facts)],
-            "tags": [(tag, _tag_url(tag)) for tag in row.tags],
+            "tags": _chips(row.tags, 0),
             "packages": [("Python", row.python_packages), ("npm", row.npm_packages)],
-            "language": LANGUAGES.get(row.command.lower(), row.command or "not told"),
+            "language": LANGUAGES.get(row.command.lower(), visible(row.command) or "not told"),
             "lines": row.code.count("\n") + 1 if row.code else 0,
             "metadata": pretty_json(row.metadata) if row.metadata else "",
             "extra": pretty_json(row.extra) if row.extra else "",
@@ -170,7 +172,10 @@ def _tag_url(tag: str) -> str:
 
 
 def _chips(tags: list[str], more: int) -> SafeString:
-    chips = [format_html('<a class="mm-chip" href="{}">{}</a>', _tag_url(tag), tag) for tag in tags]
+    chips = [
+        format_html('<a class="mm-chip" href="{}">{}</a>{}', _tag_url(tag), visible_html(tag), hidden_badge(tag))
+        for tag in tags
+    ]
     if more > 0:
         chips.append(format_html('<span class="mm-quiet">+{}</span>', more))
     return SafeString("".join(chips))
@@ -180,7 +185,7 @@ def _category_link(category: Category | None) -> SafeString | str:
     if category is None:
         return NOTHING
     url = reverse("admin:marketplace_sync_category_change", args=(category.pk,))
-    return format_html('<a class="mm-link" href="{}">{}</a>', url, category.name)
+    return format_html('<a class="mm-link" href="{}">{}</a>', url, text(category.name))
 
 
 def _brought_by(changes: list[FeedChange], run_id: int | None) -> SafeString | str:

@@ -24,6 +24,7 @@ from marketplace_sync.mirror.state import TOTALS
 from marketplace_sync.mirror.status import Status, freshness, status
 from marketplace_sync.models import Category, Command, DeadLetter, FeedChange, Skill, SyncRun, WebSocketState
 from marketplace_sync.monitoring.judgement import judgement
+from marketplace_sync.visible import pattern
 
 PASSES_SHOWN = 5
 HELD_SHOWN = 3
@@ -66,6 +67,7 @@ def front_page(request: HttpRequest, context: Context) -> Context:
             # The feed itself brings the latest changes, so that there is one way in which they are shown.
             "after": shown[-1] - 1 if shown else 0,
             "shown": CHANGES_SHOWN,
+            "unseen": pattern(javascript=True),
         },
     }
 

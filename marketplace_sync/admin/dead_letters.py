@@ -23,6 +23,7 @@ from marketplace_sync.governance.steering import MAX_REPLAYED_TOGETHER
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.models import Command, DeadLetter
 from marketplace_sync.protocol.refusals import Code
+from marketplace_sync.visible import visible
 
 HOME = "admin:marketplace_sync_deadletter_changelist"
 
@@ -162,12 +163,12 @@ class DeadLetterAdmin(ManagementAdmin):
             messages.warning(request, fault.detail)
             return HttpResponseRedirect(reverse(HOME))
         except BadInput as fault:
-            messages.error(request, f"{fault.field}: {fault.detail}")
+            messages.error(request, visible(f"{fault.field}: {fault.detail}"))
             return HttpResponseRedirect(reverse(HOME))
         if done:
             messages.success(request, f"{done} dead letters discarded.")
         if failed:
-            messages.warning(request, f"{len(failed)} could not be: {' '.join(failed[:3])}")
+            messages.warning(request, visible(f"{len(failed)} could not be: {' '.join(failed[:3])}"))
         return HttpResponseRedirect(reverse(HOME))
 
     def _ticked(self, request: HttpRequest) -> list[int]:

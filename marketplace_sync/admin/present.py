@@ -9,6 +9,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 
+from marketplace_sync.visible.html import hidden_badge, visible_html
+
 NOTHING = "–"
 
 # Tones, by the state as the models say it. What is not here is neutral.
@@ -80,13 +82,9 @@ def delay(length: float | None) -> str:
     return f"{length:.1f} s" if length < 10 else span(timedelta(seconds=length))
 
 
-# What turns the direction of a text, so that "U+202E gnp.exe" reads "exe.png": told by number instead.
-_TURNING = {code: f"\\u{code:04x}" for code in (0x200E, 0x200F, 0x061C, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
-
-
 def text(value: str) -> SafeString | str:
-    """A text of somebody else's, kept from turning its own direction and that of what stands around it."""
-    return format_html("<bdi>{}</bdi>", value.translate(_TURNING)) if value else NOTHING
+    """Return a text of somebody else's: kept from turning what stands around it, what nobody sees in it marked."""
+    return format_html("<bdi>{}</bdi>{}", visible_html(value), hidden_badge(value)) if value else NOTHING
 
 
 def pretty_json(value: Any) -> str:
@@ -102,7 +100,12 @@ def size(count: int) -> str:
 
 
 def column(
-    field: str, show: Callable[[Any], Any] = str, title: str = "", *, order: str | None = "", empty: str = NOTHING
+    field: str,
+    show: Callable[[Any], Any] = visible_html,
+    title: str = "",
+    *,
+    order: str | None = "",
+    empty: str = NOTHING,
 ) -> Callable[[Any], Any]:
     """A list's column: `field` of each row as `show` makes it. `order`: what it sorts by, `None` for not at all."""
 

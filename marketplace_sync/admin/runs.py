@@ -43,7 +43,7 @@ class SyncRunAdmin(ManagementAdmin):
     list_display = (
         "number",
         "standing",
-        column("reason", str, "Why"),
+        column("reason", text, "Why"),
         column("started_at", moment, "Started", order="id"),
         "took",
         "pages",
@@ -178,7 +178,7 @@ def _standing(row: SyncRun, now: datetime) -> dict[str, Any]:
             for name in ("listed", "created", "updated", "unchanged", "stale", "refused", "removed")
         ],
         "facts": [
-            ("Why", row.reason),
+            ("Why", text(row.reason)),
             ("Started", ago(row.started_at, now)),
             ("Finished", ago(row.finished_at, now)),
             ("Took", span((row.finished_at or now) - row.started_at)),

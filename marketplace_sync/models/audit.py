@@ -9,6 +9,8 @@ opens it: `governance.archive`, for rows that are safely in a file, and the flus
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 
+from marketplace_sync.visible import visible
+
 _GATE = "marketplace_sync_auditgate"
 # Statements, `OPEN_GATE` with the last id that may go as its parameter.
 OPEN_GATE = f"UPDATE {_GATE} SET up_to = %s WHERE id = 1"
@@ -62,4 +64,4 @@ class AuditRow(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"{self.actor}: {self.verb} {self.target} {self.outcome}".replace("  ", " ")
+        return visible(f"{self.actor}: {self.verb} {self.target} {self.outcome}".replace("  ", " "))

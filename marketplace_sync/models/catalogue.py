@@ -13,6 +13,7 @@ from marketplace_sync.protocol.limits import (
     MAX_URL_CHARS,
     MAX_VERSION_CHARS,
 )
+from marketplace_sync.visible import visible
 
 # Wide enough for a server time with 32 digits of fraction; see protocol.stamps.
 STAMP_CHARS = 64
@@ -42,7 +43,7 @@ class Category(models.Model):
         )
 
     def __str__(self) -> str:
-        return self.name
+        return visible(self.name)
 
 
 class Skill(models.Model):
@@ -98,7 +99,7 @@ class Skill(models.Model):
         )
 
     def __str__(self) -> str:
-        return self.name
+        return visible(self.name)
 
 
 class Tombstone(models.Model):
@@ -115,4 +116,4 @@ class Tombstone(models.Model):
     buried_at = models.DateTimeField(db_index=True)
 
     def __str__(self) -> str:
-        return self.skill_id
+        return visible(self.skill_id)

@@ -3,6 +3,8 @@
 from django.db import models
 from django.db.models import Q
 
+from marketplace_sync.visible import visible
+
 
 class Command(models.Model):
     """One request. It expires when no daemon has accepted it by `expires_at`.
@@ -56,4 +58,4 @@ class Command(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"{self.action} by {self.requested_by}: {self.state}"
+        return visible(f"{self.action} by {self.requested_by}: {self.state}")

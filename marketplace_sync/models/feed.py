@@ -5,6 +5,7 @@ from django.db.models import Q
 
 from marketplace_sync.models.fields import WrittenJSONField
 from marketplace_sync.protocol.limits import MAX_ID_CHARS
+from marketplace_sync.visible import visible
 
 
 class FeedChange(models.Model):
@@ -49,4 +50,4 @@ class FeedChange(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"{self.seq} {self.kind} {self.key}"
+        return visible(f"{self.seq} {self.kind} {self.key}")

@@ -4,6 +4,7 @@ from django.db import models
 from django.db.models import Q
 
 from marketplace_sync.protocol.limits import MAX_ID_CHARS
+from marketplace_sync.visible import visible
 
 
 class SyncRun(models.Model):
@@ -59,7 +60,7 @@ class SyncRun(models.Model):
         indexes = (models.Index(fields=("state", "-id"), name="run_by_state"),)
 
     def __str__(self) -> str:
-        return f"run {self.pk} ({self.reason}): {self.state}"
+        return visible(f"run {self.pk} ({self.reason}): {self.state}")
 
 
 class HeldRemoval(models.Model):
@@ -72,7 +73,7 @@ class HeldRemoval(models.Model):
         constraints = (models.UniqueConstraint(fields=("run", "skill_id"), name="held_once_a_run"),)
 
     def __str__(self) -> str:
-        return self.skill_id
+        return visible(self.skill_id)
 
 
 class DismissedRemoval(models.Model):
@@ -88,4 +89,4 @@ class DismissedRemoval(models.Model):
     dismissed_by = models.CharField(max_length=255)
 
     def __str__(self) -> str:
-        return self.skill_id
+        return visible(self.skill_id)

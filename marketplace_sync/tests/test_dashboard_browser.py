@@ -9,6 +9,8 @@ from marketplace_sync.models import AuditRow
 from marketplace_sync.tests.admin_rows import dead_letter, person
 from marketplace_sync.tests.browser import ask, browser_page, press, web_server
 from marketplace_sync.tests.harness import marketplace, mirror, skill
+from marketplace_sync.tests.test_visible import UNSEEN, UNSEEN_HERE, WRITTEN
+from marketplace_sync.visible import visible
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(150)]
 
@@ -62,7 +64,7 @@ async def test_what_happens_is_shown_without_a_reload(monkeypatch: pytest.Monkey
                 await expect(newest.locator("a")).to_have_text("Skill 4")
                 market.market.put_skill(skill(100, name=HOSTILE, category=HOSTILE[:60]))
                 await expect(newest.locator("a")).to_contain_text("<img src=x onerror=")
-                await expect(newest.locator("a")).to_contain_text("\\u202egnp")
+                await expect(newest.locator("a")).to_contain_text("⟨U+202E⟩gnp")
                 assert "\u202e" not in await newest.inner_text()
                 await expect(page.locator("#mm-sizes")).to_contain_text("<img src=x")
 
@@ -134,3 +136,16 @@ async def test_a_page_that_has_lost_touch_says_so_and_recovers_without_a_gap(mon
             await expect(page.locator("#mm-lost")).to_contain_text("You are logged out")
             assert watch.faults == []
             await browsing.__aexit__(None, None, None)
+
+
+async def test_the_browser_marks_the_same_characters_as_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [*WRITTEN, *(f"a{char}b" for char in UNSEEN if char != "\ud800"), *UNSEEN_HERE, " ", "\u3000"]
+    await ask(person, "root", superuser=True)
+    with web_server(monkeypatch) as base:
+        async with browser_page(base) as page:
+            shown = await page.evaluate(
+                "async texts => { const { visible } = await import('/static/marketplace_sync/overview/visible.js');"
+                "return texts.map(visible); }",
+                texts,
+            )
+    assert shown == [visible(text) for text in texts]

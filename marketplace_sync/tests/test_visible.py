@@ -29,6 +29,20 @@ UNSEEN = tuple(
 )
 
 
+MISPLACED = (
+    ("🏴\U000e0061\U000e0062\U000e007f", "🏴⟨U+E0061⟩⟨U+E0062⟩⟨U+E007F⟩"),  # a flag that carries a text
+    ("👍\ufe0f\ufe0f", "👍\ufe0f⟨U+FE0F⟩"),
+    ("👍\u200d", "👍⟨U+200D⟩"),
+    ("می\u200c\u200c", "می\u200c⟨U+200C⟩"),
+    ("a\ufe00\ufe01", "a⟨U+FE00⟩⟨U+FE01⟩"),  # bytes behind a letter
+    ("葛\U000e0100\U000e0101", "葛\U000e0100⟨U+E0101⟩"),
+    ("   ", "⟨U+0020⟩⟨U+0020⟩⟨U+0020⟩"),
+    ("\u00a0\u3000", "⟨U+00A0⟩⟨U+3000⟩"),
+    ("1\ufe0f", "1⟨U+FE0F⟩"),
+)
+UNSEEN_HERE = tuple(text for text, _ in MISPLACED)
+
+
 @pytest.mark.parametrize("text", WRITTEN, ids=ascii)
 def test_what_people_write_stays_as_it_is(text: str) -> None:
     assert visible(text) == text
@@ -41,21 +55,7 @@ def test_a_character_that_is_not_seen_is_marked(char: str) -> None:
     assert has_unseen(f"pay{char}pal")
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("🏴\U000e0061\U000e0062\U000e007f", "🏴⟨U+E0061⟩⟨U+E0062⟩⟨U+E007F⟩"),  # a flag that carries a text
-        ("👍\ufe0f\ufe0f", "👍\ufe0f⟨U+FE0F⟩"),
-        ("👍\u200d", "👍⟨U+200D⟩"),
-        ("می\u200c\u200c", "می\u200c⟨U+200C⟩"),
-        ("a\ufe00\ufe01", "a⟨U+FE00⟩⟨U+FE01⟩"),  # bytes behind a letter
-        ("葛\U000e0100\U000e0101", "葛\U000e0100⟨U+E0101⟩"),
-        ("   ", "⟨U+0020⟩⟨U+0020⟩⟨U+0020⟩"),
-        ("\u00a0\u3000", "⟨U+00A0⟩⟨U+3000⟩"),
-        ("1\ufe0f", "1⟨U+FE0F⟩"),
-    ],
-    ids=ascii,
-)
+@pytest.mark.parametrize(("text", "shown"), MISPLACED, ids=ascii)
 def test_joiners_and_selectors_count_only_where_they_belong(text: str, shown: str) -> None:
     assert visible(text) == shown
 

@@ -1,4 +1,5 @@
 // The latest changes, as the feed tells them. All that comes from the marketplace is put in as text.
+import { show, visible } from "./visible.js";
 
 const SILENCE = 45_000; // three heartbeats: the server has gone
 const RETRY = [500, 1000, 2000, 4000];
@@ -9,12 +10,6 @@ const MAX_TEXT = 80;
 const TONES = { created: "good", deleted: "bad", updated: "busy", changed: "plain" };
 // Times that the marketplace moves with every change; said only where there is nothing else.
 const QUIET = new Set(["remote_updated_at", "rating_at"]);
-// What turns the direction of a text, so that "U+202E gnp.exe" would read "exe.png".
-const TURNING = /[\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]/g;
-
-const plain = (text) =>
-    text.replace(TURNING, (sign) => `\\u${sign.codePointAt(0).toString(16).padStart(4, "0")}`);
-
 const short = (text) => {
     const signs = [...text]; // so that an emoji is not cut in two
     return signs.length > MAX_TEXT ? `${signs.slice(0, MAX_TEXT - 1).join("")}…` : text;
@@ -120,10 +115,12 @@ class Rows {
         const badge = element("span", `mm-badge mm-${TONES[word] ?? "plain"}`, change.kind.replaceAll("_", " "));
         const link = element("a", "mm-link mm-clip");
         link.href = this.#page.change.replace("/0/", `/${change.seq}/`);
-        link.append(element("bdi", "", short(plain(this.#names.get(change.key) ?? change.key))));
-        link.title = plain(change.key);
+        link.append(element("bdi", ""));
+        show(link.firstChild, short(this.#names.get(change.key) ?? change.key));
+        link.title = visible(change.key);
         const what = element("span", "mm-clip mm-what");
-        what.append(element("bdi", "", plain(told(change))));
+        what.append(element("bdi", ""));
+        show(what.firstChild, told(change));
         what.title = what.textContent;
         row.append(at, badge, link, what, element("span", "mm-quiet mm-source", change.source));
         return row;
@@ -144,7 +141,7 @@ class Rows {
                 this.#names.set(key, names[key] ?? key);
             }
             for (const row of rows) {
-                row.querySelector("a bdi").textContent = short(plain(this.#names.get(row.dataset.key)));
+                show(row.querySelector("a bdi"), short(this.#names.get(row.dataset.key)));
             }
         } catch {
             // The ids stand there; that the server has gone is said elsewhere.
