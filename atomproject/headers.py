@@ -82,7 +82,7 @@ def policy(request: HttpRequest, *, page: bool) -> str:
     """The Content-Security-Policy of an answer to `request`; `page`: it is HTML."""
     rules = NO_PAGE
     if page:
-        looser = next((rules for prefix, rules in LOOSER if request.path.startswith(prefix)), {})
+        looser = next((rules for prefix, rules in LOOSER if request.path_info.startswith(prefix)), {})
         rules = PAGE | looser | {"connect-src": f"'self'{_websockets(request)}"}
     return "; ".join(f"{name} {sources}" for name, sources in rules.items())
 

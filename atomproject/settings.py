@@ -101,6 +101,10 @@ STATIC_URL = "static/"
 # Static files are served out of the packages: no collectstatic step, with or without DEBUG.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "atomproject.static.Storage"},
+}
 
 # Cookies keep Django's defaults too: SameSite=Lax both, and scripts see no session.
 X_FRAME_OPTIONS = "DENY"
@@ -108,7 +112,7 @@ SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 if env.flag("DJANGO_HTTPS"):
     SECURE_SSL_REDIRECT = True
-    SECURE_REDIRECT_EXEMPT = [r"^health/"]  # probes come from within, past the proxy that speaks HTTPS
+    SECURE_REDIRECT_EXEMPT = [r"^(.*/)?health/[a-z]+$"]  # probes come from within, past the proxy that speaks HTTPS
     SECURE_HSTS_SECONDS = 31_536_000  # a year
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SESSION_COOKIE_SECURE = True

@@ -1,6 +1,8 @@
-"""Static files under ASGI."""
+"""Static files under ASGI, and under whatever path the site is served."""
 
+from django.contrib.staticfiles.storage import StaticFilesStorage
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.urls import get_script_prefix
 from whitenoise.middleware import WhiteNoiseMiddleware
 from whitenoise.responders import StaticFile
 
@@ -24,3 +26,15 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]
         for name, value in found.headers:
             response[name] = value
         return response
+
+
+class Storage(StaticFilesStorage):
+    """Gives addresses below the path that the site is served under (`--root-path`).
+
+    Django reads that path once, with `STATIC_URL`, which may be before any request has told it.
+    """
+
+    def url(self, name: str | None) -> str:
+        address = super().url(name)
+        prefix = get_script_prefix()
+        return address if address.startswith(prefix) else prefix + address.removeprefix("/")

@@ -11,6 +11,7 @@ from typing import Any
 from django.db.models import Count
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template.response import TemplateResponse
+from django.urls import get_script_prefix
 
 from marketplace_sync.admin.charts import lately
 from marketplace_sync.admin.filters import number
@@ -62,7 +63,8 @@ def front_page(request: HttpRequest, context: Context) -> Context:
             "request": _wanted(request),
             "figures": reverse("overview:figures"),
             "names": reverse("overview:names"),
-            "feed": "/ws/changes/",
+            # The path that the site is served under, as a proxy has it, is not among Channels' routes.
+            "feed": f"{get_script_prefix()}ws/changes/",
             "change": reverse("admin:marketplace_sync_feedchange_change", args=(0,)),
             # The feed itself brings the latest changes, so that there is one way in which they are shown.
             "after": shown[-1] - 1 if shown else 0,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.urls import get_script_prefix
 from drf_spectacular.authentication import SessionScheme
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
@@ -31,6 +32,13 @@ class PersonScheme(SessionScheme):  # type: ignore[no-untyped-call]
 
 class SchemaView(Guarded, SpectacularJSONAPIView):
     """OpenAPI 3, as JSON."""
+
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        response: Response = super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
+        # Its paths are without the one that the site is served under.
+        if prefix := get_script_prefix().rstrip("/"):
+            response.data["servers"] = [{"url": prefix}]
+        return response
 
 
 class DocsView(Guarded, SpectacularSwaggerSplitView):

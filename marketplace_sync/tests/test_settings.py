@@ -66,13 +66,13 @@ def test_https_redirects_all_but_probes_and_keeps_cookies_to_itself() -> None:
         "from atomproject import settings as s;"
         "print(s.SECURE_SSL_REDIRECT, s.SECURE_HSTS_SECONDS > 0, s.SESSION_COOKIE_SECURE, s.CSRF_COOKIE_SECURE);"
         "import re; (exempt,) = s.SECURE_REDIRECT_EXEMPT;"
-        "print(*(bool(re.search(exempt, path)) for path in ('health/live', 'api/health/')))"
+        "print(*(bool(re.search(exempt, path)) for path in ('health/live', 'mirror/health/live', 'api/health/')))"
     )
     told = subprocess.run(
         [sys.executable, "-c", code], cwd=FOLDER, env={**os.environ, "DJANGO_HTTPS": "true"},
         capture_output=True, text=True, check=True, timeout=50,
     )  # fmt: skip
-    assert told.stdout.split() == ["True"] * 5 + ["False"]
+    assert told.stdout.split() == ["True"] * 6 + ["False"]
 
 
 def test_the_environment_comes_before_the_file_and_empty_is_a_value(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from django.core.exceptions import BadRequest, DisallowedHost, PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 from django.templatetags.static import static
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch, get_script_prefix, reverse
 from django.utils.cache import patch_vary_headers
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
@@ -136,6 +136,7 @@ def page(
         "reason": reason,
         "advice": advice,
         "ways": ways,
+        "home": get_script_prefix(),
         "site": getattr(settings, "UNFOLD", {}).get("SITE_TITLE") or "Marketplace mirror",
         "style": _STYLE,
         "theme": _static("marketplace_sync/theme.js"),
