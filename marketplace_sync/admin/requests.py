@@ -5,7 +5,12 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
-from django.http import HttpRequest
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from marketplace_sync.admin.base import ManagementAdmin, Section
@@ -13,7 +18,7 @@ from marketplace_sync.admin.present import NOTHING, ago, badge, column, moment, 
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.mirror.commands import has_expired
 from marketplace_sync.mirror.status import Status, status
-from marketplace_sync.models import Command
+from marketplace_sync.models import Command, DeadLetter, SyncRun
 
 State = Command.State
 
@@ -76,6 +81,7 @@ def latest(now: datetime, standing: Status, *, wanted: int | None = None, count:
 
 @admin.register(Command)
 class CommandAdmin(ManagementAdmin):
+    detail_template = "admin/marketplace_sync/command.html"
     list_display = (
         "number",
         column("action", badge, "What"),
@@ -97,26 +103,64 @@ class CommandAdmin(ManagementAdmin):
     def standing(self, row: Command) -> SafeString:
         return badge(row.state)
 
+    def get_urls(self) -> list[URLPattern]:
+        now = self.admin_site.admin_view(self.now)
+        return [path("<int:command_id>/now/", now, name="marketplace_sync_command_now"), *super().get_urls()]
+
+    def now(self, request: HttpRequest, command_id: int) -> HttpResponse:
+        """What of the page changes until the command has ended; the page asks for it every second."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        context = self.detail(request, self.row(request, str(command_id)))
+        return TemplateResponse(request, "admin/marketplace_sync/command_now.html", context)
+
     def detail(self, request: HttpRequest, row: Command) -> dict[str, Any]:
         now = database_now()
         view = told(row, now, alive=status().alive)
         facts = [
-            ("What", badge(row.action)),
-            ("State", view.badge),
-            ("Answer", text(view.says)),
             ("Asked by", text(row.requested_by)),
             ("Reason", text(row.reason)),
             ("Requested", ago(row.requested_at, now)),
+            *([("Requested again", ago(row.repeated_at, now))] if row.repeated_at else []),
             ("Expires unless taken on by", moment(row.expires_at)),
             ("Taken on", moment(row.accepted_at)),
             ("Finished", moment(row.finished_at)),
             ("Took", span(row.finished_at - row.requested_at) if row.finished_at else NOTHING),
         ]
         return {
+            "view": view,
+            "answer": text(view.says),
+            "links": _links(row),
             "look_again": view.open,
             "sections": [
                 Section(f"Request {row.pk}", facts),
                 Section("Arguments", preformatted=pretty_json(row.args)),
-                Section("Result", preformatted=pretty_json(row.result)),
+                *([Section("Result", preformatted=pretty_json(row.result))] if row.result is not None else []),
             ],
         }
+
+
+def _links(row: Command) -> list[tuple[str, SafeString | str]]:
+    """What the command is about, and the sync run that carries or carried it out; each with the page that shows it."""
+    args = row.args if isinstance(row.args, dict) else {}
+    result = row.result if isinstance(row.result, dict) else {}
+    links = [
+        ("About", _link(SyncRun, args.get("run"), "sync run")),
+        ("About", _link(DeadLetter, args.get("dead_letter"), "dead letter")),
+        ("Done by", _link(SyncRun, result.get("run"), "sync run")),
+    ]
+    if row.state == State.ACCEPTED and row.action in (Command.Action.SYNC, Command.Action.APPROVE):
+        running = SyncRun.objects.filter(state=SyncRun.State.RUNNING).values_list("pk", flat=True).first()
+        links.append(("Under way", _link(SyncRun, running, "sync run")))
+    return [(label, link) for label, link in links if link]
+
+
+def _link(model: type[Model], pk: object, name: str) -> SafeString | str:
+    """The row by its name, linked where it is still kept; "" for none."""
+    if not isinstance(pk, int):
+        return ""
+    shown = f"{name} {pk}"
+    if not model._default_manager.filter(pk=pk).exists():
+        return f"{shown}, which is no longer kept"
+    url = reverse(f"admin:marketplace_sync_{model._meta.model_name}_change", args=(pk,))
+    return format_html('<a class="mm-link" href="{}">{}</a>', url, shown)

@@ -12,6 +12,7 @@ from marketplace_sync.daemon.pass_loop import PassLoop
 from marketplace_sync.daemon.passes import PassReport
 from marketplace_sync.daemon.replay import CannotReplay, Replayer
 from marketplace_sync.daemon.stream_driver import CannotReconnect, StreamDriver
+from marketplace_sync.engine.connection import Mode
 from marketplace_sync.governance.acceptance import objection
 from marketplace_sync.mirror.commands import accept, answer, is_of_agent, open_commands
 from marketplace_sync.mirror.lease import Lease
@@ -114,8 +115,11 @@ class CommandDesk:
             case Action.RECONNECT:
                 return await self._reconnect()
             case Action.DISABLE:
+                already = self._driver.state.mode is Mode.DISABLED
                 await self._database.control(save_enabled, self._lease, enabled=False)
                 await self._driver.disable()
+                if already:
+                    return {"detail": "The stream was closed already, and stays closed; polling goes on."}
                 return {"detail": "The stream is closed and stays closed; polling goes on."}
             case Action.ENABLE:
                 return await self._enable()
@@ -147,6 +151,8 @@ class CommandDesk:
 
     async def _reconnect(self) -> dict[str, object]:
         self._need_stream()
+        if self._driver.state.mode is Mode.DISABLED:
+            raise CannotDo("The stream is disabled. Enable it instead: that connects at once.")
         failure = await self._driver.reconnect()
         if failure:
             raise CannotDo(f"The stream could not be opened: {failure}")
@@ -180,7 +186,8 @@ class CommandDesk:
             await self._database.control(mark_approved, self._lease, run_id)
         finally:
             self._approving[run_id] -= 1
-        return result
+        others = f" {report.held} other removals are on hold." if report.held else ""
+        return {"detail": f"Sync run {report.run_id} deleted {report.progress.removed} skills.{others}", **result}
 
     async def _dismiss(self, command: Command) -> dict[str, object]:
         run_id = await self._open_run(command)

@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import assert_never
 
 import structlog
 from structlog.contextvars import bind_contextvars
@@ -137,17 +138,28 @@ class StreamDriver:
         await self._until(lambda: all(number > last for number in self._attempts))
 
     async def enable(self) -> str:
-        """Want the stream again, and say in a sentence what becomes of it."""
+        """Want the stream again, and say in a sentence how it stands then."""
+        before = self.state
         await self._decided(self._tell(EnableAsked()))
-        match self.state.mode:
+        was = before.mode is not Mode.DISABLED and before.attempt == self.state.attempt
+        return f"The stream is enabled{' already' if was else ''}; {self._standing()}"
+
+    def _standing(self) -> str:
+        state = self.state
+        match state.mode:
             case Mode.OPEN:
-                return "The stream is open."
-            case Mode.CONNECTING:
-                return "An attempt is under way."
-            case _:
-                why = f"The stream is enabled and not open: {self.state.reason}."
-                at = self.state.next_attempt_at
-                return why if at is None else f"{why} The next attempt is in {max(0, math.ceil(at - self._clock()))} s."
+                return "it is connected."
+            case Mode.CONNECTING | Mode.IDLE:
+                return "a connection attempt is under way."
+            case Mode.DISABLED | Mode.STOPPED:
+                return f"it is closed: {state.reason}."
+            case Mode.RESTING:
+                return f"its attempts are used up: {state.reason}. Reconnect begins another one."
+            case Mode.WAITING | Mode.POLLING:
+                wait = max(0, math.ceil((state.next_attempt_at or 0.0) - self._clock()))
+                when = f"The next attempt is in {wait} s; Reconnect begins one sooner."
+                return f"it is not connected: {state.reason}. {when}"
+        assert_never(state.mode)
 
     async def run(self) -> None:
         """Until `stop`, and then until the last stream has handed over what it had."""

@@ -60,7 +60,8 @@ class SyncRun(models.Model):
         indexes = (models.Index(fields=("state", "-id"), name="run_by_state"),)
 
     def __str__(self) -> str:
-        return visible(f"run {self.pk} ({self.reason}): {self.state}")
+        # Without the state: titles that show this do not change while the page does.
+        return f"run {self.pk} ({self.reason})"
 
 
 class HeldRemoval(models.Model):

@@ -140,13 +140,31 @@ async def test_disable_closes_the_stream_and_outlives_a_restart() -> None:
             assert server.clients == 0
             assert (await running.status()).row.state == "disabled"
             refused = await running.command(Command.Action.RECONNECT)
-            assert (refused.state, refused.result) == ("failed", {"detail": "disabled"})
+            assert (refused.state, "Enable it instead" in refused.result["detail"]) == ("failed", True)
         async with mirror(server) as again:
             await again.until_state("disabled")
             await again.until_db(lambda: SyncRun.objects.filter(state="done").count() >= 2, "polling goes on")
             answer = await again.command(Command.Action.ENABLE)
             assert answer.state == "done"
             await again.until_state("live")
+
+
+async def test_enable_says_what_is_true_when_the_stream_is_enabled_already() -> None:
+    async with marketplace() as server, mirror(server, fallback_seconds=60.0, fallback_after_failures=1) as running:
+        await running.until_state("live")
+        enable = await running.command(Command.Action.ENABLE)
+        assert (enable.state, enable.result) == ("done", {"detail": "The stream is enabled already; it is connected."})
+        assert len(server.connects) == 1
+        await running.command(Command.Action.DISABLE)
+        again = await running.command(Command.Action.DISABLE)
+        assert again.result == {"detail": "The stream was closed already, and stays closed; polling goes on."}
+        server.faults.add("refuse")
+        enable = await running.command(Command.Action.ENABLE)
+        assert enable.result == {"detail": "The stream is enabled; a connection attempt is under way."}
+        await running.until_state("polling")
+        enable = await running.command(Command.Action.ENABLE)
+        assert enable.result["detail"].startswith("The stream is enabled already; it is not connected: ")
+        assert " s; Reconnect begins one sooner." in enable.result["detail"]
 
 
 async def test_a_disable_is_answered_although_it_is_enabled_again_before_the_stream_has_closed() -> None:
