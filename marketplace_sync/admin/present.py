@@ -18,11 +18,11 @@ TONES: Mapping[str, str] = {
     # the stream
     "live": "good", "catching_up": "busy", "connecting": "busy", "reconnecting": "warn", "polling": "warn",
     "resting": "bad", "not_running": "bad", "disabled": "warn",
-    # health
+    # health and runs
     "healthy": "good", "degraded": "warn", "unhealthy": "bad",
     # runs and commands
-    "done": "good", "running": "busy", "failed": "bad", "held": "warn", "approved": "good", "interrupted": "warn",
-    "dismissed": "good",
+    "done": "good", "running": "busy", "failed": "bad", "held": "warn",
+    "approved": "good", "interrupted": "warn", "dismissed": "good",
     "pending": "busy", "accepted": "busy", "expired": "bad",
     # dead letters, agents, keys, the audit
     "open": "warn", "replayed": "good", "active": "good", "enabled": "good", "revoked": "bad",

@@ -185,6 +185,8 @@ def _standing(row: SyncRun, now: datetime) -> dict[str, Any]:
             ("Pages", f"{row.pages_done} of {NOTHING if row.pages_total is None else row.pages_total}"),
             ("Clean", clean),
             ("Why not clean", text(row.unclean_reason)),
+            ("Could not be read", f"{row.refused:,} listed records" if row.refused else NOTHING),
+            ("Compared", "the stored rows" if row.by_row else "their fingerprints"),
             ("Error", text(row.error)),
             ("Epoch of the lease", row.epoch),
         ],

@@ -138,7 +138,7 @@ class SyncViewSet(Managed, ViewSet):
         state = SyncRun.State
         runs = SyncRun.objects.order_by("-id")
         by_state = runs.order_by().values_list("state").annotate(Count("pk"))
-        ended_well = (state.DONE, state.HELD, state.APPROVED, state.DISMISSED, state.SUPERSEDED)
+        ended_well = (state.DONE, state.DEGRADED, state.HELD, state.APPROVED, state.DISMISSED, state.SUPERSEDED)
         told = {
             "running": runs.filter(state=state.RUNNING).first(),
             "last": runs.exclude(state=state.RUNNING).first(),

@@ -26,7 +26,7 @@ RUN: dict[str, Any] = {
     "id": 31, "reason": "poll", "state": "done", "started_at": _AT, "finished_at": "2026-01-15T10:31:00Z",
     "pages_done": 15, "pages_total": 15, "listed": 1500, "created": 3, "updated": 12, "unchanged": 1485, "stale": 0,
     "refused": 0, "removed": 1, "held_count": 0, "held_reason": "", "is_clean": True, "unclean_reason": "",
-    "error": "",
+    "error": "", "degraded": False, "listed_categories": 12, "refused_categories": 0, "by_row": False,
 }  # fmt: skip
 HELD_RUN = {
     **RUN, "state": "held", "removed": 0, "held_count": 2, "held_reason": "the listing is empty",

@@ -134,14 +134,19 @@ class CommandSerializer(Rows):
 
 @example(examples.RUN)
 class RunSerializer(AsTheyAre, Rows):
-    """One full pass. `held_count` removals wait for approval while `state` is `held`; `held_reason` says why."""
+    """One full sync. `held_count` removals wait for approval while `state` is `held`; `held_reason` says why.
+
+    `degraded`: `refused` listed records could not be read, so the mirror does not have what they say.
+    """
+
+    degraded = serializers.BooleanField(read_only=True)
 
     class Meta:
         model = SyncRun
         fields: tuple[str, ...] = (
             "id", "reason", "state", "started_at", "finished_at", "pages_done", "pages_total", "listed", "created",
             "updated", "unchanged", "stale", "refused", "removed", "held_count", "held_reason", "is_clean",
-            "unclean_reason", "error",
+            "unclean_reason", "error", "degraded", "listed_categories", "refused_categories", "by_row",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -169,7 +174,7 @@ class SyncStatusSerializer(serializers.Serializer[Any]):
 
     running = RunSerializer(allow_null=True, help_text="The pass under way, with its progress.")
     last = RunSerializer(allow_null=True, help_text="The last one that ended, however.")
-    last_done = RunSerializer(allow_null=True, help_text="The last one that ended well; a held one did.")
+    last_done = RunSerializer(allow_null=True, help_text="The last one that ended well; a held or degraded one did.")
     held = RunSerializer(allow_null=True, help_text="The one whose removals wait for approval.")
     runs = serializers.DictField(child=serializers.IntegerField(), help_text="How many there are of each state.")
 

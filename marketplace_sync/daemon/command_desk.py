@@ -220,4 +220,5 @@ def _told(report: PassReport) -> dict[str, object]:
         "updated": report.progress.updated,
         "removed": report.progress.removed,
         "held": report.held,
+        "refused": report.refused,
     }

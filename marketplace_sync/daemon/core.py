@@ -15,6 +15,7 @@ from marketplace_sync.conf import SyncConfig
 from marketplace_sync.daemon.announcer import Announcer
 from marketplace_sync.daemon.arrivals import Arrivals
 from marketplace_sync.daemon.command_desk import CommandDesk
+from marketplace_sync.daemon.completeness import Completeness
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.daemon.fetches import Fetcher
 from marketplace_sync.daemon.figures import Figures
@@ -201,10 +202,17 @@ class Daemon:
             interval=config.sync_interval_seconds, held=session.announcer.held,
         )  # fmt: skip
         schedule = Schedule(poll_interval=config.sync_interval_seconds)
+        completeness = Completeness(session.arrivals.next)
         passes = PassLoop(
-            runner, schedule, intake.announced, clock=self._clock, changed=lambda: shown(), passed=metrics.passed
+            runner,
+            schedule,
+            intake.announced,
+            completeness,
+            clock=self._clock,
+            changed=lambda: shown(),
+            passed=metrics.passed,
         )
-        fetcher = Fetcher(market, session.writer, session.arrivals, passes.loss)
+        fetcher = Fetcher(market, session.writer, session.arrivals, completeness, passes.loss)
         repairs.passes, repairs.fetcher = passes, fetcher
 
         def receive(received: Received) -> None:
@@ -230,6 +238,7 @@ class Daemon:
             database, lease,
             connection=lambda: driver.state,
             caught_up=lambda: passes.caught_up,
+            complete=lambda: completeness.complete,
             totals=intake.totals,
             lags=figures.take,
             last_message_at=lambda: intake.last_message_at,

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import structlog
 
 from marketplace_sync.daemon.arrivals import Arrivals
+from marketplace_sync.daemon.completeness import Completeness
 from marketplace_sync.daemon.writer import Writer, WriterClosed
-from marketplace_sync.mirror.arrived import Arrived, Item, Letter, SkillAbsent
+from marketplace_sync.mirror.arrived import Arrived, Effect, Item, Letter, SkillAbsent
 from marketplace_sync.models import DeadLetter, FeedChange
 from marketplace_sync.upstream.faults import MalformedAnswer, UpstreamError
 from marketplace_sync.upstream.market import MarketClient
@@ -25,7 +26,15 @@ class Fetcher:
     `loss` is called for a skill whose fetch was not to be had: a pass will bring it.
     """
 
-    def __init__(self, market: MarketClient, writer: Writer, arrivals: Arrivals, loss: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        market: MarketClient,
+        writer: Writer,
+        arrivals: Arrivals,
+        completeness: Completeness,
+        loss: Callable[[], None],
+    ) -> None:
+        self._completeness = completeness
         self._market = market
         self._writer = writer
         self._arrivals = arrivals
@@ -89,7 +98,10 @@ class Fetcher:
                 items.append(Arrived(record, begun[0], FeedChange.Source.LISTING, polled=True))
             elif must:
                 items.append(Arrived(SkillAbsent(skill_id), begun[0], FeedChange.Source.LISTING, polled=True))
-        await self._writer.submit(items)
+        if Effect.REFUSED in await self._writer.submit(items):
+            self._completeness.refused(skill_id)
+        else:
+            self._completeness.fetched(skill_id)
 
     def _failed(self, skill_id: str, fault: UpstreamError, *, must: bool) -> None:
         log.warning("fetch_failed", skill_id=skill_id, reason=fault.reason)

@@ -37,7 +37,7 @@ _TYPES: Mapping[type, str] = {
 }  # fmt: skip
 _OTHER = "other"
 _OUTCOMES = (*sorted(set(TOTAL_OF.values())), "shed")
-_PASS_OUTCOMES = ("clean", "unclean", "held", "failed")
+_PASS_OUTCOMES = ("clean", "unclean", "degraded", "held", "failed")
 _PASS_EFFECTS = ("created", "updated", "removed", "unchanged", "stale", "refused")
 # What PROTOCOL.md names, and no answer at all; others are counted by their hundred.
 _STATUSES = ("200", "400", "401", "403", "404", "429", "500", "503", "timed_out", "unreachable")

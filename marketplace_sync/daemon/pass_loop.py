@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from structlog.contextvars import bound_contextvars
 
+from marketplace_sync.daemon.completeness import Completeness
 from marketplace_sync.daemon.intake import Announced
 from marketplace_sync.daemon.passes import PassReport, PassRunner
 from marketplace_sync.daemon.writer import WriterClosed
@@ -24,6 +25,7 @@ class PassLoop:
         runner: PassRunner,
         schedule: Schedule,
         announced: Announced,
+        completeness: Completeness,
         *,
         clock: Callable[[], float],
         changed: Callable[[], None],
@@ -33,6 +35,7 @@ class PassLoop:
         self._runner = runner
         self._schedule = schedule
         self._announced = announced
+        self._completeness = completeness
         self._clock = clock
         self._changed = changed
         self._wake = asyncio.Event()
@@ -65,6 +68,7 @@ class PassLoop:
             self._wake.set()
 
     def loss(self) -> None:
+        self._completeness.lost()
         self._schedule.loss(self._clock())
         self._wake.set()
 
@@ -109,6 +113,7 @@ class PassLoop:
         now = self._clock()
         outcome = _OUTCOMES[report.state]
         self._token_refused = report.refused_token
+        self._completeness.synced(report)
         self._schedule.pass_ended(now, outcome, report.retry_after)
         self._confirming = self._confirming + 1 if report.again else 0
         if report.again and self._confirming <= MAX_CONFIRMING:
@@ -127,6 +132,7 @@ class PassLoop:
 
 _OUTCOMES = {
     SyncRun.State.DONE: Outcome.DONE,
+    SyncRun.State.DEGRADED: Outcome.DONE,
     SyncRun.State.HELD: Outcome.HELD,
     SyncRun.State.FAILED: Outcome.FAILED,
 }

@@ -16,7 +16,7 @@ from structlog.contextvars import bound_contextvars
 from marketplace_sync.daemon.absence import Absences, Named, Settled, named_categories
 from marketplace_sync.daemon.arrivals import Arrivals
 from marketplace_sync.daemon.database import Database
-from marketplace_sync.daemon.reading import read_pages, requested
+from marketplace_sync.daemon.reading import nothing_readable, read_pages, requested
 from marketplace_sync.daemon.writer import Writer
 from marketplace_sync.engine.absence import Listing
 from marketplace_sync.engine.pages import PagePlan
@@ -36,7 +36,7 @@ from marketplace_sync.mirror.runs import Progress, begin_run, end_run, save_prog
 from marketplace_sync.models import DeadLetter, FeedChange, SyncRun
 from marketplace_sync.protocol.events import BrokenRow, CategoryPage, KnownRow, SkillPage, SkillRecord
 from marketplace_sync.protocol.refusals import Refusal
-from marketplace_sync.upstream.faults import UpstreamError
+from marketplace_sync.upstream.faults import NothingReadableError, UpstreamError
 from marketplace_sync.upstream.market import MarketClient
 
 log = structlog.get_logger(__name__)
@@ -87,6 +87,11 @@ class PassReport:
     error: str = ""
     retry_after: float | None = None
     refused_token: bool = False
+
+    @property
+    def refused(self) -> int:
+        """Listed records that could not be read."""
+        return self.progress.refused
 
 
 class PassRunner:
@@ -158,12 +163,13 @@ class PassRunner:
         )  # fmt: skip
 
     async def _ended(self, one: "_Pass", run_id: int, settled: Settled) -> PassReport:
+        ended = SyncRun.State.DEGRADED if one.progress.refused else SyncRun.State.DONE
         held = await self._database.control(
-            end_run, self._lease, run_id, SyncRun.State.HELD if settled.held else SyncRun.State.DONE, one.progress,
+            end_run, self._lease, run_id, SyncRun.State.HELD if settled.held else ended, one.progress,
             unclean_reason=settled.unclean_reason, held=settled.held, held_reason=settled.held_reason,
             by_row=one.read_by_row, relisted=settled.relisted,
         )  # fmt: skip
-        clean, state = not settled.unclean_reason, SyncRun.State.HELD if held else SyncRun.State.DONE
+        clean, state = not settled.unclean_reason, SyncRun.State.HELD if held else ended
         log.info(
             "pass_ended", state=str(state), clean=clean, seconds=round(one.seconds(), 2),
             listed=one.progress.listed, created=one.progress.created, updated=one.progress.updated,
@@ -232,6 +238,7 @@ class _Pass:
                 self._r._market, self._plan, self._r._arrivals.next, self._take_page, every_row=self._run.by_row
             )
             await self._all_committed()
+            self._require_something_readable()
         except UpstreamError:
             if self._categories is not None and self._categories.done():
                 await self._submit_categories()  # or their fault, which may ask for more patience than that of a page
@@ -258,6 +265,15 @@ class _Pass:
             categories=self._category_names, listing=listing,
         )  # fmt: skip
 
+    def _require_something_readable(self) -> None:
+        """Raise `NothingReadableError` when every listed skill was refused. Another try at once would be no better."""
+        done = self.progress
+        read = done.created + done.updated + done.unchanged + done.stale
+        first = self._refused_first
+        named = f"{first.key or 'no readable id'}: {first}" if first is not None else "refused by the database"
+        if reason := nothing_readable(read, done.refused - done.refused_categories, named):
+            raise NothingReadableError(reason, self._r._interval.total_seconds())
+
     def _all_found(self) -> bool:
         """Is each row a skill that the mirror had, when its batch was planned, and none there twice?"""
         done = self.progress
@@ -283,6 +299,7 @@ class _Pass:
             return
         arrival, page = await self._categories
         self._categories = None  # it holds the page
+        self.progress.listed_categories = len(page.categories) + len(page.broken)
         self._category_names = named_categories(page)
         items: list[Item] = [self._arrived(record, arrival) for record in page.categories]
         items += await self._letters(page.broken, LISTED_CATEGORY)
@@ -348,15 +365,19 @@ class _Pass:
     async def _letters(self, rows: Sequence[BrokenRow], kind: str = "") -> list[Item]:
         letters: list[Item] = []
         for number, row in enumerate(rows, 1):
-            self._refused_first = self._refused_first or row.refusal
+            if self._refused_first is None or (self._refused_first.kind and not kind):  # a skill is named rather
+                self._refused_first = replace(row.refusal, kind=kind)
             letters.append(Letter.of(replace(row.refusal, kind=kind), row.raw, DeadLetter.Source.LISTING))
             if number % _LETTERS_A_TURN == 0:
                 await asyncio.sleep(0)
         return letters
 
     def _count(self, effects: Sequence[Effect], *, count_skills: bool = True) -> None:
-        self.progress.refused += effects.count(Effect.REFUSED)
-        if count_skills:
+        refused = effects.count(Effect.REFUSED)
+        self.progress.refused += refused
+        if not count_skills:
+            self.progress.refused_categories += refused
+        else:
             self.progress.created += effects.count(Effect.CREATED)
             self.progress.updated += effects.count(Effect.UPDATED)
             self.progress.unchanged += effects.count(Effect.UNCHANGED)

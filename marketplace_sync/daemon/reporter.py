@@ -58,6 +58,7 @@ class Reporter:
         *,
         connection: Callable[[], Connection],
         caught_up: Callable[[], bool],
+        complete: Callable[[], bool],
         totals: Counter[str],
         lags: Callable[[], Mapping[int, int]],
         last_message_at: Callable[[], datetime | None],
@@ -70,6 +71,7 @@ class Reporter:
         self._lease = lease
         self._connection = connection
         self._caught_up = caught_up
+        self._complete = complete
         self._totals = totals
         self._lags = lags
         self._last_message_at = last_message_at
@@ -124,6 +126,7 @@ class Reporter:
         columns: dict[str, Any] = {
             "connected": connection.mode is Mode.OPEN,
             "state": self.state(),
+            "complete": self._complete(),
             "disconnect_reason": redact(connection.reason)[:500],
             "reconnect_attempts": connection.reconnect_attempts,
             "consecutive_failures": connection.consecutive_failures,

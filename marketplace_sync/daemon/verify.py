@@ -17,7 +17,7 @@ from marketplace_sync.mirror.compare import (
 from marketplace_sync.mirror.search_index import misfiled_skills
 from marketplace_sync.protocol.events import SkillPage
 from marketplace_sync.protocol.listing import records_of
-from marketplace_sync.upstream.faults import MalformedAnswer
+from marketplace_sync.upstream.faults import MalformedAnswer, NothingReadableError
 from marketplace_sync.upstream.market import MarketClient
 
 # Up to this many differences are looked at again one by one: a minute's budget of single fetches.
@@ -85,7 +85,7 @@ class Verifier:
         self.listed = len(seen)
         named = next(iter(found.refused[len(categories.broken) :]), "")
         if reason := nothing_readable(read, skills - read, named):
-            raise MalformedAnswer(reason)
+            raise NothingReadableError(reason)
         found.extra = await self._database.control(unlisted_skills, seen)
         self.would["deleted"] = len(found.extra)
         return found

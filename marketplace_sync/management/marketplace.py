@@ -20,9 +20,10 @@ from marketplace_sync.upstream.access import Access
 from marketplace_sync.visible import for_terminal
 
 
-def configured(command: BaseCommand, *, fault_status: int = 1) -> tuple[SyncConfig, Access]:
+def configured(command: BaseCommand, *, fault_status: int = 1, off_status: int = 0) -> tuple[SyncConfig, Access]:
     """The settings, and what it takes to reach the marketplace.
 
+    `off_status`: the exit status where ATOM_SAAS_ENABLED is false.
     Or one clear line a fault, and the end of the command before anything is touched.
     """
     faults = environment_errors()
@@ -30,7 +31,7 @@ def configured(command: BaseCommand, *, fault_status: int = 1) -> tuple[SyncConf
         config = load_config(settings, need_marketplace=True)
         if not config.enabled and not faults:
             say(command, "ATOM_SAAS_ENABLED is false: no connection is made, the local mirror stays as it is.")
-            sys.exit(0)
+            sys.exit(off_status)
         access = Access(config, getattr(settings, "ENVIRONMENT_TOKEN", None))
     except ConfigError as error:
         faults += error.faults

@@ -28,6 +28,8 @@ class Progress:
     stale: int = 0
     refused: int = 0
     removed: int = 0
+    listed_categories: int = 0
+    refused_categories: int = 0
 
 
 def begin_run(lease: Lease, reason: str, *, by_row: bool = False, interval: timedelta = timedelta(0)) -> BegunRun:
@@ -90,7 +92,7 @@ def end_run(
     with lease.writing() as head:
         forget_dismissed(relisted)
         if held and not (held := without_dismissed(held)):
-            state, held_reason = State.DONE, ""
+            state, held_reason = State.DEGRADED if progress.refused else State.DONE, ""
         SyncRun.objects.filter(pk=run_id).update(
             state=state,
             finished_at=head.now,

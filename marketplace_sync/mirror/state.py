@@ -43,7 +43,7 @@ def save_state(
         written = {**columns, **{name: totals.get(name, 0) for name in TOTALS}}
         if columns["state"] != before.state:
             written["state_since"] = head.now
-        if before.state == WebSocketState.State.LIVE:
+        if before.state == WebSocketState.State.LIVE and before.complete:
             written["level_at"] = head.now
         WebSocketState.objects.filter(pk=1).update(**written)
         grown = {name: written[name] - getattr(before, name) for name in TOTALS}

@@ -80,7 +80,8 @@ class Freshness:
     `as_of`: whatever the marketplace had by then, the mirror has; `None` where nothing was ever proved. While `live`
     that is the daemon's last heartbeat: what the stream told by then is applied. Otherwise the later of two: when the
     daemon last said `live`, and when the last clean pass began, for a page that was read early says nothing of what
-    changed after it. A time that is ahead of the database's clock proves nothing, so it never is.
+    changed after it. A sync that refused records is none of these, and while `complete` is false `live` moves nothing:
+    the mirror does not have what they say. A time that is ahead of the database's clock proves nothing, so it never is.
     """
 
     state: str
@@ -91,7 +92,7 @@ class Freshness:
 def freshness() -> Freshness:
     """The truth of `status`, in one query: it goes with every answer of the catalogue API."""
     state = WebSocketState.objects.filter(pk=OuterRef("pk"))
-    passes = SyncRun.objects.filter(is_clean=True, started_at__lte=Now()).order_by("-id")
+    passes = SyncRun.objects.filter(is_clean=True, refused=0, started_at__lte=Now()).order_by("-id")
     row = (
         LeaseRow.objects.filter(pk=1)
         .values_list("holder", "epoch", "renewed_at", "feed_seq")
@@ -99,17 +100,18 @@ def freshness() -> Freshness:
             now=Now(),
             state=Subquery(state.values("state")),
             level_at=Subquery(state.values("level_at")),
+            complete=Subquery(state.values("complete")),
             listed_at=Subquery(passes.values("started_at")[:1]),
         )
         .first()
     )
     if row is None:
         return Freshness(WebSocketState.State.NOT_RUNNING, None, 0)
-    holder, epoch, renewed_at, feed_seq, now, told, level_at, listed_at = row
+    holder, epoch, renewed_at, feed_seq, now, told, level_at, complete, listed_at = row
     sign = observer.look(holder, epoch, renewed_at, database_now=now, now=time.monotonic())
     level_at = believable(level_at, now)
     # What a daemon that died meant when it said so last counts as well.
-    if told == WebSocketState.State.LIVE and sign.at is not None:
+    if told == WebSocketState.State.LIVE and complete and sign.at is not None:
         level_at = sign.at
     known = [at for at in (level_at, believable(listed_at, now)) if at is not None]
     state_now = told if sign.alive and told is not None else WebSocketState.State.NOT_RUNNING

@@ -12,12 +12,14 @@ class SyncRun(models.Model):
 
     `is_clean` says whether what it did not find counts as absent (law 5); `None` while it runs or when
     it failed, and then `unclean_reason` is "". `held_count` removals wait for approval in a `held` run.
+    `refused` counts the listed records that could not be read, `refused_categories` those of them that are categories.
     `by_row`: it compared every listed skill with the stored row itself, and not with a fingerprint (law 16).
     """
 
     class State(models.TextChoices):
         RUNNING = "running"
         DONE = "done"
+        DEGRADED = "degraded"  # ended, but some listed records were refused: the mirror does not have what they say
         FAILED = "failed"
         HELD = "held"  # waits for a person: its removals were not done
         APPROVED = "approved"  # was held; its removals have been let go ahead
@@ -44,6 +46,8 @@ class SyncRun(models.Model):
     unclean_reason = models.CharField(max_length=500, blank=True, default="")
     held_reason = models.CharField(max_length=500, blank=True, default="")
     error = models.CharField(max_length=500, blank=True, default="")
+    listed_categories = models.PositiveIntegerField(default=0, db_default=0)
+    refused_categories = models.PositiveIntegerField(default=0, db_default=0)
     by_row = models.BooleanField(default=False, db_default=False)
 
     class Meta:
@@ -62,6 +66,19 @@ class SyncRun(models.Model):
     def __str__(self) -> str:
         # Without the state: titles that show this do not change while the page does.
         return f"run {self.pk} ({self.reason})"
+
+    @property
+    def degraded(self) -> bool:
+        """Some listed records could not be read, whatever its state is for."""
+        return self.refused > 0
+
+    @property
+    def refused_share(self) -> float:
+        """The part of the listed skills, or of the categories if that is larger, that could not be read: 0.0 to 1.0."""
+        read = self.created + self.updated + self.unchanged + self.stale
+        skills = self.refused - self.refused_categories
+        shares = ((skills, read + skills), (self.refused_categories, self.listed_categories))
+        return max(refused / listed if refused else 0.0 for refused, listed in shares)
 
 
 class HeldRemoval(models.Model):

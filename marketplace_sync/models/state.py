@@ -10,6 +10,8 @@ class WebSocketState(models.Model):
     Written on change and at most once a second in between. Ask `status()` of `mirror.status` what
     is true now: after a crash this row still says what was true then (law 9).
     `level_at`: when the daemon last said `live`, at most a few seconds behind; it stays when the state goes.
+    `complete`: nothing that the marketplace reported is known to be missing for having been refused or lost; `level_at`
+    stands still while it is false.
     The totals count stream messages since the mirror was made; they survive restarts.
     """
 
@@ -29,6 +31,7 @@ class WebSocketState(models.Model):
     state = models.CharField(max_length=12, choices=State.choices, default=State.NOT_RUNNING)
     state_since = models.DateTimeField(null=True)
     level_at = models.DateTimeField(null=True)
+    complete = models.BooleanField(default=True, db_default=True)
     last_connected_at = models.DateTimeField(null=True)
     last_message_at = models.DateTimeField(null=True)
     disconnect_reason = models.CharField(max_length=500, blank=True, default="")

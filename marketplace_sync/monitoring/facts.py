@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, Max, Min, Sum
+from django.db.models import Count, Max, Min, Q, Sum
 
 from marketplace_sync.mirror.clock import database_now, not_ahead, within
 from marketplace_sync.mirror.lease import WATCH_SECONDS
@@ -24,7 +24,8 @@ class Facts:
     full sync that is remembered began, `clean_pass_at` when the last clean one ended. `clean_pass_ahead`: a later clean
     one is dated ahead of the clock. `failures`: the full syncs that failed since one could last read the marketplace,
     `failing_since` is when the first of them began, `failure` what the last one said. `write_trouble` is looked for
-    where the heartbeat is late.
+    where the heartbeat is late. `refused_records`: what the last sync that read anything could not read;
+    `refused_share`: the part of it, 0.0 to 1.0.
     """
 
     now: datetime
@@ -37,6 +38,8 @@ class Facts:
     failures: int
     failing_since: datetime | None
     failure: str
+    refused_records: int
+    refused_share: float
     held_runs: int
     held_removals: int
     open_letters: int
@@ -63,6 +66,8 @@ def read_facts() -> Facts:
     clean = runs.filter(is_clean=True)
     believed = clean.filter(not_ahead("finished_at", now)).values_list("pk", "finished_at").first()
     newest_clean = clean.values_list("pk", flat=True).first()
+    read = runs.exclude(state__in=_SAY_NOTHING).filter(Q(listed__gt=0) | Q(refused__gt=0))
+    last_read = read.first() or SyncRun()
     held = SyncRun.objects.filter(state=SyncRun.State.HELD).aggregate(runs=Count("id"), removals=Sum("held_count"))
     letters = DeadLetter.objects.order_by()
     commands = Command.objects.filter(state__in=(Command.State.PENDING, Command.State.ACCEPTED)).order_by()
@@ -80,6 +85,8 @@ def read_facts() -> Facts:
         failures=failed["count"] if failed is not None else 0,
         failing_since=failed["since"] if failed is not None else None,
         failure=last.error if failed is not None and last is not None else "",
+        refused_records=last_read.refused,
+        refused_share=last_read.refused_share,
         held_runs=held["runs"],
         held_removals=held["removals"] or 0,
         open_letters=letters.filter(state=DeadLetter.State.OPEN).count(),

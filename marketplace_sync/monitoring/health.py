@@ -32,6 +32,7 @@ def judge(facts: Facts, config: SyncConfig) -> Report:
             "database": _database(facts),
             "daemon": _daemon(facts),
             "token": _token(facts),
+            "records": _records(facts),
             "pass": _pass(facts, config),
             "connection": _connection(facts),
             "lag": _lag(facts, config),
@@ -191,6 +192,24 @@ def _connection(facts: Facts) -> Check:
         reads = "Full syncs fail too: nothing comes in." if facts.failures else "Changes come by full syncs alone."
         return degraded(f"{reason} {reads}", do=_BUTTONS.get(button, ""), detail=row.disconnect_reason, **figures)
     return Check(status, reason, figures)
+
+
+# One broken record of 5,000 may stay broken for months, which is no reason to wake anybody. From a hundredth on
+# somebody should look, and where a quarter cannot be read the marketplace writes what this release does not read.
+REFUSED_SHARE_DEGRADED = 0.01
+REFUSED_SHARE_UNHEALTHY = 0.25
+
+
+def _records(facts: Facts) -> Check:
+    figures: dict[str, Any] = {"refused": facts.refused_records, "share": round(facts.refused_share, 4)}
+    do = "Look at the dead letters: their reasons say what the marketplace has changed. verifysync names the records."
+    if facts.refused_share >= REFUSED_SHARE_UNHEALTHY:
+        return unhealthy("Much or all of what the marketplace lists cannot be read.", do=do, **figures)
+    if facts.refused_share >= REFUSED_SHARE_DEGRADED:
+        return degraded("Some of what the marketplace lists cannot be read.", do=do, **figures)
+    if facts.refused_records:
+        return healthy("A few listed records cannot be read; the mirror does not have what they say.", **figures)
+    return healthy("The last full sync read every listed record.", **figures)
 
 
 def _lag(facts: Facts, config: SyncConfig) -> Check:

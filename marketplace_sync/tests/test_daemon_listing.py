@@ -484,14 +484,14 @@ class TestRefusals:
             async with mirror(server, page_size=10, heartbeat_interval=0.15) as running:
                 await running.until_state("live")
                 run = await running.ask(SyncRun.objects.get)
-                assert (run.state, run.is_clean, run.created, run.refused) == ("done", True, 24, 1)
+                assert (run.state, run.is_clean, run.created, run.refused) == ("degraded", True, 24, 1)
                 letter = await running.ask(DeadLetter.objects.get)
                 assert (letter.source, letter.key, letter.code, letter.count) == (
                     "listing", "skill-00003", "out_of_range", 1,
                 )  # fmt: skip
                 assert json.loads(bytes(letter.head))["skill_id"] == "skill-00003"
                 await a_while(server)
-                assert await runs(running) == [("start", "done")]
+                assert await runs(running) == [("start", "degraded")]
                 await sync(running)
                 await running.ask(letter.refresh_from_db)
                 assert letter.count == 2

@@ -188,7 +188,7 @@ async def test_what_the_database_refuses_ends_in_one_fetch_no_pass_and_a_letter_
         # A pass lists it, refused again: no removal, no gap, no further pass.
         answer = await running.command(Command.Action.SYNC)
         run = await running.ask(SyncRun.objects.get, pk=answer.result["run"])
-        assert (run.state, run.is_clean, run.refused, run.removed) == ("done", True, 1, 0)
+        assert (run.state, run.is_clean, run.refused, run.removed) == ("degraded", True, 1, 0)
         await a_while(server)
         assert await runs(running) == ["start", "asked"]
         assert (await running.ask(Skill.objects.get, skill_id="skill-00003")).name == "Skill 3"

@@ -65,6 +65,8 @@ def facts(*, alive: bool = True, standby: int = 1, **changes: Any) -> Facts:
         failures=0,
         failing_since=None,
         failure="",
+        refused_records=0,
+        refused_share=0.0,
         held_runs=0,
         held_removals=0,
         open_letters=0,
@@ -112,6 +114,9 @@ CASES: dict[str, tuple[Facts, str, Health]] = {
     "unknown token": (facts(daemon_text=""), "token", Health.DEGRADED),
     "a few dead letters": (facts(letters_last_hour=99, open_letters=5000), "dead_letters", Health.HEALTHY),
     "many dead letters": (facts(letters_last_hour=100), "dead_letters", Health.DEGRADED),
+    "a few records refused": (facts(refused_records=1, refused_share=0.0099), "records", Health.HEALTHY),
+    "some records refused": (facts(refused_records=1, refused_share=0.01), "records", Health.DEGRADED),
+    "many records refused": (facts(refused_records=9, refused_share=0.25), "records", Health.UNHEALTHY),
     "held removals": (facts(held_removals=30, held_runs=1), "removals", Health.DEGRADED),
 }  # fmt: skip
 

@@ -77,6 +77,14 @@ class MalformedAnswer(UpstreamError):
         self.body = body
 
 
+class NothingReadableError(UpstreamError):
+    """The peer's fault, or ours: every record of a listing was refused. It is worth no hurry: `retry_after`."""
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
 class StreamClosed(UpstreamError):
     """The stream ended. `code` is the WebSocket close code; 1006: the connection broke without one."""
 

@@ -43,6 +43,12 @@ class Command(BaseCommand):
             f"{done.listed} skills listed: {done.created} created, {done.updated} updated, {done.removed} removed, "
             f"{done.unchanged} unchanged, {done.refused} refused.",
         )
+        if report.refused:
+            say(
+                self,
+                f"Degraded (run {report.run_id}): the mirror does not have what {report.refused} of the listed records "
+                "say: see the dead letters.",
+            )
         if report.held:
             say(self, f"{report.held} removals wait for approval (run {report.run_id}): {report.held_reason}.")
 
@@ -50,11 +56,19 @@ class Command(BaseCommand):
         difference, counts = foresee(config, access)
         for word, keys in (
             ("create", difference.missing | difference.missing_categories),
-            ("update", difference.different.keys() | difference.different_categories.keys()),
+            (
+                "update",
+                difference.different.keys()
+                | difference.different_categories.keys()
+                | difference.later
+                | difference.later_categories,
+            ),
             ("delete", difference.extra | difference.extra_categories),
         ):
             for key in sorted(keys):
                 say(self, f"{word} {key}")
+        for record in difference.refused:
+            say(self, f"unreadable {record}")
         say(
             self,
             f"Would create {counts.get('created', 0)}, update {counts.get('updated', 0)}, "

@@ -23,7 +23,7 @@ class Command(BaseCommand):
         parser.add_argument("--repair", action="store_true", help="make the mirror level, removals included")
 
     def handle(self, *, json: bool, repair: bool, **options: Any) -> None:
-        config, access = configured(self, fault_status=2)
+        config, access = configured(self, fault_status=2, off_status=2)
         try:
             difference = compare(config, access, repair=repair)
         except Failure as failure:
