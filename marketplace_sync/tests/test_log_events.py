@@ -52,6 +52,8 @@ def in_the_source() -> set[Logged]:
         parts = path.relative_to(APP).with_suffix("").parts
         if parts[0] != "tests":
             found |= set(logged_by(path.read_text(), ".".join(part for part in parts if part != "__init__")))
+    for path in (APP.parent / "atomproject").rglob("*.py"):
+        found |= set(logged_by(path.read_text(), f"atomproject.{path.stem}"))
     return found
 
 
