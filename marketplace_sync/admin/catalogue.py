@@ -3,7 +3,7 @@
 from typing import Any
 from urllib.parse import urlencode
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import F, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
@@ -17,6 +17,7 @@ from marketplace_sync.admin.runs import run_link
 from marketplace_sync.admin.sites import reverse
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.models import Category, FeedChange, Skill
+from marketplace_sync.models.search import problem_of
 from marketplace_sync.visible import visible
 from marketplace_sync.visible.html import hidden_badge, visible_html
 
@@ -83,7 +84,12 @@ class SkillAdmin(ReadOnlyAdmin):
         if not text.strip():
             return rows, False
         by_id = rows.filter(skill_id=text.strip())
-        return (by_id if by_id.exists() else rows.matching(text)), False
+        if by_id.exists():
+            return by_id, False
+        if problem := problem_of(text):
+            messages.warning(request, f"Not searched. {problem}")
+            return rows.none(), False
+        return rows.matching(text), False
 
     @admin.display(description="Category", ordering="category__name")
     def category_link(self, row: Skill) -> SafeString | str:

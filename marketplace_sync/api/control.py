@@ -9,6 +9,7 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiRespo
 from rest_framework.decorators import action
 from rest_framework.exceptions import ValidationError
 from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import GenericViewSet, ViewSet
@@ -76,6 +77,14 @@ class Managed(KnownParameters):
         command = asked(*target, **self.by(request, *fields)).perform()
         wait_for(command, wait)
         return Response(CommandSerializer(command).data, status=200 if ended(command) else 202)
+
+    def is_work(self, request: Request) -> bool:
+        """Return false for one that waits: it works for a moment, and then sleeps without a database connection.
+
+        It must not keep its actor from reading for half a minute. Those who wait have a limit of their own
+        (`waiting.MAX_WAITERS`), and so have the commands that they wait for.
+        """
+        return request.method in SAFE_METHODS or not read_wait(request)
 
     def by(self, request: Request, *fields: str) -> dict[str, Any]:
         """Who, why and from where, as actions want it, and these fields of the body."""

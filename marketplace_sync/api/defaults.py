@@ -6,6 +6,7 @@ from typing import Any
 from django.db.transaction import non_atomic_requests
 from django.utils.cache import patch_vary_headers
 from django_filters.rest_framework import DjangoFilterBackend  # type: ignore[import-untyped]
+from rest_framework.exceptions import Throttled
 from rest_framework.parsers import JSONParser
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -15,9 +16,10 @@ from marketplace_sync.api.authentication import BearerAuthentication, PersonAuth
 from marketplace_sync.api.errors import answer_error
 from marketplace_sync.api.negotiation import OneForm
 from marketplace_sync.api.pagination import Pages
-from marketplace_sync.api.permissions import IsActor
+from marketplace_sync.api.permissions import IsActor, actor_behind
 from marketplace_sync.api.rendering import Renderer
-from marketplace_sync.api.throttles import PerActor
+from marketplace_sync.api.throttles import AT_ONCE, PerActor, places_of_actors, rate_headers
+from marketplace_sync.governance.actors import Actor
 
 # What no cache keeps, and no other person or key is given.
 PRIVATE = "private, no-store"
@@ -36,6 +38,8 @@ class Guarded(APIView):
     throttle_classes = (PerActor,)
     versioning_class = None
 
+    _place: str | None = None  # whose place this request has, of those at the same time
+
     @classmethod
     def as_view(cls, *args: Any, **kwargs: Any) -> Any:
         """Return the view. It opens its own transactions, also with `ATOMIC_REQUESTS`.
@@ -47,10 +51,37 @@ class Guarded(APIView):
     def get_exception_handler(self) -> Callable[..., Any]:
         return answer_error
 
+    def check_throttles(self, request: Request) -> None:
+        super().check_throttles(request)
+        actor = actor_behind(request).ident
+        if self.is_work(request):
+            if not places_of_actors.take(actor):
+                detail = f"At most {AT_ONCE} requests of one actor are served at the same time."
+                raise Throttled(1, detail, "too_many_at_once")
+            self._place = actor
+
+    def is_work(self, request: Request) -> bool:
+        """Return whether this request counts as one of those at the same time."""
+        return True
+
+    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            response: Any = super().dispatch(request, *args, **kwargs)
+            if isinstance(response, Response):
+                response.render()  # here and not later, for it is part of the work
+            return response
+        finally:
+            if self._place is not None:
+                places_of_actors.give_back(self._place)
+
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Response:
         answered = super().finalize_response(request, response, *args, **kwargs)
         patch_vary_headers(answered, BY_WHOM)
         answered.headers.setdefault("Cache-Control", PRIVATE)
+        actor: Actor | None = getattr(request, "_actor", None)
+        if actor is not None:
+            for name, value in rate_headers(actor.ident).items():
+                answered[name] = value
         return answered
 
 

@@ -12,9 +12,7 @@ from django.utils import timezone
 from django_filters.fields import IsoDateTimeField  # type: ignore[import-untyped]
 
 from marketplace_sync.models import AuditRow, Category, DeadLetter, Skill, SyncRun
-from marketplace_sync.models.search import SkillQuerySet
-
-MAX_SEARCH_CHARS = 200
+from marketplace_sync.models.search import MAX_CHARS, MAX_WORDS, SkillQuerySet, problem_of
 
 # What was never rated or dated comes last when the best or newest come first; keys break ties, so pages are stable.
 # Each is an index of migration 0003 or 0009, or that one backwards.
@@ -35,13 +33,18 @@ def finite(number: float) -> None:
         raise ValidationError("Enter a number.")
 
 
+def searchable(text: str) -> None:
+    if problem := problem_of(text):
+        raise ValidationError(problem)
+
+
 class Text(filters.CharFilter):  # type: ignore[misc]
     """Text that a database can be asked for, white space kept."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
-            strip=False, max_length=options.pop("max_length", 255), validators=[ProhibitNullCharactersValidator()],
-            **options,
+            strip=False, max_length=options.pop("max_length", 255),
+            validators=[ProhibitNullCharactersValidator(), *options.pop("validators", ())], **options,
         )  # fmt: skip
 
 
@@ -67,8 +70,9 @@ class Moment(filters.IsoDateTimeFilter):  # type: ignore[misc]
 class SkillFilter(filters.FilterSet):  # type: ignore[misc]
     """`GET /api/skills/`."""
 
-    search = Text(method="matching", max_length=MAX_SEARCH_CHARS, label=(
-        "Words; each has to begin a word of the skill's name, description or tags, in any order and case."
+    search = Text(method="matching", max_length=MAX_CHARS, validators=[searchable], label=(
+        f"At most {MAX_WORDS} words of at least two letters or digits; each has to begin a word of the skill's name, "
+        "description or tags, in any order and case."
     ))  # fmt: skip
     category = Text(field_name="category__name", label="The category's exact name.")
     tag = Text(method="tagged", max_length=1000, label="Exactly one of the skill's tags.")

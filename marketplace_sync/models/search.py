@@ -1,11 +1,13 @@
 """How skills are found among a hundred thousand, on both databases by an index (migrations 0003 and 0010).
 
 A search is words: each has to begin a word of the skill's name, description or tags, in upper or lower
-case. `send mail` finds "Mailer: sends" and not "e-mail", nor a word's middle.
+case. `send mail` finds "Mailer: sends" and not "e-mail", nor a word's middle. A word of one letter has to be one
+there too (`x-ray` finds "X ray"): so many words begin with it that looking for all of them would cost too much.
 """
 
 import json
 import re
+import unicodedata
 from typing import Any, Self
 
 from django.db import connection, models
@@ -13,6 +15,9 @@ from django.db.models.expressions import RawSQL
 
 # Letters and digits of any language; what is between them separates words, the underscore too.
 _WORD = re.compile(r"[^\W_]+")
+
+MAX_CHARS = 200
+MAX_WORDS = 8
 
 _FOUND = {
     "postgresql": "marketplace_sync_skill.id IN "
@@ -37,6 +42,29 @@ _COUNTED = {
 }
 
 
+def problem_of(text: str) -> str:
+    """Return why a search for this text is refused, for whoever wrote it; "" where it is not.
+
+    Each word is looked up and held against the others, so their number is bounded. A word of one letter says too little
+    to look for it alone.
+    """
+    if len(text) > MAX_CHARS:
+        return f"At most {MAX_CHARS} characters."
+    if len(_WORD.findall(text)) > MAX_WORDS:
+        return f"At most {MAX_WORDS} words."
+    for typed in text.split():
+        letters = "".join(_WORD.findall(typed))
+        if len(letters) == 1 and not _begins(letters):
+            return f"Each word needs two letters or digits at least; {letters!r} has one. Leave it out."
+    return ""
+
+
+def _begins(word: str) -> bool:
+    """Return whether to look for words that begin so, too. In Chinese, Japanese and Korean one character is a word."""
+    wide = unicodedata.category(word[0]) == "Lo" and unicodedata.east_asian_width(word[0]) == "W"
+    return len(word) > 1 or wide
+
+
 class SkillQuerySet(models.QuerySet[Any]):
     """Skills by what people look for."""
 
@@ -48,9 +76,9 @@ class SkillQuerySet(models.QuerySet[Any]):
         if not words:
             return self.none()
         if connection.vendor == "postgresql":
-            query = " & ".join(f"'{word}':*" for word in words)
+            query = " & ".join(f"'{word}':*" if _begins(word) else f"'{word}'" for word in words)
         else:
-            query = " AND ".join(f'"{word}"*' for word in words)
+            query = " AND ".join(f'"{word}"*' if _begins(word) else f'"{word}"' for word in words)
         return self._holding(_FOUND[connection.vendor], query)
 
     def tagged(self, tag: str) -> Self:
