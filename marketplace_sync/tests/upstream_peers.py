@@ -65,7 +65,7 @@ class ScriptedHttp:
         self.answers = list(answers)
         self.asked: list[Asked] = []
         self.port = 0
-        self._writers: list[asyncio.StreamWriter] = []
+        self._serving: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
 
     @property
     def url(self) -> str:
@@ -79,12 +79,16 @@ class ScriptedHttp:
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
         # Since Python 3.12 `wait_closed` waits for each of them, and some answers never end.
-        for writer in self._writers:
+        for writer in self._serving.values():
             writer.transport.abort()
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=1)
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.append(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving[task] = writer
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             method, target, _ = head[0].split(" ")

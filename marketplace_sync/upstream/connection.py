@@ -268,7 +268,8 @@ def _status_fault(response: Response, *, now: datetime) -> UpstreamError:
         asks = "" if wait is None else f" and asks to wait {wait:g} s"
         return RateLimited(f"the marketplace takes no connections now (HTTP 429){asks}", wait)
     if 300 <= status < 400:
-        return Unreachable(f"the handshake was answered with a redirect (HTTP {status}), which is not followed")
+        reason = f"the handshake was answered with a redirect (HTTP {status}), which is not followed"
+        return Unreachable(reason, status)
     if reason := asks_for_certificate(status, bytes(response.body)):
         return Unreachable(f"the stream can't be reached: {reason}")
-    return Unreachable(quoted(f"the handshake was answered with HTTP {status}"))
+    return Unreachable(quoted(f"the handshake was answered with HTTP {status}"), status)

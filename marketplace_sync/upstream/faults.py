@@ -35,7 +35,14 @@ class UpstreamError(Exception):
 
 
 class Unreachable(UpstreamError):
-    """The network's fault: DNS, refused, reset, TLS, or no handshake was to be had."""
+    """The network's fault: DNS, refused, reset, TLS, or no handshake was to be had.
+
+    `status`: what a handshake was answered with instead of 101; `None` when it was not answered.
+    """
+
+    def __init__(self, reason: str, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class TimedOut(UpstreamError):

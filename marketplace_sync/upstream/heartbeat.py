@@ -50,13 +50,19 @@ class Pulse:
         self._next_ping = now + self.interval
         return self._serial.to_bytes(8, "big")
 
-    def pong(self, payload: bytes | None = None) -> None:
-        """Notes a pong: a frame's `payload`, `None` for a JSON pong. One that answers no ping of ours is ignored."""
+    def hurry(self, now: float) -> None:
+        """Have the next ping due now."""
+        self._next_ping = now
+
+    def pong(self, payload: bytes | None = None) -> bool:
+        """Note a pong: a frame's `payload`, `None` for a JSON pong. Return whether it answers a ping of ours."""
+        before = len(self._unanswered)
         if payload is None:
             self._unanswered.clear()
-            return
+            return before > 0
         serial = int.from_bytes(payload, "big") if len(payload) == 8 else 0
         if not 0 < serial <= self._serial:
-            return
+            return False
         while self._unanswered and self._unanswered[0][0] <= serial:
             self._unanswered.popleft()
+        return len(self._unanswered) < before

@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -84,7 +84,7 @@ class MarketClient:
     `access` is what the process shares, made of the settings where it is not given. `clock` is the budget's clock,
     seconds, monotonic; `wall` our own time of day, used where an answer has no `Date`; `sleep` waits. `answered` is
     called for each try with path template, status and seconds, as `requests`. `rows`, where given, knows listing rows
-    that it was told to remember; it is closed with the client.
+    that it was told to remember; it is closed with the client. `retry_delays`: the waits before each further try.
     """
 
     def __init__(
@@ -98,8 +98,10 @@ class MarketClient:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         answered: Callable[[str, str, float], None] = lambda *_: None,
         rows: RowCache | None = None,
+        retry_delays: Sequence[float] = RETRY_DELAYS,
     ) -> None:
         self._config = config
+        self._retry_delays = retry_delays
         self._rows = rows
         self._budget = RequestBudget(config.requests_per_minute) if budget is None else budget
         self._clock = clock
@@ -112,6 +114,8 @@ class MarketClient:
         self._decoding = asyncio.Lock()
         self._access = access or Access(config)
         proxy = self._access.http_proxy
+        # The server's clock minus ours, as the latest answer with a `Date` had it.
+        self.server_offset: timedelta | None = None
         self._through = f" through {proxy}" if proxy is not None else ""
         self._http = httpx2.AsyncClient(
             headers={
@@ -208,7 +212,7 @@ class MarketClient:
         if path.startswith(_PREFIX):
             path = self._config.api_prefix + path.removeprefix(_PREFIX)
         single = skill_id is not None
-        delays = iter(RETRY_DELAYS)
+        delays = iter(self._retry_delays)
         while True:
             while (wait := self._budget.reserve(self._clock(), single=single)) > 0:
                 await self._sleep(wait)
@@ -258,7 +262,9 @@ class MarketClient:
                     await _check_certificate(response)
                 await _check_status(response, now=self._wall())
                 body = await read_body(response, limit=self._config.max_body_bytes)
-            now = http_date(response.headers.get("Date")) or self._wall()
+            now = self._wall()
+            if (date := http_date(response.headers.get("Date"))) is not None:
+                self.server_offset, now = date - now, date
             if len(body) <= DECODED_AT_ONCE and body.count(b",") <= COMMAS_AT_ONCE:
                 return decode(body, now)
             # Seconds for the worst body that passes: no pong may wait behind it. One by one, for the memory's sake.

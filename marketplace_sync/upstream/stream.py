@@ -79,7 +79,10 @@ class Stream:
         # The server's clock minus ours; zero where the handshake had no `Date`. A second's precision will do: it
         # only tells times a day ahead from believable ones.
         self.server_offset = date - wall() if date is not None else timedelta(0)
-        connection.on_pong = self._pulse.pong
+        # Set when the peer has answered a ping of ours, and what answered the first.
+        self.answered = asyncio.Event()
+        self.answered_by = ""
+        connection.on_pong = self._pong
 
     @classmethod
     async def open(
@@ -98,6 +101,10 @@ class Stream:
         """
         connection = await open_connection(config, access or Access(config), now=wall)
         return cls(connection, config, wall=wall, clock=clock or asyncio.get_running_loop().time)
+
+    def ping_now(self) -> None:
+        """Have `run` send its first ping at once. To be called before it."""
+        self._pulse.hurry(self._clock())
 
     async def run(self, receive: Callable[[Received], None]) -> None:
         """Reads until the connection ends, handing every message but heartbeats to `receive`, in order.
@@ -176,10 +183,15 @@ class Stream:
                 self._connection.write(text=pong_message(self._wall()))
                 return None
             case Pong():
-                self._pulse.pong()
+                self._pong()
                 return None
             case _:
                 return Received(raw, len(raw), event)
+
+    def _pong(self, payload: bytes | None = None) -> None:
+        if self._pulse.pong(payload) and not self.answered_by:
+            self.answered_by = "a JSON pong" if payload is None else "a pong frame"
+            self.answered.set()
 
     async def _beat(self) -> None:
         """Sends our pings; drops the connection when one has not been answered in time."""

@@ -1,0 +1,175 @@
+"""Which setting to change when a step of the checkup fails."""
+
+from marketplace_sync.conf import SyncConfig
+from marketplace_sync.upstream.faults import (
+    MalformedAnswer,
+    PeerDead,
+    RateLimited,
+    ServerFault,
+    StreamClosed,
+    TimedOut,
+    TokenRefused,
+    Unreachable,
+    UpstreamError,
+)
+from marketplace_sync.upstream.proxies import proxy_for
+from marketplace_sync.variants import BEARER, query_parameter
+
+# By what `tls.tls_reason` says.
+_TLS = (
+    ("not signed by an authority", "Set ATOM_SAAS_CA_FILE to the certificate (PEM) of the authority that signed it."),
+    ("another host name", "Write the host name of the certificate in {url}."),
+    ("another address", "Write the host name of the certificate in {url}, not an address."),
+    ("has expired", "The marketplace must renew its certificate; or is this machine's clock wrong?"),
+    ("not valid yet", "Set this machine's clock; else the marketplace's certificate is at fault."),
+    ("does not speak TLS", "Write {plain}:// in {url}, or the port at which it speaks TLS."),
+    ("no version of TLS", "Set ATOM_SAAS_TLS_MIN_VERSION=1.2, or have the marketplace speak a newer version."),
+    ("client certificate", "Set ATOM_SAAS_CLIENT_CERT_FILE and ATOM_SAAS_CLIENT_KEY_FILE to what it accepts."),
+)
+_OTHER_TLS = "Look at the other side's TLS, or at what answers in its place."
+
+
+class CheckError(Exception):
+    """Raised by a step that fails by what the client does not call an error."""
+
+    def __init__(self, detail: str, hint: str) -> None:
+        super().__init__(detail)
+        self.detail, self.hint = detail, hint
+
+
+class Advice:
+    """Hints for a person, made of the settings as they are. None of them has the token in it."""
+
+    def __init__(self, config: SyncConfig) -> None:
+        self._config = config
+        self._token = "ATOM_SAAS_API_TOKEN_FILE" if config.api_token_file else "ATOM_SAAS_API_TOKEN"
+        proxy = proxy_for(config, config.api_url)
+        self._proxy = proxy.setting if proxy is not None else ""
+
+    def name(self, setting: str) -> str:
+        """Return what to do about a host name that can't be resolved."""
+        return f"Correct the host name in {setting}, or this machine's name servers.{self._or_proxy(setting)}"
+
+    def port(self, setting: str) -> str:
+        """Return what to do about a port where nobody answers."""
+        return f"Correct host and port in {setting}, or open the firewall.{self._or_proxy(setting)}"
+
+    def not_in_service(self) -> str:
+        return "No setting: the marketplace is down or in maintenance. Try again later."
+
+    def unreadable(self) -> str:
+        return (
+            "ATOM_SAAS_API_URL and ATOM_SAAS_API_PREFIX lead to a listing in another format than PROTOCOL describes. "
+            "If they are right, ask the marketplace what it changed."
+        )
+
+    def on(self, step: str, fault: UpstreamError) -> str:
+        """Return what to do about what the client raised in that step."""
+        url = "ATOM_SAAS_WS_URL" if step in ("websocket", "heartbeat") else "ATOM_SAAS_API_URL"
+        if "TLS: " in fault.reason:
+            return self._on_tls(fault.reason, url)
+        match fault:
+            case TokenRefused():
+                return self._on_refusal(step)
+            case RateLimited():
+                return self._on_limit(step)
+            case PeerDead():
+                return (
+                    "What answers at ATOM_SAAS_WS_URL takes connections and answers no ping: is it the stream? "
+                    "A proxy on the way may hold messages back. A slow peer needs a longer ATOM_SAAS_WS_PONG_TIMEOUT."
+                )
+            case StreamClosed():
+                return (
+                    "What answers at ATOM_SAAS_WS_URL closes the stream at once: is it the stream, and is it in order?"
+                )
+            case TimedOut() if step in ("tls", "websocket"):
+                return f"Correct {url}, look for a firewall, or raise ATOM_SAAS_WS_CONNECT_TIMEOUT."
+            case TimedOut():
+                return f"Raise ATOM_SAAS_API_TIMEOUT_SECONDS, or look at the way to {url}."
+            case MalformedAnswer():
+                return self._on_malformed(step, fault)
+            case ServerFault(status=status):
+                return self._on_status(step, status)
+            case Unreachable(status=status) if "the proxy" in fault.reason:
+                return self._on_proxy(status)
+            case Unreachable() if step == "tls":
+                return f"Correct host and port in {url}: what answers there does not finish a TLS handshake."
+            case Unreachable(status=status):
+                return self._on_handshake(status, url)
+        return f"Look at {url}, and at what is on the way."
+
+    def _or_proxy(self, setting: str) -> str:
+        if setting.endswith("_PROXY"):
+            return " Or name the marketplace's host in NO_PROXY."
+        return "" if self._proxy else " If the way out is a proxy, set HTTPS_PROXY."
+
+    def _on_tls(self, reason: str, url: str) -> str:
+        plain = "ws" if url == "ATOM_SAAS_WS_URL" else "http"
+        return next((hint.format(url=url, plain=plain) for said, hint in _TLS if said in reason), _OTHER_TLS)
+
+    def _on_refusal(self, step: str) -> str:
+        if step in ("websocket", "heartbeat"):
+            way = _carrier(self._config.ws_auth)
+            return (
+                f"The token was accepted over HTTP, so it is the way that it is sent: now {way}. "
+                "Set ATOM_SAAS_WS_AUTH to query:NAME, bearer or the name of a header, as this deployment takes it."
+            )
+        way = _carrier(self._config.api_auth)
+        return (
+            f"Set {self._token} to a token that is in force. It is sent {way}; if this deployment takes it in another "
+            "header, set ATOM_SAAS_API_AUTH to that header's name."
+        )
+
+    def _on_limit(self, step: str) -> str:
+        if step == "websocket":
+            return "No setting: more than 10 connection attempts in a minute, others with this token included. Wait."
+        return "Wait; if it comes again, others use this token too: lower ATOM_SAAS_API_REQUESTS_PER_MINUTE."
+
+    def _on_malformed(self, step: str, fault: MalformedAnswer) -> str:
+        if "larger than" in fault.reason:
+            return "Raise ATOM_SAAS_API_MAX_BODY_BYTES, or lower ATOM_SAAS_PAGE_SIZE."
+        if step == "health":
+            return "ATOM_SAAS_API_URL leads to something that is no marketplace: a web page, a login, a proxy's answer."
+        return (
+            "ATOM_SAAS_API_URL or ATOM_SAAS_API_PREFIX "
+            f"(now {self._config.api_prefix or 'empty'}) leads to something that is no listing: a web page, say."
+        )
+
+    def _on_status(self, step: str, status: int) -> str:
+        prefix = self._config.api_prefix or "empty"
+        if status == 407:
+            return self._on_proxy(status)
+        if 300 <= status < 400:
+            return "Write where the redirect leads in ATOM_SAAS_API_URL: https:// for http://, or another host or path."
+        if status in (404, 405, 410) and step == "health":
+            return (
+                "/health stands at ATOM_SAAS_API_URL itself: correct the URL. A path before /skills alone belongs in "
+                "ATOM_SAAS_API_PREFIX."
+            )
+        if status in (404, 405, 410):
+            return f"Set ATOM_SAAS_API_PREFIX to the path that comes before /skills (now {prefix})."
+        if status in (400, 413, 422):
+            return "Lower ATOM_SAAS_PAGE_SIZE; or correct ATOM_SAAS_API_PREFIX."
+        if status >= 500:
+            return self.not_in_service()
+        return "Correct ATOM_SAAS_API_URL or ATOM_SAAS_API_PREFIX."
+
+    def _on_proxy(self, status: int | None) -> str:
+        setting = self._proxy or "HTTPS_PROXY"
+        if status == 407:
+            return f"Write user name and password into the proxy's URL: {setting}=http://user:password@host:port."
+        return f"The proxy in {setting} does not let us through: have it allow this host, or name the host in NO_PROXY."
+
+    def _on_handshake(self, status: int | None, url: str) -> str:
+        if status is None:
+            return f"Correct {url}, or look at what is on the way.{self._or_proxy(url)}"
+        if status >= 500:
+            return self.not_in_service()
+        return f"Set ATOM_SAAS_WS_URL to where the stream is: what is there now answers HTTP {status}."
+
+
+def _carrier(auth: str) -> str:
+    if auth == BEARER:
+        return "as Authorization: Bearer"
+    parameter = query_parameter(auth)
+    return f"as the parameter {parameter} of the URL" if parameter else f"in the header {auth}"
