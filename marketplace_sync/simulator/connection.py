@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import h11
 
 from marketplace_sync.simulator.handshake import open_stream
-from marketplace_sync.simulator.http import Answer, Request, error, retry_after
+from marketplace_sync.simulator.http import Answer, Request, error, too_many
 
 if TYPE_CHECKING:
     from marketplace_sync.simulator.server import SimulatorServer
@@ -137,7 +137,7 @@ class Connection:
             return server.api.unauthorized()
         wait = server.request_window.admit(server.monotonic())
         if wait is not None:
-            return error(429, "rate_limited", "Too many requests.", (retry_after(wait, now=server.moment()),))
+            return too_many(wait, now=server.moment())
         return server.api.answer(request)
 
     def _bytes(self, answer: Answer, *, close: bool) -> tuple[bytes, bytes, bytes]:

@@ -50,8 +50,14 @@ class Answer:
     headers: Headers = ()
 
 
-def error(status: int, code: str, message: str, headers: Headers = ()) -> Answer:
-    return Answer(status, encode({"error": code, "message": message}), headers=headers)
+def error(status: int, code: str, message: str, headers: Headers = (), **more: Any) -> Answer:
+    return Answer(status, encode({"error": code, "message": message, **more}), headers=headers)
+
+
+def too_many(seconds: float, *, now: datetime, as_date: bool = False) -> Answer:
+    """Return a 429 that names the wait twice, in its header and in its body."""
+    header = retry_after(seconds, now=now, as_date=as_date)
+    return error(429, "rate_limited", "Too many requests.", (header,), retry_after=max(1, math.ceil(seconds)))
 
 
 def retry_after(seconds: float, *, now: datetime, as_date: bool = False) -> tuple[str, str]:
@@ -84,8 +90,7 @@ class Api:
         if self.faults.take("unauthorized", target) is not None:
             return self.unauthorized()
         if (slow_down := self.faults.take("http-429", target)) is not None:
-            wait = retry_after(slow_down["retry_after"], now=self.now(), as_date=slow_down["http_date"])
-            return error(429, "rate_limited", "Too many requests.", (wait,))
+            return too_many(slow_down["retry_after"], now=self.now(), as_date=slow_down["http_date"])
         if self.faults.take("http-500", target) is not None:
             return error(500, "internal_error", "Something went wrong.")
         if self.faults.take("http-503", target) is not None:

@@ -304,7 +304,7 @@ def command(*options: str, **environment: str) -> subprocess.CompletedProcess[st
     own |= {"DATABASE_URL": "postgres://nobody@127.0.0.1:9/none", "DJANGO_ENV_FILE": "", "LOG_LEVEL": "DEBUG"}
     return subprocess.run(
         [sys.executable, str(MANAGE), "checkmarketplace", *options], env=own | environment, capture_output=True,
-        text=True, timeout=50, check=False,
+        text=True, timeout=200, check=False,
     )  # fmt: skip
 
 
@@ -320,6 +320,14 @@ async def test_the_command_prints_a_line_per_step_and_exits_0() -> None:
     assert [sorted(step) for step in told] == [["detail", "hint", "ok", "seconds", "step"]] * 9
     assert [step["step"] for step in told] == ["settings", *STEPS]
     assert TOKEN not in f"{ended}{as_json}".replace(f"'ATOM_SAAS_API_TOKEN': '{TOKEN}'", "")
+
+
+async def test_settings_that_are_unwise_are_mentioned() -> None:
+    async with marketplace(2, variant=Variant(base="/api/v1", prefix="/api/v1")) as server:
+        environment = {"ATOM_SAAS_API_URL": server.api_url, "ATOM_SAAS_API_TOKEN": server.token}
+        ended = await asyncio.to_thread(command, **environment)
+    assert ended.returncode == 0
+    assert "ATOM_SAAS_API_URL ends in /api/v1, which ATOM_SAAS_API_PREFIX adds" in ended.stdout.splitlines()[0]
 
 
 async def test_the_command_ends_with_1_and_the_hint_at_the_first_failure() -> None:

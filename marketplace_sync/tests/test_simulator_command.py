@@ -88,6 +88,31 @@ def test_the_command_serves_until_it_is_told_to_stop_and_exits_0(number: signal.
         assert process.stderr.read() == ""
 
 
+def test_the_command_plays_another_deployment_and_says_its_settings():
+    options = (
+        "--base-path",
+        "/api",
+        "--api-prefix",
+        "",
+        "--api-auth",
+        "X-T",
+        "--ws-auth",
+        "query:key",
+        "--ws-path",
+        "/l",
+    )
+    with command("--port", "0", "--token", "t0ken", "--skills", "7", *options) as process:
+        lines = [line.strip() for line in lines_until(process, "runsync")]
+        url = next(line.partition("=")[2] for line in lines if "ATOM_SAAS_API_URL=" in line)
+        assert url.endswith("/api")
+        for line in ("ATOM_SAAS_API_PREFIX=", "ATOM_SAAS_API_AUTH=X-T", "ATOM_SAAS_WS_AUTH=query:key"):
+            assert line in lines
+        assert f"ATOM_SAAS_WS_URL={url.replace('http', 'ws').removesuffix('/api')}/l" in lines
+        answer = httpx2.get(f"{url}/skills", headers={"X-T": "t0ken"}, trust_env=False, verify=False)
+        assert answer.json()["total"] == 7
+        assert httpx2.get(f"{url}/health", trust_env=False, verify=False).status_code == 200
+
+
 def test_ctrl_c_ends_the_command_while_connections_are_open():
     """One that has asked nothing, one kept alive, one in the middle of a request, and one that never reads."""
     with command("--port", "0", "--token", "t0ken", "--skills", "1000") as process, contextlib.ExitStack() as open_ones:
