@@ -17,6 +17,8 @@ _GZIP = zlib.MAX_WBITS | 16
 # A member that packs nothing is 20 bytes: without a bound a body of the largest size would hold three million, and take
 # a minute. Servers that pack in blocks (BGZF) put at least 16 KiB into each.
 _MAX_MEMBERS = 10_000
+# Between two looks at the event loop, too: a small one takes 10 us. A large one is in several steps anyhow.
+_MEMBERS_AT_ONCE = 64
 
 
 async def read_body(response: httpx2.Response, *, limit: int) -> bytes:
@@ -87,6 +89,8 @@ class _Inflater:
             if self._member.eof:
                 chunk = self._member.unused_data
                 self._member = None
+                if self._members % _MEMBERS_AT_ONCE:
+                    continue
             if chunk:
                 await asyncio.sleep(0)
 
