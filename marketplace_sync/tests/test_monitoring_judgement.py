@@ -13,17 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketplace_sync.conf import SyncConfig
+from marketplace_sync.daemon import publisher
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.mirror.lease import acquire
 from marketplace_sync.mirror.write_probe import WriteTrouble
-from marketplace_sync.models import LeaseRow, SyncRun, WebSocketState
+from marketplace_sync.models import Command, LeaseRow, SyncRun, WebSocketState
 from marketplace_sync.monitoring import judgement
 from marketplace_sync.monitoring.facts import Facts, read_facts
 from marketplace_sync.monitoring.health import judge
 from marketplace_sync.monitoring.last_said import LastSaid
 from marketplace_sync.monitoring.report import Health, Report, degraded, healthy, unhealthy
 from marketplace_sync.tests.admin_rows import held_run, person
-from marketplace_sync.tests.harness import age_the_lease
+from marketplace_sync.tests.harness import age_the_lease, marketplace, mirror
 from marketplace_sync.tests.scrapes import forget_answers
 from marketplace_sync.tests.test_monitoring_health import ago, facts, says
 
@@ -258,3 +259,44 @@ def test_live_is_not_all_green_while_removals_are_on_hold(root: Client, page: st
     body = root.get(page, follow=True).content.decode()
     assert ">degraded<" in body and "3 removals are on hold" in body
     assert "mm-hero mm-is-good" not in body
+
+
+# With a real daemon.
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("trouble", ["token", "away"])
+async def test_a_mirror_that_can_read_nothing_says_so_and_names_the_cause(
+    monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    monkeypatch.setattr(publisher, "EVERY_SECONDS", 0.05)
+    async with marketplace() as server:
+        async with mirror(server, fallback_seconds=60.0) as running:
+            await running.until_state("live")
+            if trouble == "token":
+                server.token = server.api.token = "22222222-2222-4333-8444-555555555555"
+            else:
+                server.faults.add("http-500")
+                server.faults.add("refuse")
+            await server.drop_connections()
+            await running.command(Command.Action.SYNC)
+            told: dict[str, Any] = {}
+
+            async def says_so() -> bool:
+                told.update(await running.ask(asked_health))
+                return told["status"] != "healthy" and told["checks"]["pass"].get("failures", 0) >= 1
+
+            await running.until(says_so, f"the judgement names the trouble: {told}")
+            body = json.dumps(told)
+            assert "could not be read since" in body and "it is tried again by itself" in body
+            assert "nothing comes in" in body
+            assert "Changes come by full syncs alone" not in body
+            if trouble == "token":
+                assert next(iter(told["checks"])) == "token"
+                assert "nothing can be read" in told["checks"]["token"]["reason"]
+
+
+def asked_health() -> dict[str, Any]:
+    forget_answers()
+    told: dict[str, Any] = json.loads(Client().get("/health/sync").content)
+    return told
