@@ -1,18 +1,18 @@
 """`manage.py runsync` and `verifysync` from outside: what they do, say, and exit with."""
 
+import asyncio
 import json
 import signal
 import socket
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.apps import apps
 
-from marketplace_sync.mirror.lease import acquire
+from marketplace_sync.mirror.lease import Lease, acquire
 from marketplace_sync.models import Category, LeaseRow, Skill, SyncRun, Tombstone
-from marketplace_sync.tests.harness import CATEGORY, marketplace, mirror, skill
+from marketplace_sync.tests.harness import CATEGORY, Mirror, marketplace, mirror, skill
 from marketplace_sync.tests.processes import Environment, mirrored, programs, settings_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -177,6 +177,13 @@ async def test_verifysync_tells_what_differs_and_repairs_it_removals_included(
             )
 
 
+async def renewed_again_and_again(watched: Mirror, lease: Lease) -> None:
+    """As the holder of the lease does."""
+    while True:
+        await watched.ask(lease.renew)
+        await asyncio.sleep(0.5)
+
+
 async def test_verifysync_looks_twice_and_says_when_it_cannot_read_or_may_not_write(
     program_environment: Environment,
 ) -> None:
@@ -197,14 +204,16 @@ async def test_verifysync_looks_twice_and_says_when_it_cannot_read_or_may_not_wr
         server.on_request = None
 
         lease = await watched.ask(acquire, "elsewhere:4711")
-        # As if it were renewed all the time.
-        await watched.ask(LeaseRow.objects.update, renewed_at=datetime.now(UTC) + timedelta(hours=1))
         before = await watched.ask(everything_stored)
+        renewing = asyncio.create_task(renewed_again_and_again(watched, lease))
         both = [start.start("verifysync", "--repair"), start.start("runsync", "--once")]
         for program in both:
             ended = await program.ended()
             assert (ended.status, ended.out) == (1, "")
             assert f"{program.name.split()[0]}: the mirror is being written by elsewhere:4711" in ended.err
+        renewing.cancel()
+        (row,) = before[LeaseRow._meta.label]
+        await watched.ask(LeaseRow.objects.update, renewed_at=row["renewed_at"])
         assert await watched.ask(everything_stored) == before
         # Looking needs no lease.
         server.faults.add("html-200")
