@@ -13,7 +13,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from marketplace_sync.models import Agent, DeadLetter, FeedChange, Skill, SyncRun, WebSocketState
+from marketplace_sync.models import Agent, DeadLetter, FeedChange, HeldRemoval, Skill, SyncRun, WebSocketState
 from marketplace_sync.tests.admin_rows import FOREIGN, ICON, SCRIPT, agent, fill, held_run, person
 
 pytestmark = pytest.mark.django_db
@@ -182,6 +182,24 @@ def test_django_s_view_permission_shows_a_management_page_without_buttons(client
     assert answer.status_code == 200
     assert b"mm-ask" not in answer.content
     assert client.get(url(SyncRun)).status_code == 403
+
+
+def test_numbers_and_times_are_the_same_in_every_language(root: Client, settings: Any) -> None:
+    settings.LANGUAGE_CODE, settings.USE_THOUSAND_SEPARATOR, settings.TIME_ZONE = "de", True, "Asia/Kolkata"
+    fill(3)
+    run = held_run(*(f"s{number}" for number in range(1500)))
+    SyncRun.objects.filter(pk=run.pk).update(started_at="2026-01-02T03:04:05Z", finished_at="2026-01-02T03:04:09Z")
+    SyncRun.objects.filter(pk=run.pk).update(id=12_345)
+    HeldRemoval.objects.filter(run_id=run.pk).update(run=12_345)
+    body = root.get(url(SyncRun, "change", 12_345)).content.decode()
+    assert "?run=12345" in body
+    hidden = re.findall(r'type="hidden" name="(?!csrf)[^"]*" value="([^"]*)"', body)
+    assert hidden and not any("." in value for value in hidden), hidden
+    assert "2026-01-02 03:04:05Z" in body and "08:34" not in body
+    front = root.get(reverse("admin:index")).content.decode()
+    assert "2026-01-02 03:04" in front and "08:34" not in front
+    for width in re.findall(r'<rect width="([^"]*)%"', front):
+        assert re.fullmatch(r"[0-9.]+", width), width
 
 
 def test_saving_a_person_keeps_the_rights_of_other_apps(client: Client) -> None:
