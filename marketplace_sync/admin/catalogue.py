@@ -4,14 +4,19 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
 from django.db.models import F, QuerySet
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from marketplace_sync.admin.base import ReadOnlyAdmin, Section
 from marketplace_sync.admin.feed import changes_url, latest_changes
 from marketplace_sync.admin.filters import typed
+from marketplace_sync.admin.gone import TEMPLATE, gone, id_of_gone
 from marketplace_sync.admin.present import NOTHING, ago, column, moment, pretty_json, text
 from marketplace_sync.admin.runs import run_link
 from marketplace_sync.admin.sites import reverse
@@ -90,6 +95,39 @@ class SkillAdmin(ReadOnlyAdmin):
             messages.warning(request, f"Not searched. {problem}")
             return rows.none(), False
         return rows.matching(text), False
+
+    def get_urls(self) -> list[URLPattern]:
+        found = path("gone/", self.admin_site.admin_view(self.gone), name="marketplace_sync_skill_gone")
+        return [found, *super().get_urls()]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The detail page, also by `skill_id`; of a deleted skill what is still known of it, with 404."""
+        try:
+            return super().change_view(request, object_id, form_url, extra_context)
+        except Http404:
+            named = unquote(object_id)
+            return self._by_id(request, id_of_gone(named) or named)
+
+    def gone(self, request: HttpRequest) -> HttpResponse:
+        """What is known of a deleted skill: `?key=SKILL_ID`."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return self._by_id(request, request.GET.get("key", ""))
+
+    def _by_id(self, request: HttpRequest, skill_id: str) -> HttpResponse:
+        """Lead to the skill of this id, or show that it is deleted."""
+        if "\0" in skill_id:
+            raise Http404("NUL is in no skill's id.")
+        there = Skill.objects.filter(skill_id=skill_id).values_list("pk", flat=True).first()
+        if there is not None:
+            return HttpResponseRedirect(reverse("admin:marketplace_sync_skill_change", args=(there,)))
+        if id_of_gone(skill_id) is None:
+            raise Http404(f"There is no skill {skill_id[:80]}, and nothing is known of a deleted one.")
+        title = f"Deleted skill {visible(skill_id)}"
+        context = self.page_context(request, title, **gone(request, skill_id))
+        return TemplateResponse(request, TEMPLATE, context, status=404)
 
     @admin.display(description="Category", ordering="category__name")
     def category_link(self, row: Skill) -> SafeString | str:

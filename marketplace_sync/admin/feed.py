@@ -25,6 +25,11 @@ def changes_url(key: str) -> str:
     return f"{reverse('admin:marketplace_sync_feedchange_changelist')}?{urlencode({'key': key})}"
 
 
+def gone_url(skill_id: str) -> str:
+    """Return the address of the page of a deleted skill."""
+    return f"{reverse('admin:marketplace_sync_skill_gone')}?{urlencode({'key': skill_id})}"
+
+
 def latest_changes(key: str, of: str) -> list[FeedChange]:
     """The last changes of the skill or category `key`; `of` is `skill` or `category`."""
     kinds = [kind for kind in FeedChange.Kind if (kind.startswith("category")) == (of == "category")]
@@ -90,6 +95,8 @@ def _record_link(row: FeedChange) -> SafeString | str:
     model: Any = Category if row.kind.startswith("category") else Skill
     field = "name" if model is Category else "skill_id"
     pk = model.objects.filter(**{field: row.key}).values_list("pk", flat=True).first()
+    if pk is None and model is Skill:
+        return format_html('<a class="mm-link" href="{}">deleted</a>', gone_url(row.key))
     if pk is None:
         return NOTHING
     url = reverse(f"admin:marketplace_sync_{model._meta.model_name}_change", args=(pk,))

@@ -224,8 +224,6 @@ def bury(graves: Mapping[str, Grave], now: datetime) -> None:
     """Remove these skills and keep their graves."""
     if not graves:
         return
-    condition, keys = among("skill_id", graves)
-    execute(f"DELETE FROM {_SKILL} WHERE {condition}", keys)
     buried = moment_value(now)
     _GRAVES.insert(
         [
@@ -233,6 +231,10 @@ def bury(graves: Mapping[str, Grave], now: datetime) -> None:
             for skill_id, grave in graves.items()
         ]
     )
+    condition, keys = among("skill_id", graves)
+    was = f"SELECT id FROM {_SKILL} WHERE {_SKILL}.skill_id = {_GRAVE}.skill_id"
+    execute(f"UPDATE {_GRAVE} SET skill_row = COALESCE(({was}), skill_row) WHERE {condition}", keys)
+    execute(f"DELETE FROM {_SKILL} WHERE {condition}", keys)
 
 
 def unbury(skill_ids: Collection[str]) -> None:

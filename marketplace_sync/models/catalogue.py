@@ -114,6 +114,8 @@ class Tombstone(models.Model):
     deleted_stamp = models.CharField(max_length=STAMP_CHARS, null=True)  # noqa: DJ001 - None: no time told
     arrival = models.BigIntegerField(default=0)
     buried_at = models.DateTimeField(db_index=True)
+    # The primary key that the skill had: addresses of its page name it.
+    skill_row = models.BigIntegerField(null=True, editable=False)
 
     def __str__(self) -> str:
         return visible(self.skill_id)
