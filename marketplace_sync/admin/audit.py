@@ -14,6 +14,7 @@ from marketplace_sync.admin.paging import CappedPaginator
 from marketplace_sync.admin.present import NOTHING, ago, badge, column, moment, pretty_json, text, words
 from marketplace_sync.admin.sites import reverse
 from marketplace_sync.governance.actions import ACTIONS
+from marketplace_sync.governance.refusals import FOLDED_VERB
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.models import AuditRow
 
@@ -25,7 +26,7 @@ class VerbFilter(admin.SimpleListFilter):
     parameter_name = "verb"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(action.verb, action.label) for action in ACTIONS]
+        return [*((action.verb, action.label) for action in ACTIONS), (FOLDED_VERB, "Refused requests, counted")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[AuditRow]) -> QuerySet[AuditRow]:
         return queryset.filter(verb=self.value()) if self.value() else queryset

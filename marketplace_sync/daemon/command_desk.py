@@ -1,6 +1,7 @@
 """Takes on what people and agents ask for, does it, and says how it went (law 11)."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -24,10 +25,10 @@ log = structlog.get_logger(__name__)
 
 # `disable` is to close the stream in under 2 s, request to close.
 LOOK_EVERY_SECONDS = 0.5
-# Agents' commands accepted per look, 5 ms each, and in service together. What persons ask for has no such limit and
-# comes first, so no number of agents delays it by more than a look.
-_AGENTS_PER_LOOK = 10
-_AGENTS_IN_SERVICE = 60
+# Agents' commands in service together; those that only wait for a full sync do not count, for they ask nothing of the
+# database meanwhile. What persons ask for has no such limit and comes first. One look takes no more of agents than fit
+# into `LOOK_EVERY_SECONDS`, and at least one: no number of agents delays a person by more than a look.
+_AGENTS_IN_SERVICE = 8
 
 Action = Command.Action
 
@@ -75,13 +76,16 @@ class CommandDesk:
         """Until cancelled."""
         async with asyncio.TaskGroup() as accepted:
             while True:
-                agents = min(_AGENTS_PER_LOOK, _AGENTS_IN_SERVICE - self._agents_in_service)
+                until = time.monotonic() + LOOK_EVERY_SECONDS
+                agents = _AGENTS_IN_SERVICE - self._agents_in_service
                 for command in await self._database.control(open_commands, agents):
                     if await self._database.control(accept, self._lease, command.pk, objection):
-                        self._agents_in_service += is_of_agent(command)
+                        self._agents_in_service += _counts(command)
                         accepted.create_task(self._serve(command), name=f"command {command.pk}")
                     else:
                         self._ended(command.action, Command.State.EXPIRED)
+                    if is_of_agent(command) and time.monotonic() > until:
+                        break
                 await asyncio.sleep(LOOK_EVERY_SECONDS)
 
     async def _serve(self, command: Command) -> None:
@@ -90,7 +94,7 @@ class CommandDesk:
         try:
             state = await self._settle(command)
         finally:
-            self._agents_in_service -= is_of_agent(command)
+            self._agents_in_service -= _counts(command)
         self._ended(command.action, state)
         log.info("command_ended", action=command.action, state=str(state))
 
@@ -207,6 +211,10 @@ class CommandDesk:
         if problem := await self._database.control(look, run_id):
             raise CannotDo(problem)
         return run_id
+
+
+def _counts(command: Command) -> bool:
+    return is_of_agent(command) and command.action not in (Action.SYNC, Action.APPROVE)
 
 
 def _told(report: PassReport) -> dict[str, object]:

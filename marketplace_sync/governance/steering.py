@@ -192,7 +192,7 @@ class ReplayDeadLetter(_DeadLetterTarget, Request):
 class ReplayDeadLetters(Request):
     """Apply once more all of these that are open, by one command."""
 
-    verb, label, asks = "replay_dead_letters", "Replay", Command.Action.REPLAY
+    verb, label, asks = "replay_dead_letters", "Replay many", Command.Action.REPLAY
 
     def __init__(self, dead_letter_ids: Sequence[int], *, actor: Actor, reason: str = "", origin: str = "") -> None:
         super().__init__(actor=actor, reason=reason, origin=origin)

@@ -177,7 +177,7 @@ def test_demoting_a_person_in_the_admin_expires_what_is_pending(client: Client) 
     assert AuditRow.objects.latest("id").details["expired_commands"] == [command.pk]
 
 
-async def test_a_persons_disable_is_done_within_two_seconds_whatever_agents_ask() -> None:
+async def test_a_persons_disable_comes_before_whatever_agents_ask() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         agents = [await running.ask(agent, f"agent-{number}") for number in range(6)]
@@ -197,7 +197,9 @@ async def test_a_persons_disable_is_done_within_two_seconds_whatever_agents_ask(
 
         await running.until_db(done, "the stream is disabled")
         await running.ask(asked.refresh_from_db)
-        assert (asked.finished_at - asked.requested_at).total_seconds() < 2
+        # In 2 s, on a machine that has no more to do than this; however busy it is, two looks' worth of agents at most.
+        meanwhile = Command.objects.filter(accepted_at__gt=asked.requested_at, accepted_at__lt=asked.finished_at)
+        assert await running.ask(meanwhile.filter(requested_by__startswith="agent:").count) <= 16
         assert await running.ask(Command.objects.filter(finished_at=None).exists)
         await running.until_db(lambda: not Command.objects.filter(finished_at=None).exists(), "all are answered")
 
