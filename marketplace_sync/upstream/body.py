@@ -17,7 +17,7 @@ _GZIP = zlib.MAX_WBITS | 16
 # A member that packs nothing is 20 bytes: without a bound a body of the largest size would hold three million, and take
 # a minute. Servers that pack in blocks (BGZF) put at least 16 KiB into each.
 _MAX_MEMBERS = 10_000
-# Between two looks at the event loop, too: a small one takes 10 us. A large one is in several steps anyhow.
+# Between two looks at the event loop, where they are small: one takes 10 us.
 _MEMBERS_AT_ONCE = 64
 
 
@@ -62,6 +62,7 @@ class _Inflater:
         self._encoding = encoding
         self._limit = limit
         self._members = 0
+        self._looked_at = 0  # the length of what was unpacked at the latest look at the event loop
         self._member: zlib._Decompress | None = None
         self._first = b""  # of a deflate body: what it is shows in two bytes
 
@@ -89,9 +90,10 @@ class _Inflater:
             if self._member.eof:
                 chunk = self._member.unused_data
                 self._member = None
-                if self._members % _MEMBERS_AT_ONCE:
+                if self._members % _MEMBERS_AT_ONCE and len(into) - self._looked_at < STEP_BYTES:
                     continue
             if chunk:
+                self._looked_at = len(into)
                 await asyncio.sleep(0)
 
     def finish(self) -> None:
