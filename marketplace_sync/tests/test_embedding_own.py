@@ -184,6 +184,15 @@ async def _use_the_api(project: Path, client: httpx2.AsyncClient, key: str, stud
         assert (refused.status_code, refused.json()["code"]) == (403, "maturity_required")
     asked = await client.post("/api/admin/sync/trigger/", headers=good)
     assert asked.status_code == 202, asked.text
+    places = (
+        "skills/", f"skills/{one['skill_id']}/", "categories/", "changes/", "admin/sync/status/", "admin/sync/runs/",
+        "admin/websocket/status/", "admin/audit/", f"admin/commands/{asked.json()['id']}/",
+    )  # fmt: skip
+    for place in places:
+        told = await client.get(f"/api/{place}", headers=good)
+        assert told.status_code == 200, place
+        times = re.findall(r'"(\d\d\.\d\d\.\d{4}[^"]*|\d{4}-\d\d-\d\dT[^"]*)"', told.text)
+        assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", each) for each in times), (place, times)
     assert rows(
         project, "SELECT actor, verb, allowed FROM marketplace_sync_auditrow WHERE actor_kind = 'agent' ORDER BY id"
     ) == [
