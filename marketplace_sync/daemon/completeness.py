@@ -19,12 +19,12 @@ class Completeness:
         self._arrive = arrive
         self._refused: dict[str, int] = {}
         self._lost_at = 0  # 0: nothing was lost
-        self._refused_by_sync = False
+        self._left_out_by_sync = False
 
     @property
     def complete(self) -> bool:
         """Nothing is known to be missing."""
-        return not (self._refused or self._lost_at or self._refused_by_sync)
+        return not (self._refused or self._lost_at or self._left_out_by_sync)
 
     def lost(self) -> None:
         """A message was not applied, and only a full sync brings what it reported."""
@@ -43,10 +43,10 @@ class Completeness:
 
     def synced(self, report: PassReport) -> None:
         """A full sync has ended. One that read everything has brought what was missing before it began."""
-        if report.refused:
-            self._refused_by_sync = True
+        if report.refused or report.unread:
+            self._left_out_by_sync = True
         elif report.clean and not report.again:
-            self._refused_by_sync = False
+            self._left_out_by_sync = False
             self._refused = {skill_id: at for skill_id, at in self._refused.items() if at > report.begun}
             if self._lost_at <= report.begun:
                 self._lost_at = 0

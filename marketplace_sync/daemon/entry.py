@@ -78,6 +78,8 @@ def run_once(config: SyncConfig, access: Access) -> PassReport:
     report = _run(once)
     if report.state == SyncRun.State.FAILED:
         raise Failure(f"the pass failed: {report.error}")
+    if report.unread:
+        raise Failure(f"the listing could not be read whole: {report.unread}. What was read is applied.")
     return report
 
 

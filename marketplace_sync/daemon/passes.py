@@ -87,6 +87,7 @@ class PassReport:
     error: str = ""
     retry_after: float | None = None
     refused_token: bool = False
+    unread: str = ""  # why not every page was read; "" where all were
 
     @property
     def refused(self) -> int:
@@ -185,7 +186,7 @@ class PassRunner:
         return PassReport(
             run_id, state, one.progress, one.begun,
             clean=clean, again=settled.again, held=held, held_reason=settled.held_reason,
-            unclean_reason=settled.unclean_reason,
+            unclean_reason=settled.unclean_reason, unread=one.pages_unread,
         )  # fmt: skip
 
 
@@ -211,6 +212,11 @@ class _Pass:
         self._fleeting_before = runner._writer.fleeting
         self.begun = runner._arrivals.next()
         self.progress = Progress()
+
+    @property
+    def pages_unread(self) -> str:
+        """Why not every page was read; "" where all were."""
+        return self._plan.fault
 
     @property
     def read_by_row(self) -> bool:

@@ -135,6 +135,27 @@ async def test_a_live_message_that_cannot_be_read_nor_fetched_stops_as_of() -> N
         assert await running.ask(SyncRun.objects.count) == 1
 
 
+async def test_a_listing_with_pages_that_cannot_be_read_is_no_full_sync(program_environment: Environment) -> None:
+    async with mirrored(program_environment, skills=30, ATOM_SAAS_PAGE_SIZE=10) as (server, watched, start):
+        assert (await start.run("runsync", "--once")).status == 0
+        before = await watched.ask(freshness)
+        server.faults.add("partial-listing")
+        once = await start.run("runsync", "--once")
+        assert once.status == 1
+        assert once.err.splitlines()[-1] == (
+            "runsync: the listing could not be read whole: page 2 of 3 came empty. What was read is applied."
+        )
+        assert (await start.run("verifysync")).status == 2
+        assert (await watched.ask(freshness)).as_of == before.as_of
+    async with live(30, page_size=10) as (server, running):
+        server.faults.add("partial-listing")
+        await sync(running)
+        await running.until_db(lambda: not WebSocketState.objects.get().complete, "As-Of stands still")
+        server.faults.clear()
+        await sync(running)
+        await running.until_db(lambda: WebSocketState.objects.get().complete, "As-Of moves again")
+
+
 async def test_a_sync_of_which_nothing_can_be_read_is_a_failed_command_and_no_loop() -> None:
     async with live(5) as (server, running):
         spoil(server)
