@@ -24,4 +24,6 @@ from marketplace_sync.live.consumers import FeedConsumer  # noqa: E402
 from marketplace_sync.live.routing import websockets  # noqa: E402
 
 uvicorn_fixes.install()
-application = RealPeer(ProtocolTypeRouter({"http": BoundedBodies(_http), "websocket": websockets(FeedConsumer())}))
+application = ProtocolTypeRouter(
+    {"http": BoundedBodies(RealPeer(_http)), "websocket": RealPeer(websockets(FeedConsumer()))}
+)
