@@ -201,9 +201,9 @@ def test_the_number_of_queries_is_bounded_and_does_not_grow(root: Client) -> Non
                 root.get(address)
             counts.append(len(ran))
         asked.append(counts)
-    # Session, account and its agent are three of each, the judgement is 15; the page has the side bar's two badges
+    # Session, account and its agent are three of each, the judgement is 16; the page has the side bar's two badges
     # as well.
-    assert asked == [[32, 25, 29, 5, 4]] * 2
+    assert asked == [[33, 26, 30, 5, 4]] * 2
 
 
 def test_no_part_reads_the_large_columns(root: Client) -> None:

@@ -224,8 +224,8 @@ def daemon(state: str, **columns: Any) -> None:
     WebSocketState.objects.update_or_create(pk=1, defaults={"state": state, "state_since": now, **columns})
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_pages_and_health_say_the_same(root: Client, page: str) -> None:
+@pytest.mark.parametrize("address", PAGES)
+def test_pages_and_health_say_the_same(root: Client, address: str) -> None:
     daemon("polling", fallback_to_polling=True, next_ws_attempt_at=timezone.now() + timedelta(minutes=59))
     at = timezone.now() - timedelta(hours=2)
     SyncRun.objects.create(reason="poll", state="failed", started_at=at, finished_at=at, error="the <b>reason</b>")
@@ -233,7 +233,7 @@ def test_pages_and_health_say_the_same(root: Client, page: str) -> None:
     SyncRun.objects.filter(pk=run.pk).update(started_at=at, finished_at=at)
     forget_answers()
     told = json.loads(Client().get("/health/sync").content)
-    body = root.get(page, follow=True).content.decode()
+    body = root.get(address, follow=True).content.decode()
     for check in told["checks"].values():
         if check["status"] != "healthy":
             assert check["reason"].replace("'", "&#x27;") in body
@@ -243,20 +243,20 @@ def test_pages_and_health_say_the_same(root: Client, page: str) -> None:
     assert "<b>reason</b>" not in body
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_dead_daemon_is_told_once_on_pages(root: Client, page: str) -> None:
+@pytest.mark.parametrize("address", PAGES)
+def test_a_dead_daemon_is_told_once_on_pages(root: Client, address: str) -> None:
     daemon("live", connected=True)
     age_the_lease(60)
-    body = root.get(page, follow=True).content.decode()
+    body = root.get(address, follow=True).content.decode()
     assert "Start manage.py runsync" in body
     assert "Not known: no daemon reports" not in body
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_live_is_not_all_green_while_removals_are_on_hold(root: Client, page: str) -> None:
+@pytest.mark.parametrize("address", PAGES)
+def test_live_is_not_all_green_while_removals_are_on_hold(root: Client, address: str) -> None:
     daemon("live", connected=True)
     held_run("a", "b", "c")
-    body = root.get(page, follow=True).content.decode()
+    body = root.get(address, follow=True).content.decode()
     assert ">degraded<" in body and "3 removals are on hold" in body
     assert "mm-hero mm-is-good" not in body
 
