@@ -79,6 +79,7 @@ ERRORS: dict[str, tuple[str, dict[str, Any]]] = {
             {"detail": "A body has 1048576 bytes at most.", "code": "too_large"}),
     "415": ("The body is not JSON.",
             {"detail": 'Unsupported media type "text/plain" in request.', "code": "unsupported_media_type"}),
-    "429": ("Too many requests, or too many failed keys; `Retry-After` says for how long.",
+    "429": ("Too many requests, more than 4 at the same time (`too_many_at_once`), or too many failed keys; "
+            "`Retry-After` says for how long.",
             {"detail": "Request was throttled. Expected available in 1 second.", "code": "throttled"}),
 }  # fmt: skip

@@ -50,7 +50,9 @@ def existing(route: str) -> str:
     now = timezone.now()
     put("s1", category="c1")
     if "skills/<" in route or "categories/<" in route:
-        return route.replace("<anything:skill_id>", "s1").replace("<anything:name>", "c1")
+        return route.replace("<marketplace_sync_anything:skill_id>", "s1").replace(
+            "<marketplace_sync_anything:name>", "c1"
+        )
     if "runs/<" in route:
         row = SyncRun.objects.create(reason="poll", state="held", held_count=3, started_at=now, finished_at=now).pk
     elif "dead-letters/<" in route:
