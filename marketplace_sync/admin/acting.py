@@ -45,6 +45,7 @@ class Ask:
     explain: str
     danger: bool = False
     hidden: Sequence[tuple[str, str]] = ()
+    blocked: str = ""  # why it cannot be pressed now
 
 
 def ask(

@@ -52,11 +52,12 @@ def front_page(request: HttpRequest, context: Context) -> Context:
     enter_site(request)
     latest = FeedChange.objects.order_by("-seq").values_list("seq", flat=True)
     shown = list(latest[:CHANGES_SHOWN]) if may_view(request, FeedChange) else []
+    parts = _parts(request, everything=True)
     return {
         **context,
-        **_parts(request, everything=True),
+        **parts,
         "title": "Overview",
-        "asks": steering(request, front=True),
+        **(steering(request, parts["standing"], front=True) if "standing" in parts else {}),
         # For the scripts.
         "page": {
             "now": reverse("overview:now"),

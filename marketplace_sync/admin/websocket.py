@@ -1,5 +1,6 @@
 """The WebSocket page: how the mirror stands, and the four buttons that steer it. There is one row, so no list."""
 
+from dataclasses import replace
 from typing import Any
 
 from django.contrib import admin
@@ -13,7 +14,7 @@ from marketplace_sync.admin.base import ManagementAdmin
 from marketplace_sync.admin.filters import number
 from marketplace_sync.admin.health import health
 from marketplace_sync.admin.present import NOTHING, ago, badge, text, words
-from marketplace_sync.admin.requests import latest
+from marketplace_sync.admin.requests import NO_DAEMON, latest
 from marketplace_sync.admin.sites import reverse
 from marketplace_sync.governance.actions import Action, Disable, Enable, Reconnect, SyncNow
 from marketplace_sync.mirror.clock import database_now
@@ -30,7 +31,7 @@ FROM, FRONT_PAGE = "from", "front"
 BUTTONS: tuple[tuple[type[Action[Command]], str, bool], ...] = (
     (Reconnect, "Drops the connection, opens a new one at once and starts the counters anew.", False),
     (SyncNow, "Reads the whole listing of the marketplace now, and applies what differs.", False),
-    (Enable, "Wants the stream again, and tries to open it.", False),
+    (Enable, "Opens the stream again, and keeps it open.", False),
     (Disable, "Closes the stream and keeps it closed, over restarts too. Polling goes on.", True),
 )
 
@@ -51,6 +52,7 @@ class WebSocketAdmin(ManagementAdmin):
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
         own = [path("now/", view(self.now), name="marketplace_sync_websocketstate_now")]
+        own += [path("buttons/", view(self.buttons), name="marketplace_sync_websocketstate_buttons")]
         own += [
             path(f"{kind.verb}/", view(self.steer), {"kind": kind}, name=f"marketplace_sync_websocketstate_{kind.verb}")
             for kind, _, _ in BUTTONS
@@ -59,7 +61,15 @@ class WebSocketAdmin(ManagementAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Straight to the page."""
-        return self._page(request, "admin/marketplace_sync/websocket.html", asks=steering(request))
+        return self._page(request, "admin/marketplace_sync/websocket.html")
+
+    def buttons(self, request: HttpRequest) -> HttpResponse:
+        """The buttons as they are now; the page asks for them every few seconds."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        front = request.GET.get("front") == "1"
+        context = {**steering(request, status(), front=front), "group": "s" if front else ""}
+        return TemplateResponse(request, "admin/marketplace_sync/buttons.html", context)
 
     def now(self, request: HttpRequest) -> HttpResponse:
         """What of the page changes by itself; the page asks for it every two seconds."""
@@ -106,14 +116,36 @@ class WebSocketAdmin(ManagementAdmin):
             "asked": asked,
             "last_run": SyncRun.objects.order_by("-id").first(),
             "look_again": asked is not None and asked.open,
+            **steering(request, standing),
             "now_url": f"{reverse('admin:marketplace_sync_websocketstate_now')}?request={max(wanted, 0)}",
         }
         return TemplateResponse(request, template, {**self.page_context(request, "WebSocket"), **context, **more})
 
 
-def steering(request: HttpRequest, *, front: bool = False) -> list[Ask]:
-    """The buttons that whoever asks may press. `front`: they lead back to the front page."""
-    return [found for kind, _, _ in BUTTONS for found in _ask(request, kind, front=front)]
+def steering(request: HttpRequest, standing: Status, *, front: bool = False) -> dict[str, Any]:
+    """Return the buttons of whoever asks, and where they are looked at again. `front`: they lead to the front page.
+
+    Of Enable and Disable only the one that changes something is shown. What nobody would carry out says so.
+    """
+    needless = Enable if standing.row.enabled else Disable
+    shown = [kind for kind, _, _ in BUTTONS if kind is not needless]
+    return {
+        "asks": [
+            replace(found, blocked=_blocked(kind, standing))
+            for kind in shown
+            for found in _ask(request, kind, front=front)
+        ],
+        "buttons_url": f"{reverse('admin:marketplace_sync_websocketstate_buttons')}{'?front=1' if front else ''}",
+    }
+
+
+def _blocked(kind: type[Action[Command]], standing: Status) -> str:
+    """Return why the daemon would not do it now."""
+    if not standing.alive:
+        return NO_DAEMON
+    if kind is Reconnect and not standing.row.enabled:
+        return "The stream is disabled. Enable it: that connects at once."
+    return ""
 
 
 def _ask(request: HttpRequest, wanted: type[Action[Command]], *, front: bool = False) -> list[Ask]:

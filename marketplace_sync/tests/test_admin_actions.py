@@ -10,7 +10,8 @@ from django.urls import reverse
 
 from marketplace_sync.governance.actions import ACTIONS, Action, ReplayDeadLetters, may
 from marketplace_sync.governance.actors import actor_of
-from marketplace_sync.models import Agent, AgentKey, AuditRow, Command, DeadLetter, DismissedRemoval
+from marketplace_sync.mirror.lease import acquire
+from marketplace_sync.models import Agent, AgentKey, AuditRow, Command, DeadLetter, DismissedRemoval, WebSocketState
 from marketplace_sync.tests.admin_rows import agent, dead_letter, held_run, person
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -30,7 +31,12 @@ class Door:
 
 
 def stream(verb: str) -> Callable[[], Door]:
-    return lambda: Door(at("websocketstate", verb), at("websocketstate", "changelist"), {})
+    def door() -> Door:
+        acquire("test:1")  # a button that nobody would answer cannot be pressed
+        WebSocketState.objects.update_or_create(pk=1, defaults={"enabled": verb != "enable"})
+        return Door(at("websocketstate", verb), at("websocketstate", "changelist"), {})
+
+    return door
 
 
 def letter(name: str) -> Callable[[], Door]:
