@@ -93,7 +93,7 @@ def test_under_wsgi_too_a_large_body_is_413() -> None:
 def test_a_body_that_does_not_come_is_given_up(server: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from atomproject.asgi import application
 
-    monkeypatch.setattr(application._application.application_mapping["http"], "_seconds", 0.3)
+    monkeypatch.setattr(application.application_mapping["http"], "_seconds", 0.3)
     begun = time.monotonic()
     heard = say(server, head("POST", RECONNECT, key, "Content-Length: 100"), b'{"reason": ')
     assert status_of(heard) == 408
