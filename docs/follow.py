@@ -34,11 +34,11 @@ def list_all(url: str, place: Path) -> None:
         while page:
             with urlopen(Request(page, headers=key()), timeout=45) as answer:
                 first = first or answer.headers["X-Feed-Seq"]  # the first page's: the feed has all that came after it
-                told = json.load(answer)
-            for row in told["results"]:
+                content = json.load(answer)
+            for row in content["results"]:
                 # Your work stands here: take the row into your copy.
-                print("listed", kind, row["skill_id" if kind == "skill" else "name"], flush=True)
-            page = told["next"]
+                print("listed", kind, json.dumps(row["skill_id" if kind == "skill" else "name"]), flush=True)
+            page = content["next"]
     keep(place, int(first or 0))
 
 

@@ -1,5 +1,6 @@
 """The example in `docs/`: it lists by cursor, follows the feed over the WebSocket, and keeps its place when killed."""
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -35,10 +36,11 @@ def numbers(program: Program) -> list[int]:
 
 
 def copied(program: Program) -> set[tuple[str, str]]:
-    """What a copy consists of that is made of what the program has printed."""
+    """Return the copy that a reader of the program's output would have."""
     copy = set()
     for line in program.out.splitlines():
-        _, what, key = line.split()
+        _, what, key = line.split(maxsplit=2)
+        key = json.loads(key)
         kind, _, change = what.partition("_")
         if change == "deleted":
             copy.discard((kind, key))
