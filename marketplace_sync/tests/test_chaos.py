@@ -90,8 +90,8 @@ def test_the_page_shows_the_record_that_is_kept() -> None:
 
 def test_every_clock_that_is_quickened_is_a_clock_of_the_product() -> None:
     # `quicken` itself refuses to go on without one of them; here it is said without starting anything.
-    from marketplace_sync.daemon import core
+    from marketplace_sync.daemon import core, owning
     from marketplace_sync.engine import schedule
     from marketplace_sync.mirror import lease, status
 
-    assert set(CLOCKS) <= {*vars(core), *vars(schedule), *vars(lease), *vars(status)}
+    assert set(CLOCKS) <= {*vars(core), *vars(owning), *vars(schedule), *vars(lease), *vars(status)}
