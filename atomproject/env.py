@@ -15,13 +15,16 @@ from urllib.parse import urlsplit
 import environ
 
 from marketplace_sync.redaction import protect
-from marketplace_sync.setting_values import Fault, Kind, Setting, Unfit, parse_bool, split_url
+from marketplace_sync.setting_values import Fault, Kind, Setting, Unfit, parse, parse_bool, split_url
 
 # fmt: off
 ENVIRONMENT: tuple[Setting, ...] = (
     Setting("DATABASE_URL", 31, Kind.URL, "",
             "Where the mirror is kept: sqlite:///file or postgres://user:password@host:5432/name. "
             "Unset: db.sqlite3 in the project folder.", schemes=("sqlite", "postgres", "postgresql")),
+    Setting("DATABASE_STATEMENT_SECONDS", 46, Kind.FLOAT, "20",
+            "A statement of a web process that takes longer is cancelled, and answered with 503; 0: never.",
+            least=0.01, most=3600, recommended=(5, 60), unit="s", zero_is_off=True),
     Setting("REDIS_URL", 32, Kind.URL, "",
             "Carries hints between processes: redis://127.0.0.1:6379/0. Unset: within one process.",
             schemes=("redis", "rediss")),
@@ -142,6 +145,15 @@ class Environment(environ.Env):  # type: ignore[misc]
         except Unfit as unfit:
             self._fault(name, unfit)
             return parse_bool(setting, setting.default)
+
+    def number(self, name: str) -> float:
+        """A number; the default when it cannot be read."""
+        setting = BY_NAME[name]
+        try:
+            return float(parse(setting, self.raw(name).strip() or setting.default))
+        except Unfit as unfit:
+            self._fault(name, unfit)
+            return float(setting.default)
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str:
         """One of these words, upper or lower case."""

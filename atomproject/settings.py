@@ -83,6 +83,9 @@ TEMPLATES = [
 ]
 
 DATABASES = {"default": env.database(BASE_DIR)}
+DATABASE_STATEMENT_SECONDS = env.number(
+    "DATABASE_STATEMENT_SECONDS"
+)  # of web processes: `marketplace_sync.web.deadline`
 postgres.set_up_sessions()
 CHANNEL_LAYERS = env.channel_layers()
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

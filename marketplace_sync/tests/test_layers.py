@@ -55,7 +55,7 @@ ROOMS: dict[str, Room] = {
     "checks": room("conf setting_values upstream", SOCKETS),
     "visible": room("", SOCKETS),
     "unavailable": room("", SOCKETS),
-    "web": room("unavailable visible", SOCKETS),
+    "web": room("unavailable visible postgres", SOCKETS),
     "templatetags": room("visible", SOCKETS),
     "project_checks": room("governance models", SOCKETS),
     "database_checks": room("postgres", SOCKETS),

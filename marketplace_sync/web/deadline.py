@@ -1,0 +1,63 @@
+"""No statement of a web process runs longer than a page may take: the database cancels it, and the answer is 503.
+
+PostgreSQL has a setting for that. SQLite asks a function of ours every million steps, some 20 ms: measured beside the
+same query without, that costs nothing. A lookup that is a Python function itself (`REGEXP`) would hold the interpreter
+within one step; the admin's lists take none (`admin.bounds`).
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.db import DEFAULT_DB_ALIAS
+from django.db.backends.signals import connection_created
+
+from marketplace_sync.postgres import set_up_sessions
+
+_STEPS = 1_000_000
+# At most so much counts between two looks: a statement that waits for a lock, or for whoever fetches its rows, is idle.
+_LONGEST_STEP = 2.0
+
+
+class _Statement:
+    """How long the statement of one connection has been running."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._spent = 0.0
+        self._seen = clock()
+
+    def begin(self, execute: Callable[..., Any], *args: Any) -> Any:
+        """Django's `execute_wrapper`: another statement starts."""
+        self._spent, self._seen = 0.0, self._clock()
+        return execute(*args)
+
+    def is_over(self) -> bool:
+        """SQLite's progress handler: `True` interrupts the statement."""
+        now = self._clock()
+        self._spent += min(now - self._seen, _LONGEST_STEP)
+        self._seen = now
+        return self._spent > self._seconds
+
+
+def limit_statements(seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+    """Have this process cancel each statement that takes longer; 0: none. Connections that are open stay as they are.
+
+    Not for the daemon, whose statements may be long, nor for migrations.
+    """
+    if not seconds:
+        return
+    set_up_sessions(statement_timeout=f"{round(seconds * 1000)}ms")
+
+    def watch(connection: Any, **_: Any) -> None:
+        if connection.vendor != "sqlite" or connection.alias != DEFAULT_DB_ALIAS:
+            return
+        statement = _Statement(seconds, clock)
+        connection.connection.set_progress_handler(statement.is_over, _STEPS)
+        ours = [each for each in connection.execute_wrappers if isinstance(getattr(each, "__self__", None), _Statement)]
+        for each in ours:  # of the connection before, which this object had
+            connection.execute_wrappers.remove(each)
+        connection.execute_wrappers.append(statement.begin)
+
+    connection_created.connect(watch, weak=False, dispatch_uid=__name__)
