@@ -216,13 +216,10 @@ def _tag_url(tag: str) -> str:
 
 
 def _chips(tags: list[str], more: int) -> SafeString:
-    chips = [
-        format_html('<a class="mm-chip" href="{}">{}</a>{}', _tag_url(tag), visible_html(tag), hidden_badge(tag))
-        for tag in tags
-    ]
+    chips = [format_html('<a class="mm-chip" href="{}">{}</a>', _tag_url(tag), visible_html(tag)) for tag in tags]
     if more > 0:
         chips.append(format_html('<span class="mm-quiet">+{}</span>', more))
-    return SafeString("".join(chips))
+    return SafeString("".join([*chips, hidden_badge(*tags)]))
 
 
 def _category_link(category: Category | None) -> SafeString | str:

@@ -22,7 +22,7 @@ from marketplace_sync.models import Command, DeadLetter, SyncRun
 
 State = Command.State
 
-NO_DAEMON = "No daemon is running, so nobody would carry it out. Start one with `manage.py runsync`."
+NO_DAEMON = "No daemon is running, so nobody would carry it out. Start one with manage.py runsync."
 START_ONE = "Start one with `manage.py runsync`."
 
 

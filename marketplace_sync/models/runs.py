@@ -65,7 +65,7 @@ class SyncRun(models.Model):
 
     def __str__(self) -> str:
         # Without the state: titles that show this do not change while the page does.
-        return f"run {self.pk} ({self.reason})"
+        return visible(f"run {self.pk} ({self.reason})")
 
     @property
     def degraded(self) -> bool:
