@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from playwright.async_api import expect
 
+from marketplace_sync.mirror.commands import request as request_command
 from marketplace_sync.models import AuditRow, Command, Skill
 from marketplace_sync.tests.admin_rows import dead_letter, fill, person
 from marketplace_sync.tests.browser import ask, browser_page, press, web_server
@@ -25,7 +26,7 @@ async def test_disable_enable_reconnect_and_sync_are_done_and_told(
         with web_server(monkeypatch) as base:
             async with browser_page(base, scripts=scripts) as page:
                 await page.goto(HOME)
-                state = page.locator(".mm-state .mm-badge")
+                state = page.locator(".mm-state .mm-badge").last  # behind that of the health
                 answer = page.locator(".mm-answer")
                 await expect(state).to_have_text("live")
                 for label, ends in (
@@ -80,7 +81,10 @@ async def test_without_a_daemon_the_page_says_so(monkeypatch: pytest.MonkeyPatch
         async with browser_page(base) as page:
             await page.goto(HOME)
             await expect(page.locator(".mm-state")).to_contain_text("not running")
-            await press(page, "Reconnect")
+            await expect(page.locator("#mm-steer button", has_text="Reconnect")).to_be_disabled()
+            await expect(page.locator("#mm-steer")).to_contain_text("No daemon is running")
+            command = await ask(request_command, Command.Action.RECONNECT, by="agent:night")
+            await page.goto(f"{HOME}?request={command.pk}")
             await expect(page.locator(".mm-answer")).to_contain_text("No daemon is running")
             # Its time is over: the page finds out by itself.
             await ask(Command.objects.update, expires_at=datetime(2020, 1, 1, tzinfo=UTC))
