@@ -69,6 +69,8 @@ def read_body(request: Request, *known: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValidationError({"body": ['An object, such as {"reason": "..."}.']})
     for name in data:
+        if any("\ud800" <= char <= "\udfff" for char in name):  # the answer could not be written with such a name
+            raise ParseError("The body has a field whose name holds half of a surrogate pair.")
         if name not in ("reason", *known):
             raise ValidationError({name: [f"Unknown field. Known: {', '.join((*known, 'reason'))}."]})
     if not isinstance(data.setdefault("reason", ""), str):

@@ -106,6 +106,7 @@ def test_a_body_that_does_not_come_is_given_up(server: str, key: str, monkeypatc
         b'{"reason": "\\ud800"}', b'{"reason": "\\u0000"}', b'{"reason": "\xff"}',
         b"{" + b",".join(b'"k%d":1' % n for n in range(50_000)) + b"}", b"null", b"-", b"\x00",
         b'{"reason": ["x"]}', b'{"reason": {"reason": "x"}}', b'{"__proto__": {}}',
+        b'{"\\ud800": 1}', b'{"a\\udfff": 1}',
     ], ids=lambda body: repr(body[:24]),
 )  # fmt: skip
 def test_a_body_that_is_no_reason_is_400_in_the_usual_shape(body: bytes) -> None:
