@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable
 
 import structlog
@@ -70,7 +69,7 @@ class CommandDesk:
         self._replayer = replayer
         self._stream_wanted = stream_wanted
         self._agents_in_service = 0
-        self._approving: Counter[int] = Counter()  # runs, with how many approvals of each are under way
+        self._approving: list[frozenset[str]] = []  # the skills of each approval under way
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -176,9 +175,9 @@ class CommandDesk:
 
     async def _approve(self, command: Command) -> dict[str, object]:
         run_id = await self._open_run(command)
-        self._approving[run_id] += 1
+        held = await self._database.control(held_removals, run_id)
+        self._approving.append(held)
         try:
-            held = await self._database.control(held_removals, run_id)
             report = await self._passes.ask(command.pk, approved=held)
             result = _told(report)
             if not report.clean:
@@ -189,13 +188,15 @@ class CommandDesk:
                 )
             await self._database.control(mark_approved, self._lease, run_id)
         finally:
-            self._approving[run_id] -= 1
+            self._approving.remove(held)
         others = f" {report.held} other removals are on hold." if report.held else ""
         return {"detail": f"Sync run {report.run_id} deleted {report.progress.removed} skills.{others}", **result}
 
     async def _dismiss(self, command: Command) -> dict[str, object]:
         run_id = await self._open_run(command)
-        if self._approving[run_id]:
+        held = await self._database.control(held_removals, run_id)
+        # Another run may list the same skills. An approval that deletes them would make "kept" a lie.
+        if not all(held.isdisjoint(approved) for approved in self._approving):
             raise CannotDo(f"The removals of run {run_id} are being approved right now.")
         kept = await self._database.control(dismiss, self._lease, run_id, by=command.requested_by)
         return {"detail": f"{kept} skills are kept although the marketplace does not list them.", "kept": kept}

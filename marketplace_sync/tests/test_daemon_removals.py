@@ -197,6 +197,21 @@ async def test_a_removal_dismissed_while_a_run_is_under_way_is_not_held_by_it() 
         assert newest is not None and (newest.state, newest.held_count, newest.held_reason) == ("done", 0, "")
 
 
+async def test_no_skill_is_dismissed_while_its_removal_is_approved_with_another_run() -> None:
+    async with live() as (server, running):
+        withdraw(server, range(30))
+        first, second = await sync(running), await sync(running)
+        server.faults.add("slow-body", times=1, match="/api/v1/skills?", seconds=0.5)
+        await running.ask(Command.objects.all().delete)
+        approval = await running.ask(lambda: request(APPROVE, by="command line", args={"run": second.pk}))
+        await running.until_db(SyncRun.objects.filter(state="running").exists, "the approval's sync has begun")
+        answer = await running.command(DISMISS, run=first.pk)
+        assert (answer.state, "being approved" in answer.result["detail"]) == ("failed", True)
+        await running.until_db(lambda: Command.objects.get(pk=approval.pk).state == "done", "the approval has ended")
+        assert await served(running) == ids(range(30, 100))
+        assert await dismissed(running) == set()
+
+
 async def test_what_the_stream_announces_is_removed_although_it_was_dismissed() -> None:
     async with live() as (server, running):
         withdraw(server, range(30))
