@@ -64,6 +64,10 @@ _POSTS: dict[str, Any] = {
 }
 
 
+# The work of a POST takes some 30 ms, unless the database is locked or slow.
+_PLACE_SECONDS = 2
+
+
 class Managed(KnownParameters):
     """Everything under `/api/admin/`: reading needs AUTONOMOUS, and what is posted is decided by its action."""
 
@@ -75,16 +79,15 @@ class Managed(KnownParameters):
         """Perform the action, and wait for the daemon's answer if that is wanted. `fields`: more of the body's."""
         wait = read_wait(request)
         command = asked(*target, **self.by(request, *fields)).perform()
+        # To wait is to sleep without a database connection. Its actor may read meanwhile, and those who wait have a
+        # limit of their own (`waiting.MAX_WAITERS`).
+        self.leave_place()
         wait_for(command, wait)
         return Response(CommandSerializer(command).data, status=200 if ended(command) else 202)
 
-    def is_work(self, request: Request) -> bool:
-        """Return false for one that waits: it works for a moment, and then sleeps without a database connection.
-
-        It must not keep its actor from reading for half a minute. Those who wait have a limit of their own
-        (`waiting.MAX_WAITERS`), and so have the commands that they wait for.
-        """
-        return request.method in SAFE_METHODS or not read_wait(request)
+    def patience(self, request: Request) -> float:
+        """One that would wait for the daemon waits for a place first, rather than that its actor has to try again."""
+        return 0.0 if request.method in SAFE_METHODS else float(min(read_wait(request), _PLACE_SECONDS))
 
     def by(self, request: Request, *fields: str) -> dict[str, Any]:
         """Who, why and from where, as actions want it, and these fields of the body."""

@@ -54,15 +54,20 @@ class Guarded(APIView):
     def check_throttles(self, request: Request) -> None:
         super().check_throttles(request)
         actor = actor_behind(request).ident
-        if self.is_work(request):
-            if not places_of_actors.take(actor):
-                detail = f"At most {AT_ONCE} requests of one actor are served at the same time."
-                raise Throttled(1, detail, "too_many_at_once")
-            self._place = actor
+        if not places_of_actors.take(actor, self.patience(request)):
+            detail = f"At most {AT_ONCE} requests of one actor are served at the same time."
+            raise Throttled(1, detail, "too_many_at_once")
+        self._place = actor
 
-    def is_work(self, request: Request) -> bool:
-        """Return whether this request counts as one of those at the same time."""
-        return True
+    def patience(self, request: Request) -> float:
+        """Return for how many seconds this request waits for a place when its actor has all of them."""
+        return 0.0
+
+    def leave_place(self) -> None:
+        """Count no more as one of the requests at the same time: the work is done, what follows is waiting."""
+        if self._place is not None:
+            places_of_actors.give_back(self._place)
+            self._place = None
 
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -71,8 +76,7 @@ class Guarded(APIView):
                 response.render()  # here and not later, for it is part of the work
             return response
         finally:
-            if self._place is not None:
-                places_of_actors.give_back(self._place)
+            self.leave_place()
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Response:
         answered = super().finalize_response(request, response, *args, **kwargs)

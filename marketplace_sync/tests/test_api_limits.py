@@ -9,14 +9,16 @@ from contextlib import contextmanager
 import httpx2
 import pytest
 from django.db import connection, connections, transaction
+from django.utils import timezone
 
 from marketplace_sync.api import throttles
-from marketplace_sync.api.throttles import AT_ONCE, places_of_actors
+from marketplace_sync.api.throttles import AT_ONCE, Places, places_of_actors
 from marketplace_sync.governance.policy import Maturity
 from marketplace_sync.governance.sliding_window import SlidingWindow
-from marketplace_sync.models import Skill
+from marketplace_sync.models import AuditRow, Command, Skill
 from marketplace_sync.tests.api_actors import ApiClient, agent, new_key, person, put
 from marketplace_sync.tests.test_api_control import server as server  # a fixture
+from marketplace_sync.tests.test_api_control import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -60,13 +62,72 @@ def test_a_person_with_many_requests_still_reads_the_admin() -> None:
         assert client.get("/admin/").status_code == 200
 
 
-def test_whoever_waits_for_a_command_takes_no_place() -> None:
-    client = agent()
-    with busy("agent:a-autonomous", AT_ONCE):
-        assert client.ask("/api/admin/sync/trigger/?wait=1").status_code == 202
-        for path in ("/api/admin/sync/trigger/", "/api/admin/sync/trigger/?wait=0"):
-            assert client.ask(path).status_code == 429
+async def test_whoever_waits_for_a_command_takes_no_place(server: str) -> None:
+    await asyncio.to_thread(wait_beside, server)
+
+
+def wait_beside(server: str) -> None:
+    key = new_key("waiter", Maturity.AUTONOMOUS)[1]
+    headers = {"Authorization": f"Bearer {key}"}
+    statuses: list[int] = []
+
+    def ask() -> None:
+        with httpx2.Client(base_url=server, headers=headers, timeout=40) as http:
+            statuses.append(http.post("/api/admin/sync/trigger/?wait=30").status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(AT_ONCE + 1)]
+    try:
+        for thread in threads:
+            thread.start()
+        until(
+            lambda: AuditRow.objects.filter(verb="sync").count() > AT_ONCE and places_of_actors.taken() == {},
+            "all of them wait",
+        )
+        with busy("agent:waiter", AT_ONCE - 1), httpx2.Client(base_url=server, headers=headers, timeout=40) as http:
+            assert http.get("/api/skills/").status_code == 200
+        assert statuses == []
+    finally:
+        Command.objects.update(state="done", finished_at=timezone.now())
+        for thread in threads:
+            thread.join(30)
+        connections.close_all()
+    assert statuses == [200] * (AT_ONCE + 1)
+
+
+def test_a_wait_gives_an_actor_no_more_requests_at_the_same_time() -> None:
+    client, student = agent(), agent(Maturity.STUDENT)
+    with busy("agent:a-autonomous", AT_ONCE), busy("agent:a-student", AT_ONCE):
+        for asks in (client, student):
+            for path in (
+                "sync/trigger/?wait=1",
+                "sync/trigger/",
+                "sync/trigger/?wait=0",
+                "dead-letters/1/discard/?wait=1",
+            ):
+                answer = asks.ask(f"/api/admin/{path}")
+                assert (answer.status_code, answer.json()["code"]) == (429, "too_many_at_once"), path
         assert client.get("/api/admin/audit/?wait=1").status_code == 429
+    assert not AuditRow.objects.filter(verb__in=("sync", "discard_dead_letter")).exists()
+
+
+def test_so_many_wait_for_a_place_and_no_more() -> None:
+    places = Places(1, queue=2)
+    assert places.take("a")
+    got: list[bool] = []
+    threads = [threading.Thread(target=lambda: got.append(places.take("a", 30))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    until(lambda: places.queued() == {"a": 2}, "two wait for a place")
+    assert not places.take("a", 30)  # at once
+    assert places.take("b")
+    for _ in range(2):
+        places.give_back("a")
+        until(lambda: places.taken().get("a") == 1, "the next has the place")
+    for thread in threads:
+        thread.join()
+    places.give_back("a")
+    places.give_back("b")
+    assert (got, places.taken(), places.queued()) == ([True, True], {}, {})
 
 
 def test_every_way_to_end_gives_the_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
