@@ -107,6 +107,36 @@ def test_a_fraction_finer_than_a_microsecond_is_cut_for_a_moment_and_kept_in_the
         ("2026-01-15 10:30:00 UTC", "2026-01-15T10:30:00"),
         ("Thu, 15 Jan 2026 10:30:00 GMT", "2026-01-15T10:30:00"),
         ("15 Jan 2026 10:30 -0500", "2026-01-15T15:30:00"),
+        # Go, where the place has no name for its time, and with what its monotonic clock reads.
+        ("2026-01-15 07:30:00 -0300 -03", "2026-01-15T10:30:00"),
+        ("2026-01-15 16:00:00.5 +0530 +0530", "2026-01-15T10:30:00.5"),
+        ("2026-01-15 10:30:00.1 +0000 UTC m=+0.000012345", "2026-01-15T10:30:00.1"),
+        # Java writes "GMT" where the offset is zero, and "GMT+1" in summer.
+        ("2026-01-15 11:30:00 GMT+1", "2026-01-15T10:30:00"),
+        ("2026-01-15T16:00:00 UTC+05:30", "2026-01-15T10:30:00"),
+        ("2026-01-15T11:30:00+1:00", "2026-01-15T10:30:00"),
+        # Elixir, and Python with a Z too many.
+        ("2026-01-15 11:30:00+01:00 CET Europe/Paris", "2026-01-15T10:30:00"),
+        ("2026-01-15T10:30:00.25+00:00Z", "2026-01-15T10:30:00.25"),
+        # Put together without zeros in front.
+        ("2026-1-5 9:5:3", "2026-01-05T09:05:03"),
+        # C, `date`, Ruby and JavaScript; a day before the 10th stands behind two spaces.
+        ("Thu Jan 15 10:30:00 2026", "2026-01-15T10:30:00"),
+        ("Mon Jan  5 10:30:00 2026", "2026-01-05T10:30:00"),
+        ("Thu Jan 15 10:30:00 UTC 2026", "2026-01-15T10:30:00"),
+        ("Thu Jan 15 11:30:00 +0100 2026", "2026-01-15T10:30:00"),
+        ("Thu Jan 15 2026 11:30:00 GMT+0100 (Central European Standard Time)", "2026-01-15T10:30:00"),
+        # English, with the narrow space that ICU writes before the half of the day.
+        ("Jan 15, 2026, 10:30:00\u202fAM", "2026-01-15T10:30:00"),
+        ("January 15, 2026 at 12:30 pm", "2026-01-15T12:30:00"),
+        ("2026-01-15 12:05:00 AM", "2026-01-15T00:05:00"),
+        ("15 January 2026, 10:30", "2026-01-15T10:30:00"),
+        ("2026.01.15 10:30:00", "2026-01-15T10:30:00"),
+        ("2026-01-15, 10:30:00", "2026-01-15T10:30:00"),
+        ("2026-01-15T103000Z", "2026-01-15T10:30:00"),
+        ("2026-015T10:30:00Z", "2026-01-15T10:30:00"),
+        ("2024-366", "2024-12-31T00:00:00"),
+        ("2026-01-15T05:30:00\u221205:00", "2026-01-15T10:30:00"),
     ],
 )
 def test_spellings_of_a_time(text, stamp):
@@ -136,6 +166,9 @@ def test_forms_that_vary_with_the_value_are_one_time(one, nanoseconds):
         "0001-01-01T00:00:00.0000000", "0001-01-01", "0001-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01",
         "+10000-01-01T00:00:00Z", "-0001-12-31T00:00:00Z", "+1000000000-12-31T23:59:59.999999999Z", "infinity",
         "-infinity", "null", "None", "9999-12-31T24:00:00Z",
+        # PostgreSQL's years before the first and after 9999, and what languages print for a time that is none.
+        "10000-01-01T00:00:00+00:00", "12026-01-15 10:30:00.5+00", "0044-03-15 10:30:00+00 BC", "0044-03-15 BC",
+        "Invalid date", "Invalid Date", "undefined", "nil", "<nil>", "N/A", "never", "-", "NaN", "NaT",
     ],
 )  # fmt: skip
 def test_what_stands_for_no_time_is_none(text):
@@ -153,6 +186,9 @@ def test_what_stands_for_no_time_is_none(text):
         "2026-01-15T10:30:00." + "1" * (MAX_FRACTION_DIGITS + 1), "1768473000", "1768473000000", "20260115103000",
         "2026-01-15T10:30:00[Europe/Paris]", "2026-01-15T10:30:00 EST", "15/01/2026", "01/15/2026 10:30", "2026",
         "10:30:00", "2026-W60-1", "Thu, 32 Jan 2026 10:30:00 GMT", "15 Foo 2026 10:30:00 GMT", "2026-01-15T10Z",
+        "2026-01-15T10:30:00+02:00Z", "2026-01-15 10:30:00 CET", "2026-01-15 10:30:00 Europe/Paris",
+        "Thu Jan 15 10:30:00 CET 2026", "2026-01-15 13:30:00 PM", "2026-01-15 00:30:00 AM", "2026-366T00:00:00Z",
+        "2026-000", "2026-01-15T10:30:00+05300", "Foo 15, 2026, 10:30:00 AM", "01.02.2026 10:30:00", "2026-0115",
     ],
 )  # fmt: skip
 def test_what_is_no_time_is_refused(text):
