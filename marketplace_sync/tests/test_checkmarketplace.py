@@ -223,6 +223,23 @@ async def test_each_http_failure_names_its_setting(answers: dict[str, bytes], at
     assert (step.step, setting in step.hint) == (at_step, True), step
 
 
+@pytest.mark.parametrize(
+    ("categories", "reason", "hint"),
+    [
+        (answer(404), "HTTP 404", "ask the marketplace about GET /api/v1/categories"),
+        (answer(500), "HTTP 500", "the marketplace is down"),
+        (answer(200, b"<html>"), "not JSON", "ask the marketplace about GET /api/v1/categories"),
+        (answer(200, b'{"error": "no"}'), "error", "ask the marketplace about GET /api/v1/categories"),
+    ],
+)
+async def test_categories_that_can_not_be_read_fail_at_the_listing(categories: bytes, reason: str, hint: str) -> None:
+    async with sound(categories=categories) as server:
+        last = await failure(at(server.url))
+    assert last.step == "listing"
+    assert "1 skills on the first page, but no categories" in last.detail and reason in last.detail
+    assert hint in last.hint
+
+
 async def test_a_server_that_never_answers_names_the_time_out() -> None:
     async def never(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()

@@ -63,6 +63,15 @@ class Advice:
             "If they are right, ask the marketplace what it changed."
         )
 
+    def no_categories(self, fault: ServerFault | MalformedAnswer) -> str:
+        """Return what to do where the skills can be read and the categories can't."""
+        if isinstance(fault, ServerFault) and fault.status >= 500:
+            return self.not_in_service()
+        return (
+            f"No setting, as the skills are read: ask the marketplace about GET {self._config.api_prefix}/categories. "
+            "No full sync succeeds without."
+        )
+
     def on(self, step: str, fault: UpstreamError) -> str:
         """Return what to do about what the client raised in that step."""
         url = "ATOM_SAAS_WS_URL" if step in ("websocket", "heartbeat") else "ATOM_SAAS_API_URL"

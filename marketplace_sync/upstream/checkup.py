@@ -53,6 +53,7 @@ class Checkup:
         self._advice = Advice(config)
         self._market: MarketClient | None = None
         self._stream: Stream | None = None
+        self._no_categories: ServerFault | MalformedAnswer | None = None
 
     async def run(self) -> AsyncIterator[Step]:
         """Give each step as soon as it is done."""
@@ -144,13 +145,22 @@ class Checkup:
         return f"{status}{self._clocks(self._market.server_offset)}"
 
     async def _token(self) -> str:
-        """What else than the token is wrong with the answer is for the next step."""
+        """Read the categories. What else than the token is wrong with them is for the next step."""
         assert self._market is not None
-        with contextlib.suppress(ServerFault, MalformedAnswer):
+        try:
             await self._market.categories()
+        except (ServerFault, MalformedAnswer) as fault:
+            self._no_categories = fault
         return "not refused"
 
     async def _listing(self) -> str:
+        """Read one page of skills. A full sync needs the categories too, and a wrong address shows in both."""
+        found = await self._skills()
+        if (fault := self._no_categories) is not None:
+            raise CheckError(f"{found}, but no categories: {fault.reason}", self._advice.no_categories(fault))
+        return found
+
+    async def _skills(self) -> str:
         assert self._market is not None
         page = await self._market.skill_page(1, page_size=self._config.page_size)
         unread = len(page.broken)
