@@ -29,7 +29,7 @@ from marketplace_sync.mirror.sql import (
     time_column,
 )
 from marketplace_sync.models import Category, Skill, Tombstone
-from marketplace_sync.protocol.events import SKILL_EMPTY
+from marketplace_sync.protocol.events import SKILL_EMPTY, SKILL_FIELDS
 from marketplace_sync.protocol.refusals import Refused
 from marketplace_sync.protocol.stamps import Stamp, moment_of
 
@@ -113,6 +113,8 @@ def _load_into(slots: dict[str, Slot], skill_ids: Collection[str], category_ids:
         category_id, category, name, description, version, code, command, count, average, created,
         python_packages, npm_packages, tags, metadata, extra,
     ) in rows(_slot_columns(), f"{_HELD_SKILLS} WHERE {condition}", keys):  # fmt: skip
+        if type(arrival) is not int or type(rating_arrival) is not int:  # `_whole`, without two calls a row
+            raise UnreadableRowsError("no whole number")
         fields = {
             "category": category, "name": name, "description": description, "version": version, "code": code,
             "command": command, "rating_count": count,
@@ -139,6 +141,7 @@ def load_by_column(skill_id: str) -> tuple[HeldSkill, list[str]]:
         **{name: (json_column(f"skill.{name}"), partial(json_value, opening="[")) for name in _LISTS},
         **{name: (json_column(f"skill.{name}"), partial(json_value, opening="{")) for name in ("metadata", "extra")},
         "remote_created_at": (time_column("skill.remote_created_at"), held_stamp),
+        **{name: (f"skill.{name}", _whole) for name in ("arrival", "rating_arrival")},
     }  # fmt: skip
     found: dict[str, Any] = {}
     unreadable: list[str] = []
@@ -150,8 +153,16 @@ def load_by_column(skill_id: str) -> tuple[HeldSkill, list[str]]:
             found[name] = None if value is None else read(value)
         except (UnreadableRowsError, Refused, ValueError, OperationalError):
             unreadable.append(name)
-    extra = found.pop("extra", {})
-    return HeldSkill({**SKILL_EMPTY, **found}, extra, None, 0, None, 0, UNREADABLE), unreadable
+    fields = {name: found[name] for name in SKILL_FIELDS if name in found}
+    extra = found.get("extra", {})
+    return HeldSkill({**SKILL_EMPTY, **fields}, extra, None, 0, None, 0, UNREADABLE), unreadable
+
+
+def _whole(value: Any) -> int:
+    """Return the value of a column of whole numbers; SQLite keeps anything else there, too."""
+    if type(value) is not int:
+        raise UnreadableRowsError("no whole number")
+    return value
 
 
 # The fingerprint of a stored skill that was read column by column: no record has it.
@@ -268,10 +279,10 @@ def _load_categories(names: Collection[str]) -> tuple[dict[str, HeldCategory], d
         parameters,
     ):
         fields = {
-            "description": description, "icon_url": icon_url, "skill_count": skill_count,
+            "description": description, "icon_url": icon_url, "skill_count": _whole(skill_count),
             "remote_created_at": held_stamp(created),
         }  # fmt: skip
-        held[name] = HeldCategory(fields, Stamp(updated) if updated else None, arrival)
+        held[name] = HeldCategory(fields, Stamp(updated) if updated else None, _whole(arrival))
         keys[name] = key
     return held, keys
 

@@ -266,6 +266,7 @@ OF_ANOTHER_KIND = {
 NOT_READABLE: dict[str, object] = {
     "metadata": "not JSON", "extra": "{", "python_packages": "[1,", "description": b"\xff\xfe", "code": b"bytes",
     "rating_count": "many", "remote_created_at": "yesterday", "updated_stamp": "soon",
+    "arrival": "first", "rating_arrival": 1.5,
 }  # fmt: skip
 
 
@@ -307,10 +308,11 @@ async def test_a_row_that_cannot_even_be_read_is_named_and_healed(garbage: dict[
             }
 
 
-async def test_a_category_that_cannot_be_read_is_healed(sqlite: None) -> None:
+@pytest.mark.parametrize(("column", "value"), [("description", b"\xff"), ("skill_count", "many"), ("arrival", "first")])
+async def test_a_category_that_cannot_be_read_is_healed(sqlite: None, column: str, value: object) -> None:
     async with live(3) as (_, running):
         before = await running.ask(stored)
-        await running.ask(update, Category._meta.db_table, {"description": b"\xff"}, "name", "automation")
+        await running.ask(update, Category._meta.db_table, {column: value}, "name", "automation")
         assert (await running.difference()).different_categories == {
             "automation": ["description", "skill_count", "remote_created_at", "remote_updated_at", "updated_stamp"]
         }
