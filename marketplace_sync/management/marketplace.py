@@ -1,19 +1,21 @@
-"""What the commands that need a marketplace have in common."""
+"""What the commands have in common: settings, a database that may not answer, and what goes to the terminal."""
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from django.conf import settings
 from django.core.checks import CheckMessage
 from django.core.management.base import BaseCommand
-from django.db import DEFAULT_DB_ALIAS, DatabaseError, connection
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, Error, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from marketplace_sync.conf import ConfigError, Fault, SyncConfig, load_config
 from marketplace_sync.database_checks import check_database
 from marketplace_sync.logs import redact
+from marketplace_sync.monitoring.summary import database_trouble
 from marketplace_sync.postgres import set_up_sessions
 from marketplace_sync.project_checks import project_errors
 from marketplace_sync.upstream.access import Access
@@ -50,6 +52,17 @@ def _refuse(command: BaseCommand, found: Iterable[CheckMessage], status: int) ->
     errors = [f"{each.msg} {each.hint}" for each in found if each.is_serious()]
     if errors:
         fail(command, *errors, status=status)
+
+
+@contextmanager
+def using_database(command: BaseCommand) -> Iterator[None]:
+    """Let a command use the database; where that cannot be used, end the command with one clear line."""
+    if faults := environment_errors():
+        fail(command, *map(str, faults))
+    try:
+        yield
+    except Error as error:
+        fail(command, f"{command.__module__.rpartition('.')[2]}: {database_trouble(error)}")
 
 
 def environment_errors() -> tuple[Fault, ...]:

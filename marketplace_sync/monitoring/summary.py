@@ -120,10 +120,15 @@ def summary(config: SyncConfig) -> Summary:
             last_run=SyncRun.objects.order_by("-id").first(),
         )
     except Error as error:
-        text = " ".join(str(error).split())
-        if isinstance(error, ProgrammingError) or "no such table" in text or "no such column" in text:
-            raise NoSummaryError(f"the database lacks migrations: run manage.py migrate ({text})") from None
-        raise NoSummaryError(f"the database does not answer: {text}") from None
+        raise NoSummaryError(database_trouble(error)) from None
+
+
+def database_trouble(error: Error) -> str:
+    """Return in one line why the database could not be used, and what to do where that is known."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ProgrammingError) or "no such table" in text or "no such column" in text:
+        return f"the database lacks migrations: run manage.py migrate ({text})"
+    return f"the database does not answer: {text}"
 
 
 def _need_a_database() -> None:

@@ -120,6 +120,31 @@ async def test_disabled_makes_no_connection_and_an_unmigrated_database_says_what
             assert server.accepted == 0
 
 
+async def test_commands_of_people_say_in_one_line_that_the_database_cannot_be_used(
+    program_environment: Environment, tmp_path: Path
+) -> None:
+    commands = (
+        ("restartfeed",),
+        ("createagent", "night-watch", "--maturity", "INTERN"),
+        ("archiveaudit", "--to", str(tmp_path / "audit.jsonl.gz")),
+    )
+    with programs(program_environment()) as start, socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        troubles = {
+            f"sqlite:///{tmp_path / 'fresh.sqlite3'}": "the database lacks migrations: run manage.py migrate",
+            f"postgres://nobody@127.0.0.1:{unused.getsockname()[1]}/none": "the database does not answer: ",
+            "mysql://nobody@127.0.0.1/none": "DATABASE_URL must start with ",
+        }
+        for url, trouble in troubles.items():
+            started = [start.start(*command, DATABASE_URL=url) for command in commands]
+            for program in started:
+                ended = await program.ended()
+                assert (ended.status, ended.out) == (1, ""), program.name
+                (line,) = ended.err.splitlines()
+                assert trouble in line
+    assert not (tmp_path / "audit.jsonl.gz").exists()
+
+
 async def test_verifysync_tells_what_differs_and_repairs_it_removals_included(
     program_environment: Environment,
 ) -> None:

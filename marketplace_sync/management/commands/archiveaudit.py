@@ -12,7 +12,7 @@ from marketplace_sync.conf import ConfigError, load_config
 from marketplace_sync.governance.actors import COMMAND_LINE
 from marketplace_sync.governance.archive import ArchiveAudit, export, last_archivable
 from marketplace_sync.governance.errors import ActionError
-from marketplace_sync.management.marketplace import say
+from marketplace_sync.management.marketplace import say, using_database
 from marketplace_sync.visible import for_terminal
 
 
@@ -25,7 +25,12 @@ class Command(BaseCommand):
         parser.add_argument("--to", type=Path, required=True, metavar="FILE.jsonl.gz", help="a new file")
 
     def handle(self, *, older_than_days: float | None, to: Path, **options: Any) -> None:
-        up_to = last_archivable(self.age(older_than_days))
+        age = self.age(older_than_days)
+        with using_database(self):
+            self.archive(age, to)
+
+    def archive(self, older_than: timedelta, to: Path) -> None:
+        up_to = last_archivable(older_than)
         if not up_to:
             say(self, "Nothing is old enough; no file was written.")
             return

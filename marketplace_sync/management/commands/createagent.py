@@ -11,7 +11,7 @@ from marketplace_sync.governance.actions import IssueKey, RegisterAgent
 from marketplace_sync.governance.actors import COMMAND_LINE
 from marketplace_sync.governance.errors import ActionError
 from marketplace_sync.governance.policy import Maturity
-from marketplace_sync.management.marketplace import say
+from marketplace_sync.management.marketplace import say, using_database
 from marketplace_sync.visible import for_terminal
 
 
@@ -31,11 +31,12 @@ class Command(BaseCommand):
         except (OverflowError, ValueError):
             raise CommandError("--expires-days: not a number of days.") from None
         try:
-            # Both are looked at before either is done.
-            register = RegisterAgent(name, maturity, actor=COMMAND_LINE, origin="command line")
-            issue = IssueKey(name, expires_in, actor=COMMAND_LINE, origin="command line")
-            register.perform()
-            raw = issue.perform().raw
+            with using_database(self):
+                # Both are looked at before either is done.
+                register = RegisterAgent(name, maturity, actor=COMMAND_LINE, origin="command line")
+                issue = IssueKey(name, expires_in, actor=COMMAND_LINE, origin="command line")
+                register.perform()
+                raw = issue.perform().raw
         except ActionError as error:
             raise CommandError(for_terminal(error.detail)) from None
         if json:
