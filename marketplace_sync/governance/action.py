@@ -77,9 +77,9 @@ class Action(ABC, Generic[R]):
     def perform(self) -> R:
         """Check, do, audit and publish; the action's result.
 
-        Raises `Denied`, `NotPossible` or `NoSuchTarget`, each with its one audit row written, `TooManyRequests`, which
-        the audit counts (`refusals`), `BadInput`, which is no decision, and `RuntimeError` when called within a
-        transaction.
+        Raises `Denied`, `NotPossible` or `NoSuchTarget`, each with its one audit row written, `TooManyRequests`, also
+        in their place past a limit, which the audit counts (`refusals`), `BadInput`, which is no decision, and
+        `RuntimeError` when called within a transaction.
         """
         try:
             with transaction.atomic(durable=True):
@@ -87,15 +87,16 @@ class Action(ABC, Generic[R]):
                 result = self.execute()
                 row = self._record(Outcome.PERFORMED, self.required())
                 transaction.on_commit(partial(self._publish, row.pk))
-        except Denied as denial:
-            if (wait := self._refuse(Outcome.REFUSED, denial.required)) is not None:
-                raise TooManyRequests("Too many refused requests.", "throttled", wait) from None
-            raise
         except TooManyRequests:
             self._refuse(Outcome.NOT_POSSIBLE, self.required())
             raise
-        except Impossible:
-            self._record(Outcome.NOT_POSSIBLE, self.required())
+        except (Denied, Impossible) as refusal:
+            if isinstance(refusal, Denied):
+                wait = self._refuse(Outcome.REFUSED, refusal.required)
+            else:
+                wait = self._refuse(Outcome.NOT_POSSIBLE, self.required())
+            if wait is not None:
+                raise TooManyRequests("Too many refused requests.", "throttled", wait) from None
             raise
         return result
 

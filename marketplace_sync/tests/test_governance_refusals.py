@@ -88,6 +88,20 @@ def test_a_flood_that_goes_on_is_one_more_row_per_minute(clock: Any) -> None:
     assert len(counts) <= 4 and refused <= 30 * 4
 
 
+def test_requests_that_are_not_possible_are_limited_with_those_that_are_refused(clock: Any) -> None:
+    client = agent()
+    paths = ["/api/admin/dead-letters/999/discard/", "/api/admin/dead-letters/999/replay/",
+             "/api/admin/sync/runs/999/dismiss/", "/api/admin/sync/runs/999/approve/"]  # fmt: skip
+    codes = [client.ask(paths[number % 4], {"reason": "x" * 200}).status_code for number in range(60)]
+    assert codes == [404, 404, 404, 403] * 7 + [404, 404] + [429] * 30
+    clock.now = 3.0
+    clock.folded.write_due()
+    assert of("agent:a-autonomous").count() == 31
+    row = of("agent:a-autonomous").last()
+    assert (row.verb, row.details["count"]) == ("refused_requests", 30)
+    assert client.ask(RECONNECT).status_code == 202  # what is possible is done
+
+
 def test_others_are_not_limited_for_it_and_rights_given_meanwhile_count(clock: Any) -> None:
     student, other = agent(Maturity.STUDENT), agent(Maturity.INTERN)
     assert [student.ask(RECONNECT).status_code for _ in range(31)][-1] == 429
