@@ -5,6 +5,7 @@ from typing import Any
 from django.urls import get_script_prefix
 from drf_spectacular.authentication import SessionScheme
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -33,9 +34,10 @@ class PersonScheme(SessionScheme):  # type: ignore[no-untyped-call]
 class SchemaView(Guarded, SpectacularJSONAPIView):
     """OpenAPI 3, as JSON."""
 
+    @extend_schema(exclude=True)
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Return the schema, with the path that the site is served under as its server."""
         response: Response = super().get(request, *args, **kwargs)  # type: ignore[no-untyped-call]
-        # Its paths are without the one that the site is served under.
         if prefix := get_script_prefix().rstrip("/"):
             response.data["servers"] = [{"url": prefix}]
         return response

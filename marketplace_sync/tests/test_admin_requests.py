@@ -80,7 +80,7 @@ def test_a_request_that_can_t_be_is_none(root: Client, wrong: str) -> None:
 def test_the_page_tells_the_truth_after_a_crash(root: Client) -> None:
     WebSocketState.objects.create(pk=1, connected=True, state="live", disconnect_reason="")
     body = root.get(HOME).content.decode()
-    assert "No daemon is running: nothing is being mirrored" in body
+    assert "No daemon has run yet." in body and "Start manage.py runsync." in body
     assert "Connected and caught up" not in body
     acquire("host:1")
     assert "Connected and caught up" in root.get(HOME).content.decode()
@@ -92,5 +92,5 @@ def test_why_and_the_next_attempt_are_told(root: Client) -> None:
         pk=1, state="reconnecting", disconnect_reason="the peer <b>went</b>", next_ws_attempt_at=database_now()
     )
     body = root.get(HOME).content.decode()
-    assert "Because: <bdi>the peer &lt;b&gt;went&lt;/b&gt;</bdi>" in body
+    assert '<span class="mm-why"><bdi>the peer &lt;b&gt;went&lt;/b&gt;</bdi></span>' in body
     assert "host:1" in body

@@ -3,7 +3,6 @@
 import threading
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from marketplace_sync.governance.actions import (
 from marketplace_sync.governance.actors import COMMAND_LINE
 from marketplace_sync.governance.errors import NotPossible
 from marketplace_sync.governance.policy import Maturity
+from marketplace_sync.mirror.commands import EXPIRES_AFTER
 from marketplace_sync.models import Agent, AgentKey, AuditRow, Command, FeedChange, Skill, SyncRun
 from marketplace_sync.tests.admin_rows import dead_letter
 from marketplace_sync.tests.api_actors import new_key
@@ -120,7 +120,7 @@ async def test_a_removal_approved_by_two_at_once_happens_once() -> None:
             made = [
                 Command.objects.create(
                     action="approve", requested_by=COMMAND_LINE.ident, args={"run": run.pk}, requested_at=now,
-                    expires_at=now + timedelta(minutes=5),
+                    expires_at=now + EXPIRES_AFTER,
                 )
                 for _ in range(2)
             ]  # fmt: skip

@@ -36,7 +36,7 @@ from marketplace_sync.protocol.messages import decode_message
 from marketplace_sync.simulator.faults import FaultSet
 from marketplace_sync.simulator.http import Api, Request
 from marketplace_sync.simulator.marketplace import Marketplace
-from marketplace_sync.upstream.row_cache import RowCache
+from marketplace_sync.upstream.row_cache import RowCache, Unread
 from marketplace_sync.upstream.stream import Received
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -131,10 +131,13 @@ class ScriptedMarket:
         await asyncio.sleep(0)
         return None if answer.status == 404 else answer.body
 
-    async def skill_page(self, page: int, *, page_size: int, begun: Callable[[], None] | None = None) -> SkillPage:
+    async def skill_page(
+        self, page: int, *, page_size: int, begun: Callable[[], None] | None = None, every_row: bool = False
+    ) -> SkillPage:
         body = await self._get(f"/api/v1/skills?page={page}&page_size={page_size}", begun)
         assert body is not None
-        return decode_skill_page(body, server_now=self._world.now, known=self._rows)
+        known = Unread(self._rows) if every_row else self._rows
+        return decode_skill_page(body, server_now=self._world.now, known=known)
 
     async def remember(self, rows: Sequence[tuple[str, SkillRecord]]) -> None:
         self._rows.remember(rows)

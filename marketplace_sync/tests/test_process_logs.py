@@ -80,6 +80,6 @@ async def test_clients_can_not_fill_the_log_of_a_web_process(
         program.end()
     # The counts of what was left out come at the minute's end, which this does not wait for.
     shown = Counter((line["logger"], line["level"]) for line in told)
-    assert shown["django.security.DisallowedHost", "error"] == 60
+    assert shown["django.security.DisallowedHost", "warning"] == 60
     assert shown["django.request", "warning"] == 60
     assert shown["uvicorn.access", "info"] == 0

@@ -96,7 +96,7 @@ MESSAGES: list[str | bytes] = [
     json.dumps({"type": [TOKEN]}),
     update(skill_id=f"id-{TOKEN}", name=7),
     update(skill_id="s5", name="N", average_rating=TOKEN),
-    update(skill_id="s6", name="N", created_at=ECHO),
+    update(skill_id="s6", name="N", updated_at=ECHO),
     json.dumps({"type": "category_update", "data": {"name": f"{TOKEN} room", "skill_count": ECHO}}),
     update(skill_id="s7", name="N", description="x" * 4020 + TOKEN + ECHO, rating_count="many"),
     update(skill_id="s8", name="N", code=ECHO * 300, rating_count="many"),
@@ -158,7 +158,7 @@ async def test_whatever_the_marketplace_does_the_token_is_never_seen(
             assert (await daemon.ended()).status == 0
 
             # All of it did happen, and was told.
-            assert (checked.status, foreseen.status) == (0, 0)
+            assert (checked.status, foreseen.status) == (1, 0)  # refused rows: not in sync
             assert len(json.loads(checked.out)["refused"]) >= len(ROWS) - 1
             letters = await watched.ask(lambda: list(DeadLetter.objects.values_list("source", flat=True)))
             assert letters.count("stream") == len(MESSAGES)
@@ -180,7 +180,7 @@ def reason_holds(word: str) -> bool:
 
 
 def passed() -> bool:
-    return SyncRun.objects.filter(state="done").exists()
+    return SyncRun.objects.filter(state="degraded").exists()
 
 
 def plant_the_token() -> None:
