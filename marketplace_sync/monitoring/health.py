@@ -110,6 +110,10 @@ def _token(facts: Facts) -> Check:
             return unhealthy("The marketplace refuses the token over HTTP: no full sync is possible.", do=do)
         return unhealthy("The marketplace refuses the token over HTTP: nothing can be read.", do=do)
     if "stream" in refused:
+        do = (
+            "The token itself is good: see ATOM_SAAS_WS_AUTH, how it is sent to the stream, and ask the marketplace "
+            "whether it covers the stream. manage.py checkmarketplace tests it."
+        )
         return degraded("The marketplace refuses the token for the stream, not over HTTP.", do=do)
     return healthy("The marketplace has not refused the token.")
 

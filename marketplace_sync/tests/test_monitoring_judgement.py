@@ -105,6 +105,9 @@ def test_a_token_refused_by_the_stream_alone_is_told_apart_from_one_refused_over
     assert checks(stream)["token"][0] is Health.DEGRADED and "not over HTTP" in checks(stream)["token"][1]
     assert checks(both)["token"][0] is Health.UNHEALTHY and "over HTTP" in checks(both)["token"][1]
     assert next(iter(checks(both))) == "token"
+    # A new token would be refused as well, where it is sent in the wrong way.
+    assert "ATOM_SAAS_WS_AUTH" in text_of(stream) and "Set a new" not in text_of(stream)
+    assert "Set a new ATOM_SAAS_API_TOKEN" in text_of(both)
 
 
 def test_a_stopped_daemon_tries_nothing_again() -> None:
