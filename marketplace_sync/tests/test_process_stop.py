@@ -14,13 +14,16 @@ from marketplace_sync.simulator.server import SimulatorServer
 from marketplace_sync.tests.harness import Mirror, skill
 from marketplace_sync.tests.outages import locked_database
 from marketplace_sync.tests.processes import (
+    PATIENCE,
     Ended,
     Environment,
     Program,
     mirrored,
+    programs,
     until,
     until_live,
 )
+from marketplace_sync.tests.upstream_peers import ScriptedHttp
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -170,6 +173,19 @@ async def test_who_stands_by_stops_at_once_and_takes_over_from_a_clean_stop_with
         server.market.put_skill(skill(500))
         await watched.until_level()
         assert (await stopped(second)).status == 0
+
+
+async def test_ctrl_c_ends_a_command_that_waits_in_one_line(program_environment: Environment) -> None:
+    async def silence(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with ScriptedHttp(silence) as server:
+        settings = {"ATOM_SAAS_API_URL": server.url, "ATOM_SAAS_API_TOKEN": "t" * 20}
+        with programs(program_environment(**settings)) as start:
+            checking = start.start("checkmarketplace")
+            await until(lambda: bool(server.asked), "the health is asked for", PATIENCE)
+            ended = await stopped(checking, signal.SIGINT)
+    assert (ended.status, ended.err) == (130, "Interrupted.\n")
 
 
 async def test_a_drain_that_cannot_finish_says_how_much_is_lost_and_exits_non_zero(
