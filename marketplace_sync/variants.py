@@ -48,7 +48,7 @@ def read_auth(text: str, setting: str, *, query: bool) -> str:
     hint = f"Write {setting}=bearer{parameter}, or the name of the header that carries the token, such as X-API-Token."
     if name.lower() == BEARER:
         return BEARER
-    if name.lower().startswith(_QUERY):
+    if name.lower() == _QUERY[:-1] or name.lower().startswith(_QUERY):  # nobody calls a header "query"
         parameter_name = name[len(_QUERY) :]
         if not query:
             raise VariantError("names a parameter of the URL, which the HTTP API does not take.", hint)

@@ -295,6 +295,7 @@ def test_what_is_no_header_of_ones_own_is_an_error(raw: Any) -> None:
 def test_a_parameter_is_of_the_stream_alone_and_needs_a_name() -> None:
     assert ids(ATOM_SAAS_API_AUTH="query:token") == ["E071"]
     assert ids(ATOM_SAAS_WS_AUTH="query:") == ids(ATOM_SAAS_WS_AUTH="query:a b") == ["E072"]
+    assert ids(ATOM_SAAS_WS_AUTH="query") == ["E072"], "a parameter without a name, and no header"
 
 
 def test_a_token_written_where_its_place_belongs_is_not_shown() -> None:
