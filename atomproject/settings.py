@@ -109,6 +109,7 @@ STORAGES = {
     "staticfiles": {"BACKEND": "atomproject.static.Storage"},
 }
 
+SESSION_ENGINE = "atomproject.sessions"
 # Cookies keep Django's defaults too: SameSite=Lax both, and scripts see no session.
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"

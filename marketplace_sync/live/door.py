@@ -81,9 +81,15 @@ def read_request(scope: Mapping[str, Any]) -> Request:
         origin=headers.get(b"origin", ""),
         site=site_origin(scope),
         authorization=headers.get(b"authorization", ""),
-        session=parse_cookie(headers.get(b"cookie", "")).get(settings.SESSION_COOKIE_NAME, ""),
+        session=_session_of(headers.get(b"cookie", "")),
         address=client_address.of_scope(scope),
     )
+
+
+def _session_of(cookies: str) -> str:
+    """Return the session's key; "" for one with NUL, which a quoted value can hold and no database has."""
+    key = parse_cookie(cookies).get(settings.SESSION_COOKIE_NAME, "")
+    return "" if "\0" in key else key
 
 
 def parse_query(query: bytes) -> tuple[int | None, Wanted]:
@@ -102,6 +108,8 @@ def parse_query(query: bytes) -> tuple[int | None, Wanted]:
             raise Refused(BAD_REQUEST, f"{name[:40]!r} is no parameter; there are {', '.join(_PARAMETERS)}.")
         if not value:
             raise Refused(BAD_REQUEST, f"{name} is empty.")
+        if "\0" in value:  # PostgreSQL takes no such text, and would look as if it did not answer
+            raise Refused(BAD_REQUEST, f"{name} has the character NUL.")
         given[name].append(value)
     if len(given["after"]) > 1 or not all(map(_NUMBER.fullmatch, given["after"])):
         raise Refused(BAD_REQUEST, "after is one whole number from 0 on.")

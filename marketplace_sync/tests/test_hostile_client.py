@@ -235,3 +235,19 @@ def test_a_thousand_failed_keys_are_401_then_429_and_keep_no_good_key_out() -> N
     assert told[401] <= 120  # 60 a minute, and this takes less than two
     assert good.get("/api/skills/").status_code == 200
     assert AuditRow.objects.filter(outcome="refused").count() == 0
+
+
+def test_a_session_cookie_that_no_database_can_hold_is_nobodys(server: str) -> None:
+    for value in (
+        r'"\000abcdefghijklmnop"',
+        r'"abcdefgh\000ijklmnop"',
+        r'"\355\240\200abcdefghijkl"',
+        "a" * 4_000,
+        "'",
+        "%00" * 20,
+    ):
+        cookie = f"Cookie: sessionid={value}"
+        for target, status in (("/admin/login/", 200), ("/admin/", 302), ("/api/skills/", 401), ("/metrics", 401)):
+            lines = [f"GET {target} HTTP/1.1", "Host: localhost", cookie, "Connection: close", "", ""]
+            heard = say(server, "\r\n".join(lines).encode())
+            assert status_of(heard) == status, (value[:30], target, heard[:300])

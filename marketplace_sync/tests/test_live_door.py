@@ -189,6 +189,8 @@ async def test_a_key_in_the_url_is_refused_even_if_it_is_good(name: str) -> None
         ("kind=skill_exploded", "'skill_exploded'"),
         ("category=", "category"),
         ("skill_id=%ff", "UTF-8"),
+        ("after=0&skill_id=a%00b", "NUL"),
+        ("category=%00", "NUL"),
         ("&".join(["skill_id=a"] * 1001), "1000"),
         ("x" * 300, "no parameter"),
     ],
