@@ -62,4 +62,5 @@ def login_page(request: HttpRequest) -> HttpResponse:
     if refused is not None:
         response.status_code = refused.status_code
         response["Retry-After"] = str(refused.wait)
+        response._has_been_logged = True  # type: ignore[attr-defined]  # else Django adds an ERROR line to each 503
     return response

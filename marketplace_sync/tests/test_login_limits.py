@@ -103,6 +103,18 @@ async def test_parallel_guesses_are_counted_before_they_are_hashed(monkeypatch: 
     assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
 
 
+def test_a_login_that_has_to_wait_is_no_error_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    person("root", superuser=True)
+    places = login_limits._places
+    taken = sum(places.acquire(blocking=False) for _ in range(HASHING + WAITING))
+    try:
+        answer = log_in("root", "wrong")
+    finally:
+        places.release(taken)
+    assert (answer.status_code, answer["Retry-After"]) == (503, "2")
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_guesses_at_one_account_keep_no_other_account_of_that_address_out() -> None:
     person("root", superuser=True)
     person("ada")
