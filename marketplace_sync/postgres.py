@@ -29,7 +29,9 @@ def set_up_sessions(**more: str) -> None:
     Changes nothing on SQLite. A web process adds its `statement_timeout`; calls add up. Connections that are open
     already keep their settings.
     """
-    _wanted.update(SESSION, **more)
+    for name, value in SESSION.items():
+        _wanted.setdefault(name, value)
+    _wanted.update(more)
     connection_created.connect(_set_up, dispatch_uid=__name__)
 
 

@@ -6,12 +6,14 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import ceil
 
 import httpx2
 import pytest
 from django.db import connection
 
 from atomproject.env import POSTGRES_POOL, shared
+from marketplace_sync.api.throttles import AT_ONCE
 from marketplace_sync.tests.live_feed import agent_key, ask
 from marketplace_sync.tests.outages import Doorway, doorway
 from marketplace_sync.tests.processes import MANAGE, Environment, Program, until
@@ -24,24 +26,33 @@ PATH = "/api/skills/"
 
 
 class Site:
-    """A web server of its own process, and an agent that asks it."""
+    """A web server of its own process, and agents that ask it, enough of them for `3 * MOST` requests at the same time.
 
-    def __init__(self, program: Program, browser: httpx2.AsyncClient, port: int, key: str) -> None:
+    `browser` is the first of them. Those of `abort` are others: the server may be busy with them for a while.
+    """
+
+    def __init__(self, program: Program, browser: httpx2.AsyncClient, port: int, keys: list[str]) -> None:
         self.program = program
         self.browser = browser
         self.port = port
-        self.key = key
+        self.keys, self.leavers = keys[::2], keys[1::2]
 
     async def statuses(self, requests: int) -> list[int]:
         """What so many requests at once are answered."""
-        answers = await asyncio.gather(*(self.browser.get(PATH) for _ in range(requests)))
+        assert requests <= AT_ONCE * len(self.keys)
+        asked = (
+            self.browser.get(PATH, headers={"Authorization": f"Bearer {self.keys[number % len(self.keys)]}"})
+            for number in range(requests)
+        )
+        answers = await asyncio.gather(*asked)
         return sorted(answer.status_code for answer in answers)
 
     async def abort(self, requests: int) -> None:
         """Ask so many times and be gone before the answer."""
         for number in range(requests):
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-            writer.write(f"GET {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self.key}\r\n\r\n".encode())
+            key = self.leavers[number % len(self.leavers)]
+            writer.write(f"GET {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {key}\r\n\r\n".encode())
             await writer.drain()
             if number % 2:
                 await asyncio.sleep(0.005)
@@ -51,7 +62,7 @@ class Site:
 
 @asynccontextmanager
 async def site(environment: dict[str, str], **settings: str) -> AsyncIterator[Site]:
-    key = await ask(agent_key)
+    keys = [await ask(agent_key, f"reader-{number}") for number in range(2 * ceil(3 * MOST / AT_ONCE))]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -64,10 +75,10 @@ async def site(environment: dict[str, str], **settings: str) -> AsyncIterator[Si
         await program.says("Uvicorn running on")
         limits = httpx2.Limits(max_connections=None)
         async with httpx2.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {key}"}, timeout=40, limits=limits,
-            trust_env=False,
+            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {keys[0]}"}, timeout=40,
+            limits=limits, trust_env=False,
         ) as browser:  # fmt: skip
-            yield Site(program, browser, port, key)
+            yield Site(program, browser, port, keys)
     except BaseException:
         sys.stderr.write(f"--- the web server\n{program.out}{program.err}\n")
         raise

@@ -32,6 +32,7 @@ from marketplace_sync.api.catalogue import SkillViewSet
 from marketplace_sync.governance.sliding_window import SlidingWindow
 from marketplace_sync.tests.admin_rows import person
 from marketplace_sync.tests.browser import web_server
+from marketplace_sync.tests.live_feed import ask
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -81,7 +82,7 @@ def log_in(name: str, password: str, address: str = "127.0.0.1", **headers: str)
 
 @COUNTED
 async def test_parallel_guesses_are_counted_before_they_are_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
-    await asyncio.to_thread(person, "root", superuser=True)
+    await ask(person, "root", superuser=True)
     CountedHasher.reset()
     with web_server(monkeypatch) as url:
         async with httpx2.AsyncClient(base_url=url, trust_env=False) as web:
