@@ -1,9 +1,10 @@
 """The WebSocket page in a real browser, against a real daemon: what an operator presses is done, and is told."""
 
+import asyncio
 from datetime import UTC, datetime
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from marketplace_sync.mirror.commands import request as request_command
 from marketplace_sync.models import AuditRow, Command, Skill
@@ -73,6 +74,32 @@ async def test_the_disabled_stream_is_closed_within_two_seconds_and_a_resting_on
             assert server.clients == 0
             disable = await running.ask(Command.objects.get, action="disable")
             assert (disable.finished_at - disable.requested_at).total_seconds() < 2
+
+
+async def test_a_button_that_was_unfolded_stays_so_when_a_late_answer_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    await ask(person, "root", superuser=True)
+    async with marketplace() as server, mirror(server) as running:
+        await running.until_state("live")
+        with web_server(monkeypatch) as base:
+            async with browser_page(base) as page:
+                asked, answered = asyncio.Event(), asyncio.Event()
+
+                async def hold(route: Route) -> None:
+                    asked.set()
+                    await answered.wait()
+                    await route.continue_()
+
+                await page.route("**/buttons/", hold)
+                await page.goto(HOME)
+                await asked.wait()
+                button = page.locator("details.mm-ask", has=page.locator("summary", has_text="Disable"))
+                await button.locator("summary").click()
+                await button.locator("textarea").fill("half a reason")
+                async with page.expect_response("**/buttons/"):
+                    answered.set()
+                await page.wait_for_function("!document.querySelector('.htmx-request, .htmx-swapping, .htmx-settling')")
+                await expect(button.locator("textarea")).to_have_value("half a reason", timeout=1000)
+                await expect(button).to_have_attribute("open", "")
 
 
 async def test_without_a_daemon_the_page_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
