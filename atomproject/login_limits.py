@@ -51,7 +51,7 @@ class LoginRefusedError(APIException):
 
 
 class LoginBusyError(LoginRefusedError):
-    """Too many passwords are being checked at this moment, whoever sent them."""
+    """Too many passwords are being checked at this moment."""
 
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     default_code = "busy"

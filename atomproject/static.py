@@ -31,7 +31,7 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]
 class Storage(StaticFilesStorage):
     """Gives addresses below the path that the site is served under (`--root-path`).
 
-    Django reads that path once, with `STATIC_URL`, which may be before any request has told it.
+    Django reads that path once, with `STATIC_URL`, which may be before the first request brings it.
     """
 
     def url(self, name: str | None) -> str:

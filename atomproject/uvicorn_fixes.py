@@ -25,7 +25,7 @@ _data_received = H11Protocol.data_received
 
 
 def install() -> None:
-    """Put the mended methods in place of uvicorn's. A second call changes nothing."""
+    """Replace uvicorn's methods by the corrected ones. A second call changes nothing."""
     WebSocketsSansIOProtocol.data_received = _answer_refused_handshake  # type: ignore[method-assign]
     H11Protocol.connection_made = _start_head  # type: ignore[method-assign]
     H11Protocol.connection_lost = _forget_head  # type: ignore[method-assign]

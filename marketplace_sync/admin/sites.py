@@ -41,7 +41,7 @@ def reverse(name: str, args: Sequence[Any] = ()) -> str:
 
 
 def may_view(request: HttpRequest, model: type[Model]) -> bool:
-    """Return whether the site has pages of that model, and whoever asks may see them."""
+    """Return whether the site has pages of that model and the visitor may see them."""
     page = site_of(request)._registry.get(model)
     return page is not None and page.has_view_permission(request)
 

@@ -123,7 +123,7 @@ class WebSocketAdmin(ManagementAdmin):
 
 
 def steering(request: HttpRequest, standing: Status, *, front: bool = False) -> dict[str, Any]:
-    """Return the buttons of whoever asks, and where they are looked at again. `front`: they lead to the front page.
+    """Return the buttons for this visitor, and the URL to fetch them from again. `front`: they lead to the front page.
 
     Of Enable and Disable only the one that changes something is shown. What nobody would carry out says so.
     """

@@ -29,7 +29,7 @@ BY_WHOM = ("Authorization", "Cookie")
 class Guarded(APIView):
     """Who may come in, and how a refusal looks. No anonymous access; what is open says so itself.
 
-    Every answer, refusals too, is for whoever asked alone: no proxy may keep it for somebody else.
+    Every answer, refusals too, is for one client alone: no proxy may keep it for another.
     """
 
     # The key first: it names the scheme that a 401 asks for.

@@ -48,7 +48,7 @@ class Places:
     def take(self, actor: str, patience: float = 0.0) -> bool:
         """Take a place for a request of this actor; false where it has them all, after `patience` seconds still.
 
-        Whoever waits for one holds no database connection.
+        A request that waits for one holds no database connection.
         """
         with self._changed:
             if self._is_free(actor):

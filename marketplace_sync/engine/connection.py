@@ -24,7 +24,7 @@ Its rules, from PROTOCOL.md, "The client's duties" and "How the counters live to
 11. At most `attempts_per_minute` attempts begin in any `ATTEMPT_WINDOW`, whatever or whoever asks for them. One that
     would be too many waits for its place, WAITING or POLLING as before. An open stream is not given up for it: then a
     reconnect changes nothing, and `place_free_in` says when it would. Only retries after delays that are themselves
-    faster than the limit (below 1 s, or a fallback time below 60 s) are not counted: whoever set them chose that.
+    faster than the limit (below 1 s, or a fallback time below 60 s) are not counted: the operator chose them.
 
 Polling at its interval never depends on any of this; `PollNow` only asks for one in between.
 

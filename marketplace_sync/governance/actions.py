@@ -8,6 +8,7 @@ from marketplace_sync.governance.agents import DisableAgent, EnableAgent, Regist
 from marketplace_sync.governance.errors import Denied
 from marketplace_sync.governance.keys import IssuedKey, IssueKey, RevokeKey, RotateKey
 from marketplace_sync.governance.steering import (
+    REQUESTS,
     ApproveRemoval,
     Disable,
     DiscardDeadLetter,
@@ -45,13 +46,7 @@ __all__ = [
 
 # The archive of the audit is not among them: no page and no API deletes from it.
 ACTIONS: tuple[type[Action[Any]], ...] = (
-    Reconnect,
-    Disable,
-    Enable,
-    SyncNow,
-    ApproveRemoval,
-    DismissRemoval,
-    ReplayDeadLetter,
+    *REQUESTS,
     ReplayDeadLetters,
     DiscardDeadLetter,
     RegisterAgent,
