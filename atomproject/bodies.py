@@ -22,7 +22,7 @@ MAX_BODY_BYTES = 1_048_576
 BODY_SECONDS = 30.0
 
 
-class _Refused(Exception):
+class _RefusedBodyError(Exception):
     def __init__(self, status: HTTPStatus, code: str, detail: str) -> None:
         super().__init__(detail)
         self.status = status
@@ -41,7 +41,7 @@ class BoundedBodies:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             first = await self._whole_body(scope, receive)
-        except _Refused as refused:
+        except _RefusedBodyError as refused:
             await _refuse(refused, send)
             return
         given = False
@@ -73,11 +73,11 @@ class BoundedBodies:
                         return {"type": "http.request", "body": bytes(body), "more_body": False}
         except TimeoutError:
             detail = f"The body did not come within {self._seconds:g} s."
-            raise _Refused(HTTPStatus.REQUEST_TIMEOUT, "too_slow", detail) from None
+            raise _RefusedBodyError(HTTPStatus.REQUEST_TIMEOUT, "too_slow", detail) from None
 
-    def _too_large(self) -> _Refused:
+    def _too_large(self) -> _RefusedBodyError:
         detail = f"A body has {self._limit} bytes at most."
-        return _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", detail)
+        return _RefusedBodyError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", detail)
 
 
 def _told_length(scope: Scope) -> int:
@@ -86,7 +86,7 @@ def _told_length(scope: Scope) -> int:
     return int(told) if told.isdigit() and len(told) < 20 else 0
 
 
-async def _refuse(refused: _Refused, send: Send) -> None:
+async def _refuse(refused: _RefusedBodyError, send: Send) -> None:
     body = json.dumps({"detail": refused.detail, "code": refused.code}).encode()
     headers = [
         (b"content-type", b"application/json"),

@@ -7,7 +7,7 @@ from django.views.debug import ExceptionReporter
 from marketplace_sync.redaction import redact_value
 
 
-class Reporter(ExceptionReporter):
+class SafeExceptionReporter(ExceptionReporter):
     """Django hides settings by their names (TOKEN, KEY, PASS …); this hides what is secret wherever it stands.
 
     That is what `redaction.protect` was told, and the shapes that it knows: keys of agents, logins in URLs.

@@ -15,7 +15,15 @@ from urllib.parse import urlsplit
 import environ
 
 from marketplace_sync.redaction import protect
-from marketplace_sync.setting_values import Fault, Kind, Setting, Unfit, parse, parse_bool, split_url
+from marketplace_sync.setting_values import (
+    InvalidValueError,
+    Kind,
+    Setting,
+    SettingProblem,
+    parse,
+    parse_bool,
+    split_url,
+)
 
 # fmt: off
 ENVIRONMENT: tuple[Setting, ...] = (
@@ -103,7 +111,7 @@ class Environment(environ.Env):  # type: ignore[misc]
         """`named`: somebody wrote down where the file is, so it has to be there."""
         super().__init__()
         self.ENVIRON = dict(variables)
-        self.faults: list[Fault] = []
+        self.faults: list[SettingProblem] = []
         self._of_the_process, self._dotenv = variables, dotenv
         if dotenv is not None:
             self._read_dotenv(dotenv, named=named)
@@ -142,7 +150,7 @@ class Environment(environ.Env):  # type: ignore[misc]
         setting = BY_NAME[name]
         try:
             return parse_bool(setting, self.raw(name).strip() or setting.default)
-        except Unfit as unfit:
+        except InvalidValueError as unfit:
             self._fault(name, unfit)
             return parse_bool(setting, setting.default)
 
@@ -151,7 +159,7 @@ class Environment(environ.Env):  # type: ignore[misc]
         setting = BY_NAME[name]
         try:
             return float(parse(setting, self.raw(name).strip() or setting.default))
-        except Unfit as unfit:
+        except InvalidValueError as unfit:
             self._fault(name, unfit)
             return float(setting.default)
 
@@ -162,7 +170,7 @@ class Environment(environ.Env):  # type: ignore[misc]
         for choice in choices:
             if text.lower() == choice.lower():
                 return choice
-        self._fault(name, Unfit(f"is {text[:40]!r}.", f"Write one of {', '.join(choices)}."))
+        self._fault(name, InvalidValueError(f"is {text[:40]!r}.", f"Write one of {', '.join(choices)}."))
         return setting.default
 
     def hosts(self) -> list[str]:
@@ -171,7 +179,9 @@ class Environment(environ.Env):  # type: ignore[misc]
         hosts = [host.strip() for host in (self.raw(setting.name).strip() or setting.default).split(",")]
         for host in hosts:
             if "/" in host or any(char.isspace() for char in host):
-                self._fault(setting.name, Unfit(f"has {host[:60]!r}.", "Names alone, such as mirror.example.com."))
+                self._fault(
+                    setting.name, InvalidValueError(f"has {host[:60]!r}.", "Names alone, such as mirror.example.com.")
+                )
                 return setting.default.split(",")
         return [host for host in hosts if host]
 
@@ -186,7 +196,7 @@ class Environment(environ.Env):  # type: ignore[misc]
             return self._sqlite(folder / "db.sqlite3", {})
         try:
             return self._database_of(url, folder)
-        except Unfit as unfit:
+        except InvalidValueError as unfit:
             self._fault("DATABASE_URL", unfit)
             return {"ENGINE": "django.db.backends.dummy", "NAME": ""}
 
@@ -197,8 +207,10 @@ class Environment(environ.Env):  # type: ignore[misc]
             try:
                 parts = split_url(url, BY_NAME["REDIS_URL"].schemes, "REDIS_URL=redis://127.0.0.1:6379/0")
                 if not (parts.path.strip("/") or "0").isdecimal():
-                    raise Unfit("has no number as its database.", "For example: REDIS_URL=redis://127.0.0.1:6379/0")
-            except Unfit as unfit:
+                    raise InvalidValueError(
+                        "has no number as its database.", "For example: REDIS_URL=redis://127.0.0.1:6379/0"
+                    )
+            except InvalidValueError as unfit:
                 self._fault("REDIS_URL", unfit)
             else:
                 _protect_password(parts.password, parts.username, None)
@@ -250,26 +262,26 @@ class Environment(environ.Env):  # type: ignore[misc]
         schemes = BY_NAME["DATABASE_URL"].schemes
         scheme = url.partition(":")[0]
         if scheme not in schemes:
-            raise Unfit("must start with sqlite:/// or postgres://.", _DATABASE_HINT)
+            raise InvalidValueError("must start with sqlite:/// or postgres://.", _DATABASE_HINT)
         try:
             host = urlsplit(url).netloc
             if scheme == "sqlite" and host:
-                raise Unfit("names a host, which a file has not: it needs three slashes.", _DATABASE_HINT)
+                raise InvalidValueError("names a host, which a file has not: it needs three slashes.", _DATABASE_HINT)
             if host:
                 split_url(url, schemes, "DATABASE_URL=postgres://mirror:password@127.0.0.1:5432/mirror")
             found = _with_flags(self.db_url_config(url))
-        except Unfit:
+        except InvalidValueError:
             raise
         except ValueError:
-            raise Unfit("is not a URL: its host or port can't be read.", _DATABASE_HINT) from None
+            raise InvalidValueError("is not a URL: its host or port can't be read.", _DATABASE_HINT) from None
         _protect_password(found.get("PASSWORD"), found.get("USER"), found.get("NAME"))
         options = found.get("OPTIONS", {})
         if scheme == "sqlite":
             if found["NAME"] == ":memory:":
-                raise Unfit("is in memory, where no second thread or process finds it.", _DATABASE_HINT)
+                raise InvalidValueError("is in memory, where no second thread or process finds it.", _DATABASE_HINT)
             return self._sqlite(folder / found["NAME"], options)
         if not found["NAME"]:
-            raise Unfit("names no database.", _DATABASE_HINT)
+            raise InvalidValueError("names no database.", _DATABASE_HINT)
         return {
             "CONN_MAX_AGE": CONN_MAX_AGE,
             **found,
@@ -278,7 +290,9 @@ class Environment(environ.Env):  # type: ignore[misc]
 
     def _sqlite(self, path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
         if not path.parent.is_dir():
-            raise Unfit("names a file in a folder that does not exist.", f"Make it first: mkdir -p {path.parent}")
+            raise InvalidValueError(
+                "names a file in a folder that does not exist.", f"Make it first: mkdir -p {path.parent}"
+            )
         more = f"{SQLITE_OPTIONS['init_command']} {options.get('init_command', '')}".strip()
         return {
             "ENGINE": "django.db.backends.sqlite3",
@@ -287,7 +301,7 @@ class Environment(environ.Env):  # type: ignore[misc]
             "OPTIONS": {**SQLITE_OPTIONS, **options, "init_command": more},
         }
 
-    def _fault(self, name: str, unfit: Unfit) -> None:
+    def _fault(self, name: str, unfit: InvalidValueError) -> None:
         self.faults.append(BY_NAME[name].fault("error", unfit.message, unfit.hint))
 
 
@@ -305,8 +319,10 @@ def _with_flags(database: dict[str, Any]) -> dict[str, Any]:
         if name in database:
             try:
                 flags[name] = parse_bool(BY_NAME["DATABASE_URL"], str(database[name]))
-            except Unfit:
-                raise Unfit(f"has a {name} that is neither true nor false.", f"Write {name}=true or =false.") from None
+            except InvalidValueError:
+                raise InvalidValueError(
+                    f"has a {name} that is neither true nor false.", f"Write {name}=true or =false."
+                ) from None
     return {**database, **flags}
 
 

@@ -60,7 +60,7 @@ CSRF_FAILURE_VIEW = "marketplace_sync.web.errors.form_refused"
 # The same for WSGI and for Django's own reading of a body.
 DATA_UPLOAD_MAX_MEMORY_SIZE = bodies.MAX_BODY_BYTES
 
-DEFAULT_EXCEPTION_REPORTER = "atomproject.debug_pages.Reporter"
+DEFAULT_EXCEPTION_REPORTER = "atomproject.debug_pages.SafeExceptionReporter"
 
 ROOT_URLCONF = "atomproject.urls"
 WSGI_APPLICATION = "atomproject.wsgi.application"

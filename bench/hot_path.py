@@ -29,7 +29,7 @@ def measure(raws: list[bytes], batch: int) -> dict[str, tuple[float, ...]]:
     from marketplace_sync.mirror.apply import apply_planned
     from marketplace_sync.mirror.arrived import Arrived
     from marketplace_sync.mirror.lease import acquire
-    from marketplace_sync.mirror.plan import Plan
+    from marketplace_sync.mirror.plan import BatchPlan
     from marketplace_sync.models import FeedChange
     from marketplace_sync.protocol.messages import decode_message
 
@@ -40,14 +40,14 @@ def measure(raws: list[bytes], batch: int) -> dict[str, tuple[float, ...]]:
     events: Any = took("decode", lambda: [decode_message(raw, server_now=now, is_text=True) for raw in raws])
     items = [Arrived(event, arrivals.next(), FeedChange.Source.STREAM) for event in events]
     for start in range(0, len(items), batch):
-        plan = took("plan", Plan, items[start : start + batch])
+        plan = took("plan", BatchPlan, items[start : start + batch])
         took("write", apply_planned, plan, lease)
     # And a listing that says the same of every skill.
     last = {event.skill_id: event for event in events}.values()
     rows = [Arrived(event, arrivals.next(), FeedChange.Source.LISTING, polled=True) for event in last]
-    apply_planned(Plan(rows), lease)
+    apply_planned(BatchPlan(rows), lease)
     for start in range(0, len(rows), 1000):
-        took("plan a row that is unchanged", Plan, rows[start : start + 1000])
+        took("plan a row that is unchanged", BatchPlan, rows[start : start + 1000])
     connections.close_all()
     counts = dict.fromkeys(took.spent, len(items)) | {"plan a row that is unchanged": len(rows)}
     return {step: tuple(value / counts[step] * 1e6 for value in spent) for step, spent in took.spent.items()}

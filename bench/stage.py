@@ -25,7 +25,7 @@ PATIENCE = 120.0
 STARTING = 60.0
 
 
-class Broken(Exception):
+class StageError(Exception):
     """A measurement that could not be made: something ended, or never came."""
 
 
@@ -49,13 +49,13 @@ class Program:
         return self._process.poll() is None
 
     def hear(self) -> dict[str, Any]:
-        """What it says next. Raises `Broken` when it has ended instead."""
+        """What it says next. Raises `StageError` when it has ended instead."""
         assert self._process.stdout is not None
         if line := self._process.stdout.readline():
             heard: dict[str, Any] = json.loads(line)
             return heard
         self._process.wait(10)
-        raise Broken(f"{self.name} ended with {self._process.returncode}: {self.errors()[-2000:]}")
+        raise StageError(f"{self.name} ended with {self._process.returncode}: {self.errors()[-2000:]}")
 
     def ask(self, **command: Any) -> dict[str, Any]:
         self.tell(**command)
@@ -130,15 +130,15 @@ class Stage:
         return [(at, seq) for at, seq in json.loads((self.folder / "notes.json").read_text())]
 
     def until(self, true: Callable[[], Any], what: str, *programs: Program, within: float = PATIENCE) -> Any:
-        """Wait until `true()`, looking 50 times a second; raises `Broken` when a program ends before."""
+        """Wait until `true()`, looking 50 times a second; raises `StageError` when a program ends before."""
         deadline = time.monotonic() + within
         while not (answer := true()):
             for program in programs:
                 if not program.running:
-                    raise Broken(f"{program.name} ended before {what}: {program.errors()[-2000:]}")
+                    raise StageError(f"{program.name} ended before {what}: {program.errors()[-2000:]}")
             if time.monotonic() > deadline:
                 said = "".join(program.errors()[-2000:] for program in programs)
-                raise Broken(f"waited {within:g} s in vain until {what}: {said}")
+                raise StageError(f"waited {within:g} s in vain until {what}: {said}")
             time.sleep(0.02)
         return answer
 

@@ -35,16 +35,16 @@ AWAY_SECONDS = 5.0
 PATIENCE = 90.0
 
 
-class Broken(Exception):
+class TrialError(Exception):
     """Something that was promised does not hold."""
 
 
 async def until(true: Callable[[], Awaitable[Any]], what: str, within: float = PATIENCE) -> float:
-    """Wait until `true()`; the seconds that it took. Raises `Broken`."""
+    """Wait until `true()`; the seconds that it took. Raises `TrialError`."""
     began = time.monotonic()
     while not await true():
         if time.monotonic() - began > within:
-            raise Broken(f"waited {within:g} s in vain until {what}")
+            raise TrialError(f"waited {within:g} s in vain until {what}")
         await asyncio.sleep(0.05)
     return time.monotonic() - began
 
@@ -77,7 +77,7 @@ class Trial:
         for child in self.world.daemons:
             if name == f"{socket.gethostname()}:{child.pid}":
                 return child
-        raise Broken(f"the lease is held by {name}, which was not started here")
+        raise TrialError(f"the lease is held by {name}, which was not started here")
 
     def other(self, daemon: Child) -> Child:
         return next(child for child in self.world.daemons if child is not daemon)
@@ -268,7 +268,7 @@ async def main(options: argparse.Namespace) -> int:
             print(f"Starting: {count} changes to come, {options.rate:g} a second.", flush=True)
             key, password = await world.start()
             return await trial(world, key, password)
-        except Broken as fault:
+        except TrialError as fault:
             print(f"DOES NOT HOLD: {fault}")
             world.say_last_lines()
             return 1

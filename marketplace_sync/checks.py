@@ -6,14 +6,14 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
-from marketplace_sync.conf import ConfigError, Fault, find_faults, load_config, unknown_names
+from marketplace_sync.conf import ConfigError, SettingProblem, find_problems, load_config, unknown_names
 from marketplace_sync.upstream.access import access_faults
 
 
 @register("marketplace_sync")
 def check_settings(**_options: Any) -> list[CheckMessage]:
     """The settings of this app, see `conf.SETTINGS`."""
-    return [_message(fault) for fault in find_faults(settings)]
+    return [_message(fault) for fault in find_problems(settings)]
 
 
 @register("marketplace_sync")
@@ -33,11 +33,11 @@ def check_environment(**_options: Any) -> list[CheckMessage]:
     `ENVIRONMENT_FAULTS` and `ENVIRONMENT_NAMES` are the settings module's to fill; a project without
     them has nothing to tell here.
     """
-    faults: Iterable[Fault] = getattr(settings, "ENVIRONMENT_FAULTS", ())
+    faults: Iterable[SettingProblem] = getattr(settings, "ENVIRONMENT_FAULTS", ())
     names: Iterable[str] = getattr(settings, "ENVIRONMENT_NAMES", ())
     return [_message(fault) for fault in (*faults, *unknown_names(names))]
 
 
-def _message(fault: Fault) -> CheckMessage:
+def _message(fault: SettingProblem) -> CheckMessage:
     kind = Error if fault.level == "error" else Warning
     return kind(fault.message, hint=fault.hint, id=fault.id)

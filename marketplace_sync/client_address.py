@@ -14,7 +14,7 @@ from django.conf import settings
 from django.http import HttpRequest
 
 from marketplace_sync.conf import BY_NAME
-from marketplace_sync.setting_values import Networks, Unfit, parse
+from marketplace_sync.setting_values import InvalidValueError, Networks, parse
 
 # No real chain of proxies is longer; a client could send thousands.
 _MAX_HOPS = 20
@@ -71,7 +71,7 @@ def trusted() -> Networks:
 def _networks(raw: object) -> Networks:
     try:
         networks: Networks = parse(BY_NAME["TRUSTED_PROXIES"], raw)
-    except Unfit:
+    except InvalidValueError:
         return Networks(())
     return networks
 

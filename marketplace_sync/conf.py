@@ -12,19 +12,28 @@ from urllib.parse import urlsplit
 
 from marketplace_sync.logs import Secret, protect
 from marketplace_sync.setting_values import (
-    Fault,
+    InvalidValueError,
     Kind,
     Level,
     Networks,
     Setting,
-    Unfit,
+    SettingProblem,
     fault_id,
     is_loopback,
     outside_recommended,
     parse,
 )
 
-__all__ = ["SETTINGS", "ConfigError", "Fault", "Secret", "Setting", "SyncConfig", "find_faults", "load_config"]
+__all__ = [
+    "SETTINGS",
+    "ConfigError",
+    "Secret",
+    "Setting",
+    "SettingProblem",
+    "SyncConfig",
+    "find_problems",
+    "load_config",
+]
 
 _MIB = 1024 * 1024
 
@@ -218,7 +227,7 @@ class SyncConfig:
 class ConfigError(Exception):
     """The settings can't work. `faults` names each reason; the text is one line a fault."""
 
-    def __init__(self, faults: tuple[Fault, ...]) -> None:
+    def __init__(self, faults: tuple[SettingProblem, ...]) -> None:
         super().__init__("\n".join(map(str, faults)))
         self.faults = faults
 
@@ -236,20 +245,25 @@ def load_config(settings: object, *, need_marketplace: bool = False) -> SyncConf
     return SyncConfig(**values)
 
 
-def find_faults(settings: object, *, need_marketplace: bool = False) -> tuple[Fault, ...]:
+def find_problems(settings: object, *, need_marketplace: bool = False) -> tuple[SettingProblem, ...]:
     """Everything wrong or unwise in the settings, errors and warnings, in the order of the table."""
     return tuple(_read(settings, need_marketplace=need_marketplace)[1])
 
 
-def unknown_names(names: Iterable[str]) -> tuple[Fault, ...]:
+def unknown_names(names: Iterable[str]) -> tuple[SettingProblem, ...]:
     """A warning for each `ATOM_SAAS_*` name that no setting has: a misspelt one has no effect."""
     faults = []
     for name in sorted({name for name in names if name.startswith("ATOM_SAAS_")} - BY_NAME.keys()):
         near = difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0)[0]
         faults.append(
-            Fault(fault_id("warning", UNKNOWN_NAME), name, f"{name} is no setting of this project; it has no effect.",
-                  f"Did you mean {near}?", "warning")
-        )  # fmt: skip
+            SettingProblem(
+                fault_id("warning", UNKNOWN_NAME),
+                name,
+                f"{name} is no setting of this project; it has no effect.",
+                f"Did you mean {near}?",
+                "warning",
+            )
+        )
     return tuple(faults)
 
 
@@ -259,16 +273,16 @@ def ws_url_of(api_url: str) -> str:
     return f"{'wss' if parts.scheme == 'https' else 'ws'}://{parts.netloc}/ws" if api_url else ""
 
 
-def _read(settings: object, *, need_marketplace: bool) -> tuple[dict[str, Any], list[Fault]]:
+def _read(settings: object, *, need_marketplace: bool) -> tuple[dict[str, Any], list[SettingProblem]]:
     values: dict[str, Any] = {}
-    faults: list[Fault] = []
+    faults: list[SettingProblem] = []
     for setting in SETTINGS:
         raw = getattr(settings, setting.name, None)
         if setting.kind is Kind.SECRET and isinstance(raw, str | Secret):
             protect(raw)  # before it is looked at: also a token that is refused is never to be seen
         try:
             values[setting.field] = value = parse(setting, raw)
-        except Unfit as unfit:
+        except InvalidValueError as unfit:
             faults.append(setting.fault("error", unfit.message, unfit.hint))
             continue
         unwise = outside_recommended(setting, value if setting.scale == 1 else value / setting.scale)
@@ -282,7 +296,7 @@ def _read(settings: object, *, need_marketplace: bool) -> tuple[dict[str, Any], 
     return values, faults
 
 
-def _missing(values: dict[str, Any], level: Level) -> Iterable[Fault]:
+def _missing(values: dict[str, Any], level: Level) -> Iterable[SettingProblem]:
     if not values.get("enabled", True):
         return
     for name, example in (
@@ -297,7 +311,7 @@ def _missing(values: dict[str, Any], level: Level) -> Iterable[Fault]:
             yield setting.fault(level, "is not set.", hint)
 
 
-def _clear_text(values: dict[str, Any]) -> Iterable[Fault]:
+def _clear_text(values: dict[str, Any]) -> Iterable[SettingProblem]:
     for name in ("ATOM_SAAS_API_URL", "ATOM_SAAS_WS_URL"):
         setting = BY_NAME[name]
         parts = urlsplit(values.get(setting.field, ""))
@@ -307,11 +321,11 @@ def _clear_text(values: dict[str, Any]) -> Iterable[Fault]:
             )
 
 
-def _together(values: dict[str, Any]) -> Iterable[Fault]:
+def _together(values: dict[str, Any]) -> Iterable[SettingProblem]:
     """What each setting alone can't tell. A setting that was refused already is left out."""
 
-    def fault(level: Level, number: int, name: str, message: str, hint: str) -> Fault:
-        return Fault(fault_id(level, number), name, f"{name} {message}", hint, level)
+    def fault(level: Level, number: int, name: str, message: str, hint: str) -> SettingProblem:
+        return SettingProblem(fault_id(level, number), name, f"{name} {message}", hint, level)
 
     pong, ping = values.get("pong_timeout", 0), values.get("heartbeat_interval", 0)
     if pong and ping and pong >= ping:

@@ -43,7 +43,7 @@ AGENT = "demo"
 KEY_LIFE = timedelta(days=1)
 
 
-class DemoFailed(Exception):
+class DemoError(Exception):
     """One of the demo's processes ended, or can't begin; the text says which and why."""
 
 
@@ -67,7 +67,7 @@ def free_port(wanted: int) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise DemoFailed("no port is free on 127.0.0.1")
+    raise DemoError("no port is free on 127.0.0.1")
 
 
 def make_admin() -> str:
@@ -115,7 +115,7 @@ class Demo:
         self._unread: asyncio.Task[None] | None = None
 
     async def run(self, password: str, key: str) -> None:
-        """Start everything, show what happens, end everything. Raises `DemoFailed`."""
+        """Start everything, show what happens, end everything. Raises `DemoError`."""
         self._address = [
             f"Web      http://127.0.0.1:{self._port}/admin/   user {ADMIN}, password {password}",
             f"Agent    {AGENT}, key {key}",
@@ -152,7 +152,7 @@ class Demo:
                 # What it says from now on is for nobody; a full pipe would stop it.
                 self._unread = asyncio.create_task(_read_on(child.stdout), name="demo's marketplace output")
                 return {name: url, "ATOM_SAAS_API_TOKEN": token}
-        raise DemoFailed(f"the simulated marketplace did not start; {self._last_words()}")
+        raise DemoError(f"the simulated marketplace did not start; {self._last_words()}")
 
     def _manage(self, *arguments: str) -> list[str]:
         return [str(self._folder / "manage.py"), *arguments]
@@ -183,7 +183,7 @@ class Demo:
         while not self._stop.is_set():
             for name, child in self._children.items():
                 if child.returncode is not None:
-                    raise DemoFailed(f"the {name} has ended with status {child.returncode}; {self._last_words()}")
+                    raise DemoError(f"the {name} has ended with status {child.returncode}; {self._last_words()}")
             look = await asyncio.to_thread(_look)
             now = time.monotonic()
             addressed = reported > 0

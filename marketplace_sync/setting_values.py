@@ -97,13 +97,13 @@ class Setting:
     choices: tuple[str, ...] = ()  # the words, where it is one of a few
     empty_counts: bool = False  # set but empty is a value of its own, and not the default
 
-    def fault(self, level: Level, message: str, hint: str) -> "Fault":
+    def fault(self, level: Level, message: str, hint: str) -> "SettingProblem":
         """A fault of this setting. `message` goes on after its name."""
-        return Fault(fault_id(level, self.number), self.name, f"{self.name} {message}", hint, level)
+        return SettingProblem(fault_id(level, self.number), self.name, f"{self.name} {message}", hint, level)
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class SettingProblem:
     """Something wrong with a setting, for a person. Neither text ever holds a secret's value."""
 
     id: str
@@ -116,7 +116,7 @@ class Fault:
         return f"{self.message} {self.hint}"
 
 
-class Unfit(ValueError):
+class InvalidValueError(ValueError):
     """A value that is not of its kind, or can't work. `hint` says what to write instead."""
 
     def __init__(self, message: str, hint: str) -> None:
@@ -131,7 +131,7 @@ def fault_id(level: Level, number: int) -> str:
 def parse(setting: Setting, raw: object) -> Any:
     """The typed value of what was configured. Nothing, or an empty text that does not count, is the default.
 
-    Raises `Unfit`. A value of the right Python type is taken as it is, within the same bounds.
+    Raises `InvalidValueError`. A value of the right Python type is taken as it is, within the same bounds.
     """
     blank = isinstance(raw, str) and (not raw or (raw.isspace() and setting.kind is not Kind.SECRET))
     empty = raw is None or (blank and not setting.empty_counts)
@@ -172,39 +172,45 @@ def parse_bool(setting: Setting, raw: object) -> bool:
         return True
     if text in _FALSE:
         return False
-    raise Unfit(f"is {_shown(raw)}, which is neither true nor false.", f"Write {setting.name}=true or =false.")
+    raise InvalidValueError(
+        f"is {_shown(raw)}, which is neither true nor false.", f"Write {setting.name}=true or =false."
+    )
 
 
 def split_url(text: str, schemes: Sequence[str], example: str) -> SplitResult:
-    """The parts of a URL with one of these schemes and a host. Raises `Unfit`, never showing the URL."""
+    """The parts of a URL with one of these schemes and a host. Raises `InvalidValueError`, never showing the URL."""
     hint = f"For example: {example}"
     if _UNSEEN.search(text):
-        raise Unfit("has white space or control characters in it.", hint)
+        raise InvalidValueError("has white space or control characters in it.", hint)
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise Unfit("is not a URL: its host or port can't be read.", hint) from None
+        raise InvalidValueError("is not a URL: its host or port can't be read.", hint) from None
     if parts.scheme not in schemes:
-        raise Unfit(f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)}.", hint)
+        raise InvalidValueError(f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)}.", hint)
     if not host or port == 0:
-        raise Unfit("names no host." if not host else "has the impossible port 0.", hint)
+        raise InvalidValueError("names no host." if not host else "has the impossible port 0.", hint)
     return parts
 
 
 def _read_url(setting: Setting, raw: object) -> str:
     if not isinstance(raw, str):
-        raise Unfit(f"is {_shown(raw)}, not a URL.", f"Write {setting.name}={setting.schemes[0]}://...")
+        raise InvalidValueError(f"is {_shown(raw)}, not a URL.", f"Write {setting.name}={setting.schemes[0]}://...")
     text = raw.strip()
     if not text:
         return ""
     parts = split_url(text, setting.schemes, f"{setting.name}={setting.schemes[0]}://api.atomsaas.com")
     if "@" in parts.netloc:
-        raise Unfit("must not hold a user name or password.", "Put the token in ATOM_SAAS_API_TOKEN, the URL without.")
+        raise InvalidValueError(
+            "must not hold a user name or password.", "Put the token in ATOM_SAAS_API_TOKEN, the URL without."
+        )
     if parts.query or "?" in text:
-        raise Unfit("must not hold a query.", "End it before the ?. The token belongs in ATOM_SAAS_API_TOKEN alone.")
+        raise InvalidValueError(
+            "must not hold a query.", "End it before the ?. The token belongs in ATOM_SAAS_API_TOKEN alone."
+        )
     if parts.fragment or "#" in text:
-        raise Unfit("must not hold a fragment.", "End it before the #.")
+        raise InvalidValueError("must not hold a fragment.", "End it before the #.")
     return text.rstrip("/")
 
 
@@ -212,9 +218,9 @@ def _read_secret(setting: Setting, raw: object) -> Secret:
     if isinstance(raw, Secret):
         raw = raw.reveal()
     if not isinstance(raw, str):
-        raise Unfit("is not a text.", f"Write {setting.name}=..., as the marketplace gave it.")
+        raise InvalidValueError("is not a text.", f"Write {setting.name}=..., as the marketplace gave it.")
     if raw and (not raw.isascii() or not raw.isprintable() or " " in raw):
-        raise Unfit(
+        raise InvalidValueError(
             "has white space, control or non-ASCII characters in it, which no HTTP header can carry.",
             "Copy it again as the marketplace gave it: a UUID or a JWT, nothing before or after.",
         )
@@ -228,14 +234,16 @@ def _read_text(_setting: Setting, raw: object) -> str:
 def _read_file(setting: Setting, raw: object) -> str:
     text = str(raw).strip() if isinstance(raw, str | PurePath) else "\0"
     if "\0" in text:
-        raise Unfit(f"is {_shown(raw)}, not the path of a file.", f"For example: {setting.name}=/etc/mirror/file")
+        raise InvalidValueError(
+            f"is {_shown(raw)}, not the path of a file.", f"For example: {setting.name}=/etc/mirror/file"
+        )
     return text
 
 
 def _read_choice(setting: Setting, raw: object) -> str:
     text = str(raw).strip()
     if text not in setting.choices:
-        raise Unfit(f"is {_shown(raw)}.", f"Write {setting.name}={' or '.join(setting.choices)}.")
+        raise InvalidValueError(f"is {_shown(raw)}.", f"Write {setting.name}={' or '.join(setting.choices)}.")
     return text
 
 
@@ -244,7 +252,7 @@ def _read_proxy(setting: Setting, raw: object) -> Secret:
         raw = raw.reveal()
     example = f"{setting.name}=http://proxy.example:3128"
     if not isinstance(raw, str):
-        raise Unfit("is not a text.", f"For example: {example}")
+        raise InvalidValueError("is not a text.", f"For example: {example}")
     text = raw.strip()
     if not text:
         return Secret("")
@@ -252,13 +260,15 @@ def _read_proxy(setting: Setting, raw: object) -> Secret:
     url = text if "://" in text else f"http://{text}"
     parts = split_url(url, _PROXY_SCHEMES, example)
     if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise Unfit("has more in it than a login, a host and a port.", f"For example: {example}")
+        raise InvalidValueError("has more in it than a login, a host and a port.", f"For example: {example}")
     return Secret(url.rstrip("/"))
 
 
 def _read_hosts(setting: Setting, raw: object) -> str:
     if not isinstance(raw, str):
-        raise Unfit(f"is {_shown(raw)}, not a text.", f"For example: {setting.name}=localhost,.example.com,10.0.0.0/8")
+        raise InvalidValueError(
+            f"is {_shown(raw)}, not a text.", f"For example: {setting.name}=localhost,.example.com,10.0.0.0/8"
+        )
     return raw.strip()
 
 
@@ -266,7 +276,7 @@ def _read_networks(setting: Setting, raw: object) -> Networks:
     items = raw.split(",") if isinstance(raw, str) else raw
     example = f"For example: {setting.name}=127.0.0.1,10.0.0.0/8,fd00::/8"
     if not isinstance(items, list | tuple):
-        raise Unfit(f"is {_shown(raw)}, not {setting.kind}.", example)
+        raise InvalidValueError(f"is {_shown(raw)}, not {setting.kind}.", example)
     networks, unix = [], False
     for item in (str(item).strip() for item in items):
         try:
@@ -275,20 +285,22 @@ def _read_networks(setting: Setting, raw: object) -> Networks:
             elif item:
                 networks.append(ip_network(item, strict=False))
         except ValueError:
-            raise Unfit(f"has {_shown(item)}, which is no address and no network.", example) from None
+            raise InvalidValueError(f"has {_shown(item)}, which is no address and no network.", example) from None
     return Networks(tuple(networks), unix)
 
 
 def _read_variant(setting: Setting, raw: object) -> str:
     if not isinstance(raw, str):
-        raise Unfit(f"is {_shown(raw)}, not {setting.kind}.", f"The default is {setting.name}={setting.default}.")
+        raise InvalidValueError(
+            f"is {_shown(raw)}, not {setting.kind}.", f"The default is {setting.name}={setting.default}."
+        )
     try:
         if setting.kind is Kind.PREFIX:
             return read_prefix(raw, setting.name)
         return read_auth(raw, setting.name, query=setting.kind is Kind.QUERY_AUTH)
     except VariantError as fault:
         # Not shown: somebody may have written the token here.
-        raise Unfit(fault.message, fault.hint) from None
+        raise InvalidValueError(fault.message, fault.hint) from None
 
 
 def _read_int(setting: Setting, raw: object) -> int:
@@ -296,7 +308,7 @@ def _read_int(setting: Setting, raw: object) -> int:
         return int(_bounded(setting, raw))
     if isinstance(raw, str) and _WHOLE.fullmatch(raw.strip()):
         return int(_bounded(setting, int(raw)))
-    raise Unfit(f"is {_shown(raw)}, not a whole number.", _advice(setting))
+    raise InvalidValueError(f"is {_shown(raw)}, not a whole number.", _advice(setting))
 
 
 def _read_float(setting: Setting, raw: object) -> float:
@@ -306,9 +318,9 @@ def _read_float(setting: Setting, raw: object) -> float:
 def _read_floats(setting: Setting, raw: object) -> tuple[float, ...]:
     items = raw.split(",") if isinstance(raw, str) else raw
     if not isinstance(items, list | tuple):
-        raise Unfit(f"is {_shown(raw)}, not {setting.kind}.", _advice(setting))
+        raise InvalidValueError(f"is {_shown(raw)}, not {setting.kind}.", _advice(setting))
     if not 1 <= len(items) <= _MAX_LIST_ITEMS:
-        raise Unfit(f"has {len(items)} numbers; 1 to {_MAX_LIST_ITEMS} can be used.", _advice(setting))
+        raise InvalidValueError(f"has {len(items)} numbers; 1 to {_MAX_LIST_ITEMS} can be used.", _advice(setting))
     return tuple(_bounded(setting, _number(setting, item)) for item in items)
 
 
@@ -318,9 +330,9 @@ def _number(setting: Setting, raw: object) -> float:
     elif isinstance(raw, str) and _NUMBER.fullmatch(raw.strip()):
         value = float(raw)
     else:
-        raise Unfit(f"is {_shown(raw)}, not {Kind.FLOAT}.", _advice(setting))
+        raise InvalidValueError(f"is {_shown(raw)}, not {Kind.FLOAT}.", _advice(setting))
     if not math.isfinite(value):
-        raise Unfit(f"is {_shown(raw)}; it must be finite.", _advice(setting))
+        raise InvalidValueError(f"is {_shown(raw)}; it must be finite.", _advice(setting))
     return value
 
 
@@ -329,7 +341,7 @@ def _bounded(setting: Setting, value: float) -> float:
         return value
     off = "0 (none), or " if setting.zero_is_off else ""
     span = _span(setting.least, setting.most)
-    raise Unfit(f"is {value:g}{_unit(setting)}; only {off}{span} can work.", _advice(setting))
+    raise InvalidValueError(f"is {value:g}{_unit(setting)}; only {off}{span} can work.", _advice(setting))
 
 
 def _advice(setting: Setting) -> str:

@@ -20,7 +20,13 @@ from marketplace_sync import client_address
 from marketplace_sync.admin.base import ReadOnlyAdmin
 from marketplace_sync.governance.actions import MAX_REASON_CHARS, Action, may
 from marketplace_sync.governance.actors import actor_of
-from marketplace_sync.governance.errors import BadInput, Denied, NoSuchTarget, NotPossible, TooManyRequests
+from marketplace_sync.governance.errors import (
+    DeniedError,
+    InvalidInputError,
+    NoSuchTarget,
+    NotPossibleError,
+    TooManyRequestsError,
+)
 from marketplace_sync.visible import visible
 
 Kind = type[Action[Any]]
@@ -109,14 +115,14 @@ def answer(
         return HttpResponseNotAllowed(["GET", "HEAD", "POST"])
     try:
         result = perform()
-    except (Denied, TooManyRequests) as denial:
+    except (DeniedError, TooManyRequestsError) as denial:
         return refusal(page, request, denial)
     except NoSuchTarget as fault:
         raise Http404(fault.detail) from None
-    except NotPossible as fault:
+    except NotPossibleError as fault:
         messages.error(request, visible(fault.detail))
         return HttpResponseRedirect(back)
-    except BadInput as fault:
+    except InvalidInputError as fault:
         asked = button()
         if not asked:
             raise PermissionDenied from None
@@ -134,12 +140,12 @@ def ask_page(page: ReadOnlyAdmin, request: HttpRequest, asked: Ask, back: str, s
     return TemplateResponse(request, "admin/marketplace_sync/ask.html", context, status=status)
 
 
-def refusal(page: ReadOnlyAdmin, request: HttpRequest, denial: Denied | TooManyRequests) -> HttpResponse:
+def refusal(page: ReadOnlyAdmin, request: HttpRequest, denial: DeniedError | TooManyRequestsError) -> HttpResponse:
     """Answer 403 and why, or 429 and when to try again."""
-    limited = isinstance(denial, TooManyRequests)
+    limited = isinstance(denial, TooManyRequestsError)
     title = "Too many requests" if limited else "Not allowed"
     context = page.page_context(request, title, detail=denial.detail, limited=limited)
     response = TemplateResponse(request, "admin/marketplace_sync/refused.html", context, status=429 if limited else 403)
-    if isinstance(denial, TooManyRequests):
+    if isinstance(denial, TooManyRequestsError):
         response["Retry-After"] = str(ceil(denial.retry_after))
     return response

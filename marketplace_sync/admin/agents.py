@@ -28,7 +28,7 @@ from marketplace_sync.governance.actions import (
     RotateKey,
     SetMaturity,
 )
-from marketplace_sync.governance.errors import BadInput
+from marketplace_sync.governance.errors import InvalidInputError
 from marketplace_sync.governance.policy import Maturity
 from marketplace_sync.models import Agent, AgentKey
 
@@ -275,10 +275,10 @@ def _agent(agent_id: int, key_id: int | None = None) -> Agent:
 
 
 def _days(typed: str) -> timedelta | None:
-    """A number of days, fractions allowed; `None` for nothing typed. Raises `BadInput`."""
+    """A number of days, fractions allowed; `None` for nothing typed. Raises `InvalidInputError`."""
     if not typed.strip():
         return None
     try:
         return timedelta(days=float(typed))
     except (ValueError, OverflowError):
-        raise BadInput("expires_in", "A number of days, or nothing.") from None
+        raise InvalidInputError("expires_in", "A number of days, or nothing.") from None

@@ -18,7 +18,13 @@ from marketplace_sync.admin.present import ago, badge, column, moment, size, tex
 from marketplace_sync.admin.sites import reverse
 from marketplace_sync.governance.actions import DiscardDeadLetter, ReplayDeadLetter, ReplayDeadLetters, may
 from marketplace_sync.governance.actors import actor_of
-from marketplace_sync.governance.errors import BadInput, Denied, Impossible, NotPossible, TooManyRequests
+from marketplace_sync.governance.errors import (
+    DeniedError,
+    ImpossibleError,
+    InvalidInputError,
+    NotPossibleError,
+    TooManyRequestsError,
+)
 from marketplace_sync.governance.steering import MAX_REPLAYED_TOGETHER
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.models import Command, DeadLetter
@@ -107,22 +113,22 @@ class DeadLetterAdmin(ManagementAdmin):
                 raise BadRequest("A filter in the address is none that this list has.") from None
         return super().changelist_view(request, extra_context)
 
-    def one(self, request: HttpRequest, letter_id: int, name: str) -> HttpResponse:
+    def one(self, request: HttpRequest, dead_letter_id: int, name: str) -> HttpResponse:
         """Replay or discard one."""
         kind = KINDS[name][0]
-        here = reverse("admin:marketplace_sync_deadletter_change", args=(letter_id,))
+        here = reverse("admin:marketplace_sync_deadletter_change", args=(dead_letter_id,))
 
         def done(result: Command | DeadLetter) -> HttpResponse:
             if isinstance(result, Command):
                 return HttpResponseRedirect(reverse("admin:marketplace_sync_command_change", args=(result.pk,)))
-            messages.success(request, f"Dead letter {letter_id} is discarded.")
+            messages.success(request, f"Dead letter {dead_letter_id} is discarded.")
             return HttpResponseRedirect(here)
 
         return answer(
             self,
             request,
-            lambda: self._ask(request, name, letter_id),
-            lambda: act(request, kind, letter_id),
+            lambda: self._ask(request, name, dead_letter_id),
+            lambda: act(request, kind, dead_letter_id),
             done,
             here,
         )
@@ -155,14 +161,14 @@ class DeadLetterAdmin(ManagementAdmin):
                 try:
                     act(request, kind, pk)
                     done += 1
-                except Impossible as fault:
+                except ImpossibleError as fault:
                     failed.append(fault.detail)
-        except (Denied, TooManyRequests) as denial:
+        except (DeniedError, TooManyRequestsError) as denial:
             return refusal(self, request, denial)
-        except NotPossible as fault:
+        except NotPossibleError as fault:
             messages.warning(request, fault.detail)
             return HttpResponseRedirect(reverse(HOME))
-        except BadInput as fault:
+        except InvalidInputError as fault:
             messages.error(request, visible(f"{fault.field}: {fault.detail}"))
             return HttpResponseRedirect(reverse(HOME))
         if done:
@@ -178,9 +184,9 @@ class DeadLetterAdmin(ManagementAdmin):
             return list(rows.values_list("pk", flat=True)[:AT_ONCE])
         return [number(value) for value in request.POST.getlist(ACTION_CHECKBOX_NAME)[:AT_ONCE]]
 
-    def _ask(self, request: HttpRequest, name: str, letter_id: int) -> list[Ask]:
+    def _ask(self, request: HttpRequest, name: str, dead_letter_id: int) -> list[Ask]:
         kind, explain, danger = KINDS[name]
-        url = reverse(f"admin:marketplace_sync_deadletter_{name}", args=(letter_id,))
+        url = reverse(f"admin:marketplace_sync_deadletter_{name}", args=(dead_letter_id,))
         return ask(request, kind, url, explain, danger=danger)
 
     def detail(self, request: HttpRequest, row: DeadLetter) -> dict[str, Any]:

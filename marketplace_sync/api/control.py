@@ -43,7 +43,7 @@ from marketplace_sync.governance.actions import (
     ReplayDeadLetter,
     SyncNow,
 )
-from marketplace_sync.governance.steering import Request as CommandRequest
+from marketplace_sync.governance.steering import CommandAction as CommandRequest
 from marketplace_sync.models import AuditRow, Command, DeadLetter, SyncRun
 
 _WAIT = OpenApiParameter(

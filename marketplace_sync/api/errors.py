@@ -10,12 +10,12 @@ from rest_framework.views import exception_handler, set_rollback
 
 from marketplace_sync.governance.errors import (
     ActionError,
-    BadInput,
-    Denied,
+    DeniedError,
+    InvalidInputError,
     MaturityRequired,
     NoSuchTarget,
-    NotPossible,
-    TooManyRequests,
+    NotPossibleError,
+    TooManyRequestsError,
 )
 from marketplace_sync.unavailable import reason_of, report
 
@@ -37,11 +37,11 @@ class TooLarge(exceptions.APIException):
 
 
 _STATUS: tuple[tuple[type[ActionError], int], ...] = (
-    (Denied, status.HTTP_403_FORBIDDEN),
-    (NotPossible, status.HTTP_409_CONFLICT),
+    (DeniedError, status.HTTP_403_FORBIDDEN),
+    (NotPossibleError, status.HTTP_409_CONFLICT),
     (NoSuchTarget, status.HTTP_404_NOT_FOUND),
-    (BadInput, status.HTTP_400_BAD_REQUEST),
-    (TooManyRequests, status.HTTP_429_TOO_MANY_REQUESTS),
+    (InvalidInputError, status.HTTP_400_BAD_REQUEST),
+    (TooManyRequestsError, status.HTTP_429_TOO_MANY_REQUESTS),
 )
 
 
@@ -77,9 +77,9 @@ def _of_action(fault: ActionError) -> Response | None:
             data: dict[str, Any] = {"detail": fault.detail, "code": fault.code}
             if isinstance(fault, MaturityRequired):
                 data |= {"required": str(fault.required), "actual": str(fault.actual) if fault.actual else None}
-            if isinstance(fault, BadInput):
+            if isinstance(fault, InvalidInputError):
                 data |= {"field": fault.field, "fields": {fault.field: [fault.detail]}}
-            wait = {"Retry-After": str(ceil(fault.retry_after))} if isinstance(fault, TooManyRequests) else None
+            wait = {"Retry-After": str(ceil(fault.retry_after))} if isinstance(fault, TooManyRequestsError) else None
             return Response(data, status=code, headers=wait)
     return None
 

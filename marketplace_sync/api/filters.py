@@ -63,7 +63,7 @@ class UtcField(IsoDateTimeField):  # type: ignore[misc]
             raise ValidationError("Enter a time from the year 1 to the year 9999, UTC.") from None
 
 
-class Moment(filters.IsoDateTimeFilter):  # type: ignore[misc]
+class TimestampFilterField(filters.IsoDateTimeFilter):  # type: ignore[misc]
     field_class = UtcField
 
 
@@ -147,8 +147,8 @@ class AuditFilter(filters.FilterSet):  # type: ignore[misc]
         empty_label=None,
         label="The policy's word.",
     )
-    since = Moment(field_name="at", lookup_expr="gte", label="Not before this time (ISO 8601).")
-    until = Moment(field_name="at", lookup_expr="lt", label="Before this time (ISO 8601).")
+    since = TimestampFilterField(field_name="at", lookup_expr="gte", label="Not before this time (ISO 8601).")
+    until = TimestampFilterField(field_name="at", lookup_expr="lt", label="Before this time (ISO 8601).")
 
     class Meta:
         model = AuditRow

@@ -27,7 +27,7 @@ class AsTheyAre:
         return {name: getattr(instance, name) for name in self.Meta.fields}  # type: ignore[attr-defined]
 
 
-class Moment(serializers.DateTimeField):
+class TimestampField(serializers.DateTimeField):
     """A time, which the renderer writes."""
 
     def to_representation(self, value: Any) -> Any:
@@ -39,7 +39,7 @@ class Rows(serializers.ModelSerializer[Any]):
 
     serializer_field_mapping: ClassVar = {
         **serializers.ModelSerializer.serializer_field_mapping,
-        models.DateTimeField: Moment,
+        models.DateTimeField: TimestampField,
     }
 
 
@@ -265,7 +265,7 @@ class DaemonSerializer(serializers.Serializer[Any]):
 
     alive = serializers.BooleanField()
     name = serializers.CharField(allow_blank=True)
-    heartbeat_at = Moment(allow_null=True)
+    heartbeat_at = TimestampField(allow_null=True)
     standby = serializers.IntegerField()
 
 
@@ -286,14 +286,14 @@ class StatusSerializer(serializers.Serializer[Any]):
     connected = serializers.BooleanField()
     enabled = serializers.BooleanField()
     ws_url = serializers.CharField(allow_blank=True, help_text="Without the token.")
-    last_connected_at = Moment(allow_null=True)
-    last_message_at = Moment(allow_null=True)
+    last_connected_at = TimestampField(allow_null=True)
+    last_message_at = TimestampField(allow_null=True)
     disconnect_reason = serializers.CharField(allow_blank=True)
     reconnect_attempts = serializers.IntegerField()
     consecutive_failures = serializers.IntegerField()
     fallback_to_polling = serializers.BooleanField()
-    fallback_started_at = Moment(allow_null=True)
-    next_ws_attempt_at = Moment(allow_null=True)
+    fallback_started_at = TimestampField(allow_null=True)
+    next_ws_attempt_at = TimestampField(allow_null=True)
     rate_limit_messages_per_sec = PlainNumber(help_text="0: no limit.")
     totals = TotalsSerializer()
     daemon = DaemonSerializer()

@@ -14,7 +14,7 @@ from marketplace_sync.signals import changes_committed, connection_state_changed
 MAX_WAITING = 1000
 
 
-class Announcer:
+class FeedAnnouncer:
     """Call its methods in the event loop: they neither wait nor raise. `seq` is the newest feed number so far.
 
     The thread begins with the first signal that somebody listens to, and ends with the process whatever a listener

@@ -8,10 +8,10 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from marketplace_sync.daemon.database import Database
-from marketplace_sync.daemon.pass_loop import PassLoop
-from marketplace_sync.daemon.passes import PassReport
-from marketplace_sync.daemon.replay import CannotReplay, Replayer
-from marketplace_sync.daemon.stream_driver import CannotReconnect, StreamDriver
+from marketplace_sync.daemon.pass_loop import SyncLoop
+from marketplace_sync.daemon.passes import SyncReport
+from marketplace_sync.daemon.replay import Replayer, ReplayError
+from marketplace_sync.daemon.stream_driver import ReconnectError, StreamDriver
 from marketplace_sync.engine.connection import Mode
 from marketplace_sync.governance.acceptance import objection
 from marketplace_sync.mirror.commands import accept, answer, is_of_agent, open_commands
@@ -36,7 +36,7 @@ Action = Command.Action
 _PROBLEMS_SHOWN = 5
 
 
-class CannotDo(Exception):
+class CommandFailedError(Exception):
     """The request can't be carried out; the text says why and what to do instead. `run`: the sync run that failed."""
 
     def __init__(self, text: str, run: int | None = None) -> None:
@@ -55,7 +55,7 @@ class CommandDesk:
         database: Database,
         lease: Lease,
         driver: StreamDriver,
-        passes: PassLoop,
+        passes: SyncLoop,
         replayer: Replayer,
         *,
         stream_wanted: bool,
@@ -103,9 +103,9 @@ class CommandDesk:
             try:
                 result = await self._do(command)
                 state = Command.State.DONE
-            except (CannotDo, CannotReconnect, CannotReplay) as refusal:
+            except (CommandFailedError, ReconnectError, ReplayError) as refusal:
                 result = {"detail": str(refusal)}
-                if isinstance(refusal, CannotDo) and refusal.run is not None:
+                if isinstance(refusal, CommandFailedError) and refusal.run is not None:
                     result["run"] = refusal.run
                 state = Command.State.FAILED
             run = result.get("run") if command.action == Action.SYNC and state == Command.State.DONE else None
@@ -134,31 +134,31 @@ class CommandDesk:
                 return await self._dismiss(command)
             case Action.REPLAY:
                 return await self._replay(command)
-        raise CannotDo(f"This daemon does not know how to {command.action}.")
+        raise CommandFailedError(f"This daemon does not know how to {command.action}.")
 
     async def _replay(self, command: Command) -> dict[str, object]:
         if "dead_letters" not in command.args:
             return await self._replayer.replay(int(command.args.get("dead_letter", 0)))
         replayed, problems = 0, []
-        for letter_id in command.args["dead_letters"]:
+        for dead_letter_id in command.args["dead_letters"]:
             try:
-                await self._replayer.replay(int(letter_id))
+                await self._replayer.replay(int(dead_letter_id))
                 replayed += 1
-            except CannotReplay as refusal:
-                problems.append(f"Dead letter {letter_id}: {refusal}")
+            except ReplayError as refusal:
+                problems.append(f"Dead letter {dead_letter_id}: {refusal}")
         counts = f"{replayed} of {replayed + len(problems)} dead letters were replayed."
         detail = " ".join([counts, *problems[:_PROBLEMS_SHOWN]])
         if not replayed:
-            raise CannotReplay(detail)
+            raise ReplayError(detail)
         return {"detail": detail, "replayed": replayed, "failed": len(problems)}
 
     async def _reconnect(self) -> dict[str, object]:
         self._need_stream()
         if self._driver.state.mode is Mode.DISABLED:
-            raise CannotDo("The stream is disabled. Enable it instead: that connects at once.")
+            raise CommandFailedError("The stream is disabled. Enable it instead: that connects at once.")
         failure = await self._driver.reconnect()
         if failure:
-            raise CannotDo(f"The stream could not be opened: {failure}")
+            raise CommandFailedError(f"The stream could not be opened: {failure}")
         return {"detail": "A new stream is open."}
 
     async def _enable(self) -> dict[str, object]:
@@ -168,7 +168,7 @@ class CommandDesk:
 
     def _need_stream(self) -> None:
         if not self._stream_wanted:
-            raise CannotDo(
+            raise CommandFailedError(
                 "This daemon runs without the stream (--no-websocket or ATOM_SAAS_WS_ENABLED=false); "
                 "restart it without that."
             )
@@ -182,7 +182,7 @@ class CommandDesk:
             result = _told(report)
             if not report.clean:
                 # An unclean pass does not know what is still absent, so it removed nothing for the approval's sake.
-                raise CannotDo(
+                raise CommandFailedError(
                     f"The listing proves nothing: {report.unclean_reason}. Run {run_id} still waits; ask again.",
                     run=report.run_id,
                 )
@@ -197,12 +197,12 @@ class CommandDesk:
         held = await self._database.control(held_removals, run_id)
         # Another run may list the same skills. An approval that deletes them would make "kept" a lie.
         if not all(held.isdisjoint(approved) for approved in self._approving):
-            raise CannotDo(f"The removals of run {run_id} are being approved right now.")
+            raise CommandFailedError(f"The removals of run {run_id} are being approved right now.")
         kept = await self._database.control(dismiss, self._lease, run_id, by=command.requested_by)
         return {"detail": f"{kept} skills are kept although the marketplace does not list them.", "kept": kept}
 
     async def _open_run(self, command: Command) -> int:
-        """Return the run that an approval or a dismissal is about. Raises `CannotDo` when it is decided already."""
+        """Return the run that an approval or a dismissal is about. Raises `CommandFailedError` if it is decided."""
 
         def look(run_id: int) -> str:
             run = SyncRun.objects.filter(pk=run_id).first()
@@ -210,7 +210,7 @@ class CommandDesk:
 
         run_id = int(command.args.get("run", 0))
         if problem := await self._database.control(look, run_id):
-            raise CannotDo(problem)
+            raise CommandFailedError(problem)
         return run_id
 
 
@@ -218,10 +218,10 @@ def _counts(command: Command) -> bool:
     return is_of_agent(command) and command.action not in (Action.SYNC, Action.APPROVE)
 
 
-def _told(report: PassReport) -> dict[str, object]:
+def _told(report: SyncReport) -> dict[str, object]:
     """A pass's result for whoever asked for it."""
     if report.state == SyncRun.State.FAILED:
-        raise CannotDo(f"The pass failed: {report.error}", run=report.run_id)
+        raise CommandFailedError(f"The pass failed: {report.error}", run=report.run_id)
     return {
         "run": report.run_id,
         "state": str(report.state),

@@ -6,7 +6,7 @@ sync brings it, no moment may be named as of which the mirror is complete (`X-Mi
 
 from collections.abc import Callable
 
-from marketplace_sync.daemon.passes import PassReport
+from marketplace_sync.daemon.passes import SyncReport
 
 # More refused skills than this count as one loss: only a full sync brings them.
 _MAX_REFUSED = 10_000
@@ -41,7 +41,7 @@ class Completeness:
         """This skill is in the mirror as the marketplace has it now, or is gone from both."""
         self._refused.pop(skill_id, None)
 
-    def synced(self, report: PassReport) -> None:
+    def synced(self, report: SyncReport) -> None:
         """A full sync has ended. One that read everything has brought what was missing before it began."""
         if report.refused or report.unread:
             self._left_out_by_sync = True

@@ -12,7 +12,7 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from marketplace_sync.conf import SyncConfig
-from marketplace_sync.daemon.announcer import Announcer
+from marketplace_sync.daemon.announcer import FeedAnnouncer
 from marketplace_sync.daemon.arrivals import Arrivals
 from marketplace_sync.daemon.command_desk import CommandDesk
 from marketplace_sync.daemon.completeness import Completeness
@@ -21,8 +21,8 @@ from marketplace_sync.daemon.fetches import Fetcher
 from marketplace_sync.daemon.figures import Figures
 from marketplace_sync.daemon.intake import Intake
 from marketplace_sync.daemon.metrics import Metrics
-from marketplace_sync.daemon.pass_loop import PassLoop
-from marketplace_sync.daemon.passes import PassRunner
+from marketplace_sync.daemon.pass_loop import SyncLoop
+from marketplace_sync.daemon.passes import SyncRunner
 from marketplace_sync.daemon.publisher import Publisher
 from marketplace_sync.daemon.replay import Replayer
 from marketplace_sync.daemon.reporter import Reporter
@@ -39,9 +39,9 @@ from marketplace_sync.mirror.retention import (
     forget_changes,
     forget_commands,
     forget_dead_letters,
-    forget_graves,
     forget_minutes,
     forget_runs,
+    forget_tombstones,
 )
 from marketplace_sync.mirror.runs import interrupt_open_runs
 from marketplace_sync.mirror.state import Remembered, close_state, remembered
@@ -59,7 +59,7 @@ ANNOUNCE_SECONDS = 0.4
 _PRUNE_EVERY = 60.0
 
 
-class NotDrained(Exception):
+class NotDrainedError(Exception):
     """The stop's deadline passed. `left`: items received and not applied."""
 
     def __init__(self, left: int) -> None:
@@ -79,16 +79,16 @@ class Session:
     lease: Lease
     arrivals: Arrivals
     writer: Writer
-    announcer: Announcer
+    announcer: FeedAnnouncer
     before: Remembered
     writing: asyncio.Task[None]
 
     async def drain(self, within: float) -> None:
-        """Take nothing more and wait until all is committed. Raises `NotDrained` after `within` seconds."""
+        """Take nothing more and wait until all is committed. Raises `NotDrainedError` after `within` seconds."""
         self.writer.close()
         _, late = await asyncio.wait([self.writing], timeout=max(within, 0.0))
         if late:
-            raise NotDrained(self.writer.waiting)
+            raise NotDrainedError(self.writer.waiting)
 
 
 @asynccontextmanager
@@ -102,13 +102,13 @@ async def writing_session(
 ) -> AsyncIterator[Session]:
     """Own the mirror while the body runs; leaving it drains the writer and frees the lease.
 
-    Start-up closes what a dead daemon left open. Raises, in a group, `NotDrained`, or whatever ended one of
+    Start-up closes what a dead daemon left open. Raises, in a group, `NotDrainedError`, or whatever ended one of
     its tasks, for then the body is cancelled: there is no half-alive daemon.
     """
     bind_contextvars(epoch=lease.epoch)  # connections are counted from 1 in each
     before = await database.control(remembered, lease)
     await _close_left_open(database, lease)
-    announcer = Announcer(before.feed_seq)
+    announcer = FeedAnnouncer(before.feed_seq)
 
     def grown(seq: int) -> None:
         announcer.committed(seq)
@@ -196,14 +196,14 @@ class Daemon:
             lost=metrics.lost,
         )
         figures = self._figures = Figures(server_offset=lambda: driver.server_offset, wall=self._wall)
-        runner = PassRunner(
+        runner = SyncRunner(
             market, session.writer, database, lease, session.arrivals,
             page_size=config.page_size, max_pages=config.max_pages, stream=intake, clock=self._clock,
             interval=config.sync_interval_seconds, held=session.announcer.held,
         )  # fmt: skip
         schedule = Schedule(poll_interval=config.sync_interval_seconds)
         completeness = Completeness(session.arrivals.next)
-        passes = PassLoop(
+        passes = SyncLoop(
             runner,
             schedule,
             intake.announced,
@@ -283,7 +283,7 @@ class Daemon:
         """Forget what is old enough, in small steps."""
         config = self._config
         steps: tuple[Callable[[], int], ...] = (
-            partial(forget_graves, lease),
+            partial(forget_tombstones, lease),
             partial(forget_minutes, lease),
             partial(forget_changes, lease, keep_days=config.feed_keep_days, keep_rows=config.feed_keep_rows),
             partial(forget_runs, lease, keep_days=config.runs_keep_days),
@@ -305,7 +305,7 @@ class Daemon:
 class _Repairs:
     """Ties the intake to those who mend its losses; they need each other."""
 
-    passes: PassLoop
+    passes: SyncLoop
     fetcher: Fetcher
 
     def fetch(self, skill_id: str) -> None:

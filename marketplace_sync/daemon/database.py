@@ -38,7 +38,7 @@ _CLOSE_SECONDS = 2.0
 PASSING = (OperationalError, InterfaceError, InternalError)
 
 
-class NoAnswer(OperationalError):
+class DatabaseTimeoutError(OperationalError):
     """A query, or the wait for one before it, has not come back in time."""
 
 
@@ -87,7 +87,7 @@ class Database:
                 async with asyncio.timeout_at(deadline):
                     return await loop.run_in_executor(thread, _called, function, self._ready.get(thread))
             except TimeoutError:
-                raise NoAnswer(f"nothing came back for {patience:g} s") from None
+                raise DatabaseTimeoutError(f"nothing came back for {patience:g} s") from None
             except PASSING as fault:
                 wait = _RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)]
                 if loop.time() + wait >= deadline:

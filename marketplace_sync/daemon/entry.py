@@ -13,14 +13,14 @@ import structlog
 from django.db import Error
 
 from marketplace_sync.conf import SyncConfig
-from marketplace_sync.daemon.core import Daemon, NotDrained, writing_session
+from marketplace_sync.daemon.core import Daemon, NotDrainedError, writing_session
 from marketplace_sync.daemon.database import PASSING, Database
 from marketplace_sync.daemon.memory import keep_small
 from marketplace_sync.daemon.owning import holder_name, take_lease, wait_for_lease
-from marketplace_sync.daemon.passes import PassReport, PassRunner
+from marketplace_sync.daemon.passes import SyncReport, SyncRunner
 from marketplace_sync.daemon.verify import Verifier
 from marketplace_sync.mirror.compare import Difference
-from marketplace_sync.mirror.lease import LeaseLost, LeaseTaken
+from marketplace_sync.mirror.lease import LeaseLostError, LeaseTakenError
 from marketplace_sync.mirror.search_index import refile_skills
 from marketplace_sync.models import SyncRun
 from marketplace_sync.upstream.access import Access
@@ -40,7 +40,7 @@ _LISTENERS_SECONDS = 10.0
 _REPAIR_PASSES = 3
 
 
-class Failure(Exception):
+class OperatorError(Exception):
     """Something that an operator has to hear of in one line. `status`: the exit status it makes."""
 
     def __init__(self, text: str, status: int = 1) -> None:
@@ -69,38 +69,38 @@ def run_daemon(
     _run(daemon)
 
 
-def run_once(config: SyncConfig, access: Access) -> PassReport:
-    """One full pass, and the second that proves absences where that is needed. Raises `Failure`."""
+def run_once(config: SyncConfig, access: Access) -> SyncReport:
+    """One full pass, and the second that proves absences where that is needed. Raises `OperatorError`."""
 
-    async def once(database: Database, stop: asyncio.Event) -> PassReport:
+    async def once(database: Database, stop: asyncio.Event) -> SyncReport:
         return await _passes(config, access, database, stop, repair=False)
 
     report = _run(once)
     if report.state == SyncRun.State.FAILED:
-        raise Failure(f"the pass failed: {report.error}")
+        raise OperatorError(f"the pass failed: {report.error}")
     if report.unread:
-        raise Failure(f"the listing could not be read whole: {report.unread}. What was read is applied.")
+        raise OperatorError(f"the listing could not be read whole: {report.unread}. What was read is applied.")
     return report
 
 
 def compare(config: SyncConfig, access: Access, *, repair: bool = False) -> Difference:
     """How the mirror differs from the marketplace; after making it level, where `repair` is asked for.
 
-    Raises `Failure` with status 2 when the marketplace can't be read.
+    Raises `OperatorError` with status 2 when the marketplace can't be read.
     """
 
     async def verify(database: Database, stop: asyncio.Event) -> Difference:
         if repair:
             report = await _passes(config, access, database, stop, repair=True)
             if report.state == SyncRun.State.FAILED:
-                raise Failure(f"the marketplace can't be read: {report.error}", 2)
+                raise OperatorError(f"the marketplace can't be read: {report.error}", 2)
         return await _stoppable(_verified(config, access, database, lambda verifier: verifier.difference()), stop)
 
     return _run(verify)
 
 
 def foresee(config: SyncConfig, access: Access) -> tuple[Difference, dict[str, int]]:
-    """What a pass would change, and how many of each. Writes nothing. Raises `Failure`."""
+    """What a pass would change, and how many of each. Writes nothing. Raises `OperatorError`."""
 
     async def dry(database: Database, stop: asyncio.Event) -> tuple[Difference, dict[str, int]]:
         async def look(verifier: Verifier) -> tuple[Difference, dict[str, int]]:
@@ -113,10 +113,10 @@ def foresee(config: SyncConfig, access: Access) -> tuple[Difference, dict[str, i
 
 async def _passes(
     config: SyncConfig, access: Access, database: Database, stop: asyncio.Event, *, repair: bool
-) -> PassReport:
+) -> SyncReport:
     lease = await take_lease(database, holder_name(), stop)
     async with MarketClient(config, access) as market, writing_session(database, lease, config) as session:
-        runner = PassRunner(
+        runner = SyncRunner(
             market, session.writer, database, lease, session.arrivals,
             page_size=config.page_size, max_pages=config.max_pages, repair=repair, by_row=True,
             held=session.announcer.held,
@@ -127,18 +127,18 @@ async def _passes(
                 await _stoppable(database.survey(refile_skills, lease), stop)
             await asyncio.to_thread(session.announcer.close, _LISTENERS_SECONDS)
             return report
-        except Failure as failure:
+        except OperatorError as failure:
             # Leave in order: what was read is written, the run is closed, the lease is free.
             stopped = failure
     raise stopped
 
 
-async def _once(runner: PassRunner) -> PassReport:
+async def _once(runner: SyncRunner) -> SyncReport:
     report = await runner.run("once")
     return await runner.run("confirm") if report.again else report
 
 
-async def _repaired(runner: PassRunner) -> PassReport:
+async def _repaired(runner: SyncRunner) -> SyncReport:
     for _ in range(_REPAIR_PASSES):
         report = await runner.run("repair")
         if report.clean or report.state == SyncRun.State.FAILED:
@@ -154,7 +154,7 @@ async def _verified(
         try:
             return await ask(verifier)
         except UpstreamError as fault:
-            raise Failure(f"the marketplace can't be read: {fault.reason}", 2) from None
+            raise OperatorError(f"the marketplace can't be read: {fault.reason}", 2) from None
 
 
 async def _stoppable(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T:
@@ -164,7 +164,7 @@ async def _stoppable(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T:
     try:
         await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise Failure("interrupted before it was done")
+            raise OperatorError("interrupted before it was done")
         return working.result()
     finally:
         for task in (working, stopping):
@@ -173,7 +173,7 @@ async def _stoppable(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T:
 
 
 def _run(main: Callable[[Database, asyncio.Event], Awaitable[T]]) -> T:
-    """Run `main` with a database and a stop that the signals set. Raises `Failure` for what is not our fault."""
+    """Run `main` with a database and a stop that the signals set. Raises `OperatorError` for what is not our fault."""
     too_late = threading.Timer(_STOP_SECONDS, _leave, ["the stop took too long: the database does not answer"])
     too_late.daemon = True
 
@@ -192,11 +192,11 @@ def _run(main: Callable[[Database, asyncio.Event], Awaitable[T]]) -> T:
         try:
             return await main(database, stop)
         except BaseExceptionGroup as group:
-            if undrained := _first(group, NotDrained):
+            if undrained := _first(group, NotDrainedError):
                 _leave(str(undrained))
             raise _told(group) from group
-        except (LeaseLost, LeaseTaken, Error) as fault:
-            raise Failure(_line(fault)) from None
+        except (LeaseLostError, LeaseTakenError, Error) as fault:
+            raise OperatorError(_line(fault)) from None
         finally:
             if not await database.close():
                 # Python's own exit would wait for that thread, and it may never come back.
@@ -217,11 +217,11 @@ def _leave(reason: str) -> NoReturn:
 
 def _told(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """One line for what an operator can mend; the group itself for what is ours."""
-    known, ours = group.split((LeaseLost, LeaseTaken, Error, Failure))
+    known, ours = group.split((LeaseLostError, LeaseTakenError, Error, OperatorError))
     if ours is not None or known is None:
         return group
     leaf = _first(known, BaseException) or known
-    return leaf if isinstance(leaf, Failure) else Failure(_line(leaf))
+    return leaf if isinstance(leaf, OperatorError) else OperatorError(_line(leaf))
 
 
 def _first(group: BaseExceptionGroup[BaseException], kind: type[BaseException]) -> BaseException | None:

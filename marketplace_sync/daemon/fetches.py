@@ -8,10 +8,10 @@ import structlog
 
 from marketplace_sync.daemon.arrivals import Arrivals
 from marketplace_sync.daemon.completeness import Completeness
-from marketplace_sync.daemon.writer import Writer, WriterClosed
-from marketplace_sync.mirror.arrived import Arrived, Effect, Item, Letter, SkillAbsent
+from marketplace_sync.daemon.writer import Writer, WriterClosedError
+from marketplace_sync.mirror.arrived import Arrived, Effect, Item, RefusedInput, SkillAbsent
 from marketplace_sync.models import DeadLetter, FeedChange
-from marketplace_sync.upstream.faults import MalformedAnswer, UpstreamError
+from marketplace_sync.upstream.faults import MalformedResponseError, UpstreamError
 from marketplace_sync.upstream.market import MarketClient
 
 log = structlog.get_logger(__name__)
@@ -71,7 +71,7 @@ class Fetcher:
             skill_id, must = self._waiting.popitem(last=False)
             try:
                 await self._fetch(skill_id, must=must)
-            except WriterClosed:
+            except WriterClosedError:
                 return
 
     async def _fetch(self, skill_id: str, *, must: bool) -> None:
@@ -83,12 +83,12 @@ class Fetcher:
         items: list[Item] = []
         try:
             record = await self._market.skill(skill_id, begun=note)
-        except MalformedAnswer as fault:
+        except MalformedResponseError as fault:
             if fault.refusal is None:
                 self._failed(skill_id, fault, must=must)
                 return
             # The marketplace has it and it can't be read: known now, and no reason to read everything.
-            letter = Letter.of(fault.refusal, fault.body, DeadLetter.Source.FETCH)
+            letter = RefusedInput.of(fault.refusal, fault.body, DeadLetter.Source.FETCH)
             items.append(letter)
         except UpstreamError as fault:
             self._failed(skill_id, fault, must=must)

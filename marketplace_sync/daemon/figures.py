@@ -39,7 +39,7 @@ class Figures:
         now = server_time(self._wall(), self._server_offset())
         day_ago = stamp_of(now - timedelta(seconds=MOST_SECONDS))
         for item, effect in zip(batch.items, batch.effects, strict=True):
-            # No stream message is a `SkillAbsent`, and of a `Letter` nothing is applied.
+            # No stream message is a `SkillAbsent`, and of a `RefusedInput` nothing is applied.
             if effect in _APPLIED and isinstance(item, Arrived):
                 stamp = told_at(item.event)  # type: ignore[arg-type]
                 if stamp is not None and stamp >= day_ago:

@@ -8,7 +8,7 @@ from typing import Protocol
 from marketplace_sync.daemon.arrivals import Arrivals
 from marketplace_sync.daemon.writer import Committed, Writer
 from marketplace_sync.engine.rates import TokenBucket
-from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, Letter
+from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, RefusedInput
 from marketplace_sync.models import DeadLetter, FeedChange
 from marketplace_sync.protocol.events import CategoryRecord, Change, SkillDeleted, SkillRecord
 from marketplace_sync.protocol.refusals import Refusal
@@ -134,7 +134,7 @@ class Intake:
             self._repairs.fetch(event.skill_id)
 
     def _refuse(self, received: Received, refusal: Refusal, writer: Writer) -> None:
-        letter = Letter.of(refusal, received.raw, DeadLetter.Source.STREAM)
+        letter = RefusedInput.of(refusal, received.raw, DeadLetter.Source.STREAM)
         if not writer.offer(letter, received.size):
             self.totals["rejected"] += 1
             self._lost(refusal, "rejected")

@@ -16,10 +16,10 @@ import prometheus_client as prometheus
 from prometheus_client.registry import Collector
 
 from marketplace_sync.daemon.intake import TOTAL_OF
-from marketplace_sync.daemon.passes import PassReport
+from marketplace_sync.daemon.passes import SyncReport
 from marketplace_sync.daemon.writer import Committed
 from marketplace_sync.engine.connection import Connection, Mode
-from marketplace_sync.mirror.arrived import Arrived, Effect, Event, Item, Letter
+from marketplace_sync.mirror.arrived import Arrived, Effect, Event, Item, RefusedInput
 from marketplace_sync.models import AuditRow, Command, DeadLetter, SyncRun, WebSocketState
 from marketplace_sync.protocol.events import CategoryRecord, Change, RatingChanged, SkillDeleted, SkillRecord, told_at
 from marketplace_sync.protocol.refusals import Code, Refusal
@@ -152,7 +152,7 @@ class Metrics:
 
     def committed(self, batch: Committed, server_offset: timedelta) -> None:
         """A batch of stream messages. `server_offset`: the server's clock minus ours."""
-        types = [_type_of(item.refusal if isinstance(item, Letter) else item.event) for item in batch.items]
+        types = [_type_of(item.refusal if isinstance(item, RefusedInput) else item.event) for item in batch.items]
         for (kind, effect), count in Counter(zip(types, batch.effects, strict=True)).items():
             self._messages.labels(kind, TOTAL_OF[effect]).inc(count)
         lag = _lag_of(batch, server_time(self._wall(), server_offset))
@@ -169,7 +169,7 @@ class Metrics:
         self._batch_seconds.observe(seconds)
         if Effect.REFUSED in effects:
             for item in items:
-                if isinstance(item, Letter):
+                if isinstance(item, RefusedInput):
                     self._letters.labels(item.source, item.refusal.code).inc()
 
     def answered(self, template: str, status: str, seconds: float) -> None:
@@ -182,7 +182,7 @@ class Metrics:
         elif status in ("200", "404"):
             self.token("api", refused=False)
 
-    def passed(self, report: PassReport, seconds: float) -> None:
+    def passed(self, report: SyncReport, seconds: float) -> None:
         """A full pass has ended."""
         outcome = str(report.state)
         if report.state is SyncRun.State.DONE:

@@ -9,7 +9,7 @@ import structlog
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.mirror.lease import (
     Lease,
-    LeaseTaken,
+    LeaseTakenError,
     acquire,
     leave_standby,
     stand_by,
@@ -35,7 +35,7 @@ async def wait_for_lease(database: Database, holder: str, stop: asyncio.Event) -
     while not stop.is_set():
         try:
             lease = await database.control(acquire, holder, watch)
-        except LeaseTaken as taken:
+        except LeaseTakenError as taken:
             if taken.holder != told:
                 log.info("standing_by", holder=taken.holder)
                 told = taken.holder
@@ -49,7 +49,7 @@ async def wait_for_lease(database: Database, holder: str, stop: asyncio.Event) -
 
 
 async def take_lease(database: Database, holder: str, stop: asyncio.Event) -> Lease:
-    """Take the lease for one piece of work. Raises `LeaseTaken` when its holder lives, or `stop` was set.
+    """Take the lease for one piece of work. Raises `LeaseTakenError` when its holder lives, or `stop` was set.
 
     It waits only where nothing shows whether the holder lives, `mirror.lease.WATCH_SECONDS` at most.
     """
@@ -57,7 +57,7 @@ async def take_lease(database: Database, holder: str, stop: asyncio.Event) -> Le
     while True:
         try:
             return await database.control(acquire, holder, watch)
-        except LeaseTaken as taken:
+        except LeaseTakenError as taken:
             if not taken.uncertain or stop.is_set():
                 raise
         await _pause(stop, _DOUBTFUL_LOOKS_EVERY)

@@ -7,9 +7,9 @@ from structlog.contextvars import bound_contextvars
 
 from marketplace_sync.daemon.completeness import Completeness
 from marketplace_sync.daemon.intake import Announced
-from marketplace_sync.daemon.passes import PassReport, PassRunner
-from marketplace_sync.daemon.writer import WriterClosed
-from marketplace_sync.engine.schedule import Outcome, Schedule
+from marketplace_sync.daemon.passes import SyncReport, SyncRunner
+from marketplace_sync.daemon.writer import WriterClosedError
+from marketplace_sync.engine.schedule import Schedule, SyncOutcome
 from marketplace_sync.models import SyncRun
 
 # Second passes that follow one another at once, when none of them proves the absences; after that
@@ -17,19 +17,19 @@ from marketplace_sync.models import SyncRun
 MAX_CONFIRMING = 3
 
 
-class PassLoop:
+class SyncLoop:
     """Runs one pass at a time by the rules of `engine.schedule`. `passed` hears of each, with the seconds it took."""
 
     def __init__(
         self,
-        runner: PassRunner,
+        runner: SyncRunner,
         schedule: Schedule,
         announced: Announced,
         completeness: Completeness,
         *,
         clock: Callable[[], float],
         changed: Callable[[], None],
-        passed: Callable[[PassReport, float], None] = lambda *_: None,
+        passed: Callable[[SyncReport, float], None] = lambda *_: None,
     ) -> None:
         self._passed = passed
         self._runner = runner
@@ -39,7 +39,7 @@ class PassLoop:
         self._clock = clock
         self._changed = changed
         self._wake = asyncio.Event()
-        self._waiters: dict[int, asyncio.Future[PassReport]] = {}
+        self._waiters: dict[int, asyncio.Future[SyncReport]] = {}
         self._approvals: dict[int, frozenset[str]] = {}
         self._confirming = 0
         self._token_refused = False
@@ -72,9 +72,9 @@ class PassLoop:
         self._schedule.loss(self._clock())
         self._wake.set()
 
-    async def ask(self, command_id: int, approved: frozenset[str] = frozenset()) -> PassReport:
+    async def ask(self, command_id: int, approved: frozenset[str] = frozenset()) -> SyncReport:
         """A pass begun from now on; its report. `approved`: removals that a person let go ahead."""
-        waiter: asyncio.Future[PassReport] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[SyncReport] = asyncio.get_running_loop().create_future()
         self._waiters[command_id] = waiter
         self._approvals[command_id] = approved
         self._schedule.asked(self._clock(), command_id)
@@ -92,7 +92,7 @@ class PassLoop:
             if self._schedule.due(self._clock()) is None:
                 await self._sleep()
                 continue
-            order = self._schedule.pass_begun(self._clock())
+            order = self._schedule.sync_began(self._clock())
             self._changed()
             approved = frozenset().union(*(self._approvals.get(command, frozenset()) for command in order.commands))
             begun = self._clock()
@@ -100,7 +100,7 @@ class PassLoop:
             try:
                 with bound_contextvars(**asked_by):
                     report = await self._runner.run(str(order.reason), approved=approved)
-            except WriterClosed:
+            except WriterClosedError:
                 return
             self._ended(report)
             self._passed(report, self._clock() - begun)
@@ -109,12 +109,12 @@ class PassLoop:
                     waiter.set_result(report)
             self._changed()
 
-    def _ended(self, report: PassReport) -> None:
+    def _ended(self, report: SyncReport) -> None:
         now = self._clock()
         outcome = _OUTCOMES[report.state]
         self._token_refused = report.refused_token
         self._completeness.synced(report)
-        self._schedule.pass_ended(now, outcome, report.retry_after)
+        self._schedule.sync_ended(now, outcome, report.retry_after)
         self._confirming = self._confirming + 1 if report.again else 0
         if report.again and self._confirming <= MAX_CONFIRMING:
             self._schedule.confirm_needed(now)
@@ -131,8 +131,8 @@ class PassLoop:
 
 
 _OUTCOMES = {
-    SyncRun.State.DONE: Outcome.DONE,
-    SyncRun.State.DEGRADED: Outcome.DONE,
-    SyncRun.State.HELD: Outcome.HELD,
-    SyncRun.State.FAILED: Outcome.FAILED,
+    SyncRun.State.DONE: SyncOutcome.DONE,
+    SyncRun.State.DEGRADED: SyncOutcome.DONE,
+    SyncRun.State.HELD: SyncOutcome.HELD,
+    SyncRun.State.FAILED: SyncOutcome.FAILED,
 }

@@ -28,7 +28,7 @@ from marketplace_sync.mirror.arrived import (
     Effect,
     Event,
     Item,
-    Letter,
+    RefusedInput,
     SkillAbsent,
 )
 from marketplace_sync.mirror.lease import Lease
@@ -69,7 +69,7 @@ class NoStream:
 
 
 @dataclass(frozen=True, slots=True)
-class PassReport:
+class SyncReport:
     """How a pass ended. `error` is "" unless it failed. `again`: a second pass has to prove absences.
 
     `begun` is the arrival at which it began; `settled`: nothing that it missed is left to be proved.
@@ -95,7 +95,7 @@ class PassReport:
         return self.progress.refused
 
 
-class PassRunner:
+class SyncRunner:
     """Runs passes one after the other.
 
     `held` is told of a run that holds removals back: its id, how many, why.
@@ -137,33 +137,33 @@ class PassRunner:
         self._clock = clock
         self._absences = Absences(market, database, arrivals, self._stream.announced, repair=repair)
 
-    async def run(self, reason: str, *, approved: frozenset[str] = frozenset()) -> PassReport:
+    async def run(self, reason: str, *, approved: frozenset[str] = frozenset()) -> SyncReport:
         """One pass. `approved`: skills whose removal a person let go ahead.
 
         A marketplace that can't be read ends it as `failed`; database trouble and a lost lease are raised.
         """
         run = await self._database.control(begin_run, self._lease, reason, by_row=self._by_row, interval=self._interval)
         with bound_contextvars(run=run.id):
-            log.info("pass_begun", reason=reason, by_row=run.by_row)
-            one = _Pass(self, run)
+            log.info("sync_began", reason=reason, by_row=run.by_row)
+            one = _FullSync(self, run)
             try:
                 settled = await self._absences.settle(await one.read(), one, approved=approved)
             except UpstreamError as fault:
                 return await self._failed(one, run.id, fault)
             return await self._ended(one, run.id, settled)
 
-    async def _failed(self, one: "_Pass", run_id: int, fault: UpstreamError) -> PassReport:
+    async def _failed(self, one: "_FullSync", run_id: int, fault: UpstreamError) -> SyncReport:
         await self._database.control(
             end_run, self._lease, run_id, SyncRun.State.FAILED, one.progress, error=fault.reason
         )
         log.warning("pass_failed", reason=fault.reason)
         one.tell_refused()
-        return PassReport(
+        return SyncReport(
             run_id, SyncRun.State.FAILED, one.progress, one.begun,
             error=fault.reason, retry_after=fault.retry_after, refused_token=fault.refused_token,
         )  # fmt: skip
 
-    async def _ended(self, one: "_Pass", run_id: int, settled: Settled) -> PassReport:
+    async def _ended(self, one: "_FullSync", run_id: int, settled: Settled) -> SyncReport:
         ended = SyncRun.State.DEGRADED if one.progress.refused else SyncRun.State.DONE
         held = await self._database.control(
             end_run, self._lease, run_id, SyncRun.State.HELD if settled.held else ended, one.progress,
@@ -172,7 +172,7 @@ class PassRunner:
         )  # fmt: skip
         clean, state = not settled.unclean_reason, SyncRun.State.HELD if held else ended
         log.info(
-            "pass_ended", state=str(state), clean=clean, seconds=round(one.seconds(), 2),
+            "sync_ended", state=str(state), clean=clean, seconds=round(one.seconds(), 2),
             listed=one.progress.listed, created=one.progress.created, updated=one.progress.updated,
             removed=one.progress.removed, unchanged=one.progress.unchanged, refused=one.progress.refused,
             unread=one.unread, held=held,
@@ -183,17 +183,17 @@ class PassRunner:
         if held:
             log.warning("removals_held", count=held, reason=settled.held_reason)
             self._held(run_id, held, settled.held_reason)
-        return PassReport(
+        return SyncReport(
             run_id, state, one.progress, one.begun,
             clean=clean, again=settled.again, held=held, held_reason=settled.held_reason,
             unclean_reason=settled.unclean_reason, unread=one.pages_unread,
         )  # fmt: skip
 
 
-class _Pass:
+class _FullSync:
     """The working state of one pass: reads the listing into the mirror, and applies what settling it asks for."""
 
-    def __init__(self, runner: PassRunner, run: BegunRun) -> None:
+    def __init__(self, runner: SyncRunner, run: BegunRun) -> None:
         self._r = runner
         self._run = run
         self._source = FeedChange.Source.REPAIR if runner._repair else FeedChange.Source.LISTING
@@ -373,7 +373,7 @@ class _Pass:
         for number, row in enumerate(rows, 1):
             if self._refused_first is None or (self._refused_first.kind and not kind):  # a skill is named rather
                 self._refused_first = replace(row.refusal, kind=kind)
-            letters.append(Letter.of(replace(row.refusal, kind=kind), row.raw, DeadLetter.Source.LISTING))
+            letters.append(RefusedInput.of(replace(row.refusal, kind=kind), row.raw, DeadLetter.Source.LISTING))
             if number % _LETTERS_A_TURN == 0:
                 await asyncio.sleep(0)
         return letters

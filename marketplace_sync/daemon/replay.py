@@ -11,23 +11,23 @@ from datetime import datetime
 from marketplace_sync.daemon.arrivals import Arrivals
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.daemon.reading import requested
-from marketplace_sync.daemon.writer import Writer, WriterClosed
-from marketplace_sync.mirror.arrived import LISTED_CATEGORY, Arrived, Effect, Event, Item, Letter, SkillAbsent
-from marketplace_sync.mirror.dead_letters import find_letter, mark_replayed
+from marketplace_sync.daemon.writer import Writer, WriterClosedError
+from marketplace_sync.mirror.arrived import LISTED_CATEGORY, Arrived, Effect, Event, Item, RefusedInput, SkillAbsent
+from marketplace_sync.mirror.dead_letters import find_dead_letter, mark_replayed
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.models import DeadLetter, FeedChange
 from marketplace_sync.protocol.events import Ping, Pong
 from marketplace_sync.protocol.listing import decode_category_page, decode_skill
 from marketplace_sync.protocol.messages import decode_message
-from marketplace_sync.protocol.refusals import Code, Refused
-from marketplace_sync.upstream.faults import MalformedAnswer, UpstreamError
+from marketplace_sync.protocol.refusals import Code, DecodeError
+from marketplace_sync.upstream.faults import MalformedResponseError, UpstreamError
 from marketplace_sync.upstream.market import MarketClient
 
 # Before all that was ever received.
 _BEFORE_ALL = 0
 
 
-class CannotReplay(Exception):
+class ReplayError(Exception):
     """The dead letter stays as it is; the text says why."""
 
 
@@ -53,21 +53,21 @@ class Replayer:
         self._max_message_bytes = max_message_bytes
         self._wall = wall
 
-    async def replay(self, letter_id: int) -> dict[str, object]:
+    async def replay(self, dead_letter_id: int) -> dict[str, object]:
         """Settle what the letter told; `{"detail", "effect"}`, where `effect` is a value of `Effect`.
 
-        Raises `CannotReplay` with the letter left open.
+        Raises `ReplayError` with the letter left open.
         """
-        letter = await self._database.control(find_letter, letter_id)
+        letter = await self._database.control(find_dead_letter, dead_letter_id)
         if letter is None:
-            raise CannotReplay(f"Dead letter {letter_id} is no longer kept.")
+            raise ReplayError(f"Dead letter {dead_letter_id} is no longer kept.")
         if letter.state != DeadLetter.State.OPEN:
-            raise CannotReplay(f"Dead letter {letter_id} is {letter.state} already.")
+            raise ReplayError(f"Dead letter {dead_letter_id} is {letter.state} already.")
         try:
             effect, detail = await self._settle(letter)
-        except WriterClosed:
-            raise CannotReplay("The daemon is stopping.") from None
-        await self._database.control(mark_replayed, self._lease, letter_id)
+        except WriterClosedError:
+            raise ReplayError("The daemon is stopping.") from None
+        await self._database.control(mark_replayed, self._lease, dead_letter_id)
         return {"detail": detail, "effect": str(effect)}
 
     async def _settle(self, letter: DeadLetter) -> tuple[Effect, str]:
@@ -76,7 +76,7 @@ class Replayer:
             return await self._fetch(letter, "only its beginning is kept")
         try:
             event = self._decode(letter, head)
-        except Refused as refused:
+        except DecodeError as refused:
             return await self._fetch(letter, f"it is refused again: {refused.refusal}")
         effect = await self._apply(event, _BEFORE_ALL, polled=letter.source != DeadLetter.Source.STREAM)
         if effect is Effect.FETCH:
@@ -84,38 +84,38 @@ class Replayer:
         return effect, f"Read again and applied: {effect}."
 
     def _decode(self, letter: DeadLetter, head: bytes) -> Event:
-        """What the bytes tell, read as they were read first. Raises `Refused`."""
+        """What the bytes tell, read as they were read first. Raises `DecodeError`."""
         now = self._wall()
         if letter.source == DeadLetter.Source.STREAM:
             # A text frame as the stream reads it, or a binary one.
             frame = head if letter.code == Code.BINARY else head.decode("utf-8", "surrogateescape")
             event = decode_message(frame, server_now=now, max_bytes=self._max_message_bytes)
             if isinstance(event, Ping | Pong):
-                raise CannotReplay("It is a heartbeat, which tells nothing.")
+                raise ReplayError("It is a heartbeat, which tells nothing.")
             return event
         if letter.source == DeadLetter.Source.LISTING and letter.kind == LISTED_CATEGORY:
             page = decode_category_page(b"[" + head + b"]", server_now=now)
             if page.broken:
-                raise Refused(page.broken[0].refusal)
+                raise DecodeError(page.broken[0].refusal)
             return page.categories[0]
         return decode_skill(head, server_now=now)
 
     async def _fetch(self, letter: DeadLetter, why: str) -> tuple[Effect, str]:
         """Ask the marketplace for the letter's skill instead; `why` it has to be."""
         if letter.kind.startswith("category"):
-            raise CannotReplay(f"{_sentence(why)} The next pass reads all categories.")
+            raise ReplayError(f"{_sentence(why)} The next pass reads all categories.")
         if not letter.key:
-            raise CannotReplay(f"{_sentence(why)} It names no skill that could be fetched; the next pass reads all.")
+            raise ReplayError(f"{_sentence(why)} It names no skill that could be fetched; the next pass reads all.")
         try:
             arrival, record = await requested(
                 self._arrivals.next, lambda begun: self._market.skill(letter.key, begun=begun)
             )
-        except MalformedAnswer as fault:
+        except MalformedResponseError as fault:
             if fault.refusal is not None:
-                await self._writer.submit([Letter.of(fault.refusal, fault.body, DeadLetter.Source.FETCH)])
-            raise CannotReplay(f"{_sentence(why)} The skill as fetched can't be read either: {fault.reason}.") from None
+                await self._writer.submit([RefusedInput.of(fault.refusal, fault.body, DeadLetter.Source.FETCH)])
+            raise ReplayError(f"{_sentence(why)} The skill as fetched can't be read either: {fault.reason}.") from None
         except UpstreamError as fault:
-            raise CannotReplay(f"{_sentence(why)} The skill could not be fetched: {fault.reason}.") from None
+            raise ReplayError(f"{_sentence(why)} The skill could not be fetched: {fault.reason}.") from None
         effect = await self._apply(record or SkillAbsent(letter.key), arrival, polled=True)
         found = "fetched" if record else "not there any more"
         return effect, f"{_sentence(why)} So its skill was asked for: {found}, {effect}."
@@ -124,7 +124,7 @@ class Replayer:
         item: Item = Arrived(event, arrival, FeedChange.Source.REPAIR, polled=polled)
         (effect,) = await self._writer.submit([item])
         if effect is Effect.REFUSED:
-            raise CannotReplay("The database refuses it. The newest dead letter of that skill says why.")
+            raise ReplayError("The database refuses it. The newest dead letter of that skill says why.")
         return effect
 
 

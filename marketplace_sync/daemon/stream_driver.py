@@ -15,9 +15,9 @@ from marketplace_sync.engine.connection import (
     CloseStream,
     Connect,
     Connection,
-    DisableAsked,
+    DisableRequested,
     Effect,
-    EnableAsked,
+    EnableRequested,
     Failed,
     Input,
     Limits,
@@ -25,9 +25,9 @@ from marketplace_sync.engine.connection import (
     Mode,
     Opened,
     PollNow,
-    ReconnectAsked,
+    ReconnectRequested,
     Started,
-    StopAsked,
+    StopRequested,
     Tick,
     TokenReplaced,
     accepts_reconnect,
@@ -54,7 +54,7 @@ def limits_of(config: SyncConfig) -> Limits:
     )
 
 
-class CannotReconnect(Exception):
+class ReconnectError(Exception):
     """There is nothing to reconnect; the text says why."""
 
 
@@ -102,7 +102,7 @@ class StreamDriver:
 
     def stop(self) -> None:
         """Close the stream for good; `run` returns when all that it had received is handed over."""
-        self._tell(StopAsked())
+        self._tell(StopRequested())
 
     def token_replaced(self) -> None:
         """Attempts that begin from now on bring another token."""
@@ -111,15 +111,15 @@ class StreamDriver:
     async def reconnect(self) -> str:
         """A new stream, tried as soon as the limit of attempts allows. "" when it is open, else why it is not.
 
-        Raises `CannotReconnect`.
+        Raises `ReconnectError`.
         """
         if not accepts_reconnect(self.state):
-            raise CannotReconnect(self.state.reason)
+            raise ReconnectError(self.state.reason)
         before = self.state.attempt if self.state.mode is not Mode.CONNECTING else self.state.attempt - 1
-        await self._decided(self._tell(ReconnectAsked()))
+        await self._decided(self._tell(ReconnectRequested()))
         if self.state.mode is Mode.OPEN and self.state.attempt == before:
             limit, wait = self.state.limits.attempts_per_minute, math.ceil(place_free_in(self.state, self._clock()))
-            raise CannotReconnect(
+            raise ReconnectError(
                 f"The stream stays as it is, open: {limit} connection attempts in the last minute are the "
                 f"marketplace's limit. Ask again in {wait} s."
             )
@@ -133,14 +133,14 @@ class StreamDriver:
     async def disable(self) -> None:
         """Close the stream and keep it closed; returns when it is."""
         last = self.state.attempt
-        await self._decided(self._tell(DisableAsked()))
+        await self._decided(self._tell(DisableRequested()))
         # Not "is disabled": somebody may have enabled it again while the peer took its time to close.
         await self._until(lambda: all(number > last for number in self._attempts))
 
     async def enable(self) -> str:
         """Want the stream again, and say in a sentence how it stands then."""
         before = self.state
-        await self._decided(self._tell(EnableAsked()))
+        await self._decided(self._tell(EnableRequested()))
         was = before.mode is not Mode.DISABLED and before.attempt == self.state.attempt
         return f"The stream is enabled{' already' if was else ''}; {self._standing()}"
 

@@ -17,7 +17,7 @@ from marketplace_sync.mirror.compare import (
 from marketplace_sync.mirror.search_index import misfiled_skills
 from marketplace_sync.protocol.events import SkillPage
 from marketplace_sync.protocol.listing import records_of
-from marketplace_sync.upstream.faults import MalformedAnswer, NothingReadableError
+from marketplace_sync.upstream.faults import MalformedResponseError, NothingReadableError
 from marketplace_sync.upstream.market import MarketClient
 
 # Up to this many differences are looked at again one by one: a minute's budget of single fetches.
@@ -81,7 +81,7 @@ class Verifier:
 
         await read_pages(self._market, plan, lambda: 0, take)
         if plan.fault:
-            raise MalformedAnswer(f"the listing can't be read whole: {plan.fault}")
+            raise MalformedResponseError(f"the listing can't be read whole: {plan.fault}")
         self.listed = len(seen)
         named = next(iter(found.refused[len(categories.broken) :]), "")
         if reason := nothing_readable(read, skills - read, named):
@@ -96,7 +96,7 @@ class Verifier:
         for skill_id in sorted(first.skills):
             try:
                 record = await self._market.skill(skill_id)
-            except MalformedAnswer as fault:
+            except MalformedResponseError as fault:
                 # The listing was read whole; what it showed of this one stands.
                 second.refused.append(f"{skill_id}: {fault.reason}")
                 _keep_skill(first, skill_id, second)

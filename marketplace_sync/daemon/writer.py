@@ -11,9 +11,9 @@ import msgspec
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.mirror.apply import BatchResult
 from marketplace_sync.mirror.arrived import Effect, Item
-from marketplace_sync.mirror.isolate import OutOfTurn, Turn, apply_ahead, apply_each, plan_ahead
+from marketplace_sync.mirror.isolate import OutOfTurnError, Turn, apply_ahead, apply_each, plan_ahead
 from marketplace_sync.mirror.lease import Lease
-from marketplace_sync.mirror.plan import Plan, can_be_ahead
+from marketplace_sync.mirror.plan import BatchPlan, can_be_ahead
 from marketplace_sync.mirror.sql import others_queue
 
 # One transaction takes no more than this, and less where so much would take longer than that: the lease is renewed,
@@ -31,7 +31,7 @@ SUBMITTED_AS_ONE = 1000
 AHEAD_FROM = 200
 
 
-class WriterClosed(Exception):
+class WriterClosedError(Exception):
     """Nothing more is taken: the daemon stops."""
 
 
@@ -136,10 +136,10 @@ class Writer:
         All that was received before is committed too, also when there are no rows: a pass that judges what the
         mirror has must not overlook what still queues.
 
-        Raises `WriterClosed` when the daemon stops.
+        Raises `WriterClosedError` when the daemon stops.
         """
         if self._closed:
-            raise WriterClosed
+            raise WriterClosedError
         # A server may send its whole catalogue as one page: in one transaction that would be too many.
         answers: list[asyncio.Future[list[Effect]]] = []
         for start in range(0, max(len(items), 1), SUBMITTED_AS_ONE):
@@ -179,7 +179,7 @@ class Writer:
         """
         under_way: list[_Writing] = []  # with the thread: one, or two
         following: _Batch | None = batch
-        plan: Plan | None = None
+        plan: BatchPlan | None = None
         try:
             while following is not None:
                 batch, begun = following, self._clock()
@@ -201,7 +201,7 @@ class Writer:
                 writing.task.cancel()
             await asyncio.gather(*(writing.task for writing in under_way), return_exceptions=True)
 
-    def _begin(self, batch: "_Batch", plan: Plan | None, under_way: "list[_Writing]") -> None:
+    def _begin(self, batch: "_Batch", plan: BatchPlan | None, under_way: "list[_Writing]") -> None:
         """Hand it to the writer's thread, after the one that is `under_way`, if any, and add it there."""
         before = under_way[-1] if under_way else None
         turn, first = (Turn(before.turn), before.task) if before is not None else (Turn(), None)
@@ -209,7 +209,7 @@ class Writer:
         async def write() -> BatchResult:
             try:
                 result = await self._database.write(apply_ahead, batch.items, plan, self._lease, turn)
-            except OutOfTurn:
+            except OutOfTurnError:
                 assert first is not None
                 await asyncio.wait([first])
                 result = await self._database.write(apply_ahead, batch.items, plan, self._lease, turn)

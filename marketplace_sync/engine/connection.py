@@ -39,7 +39,7 @@ machine wrote that attempt off when it asked to close it. The one late report th
 `Opened` nobody waits for: it is closed, by its number, in every mode.
 
 Acknowledging a reconnect (law 11) needs nothing more than the state: note `state.attempt` after the
-`ReconnectAsked`. It is done when the mode is OPEN with that number, and failed with `state.reason` when the mode
+`ReconnectRequested`. It is done when the mode is OPEN with that number, and failed with `state.reason` when the mode
 has become anything but CONNECTING or the number has changed. By rule 11 the number may change later, or, where the
 mode is OPEN still, never. Where `accepts_reconnect(state)` is false, refuse it.
 """
@@ -171,7 +171,7 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class ReconnectAsked:
+class ReconnectRequested:
     """A person or an agent asks for a new stream now."""
 
 
@@ -181,22 +181,31 @@ class TokenReplaced:
 
 
 @dataclass(frozen=True, slots=True)
-class DisableAsked:
+class DisableRequested:
     """A person or an agent wants no stream."""
 
 
 @dataclass(frozen=True, slots=True)
-class EnableAsked:
+class EnableRequested:
     """A person or an agent wants the stream again."""
 
 
 @dataclass(frozen=True, slots=True)
-class StopAsked:
+class StopRequested:
     """The daemon stops."""
 
 
 Input = (
-    Started | Opened | Failed | Lost | Tick | TokenReplaced | ReconnectAsked | DisableAsked | EnableAsked | StopAsked
+    Started
+    | Opened
+    | Failed
+    | Lost
+    | Tick
+    | TokenReplaced
+    | ReconnectRequested
+    | DisableRequested
+    | EnableRequested
+    | StopRequested
 )
 
 
@@ -256,23 +265,23 @@ def decide(state: Connection, event: Input, *, now: float, draw: float) -> Decis
         # People, and the daemon itself.
         case Mode.IDLE, Started(enabled):
             return _connect(state, now) if enabled else _off(_anew(state), Mode.DISABLED, "disabled")
-        case Mode.OPEN, ReconnectAsked() if place_free_in(state, now) == 0:
+        case Mode.OPEN, ReconnectRequested() if place_free_in(state, now) == 0:
             fresh, effects = _connect(replace(_anew(state), reason="a reconnect was asked for"), now)
             return fresh, (CloseStream(state.attempt), *effects)
-        case Mode.CONNECTING, ReconnectAsked():
+        case Mode.CONNECTING, ReconnectRequested():
             return _anew(state), ()
-        case ((Mode.WAITING | Mode.POLLING | Mode.RESTING), ReconnectAsked()):
+        case ((Mode.WAITING | Mode.POLLING | Mode.RESTING), ReconnectRequested()):
             return _connect(_anew(state), now)
-        case Mode.DISABLED, EnableAsked():
+        case Mode.DISABLED, EnableRequested():
             return _connect(replace(state, reason="not connected yet"), now)
         case (
             Mode.IDLE | Mode.CONNECTING | Mode.OPEN | Mode.WAITING | Mode.POLLING | Mode.RESTING,
-            DisableAsked(),
+            DisableRequested(),
         ):
             return _off(_anew(state), Mode.DISABLED, "disabled")
         case (
             Mode.IDLE | Mode.CONNECTING | Mode.OPEN | Mode.WAITING | Mode.POLLING | Mode.RESTING | Mode.DISABLED,
-            StopAsked(),
+            StopRequested(),
         ):
             return _off(state, Mode.STOPPED, "stopped")
 
@@ -291,7 +300,7 @@ def next_wake(state: Connection) -> float | None:
 
 
 def accepts_reconnect(state: Connection) -> bool:
-    """Whether `ReconnectAsked` leads to a stream; elsewhere it changes nothing and `state.reason` says why."""
+    """Whether `ReconnectRequested` leads to a stream; elsewhere it changes nothing and `state.reason` says why."""
     return state.mode not in (Mode.IDLE, Mode.DISABLED, Mode.STOPPED)
 
 

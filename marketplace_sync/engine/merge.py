@@ -6,8 +6,8 @@ message arrives when it is read, a listing row or a fetched skill when its reque
 wire, since the server may have made it up at any moment after. Arrivals carry the lease's epoch in
 their upper bits (`arrival_number`), so all that an earlier owner received came before.
 
-What the mirror holds of a skill is a `HeldSkill`, a `Grave`, or `None`. `merge_*` functions take
-that and an event and give what is held afterwards with an `Outcome`; they change nothing in place.
+What the mirror holds of a skill is a `StoredSkill`, a `StoredTombstone`, or `None`. `merge_*` functions take
+that and an event and give what is held afterwards with an `MergeOutcome`; they change nothing in place.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ def arrival_number(epoch: int, count: int) -> int:
     return (epoch << _ARRIVAL_BITS) | count
 
 
-class Outcome(StrEnum):
+class MergeOutcome(StrEnum):
     """What became of an event."""
 
     APPLIED = "applied"
@@ -54,7 +54,7 @@ class Outcome(StrEnum):
     FETCH = "fetch"  # the event alone does not say enough: that skill has to be fetched
 
 
-class HeldSkill(msgspec.Struct, frozen=True, gc=False):
+class StoredSkill(msgspec.Struct, frozen=True, gc=False):
     """A skill as held. `fields` has all of `SKILL_FIELDS`.
 
     `updated` and `arrival` are the record's clock; `rated` and `rating_arrival` that of its rating
@@ -76,19 +76,19 @@ class HeldSkill(msgspec.Struct, frozen=True, gc=False):
             return self.known_fingerprint
         return fingerprint_of(self.fields, self.extra, self.updated)
 
-    def with_fingerprint(self) -> "HeldSkill":
+    def with_fingerprint(self) -> "StoredSkill":
         """The same, with its fingerprint known."""
         return self if self.known_fingerprint is not None else replace(self, known_fingerprint=self.fingerprint)
 
 
-class Grave(msgspec.Struct, frozen=True, gc=False):
+class StoredTombstone(msgspec.Struct, frozen=True, gc=False):
     """A removed skill: when the server says it went (`None`: ties with everything), and that word's arrival."""
 
     deleted: Stamp | None
     arrival: int
 
 
-class HeldCategory(msgspec.Struct, frozen=True, gc=False):
+class StoredCategory(msgspec.Struct, frozen=True, gc=False):
     """A category as held. `fields` has all of `CATEGORY_FIELDS`."""
 
     fields: Mapping[str, Any]
@@ -96,17 +96,17 @@ class HeldCategory(msgspec.Struct, frozen=True, gc=False):
     arrival: int
 
 
-Slot = HeldSkill | Grave | None
+Slot = StoredSkill | StoredTombstone | None
 
 # A category that only a skill has named: whatever is told of it is newer.
-BARE_CATEGORY = HeldCategory(fields=CATEGORY_EMPTY, updated=None, arrival=0)
+BARE_CATEGORY = StoredCategory(fields=CATEGORY_EMPTY, updated=None, arrival=0)
 
 
-def newer(told: Stamp | None, arrival: int, held: Stamp | None, held_arrival: int) -> bool:
+def newer(told: Stamp | None, arrival: int, held: Stamp | None, stored_arrival: int) -> bool:
     """Does what was told win over what is held? Law 2's order: by time, on a tie by arrival."""
     if told is not None and held is not None and told != held:
         return told > held
-    return arrival >= held_arrival
+    return arrival >= stored_arrival
 
 
 def fingerprint_of(fields: Mapping[str, Any], extra: Mapping[str, Any], updated: Stamp | None) -> str:
@@ -123,7 +123,7 @@ def record_fingerprint(record: SkillRecord) -> str | None:
 
 def merge_record(
     slot: Slot, record: SkillRecord, arrival: int, *, polled: bool, forced: bool = False, unsound: bool = False
-) -> tuple[Slot, Outcome]:
+) -> tuple[Slot, MergeOutcome]:
     """A record was told. `polled`: by a listing or a single fetch, not by the stream.
 
     `forced`: a person asked for the marketplace's word to be taken, whatever the times say. `unsound`: the stored row
@@ -131,93 +131,93 @@ def merge_record(
     """
     match slot:
         case None:
-            return _created(record, arrival), Outcome.APPLIED
-        case Grave():
+            return _created(record, arrival), MergeOutcome.APPLIED
+        case StoredTombstone():
             if forced or newer(record.updated, arrival, slot.deleted, slot.arrival):
-                return _created(record, arrival), Outcome.APPLIED
-            return slot, Outcome.STALE
+                return _created(record, arrival), MergeOutcome.APPLIED
+            return slot, MergeOutcome.STALE
     if unsound:
-        return _replaced(slot, record, arrival), Outcome.APPLIED
+        return _replaced(slot, record, arrival), MergeOutcome.APPLIED
     merged = _merged(slot, record, arrival, polled=polled, forced=forced)
     # The fingerprint has the time in it, and takes longer than all else here.
     if merged.updated == slot.updated:
         merged = merged.with_fingerprint()
         if merged.fingerprint == slot.fingerprint:
-            return slot, Outcome.UNCHANGED
+            return slot, MergeOutcome.UNCHANGED
     if forced or newer(record.updated, arrival, slot.updated, slot.arrival):
-        return merged, Outcome.APPLIED
-    return slot, Outcome.STALE
+        return merged, MergeOutcome.APPLIED
+    return slot, MergeOutcome.STALE
 
 
-def merge_deletion(slot: Slot, event: SkillDeleted, arrival: int) -> tuple[Slot, Outcome]:
+def merge_deletion(slot: Slot, event: SkillDeleted, arrival: int) -> tuple[Slot, MergeOutcome]:
     """The skill was told to be gone. One that is not held leaves a grave all the same: older news must not make it."""
     match slot:
         case None:
-            return Grave(event.deleted, arrival), Outcome.UNCHANGED
-        case Grave():
+            return StoredTombstone(event.deleted, arrival), MergeOutcome.UNCHANGED
+        case StoredTombstone():
             if event.deleted == slot.deleted:
-                return slot, Outcome.UNCHANGED
+                return slot, MergeOutcome.UNCHANGED
             if newer(event.deleted, arrival, slot.deleted, slot.arrival):
-                return Grave(event.deleted or slot.deleted, arrival), Outcome.UNCHANGED
-            return slot, Outcome.STALE
+                return StoredTombstone(event.deleted or slot.deleted, arrival), MergeOutcome.UNCHANGED
+            return slot, MergeOutcome.STALE
     if newer(event.deleted, arrival, slot.updated, slot.arrival):
-        return Grave(event.deleted or slot.updated, arrival), Outcome.APPLIED
-    return slot, Outcome.STALE
+        return StoredTombstone(event.deleted or slot.updated, arrival), MergeOutcome.APPLIED
+    return slot, MergeOutcome.STALE
 
 
-def merge_absence(slot: Slot, arrival: int, *, unsound: bool = False) -> tuple[Slot, Outcome]:
+def merge_absence(slot: Slot, arrival: int, *, unsound: bool = False) -> tuple[Slot, MergeOutcome]:
     """The skill is proved to be gone: what was asked for at `arrival` did not hold it.
 
     What was heard of it since counts for more. The grave has the removed row's own time; `unsound`: it has none that
     means anything (see `merge_record`).
     """
     match slot:
-        case HeldSkill() if unsound:
-            return Grave(None, arrival), Outcome.APPLIED
-        case HeldSkill():
+        case StoredSkill() if unsound:
+            return StoredTombstone(None, arrival), MergeOutcome.APPLIED
+        case StoredSkill():
             if max(slot.arrival, slot.rating_arrival) > arrival:
-                return slot, Outcome.STALE
-            return Grave(slot.updated, arrival), Outcome.APPLIED
-    return slot, Outcome.UNCHANGED
+                return slot, MergeOutcome.STALE
+            return StoredTombstone(slot.updated, arrival), MergeOutcome.APPLIED
+    return slot, MergeOutcome.UNCHANGED
 
 
-def merge_rating(slot: Slot, event: RatingChanged, arrival: int) -> tuple[Slot, Outcome]:
+def merge_rating(slot: Slot, event: RatingChanged, arrival: int) -> tuple[Slot, MergeOutcome]:
     """The skill's rating figures changed; nothing else is touched."""
     match slot:
         case None:
-            return slot, Outcome.FETCH
-        case Grave():
+            return slot, MergeOutcome.FETCH
+        case StoredTombstone():
             # A rating later than the delete tells of a skill that came back without our hearing of it.
             known_dead = event.updated is not None and slot.deleted is not None and event.updated <= slot.deleted
-            return slot, Outcome.STALE if known_dead else Outcome.FETCH
+            return slot, MergeOutcome.STALE if known_dead else MergeOutcome.FETCH
     if not newer(event.updated, arrival, slot.rated, slot.rating_arrival):
-        return slot, Outcome.STALE
+        return slot, MergeOutcome.STALE
     if "average_rating" not in event.figures:
-        return slot, Outcome.FETCH
+        return slot, MergeOutcome.FETCH
     fields = {**slot.fields, **event.figures}
     rated = event.updated or slot.rated
     merged = replace(slot, fields=fields, rated=rated, rating_arrival=arrival, known_fingerprint=None)
     if rated == slot.rated:
         merged = merged.with_fingerprint()
         if merged.fingerprint == slot.fingerprint:
-            return slot, Outcome.UNCHANGED
-    return merged, Outcome.APPLIED
+            return slot, MergeOutcome.UNCHANGED
+    return merged, MergeOutcome.APPLIED
 
 
 def merge_category(
-    held: HeldCategory | None, record: CategoryRecord, arrival: int, *, forced: bool = False, unsound: bool = False
-) -> tuple[HeldCategory | None, Outcome]:
+    held: StoredCategory | None, record: CategoryRecord, arrival: int, *, forced: bool = False, unsound: bool = False
+) -> tuple[StoredCategory | None, MergeOutcome]:
     """A category was told. `forced`, `unsound`: see `merge_record`."""
     base = held or BARE_CATEGORY
     fields = {**base.fields, **_to_microseconds(record.fields)}
     if held is None or unsound:
-        return HeldCategory(fields, record.updated, arrival), Outcome.APPLIED
-    merged = HeldCategory(fields, record.updated or base.updated, arrival)
+        return StoredCategory(fields, record.updated, arrival), MergeOutcome.APPLIED
+    merged = StoredCategory(fields, record.updated or base.updated, arrival)
     if merged.fields == held.fields and merged.updated == held.updated:
-        return held, Outcome.UNCHANGED
+        return held, MergeOutcome.UNCHANGED
     if forced or newer(record.updated, arrival, held.updated, held.arrival):
-        return merged, Outcome.APPLIED
-    return held, Outcome.STALE
+        return merged, MergeOutcome.APPLIED
+    return held, MergeOutcome.STALE
 
 
 def _to_microseconds(told: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -229,10 +229,10 @@ def _to_microseconds(told: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**told, "remote_created_at": Stamp(created[:_MICROSECOND_CHARS].rstrip("0").rstrip("."))}
 
 
-def _created(record: SkillRecord, arrival: int) -> HeldSkill:
+def _created(record: SkillRecord, arrival: int) -> StoredSkill:
     fields = {**SKILL_EMPTY, **_to_microseconds(record.fields)}
     told_rating = _tells_figures(record)
-    return HeldSkill(
+    return StoredSkill(
         fields=fields,
         extra=record.extra,
         updated=record.updated,
@@ -242,13 +242,13 @@ def _created(record: SkillRecord, arrival: int) -> HeldSkill:
     )
 
 
-def _replaced(slot: HeldSkill, record: SkillRecord, arrival: int) -> HeldSkill:
+def _replaced(slot: StoredSkill, record: SkillRecord, arrival: int) -> StoredSkill:
     """The record as a new row has it; only fields that the record leaves out stay as they are stored."""
     created = _created(record, arrival)
     return replace(created, fields={**slot.fields, **_to_microseconds(record.fields)})
 
 
-def _merged(slot: HeldSkill, record: SkillRecord, arrival: int, *, polled: bool, forced: bool) -> HeldSkill:
+def _merged(slot: StoredSkill, record: SkillRecord, arrival: int, *, polled: bool, forced: bool) -> StoredSkill:
     fields = {**slot.fields, **_to_microseconds(record.fields)}
     rated, rating_arrival = slot.rated, slot.rating_arrival
     if _tells_figures(record):
@@ -260,14 +260,14 @@ def _merged(slot: HeldSkill, record: SkillRecord, arrival: int, *, polled: bool,
             fields |= {name: slot.fields[name] for name in RATING_FIELDS}
     extra = {**slot.extra, **record.extra}
     updated = record.updated or slot.updated
-    return HeldSkill(fields, extra, updated, arrival, rated, rating_arrival)
+    return StoredSkill(fields, extra, updated, arrival, rated, rating_arrival)
 
 
 def _tells_figures(record: SkillRecord) -> bool:
     return "average_rating" in record.fields or "rating_count" in record.fields
 
 
-def _brings_figures(slot: HeldSkill, updated: Stamp | None, arrival: int, *, polled: bool) -> bool:
+def _brings_figures(slot: StoredSkill, updated: Stamp | None, arrival: int, *, polled: bool) -> bool:
     """Are the rating figures that come with a record newer than those held?
 
     By their own clock; and a row that was requested after the rating came has seen that rating,

@@ -50,7 +50,7 @@ class Reason(StrEnum):
     POLL = "poll"  # the interval is over
 
 
-class Outcome(StrEnum):
+class SyncOutcome(StrEnum):
     """How a pass ended."""
 
     DONE = "done"
@@ -60,7 +60,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class PassOrder:
+class SyncOrder:
     """A pass to begin: everything it is for, and the commands that its end answers."""
 
     reasons: tuple[Reason, ...]  # never empty
@@ -83,7 +83,7 @@ class _Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pass:
+class _DueSync:
     """The pass under way, with what has to be given back if it covers nothing."""
 
     wants: dict[Reason, float]
@@ -101,7 +101,7 @@ class Schedule:
         self._wants: dict[Reason, float] = {}  # since when; a gap and the interval have times of their own
         self._commands: dict[int, None] = {}  # an ordered set
         self._gap: _Gap | None = None
-        self._running: _Pass | None = None
+        self._running: _DueSync | None = None
         self._last_ended_at: float | None = None
         self._failures = 0  # failed passes in a row
         self._retry_at = 0.0  # means something while _failures is not 0
@@ -146,7 +146,7 @@ class Schedule:
         """A clean pass left absences unproved (law 5); the second pass follows at once."""
         self._want(Reason.CONFIRM, now)
 
-    def pass_begun(self, now: float) -> PassOrder:
+    def sync_began(self, now: float) -> SyncOrder:
         """Begin what is due, and give it. Raises `RuntimeError` when nothing is, or a pass is under way."""
         order = self.due(now)
         if order is None:
@@ -158,11 +158,11 @@ class Schedule:
             again = now - self._gap_begun_at <= 2 * GAP_MAX_WAIT_SECONDS
             self._gap_spacing = min(2 * self._gap_spacing, GAP_MAX_WAIT_SECONDS) if again else GAP_QUIET_SECONDS
             self._gap_begun_at = now
-        self._running = _Pass(self._wants, self._gap, order.commands, self._openings)
+        self._running = _DueSync(self._wants, self._gap, order.commands, self._openings)
         self._wants, self._gap, self._commands = {}, None, {}
         return order
 
-    def pass_ended(self, now: float, outcome: Outcome, retry_after: float | None = None) -> None:
+    def sync_ended(self, now: float, outcome: SyncOutcome, retry_after: float | None = None) -> None:
         """The pass under way has ended. Raises `RuntimeError` when there is none.
 
         `retry_after`: with FAILED, seconds that the marketplace asked us to wait; `None`: it said nothing.
@@ -171,12 +171,12 @@ class Schedule:
             raise RuntimeError("no pass is under way")
         ended, self._running = self._running, None
         self._last_ended_at = now
-        if outcome in (Outcome.DONE, Outcome.HELD):
+        if outcome in (SyncOutcome.DONE, SyncOutcome.HELD):
             self._failures = 0
             self._caught_up_with = ended.openings
             return
-        self._take_back(ended, requests_too=outcome is Outcome.INTERRUPTED)
-        if outcome is Outcome.FAILED:
+        self._take_back(ended, requests_too=outcome is SyncOutcome.INTERRUPTED)
+        if outcome is SyncOutcome.FAILED:
             wait = min(RETRY_DELAYS[min(self._failures, len(RETRY_DELAYS) - 1)], self._poll_interval)
             if retry_after is not None:
                 wait = max(wait, min(retry_after, MAX_RETRY_AFTER_SECONDS))
@@ -185,7 +185,7 @@ class Schedule:
 
     # What to do.
 
-    def due(self, now: float) -> PassOrder | None:
+    def due(self, now: float) -> SyncOrder | None:
         """The pass to begin now; `None` while one runs and while none is due."""
         wake = self.next_wake()
         if wake is None or now < wake:
@@ -197,7 +197,7 @@ class Schedule:
             reasons.add(Reason.GAP)
         if now >= self._poll_at():
             reasons.add(Reason.POLL)
-        return PassOrder(tuple(reason for reason in Reason if reason in reasons), tuple(self._commands))
+        return SyncOrder(tuple(reason for reason in Reason if reason in reasons), tuple(self._commands))
 
     def next_wake(self) -> float | None:
         """When `due` will have an answer; past, when it has one. `None`: only something told can bring one."""
@@ -228,7 +228,7 @@ class Schedule:
     def _poll_at(self) -> float:
         return float("inf") if self._last_ended_at is None else self._last_ended_at + self._poll_interval
 
-    def _take_back(self, ended: _Pass, *, requests_too: bool) -> None:
+    def _take_back(self, ended: _DueSync, *, requests_too: bool) -> None:
         kept = {reason: since for reason, since in ended.wants.items() if requests_too or reason is not Reason.ASKED}
         self._wants |= kept  # the older time wins: wanted since then
         if ended.gap is not None:

@@ -2,7 +2,7 @@
 
 from marketplace_sync.governance.actors import Actor, actor_named
 from marketplace_sync.governance.audit import Outcome, record
-from marketplace_sync.governance.errors import Denied
+from marketplace_sync.governance.errors import DeniedError
 from marketplace_sync.governance.policy import Maturity
 from marketplace_sync.governance.steering import REQUESTS
 from marketplace_sync.models import Command
@@ -22,7 +22,7 @@ def objection(command: Command) -> str:
     author = actor_named(who)
     try:
         kind.demand_of(author)
-    except Denied as denial:
+    except DeniedError as denial:
         record(
             author or _gone(who),
             verb=kind.verb,

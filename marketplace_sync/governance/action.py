@@ -14,12 +14,12 @@ from django.db import transaction
 from marketplace_sync.governance.actors import Actor, as_of_now
 from marketplace_sync.governance.audit import Outcome, record
 from marketplace_sync.governance.errors import (
-    BadInput,
-    Denied,
-    Impossible,
+    DeniedError,
+    ImpossibleError,
+    InvalidInputError,
     MaturityRequired,
     SuperuserRequired,
-    TooManyRequests,
+    TooManyRequestsError,
 )
 from marketplace_sync.governance.policy import Complexity, allows, required_for
 from marketplace_sync.governance.refusals import folded_refusals, refused_requests
@@ -32,12 +32,12 @@ MAX_REASON_CHARS = 1000
 
 
 def storable_text(field: str, text: str, most: int) -> str:
-    """The text without white space around it. Raises `BadInput` for one that is too long or no database holds."""
+    """Return the text stripped. Raises `InvalidInputError` for one that is too long or cannot be stored."""
     text = text.strip()
     if len(text) > most:
-        raise BadInput(field, f"At most {most} characters.")
+        raise InvalidInputError(field, f"At most {most} characters.")
     if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
-        raise BadInput(field, "Characters that can't be stored: NUL or half of a surrogate pair.")
+        raise InvalidInputError(field, "Characters that can't be stored: NUL or half of a surrogate pair.")
     return text
 
 
@@ -45,8 +45,8 @@ class Action(ABC, Generic[R]):
     """One thing that somebody wants done. Subclasses say what it is, and do it in `execute`.
 
     `verb` is its stable name, as the audit says it, `label` a button's text. `reason` is the actor's own, at most
-    1000 characters; `origin` says from where ("api 127.0.0.1"). Raises `TypeError` without an actor, `BadInput`
-    for arguments that can't be.
+    1000 characters; `origin` says from where ("api 127.0.0.1"). Raises `TypeError` without an actor,
+    `InvalidInputError` for arguments that can't be.
     """
 
     verb: ClassVar[str]
@@ -71,15 +71,15 @@ class Action(ABC, Generic[R]):
 
     @abstractmethod
     def execute(self) -> R:
-        """Do it, within the transaction that `perform` opened. Raises `NotPossible` or `NoSuchTarget`."""
+        """Do it, within the transaction that `perform` opened. Raises `NotPossibleError` or `NoSuchTarget`."""
 
     @final
     def perform(self) -> R:
         """Check, do, audit and publish; the action's result.
 
-        Raises `Denied`, `NotPossible` or `NoSuchTarget`, each with its one audit row written, `TooManyRequests`, also
-        in their place past a limit, which the audit counts (`refusals`), `BadInput`, which is no decision, and
-        `RuntimeError` when called within a transaction.
+        Raises `DeniedError`, `NotPossibleError` or `NoSuchTarget`, each with its one audit row written; past a limit
+        `TooManyRequestsError` in their place, which the audit counts (`refusals`); `InvalidInputError`, which is no
+        decision; and `RuntimeError` when called within a transaction.
         """
         try:
             with transaction.atomic(durable=True):
@@ -87,16 +87,16 @@ class Action(ABC, Generic[R]):
                 result = self.execute()
                 row = self._record(Outcome.PERFORMED, self.required())
                 transaction.on_commit(partial(self._publish, row.pk))
-        except TooManyRequests:
+        except TooManyRequestsError:
             self._refuse(Outcome.NOT_POSSIBLE, self.required())
             raise
-        except (Denied, Impossible) as refusal:
-            if isinstance(refusal, Denied):
+        except (DeniedError, ImpossibleError) as refusal:
+            if isinstance(refusal, DeniedError):
                 wait = self._refuse(Outcome.REFUSED, refusal.required)
             else:
                 wait = self._refuse(Outcome.NOT_POSSIBLE, self.required())
             if wait is not None:
-                raise TooManyRequests("Too many refused requests.", "throttled", wait) from None
+                raise TooManyRequestsError("Too many refused requests.", "throttled", wait) from None
             raise
         return result
 
@@ -107,7 +107,7 @@ class Action(ABC, Generic[R]):
 
     @classmethod
     def demand_of(cls, actor: Actor | None) -> None:
-        """Raise `Denied` where the policy refuses this action to an actor, as the database knows it now."""
+        """Raise `DeniedError` where the policy refuses this action to an actor, as the database knows it now."""
         if actor is None or not allows(actor.maturity, cls.complexity):
             raise MaturityRequired(required_for(cls.complexity), actor.maturity if actor else None)
         if cls.superuser_only and not actor.is_superuser:

@@ -5,7 +5,7 @@ from typing import Any
 from marketplace_sync.governance.action import MAX_REASON_CHARS, Action
 from marketplace_sync.governance.actors import Actor
 from marketplace_sync.governance.agents import DisableAgent, EnableAgent, RegisterAgent, SetMaturity
-from marketplace_sync.governance.errors import Denied
+from marketplace_sync.governance.errors import DeniedError
 from marketplace_sync.governance.keys import IssuedKey, IssueKey, RevokeKey, RotateKey
 from marketplace_sync.governance.steering import (
     REQUESTS,
@@ -63,6 +63,6 @@ def may(actor: Actor | None, action: type[Action[Any]]) -> bool:
     """Would the policy let `actor` do this? For showing buttons; the action decides anew."""
     try:
         action.demand_of(actor)
-    except Denied:
+    except DeniedError:
         return False
     return True

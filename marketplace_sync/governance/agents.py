@@ -8,7 +8,7 @@ from django.db import DataError, IntegrityError, transaction
 from marketplace_sync.governance.action import Action, R
 from marketplace_sync.governance.actors import Actor
 from marketplace_sync.governance.agent_users import new_user
-from marketplace_sync.governance.errors import BadInput, NoSuchTarget, NotPossible
+from marketplace_sync.governance.errors import InvalidInputError, NoSuchTarget, NotPossibleError
 from marketplace_sync.governance.policy import Complexity, Maturity, allows
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.mirror.commands import expire_pending
@@ -19,11 +19,11 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 def maturity_named(text: str) -> Maturity:
-    """The level of that name. Raises `BadInput`."""
+    """The level of that name. Raises `InvalidInputError`."""
     try:
         return Maturity(text)
     except ValueError:
-        raise BadInput("maturity", f"One of {', '.join(Maturity)}.") from None
+        raise InvalidInputError("maturity", f"One of {', '.join(Maturity)}.") from None
 
 
 def may_command(maturity: Maturity) -> bool:
@@ -69,7 +69,7 @@ class RegisterAgent(AgentAction[Agent]):
     ) -> None:
         super().__init__(name, actor=actor, reason=reason, origin=origin)
         if not _NAME.fullmatch(name):
-            raise BadInput("name", "1 to 64 of a-z, 0-9, '.', '_' and '-', a letter or a digit first.")
+            raise InvalidInputError("name", "1 to 64 of a-z, 0-9, '.', '_' and '-', a letter or a digit first.")
         self.maturity = maturity_named(maturity)
 
     def execute(self) -> Agent:
@@ -87,9 +87,9 @@ class RegisterAgent(AgentAction[Agent]):
                 )
         except (IntegrityError, DataError, ValidationError) as fault:
             if Agent.objects.filter(name=self.agent_name).exists():
-                raise NotPossible(f"An agent {self.agent_name} is registered already.") from None
+                raise NotPossibleError(f"An agent {self.agent_name} is registered already.") from None
             problem = " ".join(str(fault).split())
-            raise NotPossible(f"The user of agent {self.agent_name} can't be stored: {problem}") from None
+            raise NotPossibleError(f"The user of agent {self.agent_name} can't be stored: {problem}") from None
 
 
 class SetMaturity(AgentAction[Agent]):
@@ -107,7 +107,7 @@ class SetMaturity(AgentAction[Agent]):
         agent = self.agent()
         self.details = {"from": agent.maturity, "to": self.maturity}
         if agent.maturity == self.maturity:
-            raise NotPossible(f"Agent {agent.name} is {agent.maturity} already.")
+            raise NotPossibleError(f"Agent {agent.name} is {agent.maturity} already.")
         agent.maturity = self.maturity
         agent.save(update_fields=["maturity"])
         if not may_command(self.maturity):
@@ -123,7 +123,7 @@ class DisableAgent(AgentAction[Agent]):
     def execute(self) -> Agent:
         agent = self.agent()
         if not agent.enabled:
-            raise NotPossible(f"Agent {agent.name} is disabled already.")
+            raise NotPossibleError(f"Agent {agent.name} is disabled already.")
         agent.enabled = False
         agent.save(update_fields=["enabled"])
         self.details = withdraw_commands(f"agent:{agent.name}", f"Agent {agent.name} was disabled.")
@@ -138,7 +138,7 @@ class EnableAgent(AgentAction[Agent]):
     def execute(self) -> Agent:
         agent = self.agent()
         if agent.enabled:
-            raise NotPossible(f"Agent {agent.name} is enabled already.")
+            raise NotPossibleError(f"Agent {agent.name} is enabled already.")
         agent.enabled = True
         agent.save(update_fields=["enabled"])
         return agent

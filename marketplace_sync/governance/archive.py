@@ -17,7 +17,7 @@ from django.db import connection
 
 from marketplace_sync.governance.action import Action
 from marketplace_sync.governance.actors import Actor
-from marketplace_sync.governance.errors import NotPossible
+from marketplace_sync.governance.errors import NotPossibleError
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.models import AuditRow
 from marketplace_sync.models.audit import CLOSE_GATE, OPEN_GATE
@@ -91,5 +91,5 @@ class ArchiveAudit(Action[int]):
             deleted = AuditRow.objects.filter(pk__lte=self.up_to).delete()[0]
             cursor.execute(CLOSE_GATE)
         if deleted != self.exported:
-            raise NotPossible(f"{self.exported} rows were exported and {deleted} would go: nothing was deleted.")
+            raise NotPossibleError(f"{self.exported} rows were exported and {deleted} would go: nothing was deleted.")
         return deleted

@@ -13,14 +13,14 @@ class ActionError(Exception):
         self.detail = detail
 
 
-class Denied(ActionError):
+class DeniedError(ActionError):
     """The policy says no: 403. `required` is what it takes, as the audit says it."""
 
     required = ""
     code = "denied"
 
 
-class MaturityRequired(Denied):
+class MaturityRequired(DeniedError):
     """403 `{"detail", "code": "maturity_required", "required", "actual"}`.
 
     `actual` is `None` when the actor has ceased to be one since the door let it in: disabled, or gone.
@@ -35,7 +35,7 @@ class MaturityRequired(Denied):
         self.actual = actual
 
 
-class SuperuserRequired(Denied):
+class SuperuserRequired(DeniedError):
     """Agents and their keys are a superuser's business: 403, code `superuser_required`."""
 
     required = "SUPERUSER"
@@ -45,7 +45,7 @@ class SuperuserRequired(Denied):
         super().__init__("Only a superuser may do this.")
 
 
-class PersonRequired(Denied):
+class PersonRequired(DeniedError):
     """Agents may not do this, whatever their maturity: 403, code `person_required`."""
 
     required = "PERSON"
@@ -57,31 +57,31 @@ class PersonRequired(Denied):
         )
 
 
-class Impossible(ActionError):
+class ImpossibleError(ActionError):
     """The actor may, but it can't be done."""
 
     code = "impossible"
 
 
-class NotPossible(Impossible):
+class NotPossibleError(ImpossibleError):
     """The target's state doesn't allow it: 409."""
 
     code = "not_possible"
 
 
-class HeldChanged(NotPossible):
+class HeldChangedError(NotPossibleError):
     """The run does not hold as many removals as the approver has seen: 409, code `held_changed`."""
 
     code = "held_changed"
 
 
-class NoSuchTarget(Impossible):
+class NoSuchTarget(ImpossibleError):
     """There is no such run, dead letter, agent or key: 404."""
 
     code = "not_found"
 
 
-class TooManyRequests(ActionError):
+class TooManyRequestsError(ActionError):
     """The actor has used a limit up: 429, again after `retry_after` seconds."""
 
     def __init__(self, detail: str, code: str, retry_after: float) -> None:
@@ -90,7 +90,7 @@ class TooManyRequests(ActionError):
         self.retry_after = retry_after
 
 
-class BadInput(ActionError, ValueError):
+class InvalidInputError(ActionError, ValueError):
     """An argument that can't be: 400. No decision, so it is not audited.
 
     Raised by an action's constructor, and by `perform` where it may only be said to who has the right.

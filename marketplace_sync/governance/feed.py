@@ -3,8 +3,8 @@
 from marketplace_sync.engine.liveness import Watch
 from marketplace_sync.governance.action import Action
 from marketplace_sync.governance.actors import Actor
-from marketplace_sync.governance.errors import NotPossible
-from marketplace_sync.mirror.lease import LeaseTaken
+from marketplace_sync.governance.errors import NotPossibleError
+from marketplace_sync.mirror.lease import LeaseTakenError
 from marketplace_sync.mirror.retention import forget_feed
 
 
@@ -30,7 +30,7 @@ class RestartFeed(Action[int]):
     def execute(self) -> int:
         try:
             newest = forget_feed(self.actor.ident, self._watch)
-        except LeaseTaken as taken:
-            raise NotPossible(f"A daemon is at work: {taken}. Stop every runsync first.") from None
+        except LeaseTakenError as taken:
+            raise NotPossibleError(f"A daemon is at work: {taken}. Stop every runsync first.") from None
         self.details = {"newest": newest}
         return newest

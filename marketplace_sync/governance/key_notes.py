@@ -37,7 +37,7 @@ _RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class KeyRefusal:
     """A key that was shown and refused. `why`: "expired", "revoked" or "of a disabled agent"."""
 
     actor: Actor
@@ -51,7 +51,7 @@ class KeyNotes:
 
     def __init__(self) -> None:
         self._used: dict[int, datetime] = {}
-        self._refused: dict[int, Refusal] = {}
+        self._refused: dict[int, KeyRefusal] = {}
         self._lock = Lock()
         self._writing = Lock()
         self._not_before = 0.0
@@ -62,7 +62,7 @@ class KeyNotes:
             self._keep({key.pk: at}, {})
         self.write()
 
-    def refused(self, key: AgentKey, refusal: Refusal) -> None:
+    def refused(self, key: AgentKey, refusal: KeyRefusal) -> None:
         """Note that this key was refused, if that is due; write what waits."""
         if _due(key.last_refused_at, refusal.at, REFUSAL_NOTED_EVERY):
             self._keep({}, {key.pk: refusal})
@@ -89,7 +89,7 @@ class KeyNotes:
         finally:
             self._writing.release()
 
-    def _keep(self, used: Mapping[int, datetime], refused: Mapping[int, Refusal]) -> None:
+    def _keep(self, used: Mapping[int, datetime], refused: Mapping[int, KeyRefusal]) -> None:
         with self._lock:
             for key, at in used.items():
                 if key in self._used or len(self._used) < _MOST_KEPT:
@@ -104,7 +104,7 @@ def _due(last: datetime | None, at: datetime, every: timedelta) -> bool:
     return last is None or not at - every < last <= at
 
 
-def _write(used: Mapping[int, datetime], refused: Mapping[int, Refusal]) -> None:
+def _write(used: Mapping[int, datetime], refused: Mapping[int, KeyRefusal]) -> None:
     # In order of their keys: two processes that note the same ones do not wait for each other in a circle.
     for key, at in sorted(used.items()):
         AgentKey.objects.filter(pk=key).update(last_used_at=at)
@@ -116,7 +116,7 @@ def _write(used: Mapping[int, datetime], refused: Mapping[int, Refusal]) -> None
             _audit(key, refusal)
 
 
-def _audit(key: int, refusal: Refusal) -> None:
+def _audit(key: int, refusal: KeyRefusal) -> None:
     details: dict[str, Any] = {"why": refusal.why}
     if timezone.now() - refusal.at > timedelta(seconds=_RETRY_SECONDS):
         details["shown_at"] = refusal.at.isoformat()

@@ -10,8 +10,8 @@ from knox.crypto import hash_token
 from marketplace_sync.governance.action import Action, R
 from marketplace_sync.governance.actors import Actor, actor_of
 from marketplace_sync.governance.agents import AgentAction, withdraw_commands
-from marketplace_sync.governance.errors import BadInput, NoSuchTarget, NotPossible
-from marketplace_sync.governance.key_notes import Refusal, notes
+from marketplace_sync.governance.errors import InvalidInputError, NoSuchTarget, NotPossibleError
+from marketplace_sync.governance.key_notes import KeyRefusal, notes
 from marketplace_sync.governance.policy import Maturity
 from marketplace_sync.governance.sliding_window import SlidingWindow
 from marketplace_sync.models import Agent, AgentKey
@@ -50,13 +50,13 @@ class IssueKey(AgentAction[IssuedKey]):
     ) -> None:
         super().__init__(agent_name, actor=actor, reason=reason, origin=origin)
         if expires_in is not None and not timedelta(0) < expires_in <= _LONGEST_LIFE:
-            raise BadInput("expires_in", f"More than nothing, and at most {_LONGEST_LIFE.days} days.")
+            raise InvalidInputError("expires_in", f"More than nothing, and at most {_LONGEST_LIFE.days} days.")
         self.expires_in = expires_in
 
     def execute(self) -> IssuedKey:
         agent = self.agent()
         if not agent.enabled:
-            raise NotPossible(f"Agent {agent.name} is disabled; enable it first.")
+            raise NotPossibleError(f"Agent {agent.name} is disabled; enable it first.")
         issued = _issue(agent, self.expires_in, self.actor)
         self.details = {"key": issued.key.pk, "expires": issued.key.expiry}
         return issued
@@ -76,14 +76,14 @@ class KeyAction(Action[R]):
         return f"key {self.key_id}"
 
     def revoke(self) -> AgentKey:
-        """Revoke the key. Raises `NoSuchTarget`, and `NotPossible` for one that is revoked already."""
+        """Revoke the key. Raises `NoSuchTarget`, and `NotPossibleError` for one that is revoked already."""
         keys = AgentKey.objects.select_for_update(of=("self",)).select_related("user__mirror_agent")
         key: AgentKey | None = keys.filter(pk=self.key_id).first()
         if key is None:
             raise NoSuchTarget(f"There is no key {self.key_id}.")
         self.details = {"agent": key.agent.name}
         if key.revoked_at is not None:
-            raise NotPossible(f"Key {key.pk} is revoked already.")
+            raise NotPossibleError(f"Key {key.pk} is revoked already.")
         key.revoked_at, key.revoked_by = timezone.now(), self.actor.ident
         key.save(update_fields=["revoked_at", "revoked_by"])
         # With which key a command was asked for is not known.
@@ -143,5 +143,5 @@ def find_key(raw: str, *, origin: str = "") -> AgentKey | None:
         is_superuser=False,
         user_pk=key.user_id,
     )
-    notes.refused(key, Refusal(actor=actor, why=state, origin=origin, at=now))
+    notes.refused(key, KeyRefusal(actor=actor, why=state, origin=origin, at=now))
     return None

@@ -9,12 +9,12 @@ from marketplace_sync.conf import ConfigError, load_config
 from marketplace_sync.governance.action import Action
 from marketplace_sync.governance.actors import Actor
 from marketplace_sync.governance.errors import (
-    BadInput,
-    HeldChanged,
+    HeldChangedError,
+    InvalidInputError,
     NoSuchTarget,
-    NotPossible,
+    NotPossibleError,
     PersonRequired,
-    TooManyRequests,
+    TooManyRequestsError,
 )
 from marketplace_sync.logs import redact
 from marketplace_sync.mirror.commands import EXPIRES_AFTER, MAX_OPEN_PER_ACTOR, TooManyOpenError, request
@@ -25,7 +25,7 @@ from marketplace_sync.models import Command, DeadLetter, SyncRun
 MAX_REPLAYED_TOGETHER = 500
 
 
-class Request(Action[Command]):
+class CommandAction(Action[Command]):
     """Something that the daemon does: the result is the command row in which it will answer (law 11).
 
     An actor who asks for the same again gets the row that is open already.
@@ -40,7 +40,7 @@ class Request(Action[Command]):
         try:
             command = request(self.asks, by=self.actor.ident, reason=redact(self.reason)[:1000], args=args)
         except TooManyOpenError:
-            raise TooManyRequests(
+            raise TooManyRequestsError(
                 f"You have {MAX_OPEN_PER_ACTOR} open commands; wait until some of them have ended.",
                 "too_many_commands",
                 EXPIRES_AFTER.total_seconds() / 12,
@@ -49,29 +49,29 @@ class Request(Action[Command]):
         return command
 
     def args(self) -> dict[str, object]:
-        """The command's arguments. Raises `NotPossible` or `NoSuchTarget` where there is nothing to ask for."""
+        """The command's arguments. Raises `NotPossibleError` or `NoSuchTarget` where there is nothing to ask for."""
         return {}
 
 
-class Reconnect(Request):
+class Reconnect(CommandAction):
     """Open a new stream at once, with the counters at 0."""
 
     verb, label, asks = "reconnect", "Reconnect", Command.Action.RECONNECT
 
 
-class Disable(Request):
+class Disable(CommandAction):
     """Close the stream and keep it closed, over restarts too; polling goes on."""
 
     verb, label, asks = "disable", "Disable", Command.Action.DISABLE
 
 
-class Enable(Request):
+class Enable(CommandAction):
     """Want the stream again."""
 
     verb, label, asks = "enable", "Enable", Command.Action.ENABLE
 
 
-class SyncNow(Request):
+class SyncNow(CommandAction):
     """A full pass, begun after this."""
 
     verb, label, asks = "sync", "Sync now", Command.Action.SYNC
@@ -87,21 +87,21 @@ class _RunTarget:
         return f"run {self.run_id}"
 
     def open_run(self) -> SyncRun:
-        """Return the run. Raises `NoSuchTarget`, and `NotPossible` when nothing of it waits any more."""
+        """Return the run. Raises `NoSuchTarget`, and `NotPossibleError` when nothing of it waits any more."""
         run = SyncRun.objects.filter(pk=self.run_id).first()
         if run is None:
             raise NoSuchTarget(f"There is no run {self.run_id}.")
         if problem := why_closed(run):
-            raise NotPossible(problem)
+            raise NotPossibleError(problem)
         return run
 
 
-class ApproveRemoval(_RunTarget, Request):
+class ApproveRemoval(_RunTarget, CommandAction):
     """Delete the skills that a run lists as missing and that are missing still.
 
     The approver has seen them: `held_count` is how many, and a reason is required. Nobody else than a person may,
     unless the setting APPROVALS_BY_AGENTS is true. Both are judged once the policy has let the actor in, so a bad
-    `held_count` raises `BadInput` from `perform`.
+    `held_count` raises `InvalidInputError` from `perform`.
     """
 
     verb, label, asks = "approve_removal", "Approve removals", Command.Action.APPROVE
@@ -121,13 +121,15 @@ class ApproveRemoval(_RunTarget, Request):
 
     def args(self) -> dict[str, object]:
         if not isinstance(self.held_count, int) or isinstance(self.held_count, bool) or self.held_count < 0:
-            raise BadInput("held_count", "Required: the number of removals that you have seen this run hold.")
+            raise InvalidInputError("held_count", "Required: the number of removals that you have seen this run hold.")
         if not self.reason:
-            raise BadInput("reason", "Required: why these skills may be deleted.")
+            raise InvalidInputError("reason", "Required: why these skills may be deleted.")
         run = self.open_run()
         self.details = {"held": run.held_count, "seen": self.held_count}
         if run.held_count != self.held_count:
-            raise HeldChanged(f"Run {run.pk} holds {run.held_count} removals, not {self.held_count}. Review it again.")
+            raise HeldChangedError(
+                f"Run {run.pk} holds {run.held_count} removals, not {self.held_count}. Review it again."
+            )
         return {"run": run.pk}
 
 
@@ -139,7 +141,7 @@ def agents_may_approve() -> bool:
         return False
 
 
-class DismissRemoval(_RunTarget, Request):
+class DismissRemoval(_RunTarget, CommandAction):
     """Keep the skills that a run lists as missing, until they are listed again or their removal is approved."""
 
     verb, label, asks = "dismiss_removal", "Keep these skills", Command.Action.DISMISS
@@ -151,7 +153,7 @@ class DismissRemoval(_RunTarget, Request):
     def args(self) -> dict[str, object]:
         run = self.open_run()
         if run.state == SyncRun.State.DISMISSED:
-            raise NotPossible(f"The removals of run {run.pk} were dismissed already.")
+            raise NotPossibleError(f"The removals of run {run.pk} were dismissed already.")
         self.details = {"held": run.held_count}
         return {"run": run.pk}
 
@@ -165,16 +167,16 @@ class _DeadLetterTarget:
     def target(self) -> str:
         return f"dead letter {self.dead_letter_id}"
 
-    def open_letter(self) -> DeadLetter:
+    def open_dead_letter(self) -> DeadLetter:
         letter = DeadLetter.objects.select_for_update().filter(pk=self.dead_letter_id).first()
         if letter is None:
             raise NoSuchTarget(f"There is no dead letter {self.dead_letter_id}.")
         if letter.state != DeadLetter.State.OPEN:
-            raise NotPossible(f"Dead letter {letter.pk} is {letter.state} already.")
+            raise NotPossibleError(f"Dead letter {letter.pk} is {letter.state} already.")
         return letter
 
 
-class ReplayDeadLetter(_DeadLetterTarget, Request):
+class ReplayDeadLetter(_DeadLetterTarget, CommandAction):
     """Apply once more what was refused."""
 
     verb, label, asks = "replay_dead_letter", "Replay", Command.Action.REPLAY
@@ -184,12 +186,12 @@ class ReplayDeadLetter(_DeadLetterTarget, Request):
         self.dead_letter_id = dead_letter_id
 
     def args(self) -> dict[str, object]:
-        letter = self.open_letter()
+        letter = self.open_dead_letter()
         self.details = {"code": letter.code, "key": letter.key}
         return {"dead_letter": letter.pk}
 
 
-class ReplayDeadLetters(Request):
+class ReplayDeadLetters(CommandAction):
     """Apply once more all of these that are open, by one command."""
 
     verb, label, asks = "replay_dead_letters", "Replay many", Command.Action.REPLAY
@@ -197,7 +199,7 @@ class ReplayDeadLetters(Request):
     def __init__(self, dead_letter_ids: Sequence[int], *, actor: Actor, reason: str = "", origin: str = "") -> None:
         super().__init__(actor=actor, reason=reason, origin=origin)
         if len(dead_letter_ids) > MAX_REPLAYED_TOGETHER:
-            raise BadInput("dead_letters", f"At most {MAX_REPLAYED_TOGETHER} at once.")
+            raise InvalidInputError("dead_letters", f"At most {MAX_REPLAYED_TOGETHER} at once.")
         self.dead_letter_ids = dead_letter_ids
 
     @property
@@ -208,7 +210,7 @@ class ReplayDeadLetters(Request):
         some = DeadLetter.objects.filter(pk__in=self.dead_letter_ids, state=DeadLetter.State.OPEN)
         ids = list(some.order_by("pk").values_list("pk", flat=True))
         if not ids:
-            raise NotPossible("None of these dead letters is open any more.")
+            raise NotPossibleError("None of these dead letters is open any more.")
         self.details = {"dead_letters": ids}
         return {"dead_letters": ids}
 
@@ -223,7 +225,7 @@ class DiscardDeadLetter(_DeadLetterTarget, Action[DeadLetter]):
         self.dead_letter_id = dead_letter_id
 
     def execute(self) -> DeadLetter:
-        letter = self.open_letter()
+        letter = self.open_dead_letter()
         self.details = {"code": letter.code, "key": letter.key}
         letter.state = DeadLetter.State.DISCARDED
         letter.save(update_fields=["state"])
@@ -231,7 +233,7 @@ class DiscardDeadLetter(_DeadLetterTarget, Action[DeadLetter]):
 
 
 # One for each action of a command.
-REQUESTS: tuple[type[Request], ...] = (
+REQUESTS: tuple[type[CommandAction], ...] = (
     Reconnect,
     Disable,
     Enable,

@@ -17,14 +17,14 @@ from marketplace_sync.live.door import (
     SERVER_FAULT,
     TOO_SLOW,
     UNKNOWN,
-    Refused,
-    Request,
+    Handshake,
+    SubscriptionRefusedError,
     let_in,
     read_request,
 )
-from marketplace_sync.live.feed import FeedGone
-from marketplace_sync.live.follower import Follower, TooSlow
-from marketplace_sync.live.hub import Hub, Seat
+from marketplace_sync.live.feed import FeedGoneError
+from marketplace_sync.live.follower import Follower, TooSlowError
+from marketplace_sync.live.hub import Hub, Subscriber
 
 log = structlog.get_logger(__name__)
 
@@ -47,11 +47,11 @@ class FeedConsumer:
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one connection until either side ends it."""
         await receive()  # that it would like to connect
-        refused: Refused | None = None
+        refused: SubscriptionRefusedError | None = None
         try:
             request = read_request(scope)
             shown, actor = await self.hub.clients_lane.run(let_in, request)
-        except Refused as fault:
+        except SubscriptionRefusedError as fault:
             refused = fault
         except Error as fault:
             refused = _no_database(fault)
@@ -65,7 +65,9 @@ class FeedConsumer:
                 log.info("feed_client_closed", actor=actor.ident, code=refused.code, reason=refused.reason)
             await self._close(send, refused)
 
-    async def _serve(self, request: Request, seat: Seat, receive: Receive, send: Send) -> Refused | None:
+    async def _serve(
+        self, request: Handshake, seat: Subscriber, receive: Receive, send: Send
+    ) -> SubscriptionRefusedError | None:
         """Send what is wanted until there is a reason to close, or `None`: the client has left."""
 
         async def send_text(text: str) -> None:
@@ -91,10 +93,10 @@ class FeedConsumer:
         if over and fault is not None:
             return _reason(fault)
         if seat.ended.result():
-            return Refused(UNKNOWN, "The key or the session is no longer valid.")
-        return Refused(SERVER_FAULT, "The server failed; come back.")
+            return SubscriptionRefusedError(UNKNOWN, "The key or the session is no longer valid.")
+        return SubscriptionRefusedError(SERVER_FAULT, "The server failed; come back.")
 
-    async def _close(self, send: Send, why: Refused) -> None:
+    async def _close(self, send: Send, why: SubscriptionRefusedError) -> None:
         """Say why and close. A client that does not read is cut off when it has not taken even that in time."""
         if why.code == TOO_SLOW:
             asyncio.get_running_loop().call_later(self.hub.limits.farewell, _cut, send)
@@ -109,24 +111,24 @@ async def _until_gone(receive: Receive) -> None:
         pass
 
 
-def _reason(fault: BaseException) -> Refused | None:
+def _reason(fault: BaseException) -> SubscriptionRefusedError | None:
     """Why a client can't be followed up any more; `None`: it has left."""
     match fault:
-        case FeedGone():
-            return Refused(GONE, str(fault))
-        case TooSlow():
-            return Refused(TOO_SLOW, "Reads too slowly; come back with the last number seen.")
+        case FeedGoneError():
+            return SubscriptionRefusedError(GONE, str(fault))
+        case TooSlowError():
+            return SubscriptionRefusedError(TOO_SLOW, "Reads too slowly; come back with the last number seen.")
         case Error():
             return _no_database(fault)
         case OSError():
             return None
     log.error("feed_client_failed", exc_info=fault)
-    return Refused(SERVER_FAULT, "The server failed; come back.")
+    return SubscriptionRefusedError(SERVER_FAULT, "The server failed; come back.")
 
 
-def _no_database(fault: Error) -> Refused:
+def _no_database(fault: Error) -> SubscriptionRefusedError:
     log.warning("feed_client_without_database", reason=str(fault).strip())
-    return Refused(SERVER_FAULT, "The database does not answer; come back.")
+    return SubscriptionRefusedError(SERVER_FAULT, "The database does not answer; come back.")
 
 
 def _cut(send: Send) -> None:

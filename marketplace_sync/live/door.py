@@ -33,7 +33,7 @@ _MAX_PARAMETERS = 1000
 _NOT_IN_URL = frozenset(("key", "token", "access_token", "api_key", "apikey", "auth", "authorization", "bearer"))
 
 
-class Refused(Exception):
+class SubscriptionRefusedError(Exception):
     """Not to be let in. `code` is the close code."""
 
     def __init__(self, code: int, reason: str) -> None:
@@ -43,7 +43,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Handshake:
     """What a client asks for and shows. `after` `None`: from now on. `site`: our own origin. Texts are "" for none."""
 
     after: int | None
@@ -56,26 +56,26 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class Credential:
     """By what somebody was let in: an agent's key by its number, or a person's session."""
 
     key_id: int | None = None
     session: str = ""
 
 
-def read_request(scope: Mapping[str, Any]) -> Request:
-    """What an ASGI WebSocket scope asks for. Raises `Refused`."""
+def read_request(scope: Mapping[str, Any]) -> Handshake:
+    """What an ASGI WebSocket scope asks for. Raises `SubscriptionRefusedError`."""
     headers: dict[bytes, str] = {}
     for name, value in scope["headers"]:
         if name in headers:
             # Two of one kind: the check would look at one and something behind it at the other.
             if name in (b"origin", b"authorization"):
-                raise Refused(BAD_REQUEST, f"More than one {name.decode()} header.")
+                raise SubscriptionRefusedError(BAD_REQUEST, f"More than one {name.decode()} header.")
             headers[name] += f"; {value.decode('latin-1')}"
         else:
             headers[name] = value.decode("latin-1")
     after, wanted = parse_query(scope.get("query_string", b""))
-    return Request(
+    return Handshake(
         after=after,
         wanted=wanted,
         origin=headers.get(b"origin", ""),
@@ -93,69 +93,79 @@ def _session_of(cookies: str) -> str:
 
 
 def parse_query(query: bytes) -> tuple[int | None, Wanted]:
-    """`after` and the filters. Raises `Refused` for a parameter that is unknown or can't be."""
+    """`after` and the filters. Raises `SubscriptionRefusedError` for a parameter that is unknown or can't be."""
     try:
         pairs = parse_qsl(
             query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS
         )
     except ValueError:
-        raise Refused(BAD_REQUEST, f"Not a query in UTF-8 of {_MAX_PARAMETERS} parameters at most.") from None
+        raise SubscriptionRefusedError(
+            BAD_REQUEST, f"Not a query in UTF-8 of {_MAX_PARAMETERS} parameters at most."
+        ) from None
     given: dict[str, list[str]] = {name: [] for name in _PARAMETERS}
     for name, value in pairs:
         if name.lower() in _NOT_IN_URL:
-            raise Refused(BAD_REQUEST, "A key in the URL gets into logs: revoke it, send Authorization: Bearer <key>.")
+            raise SubscriptionRefusedError(
+                BAD_REQUEST, "A key in the URL gets into logs: revoke it, send Authorization: Bearer <key>."
+            )
         if name not in given:
-            raise Refused(BAD_REQUEST, f"{name[:40]!r} is no parameter; there are {', '.join(_PARAMETERS)}.")
+            raise SubscriptionRefusedError(
+                BAD_REQUEST, f"{name[:40]!r} is no parameter; there are {', '.join(_PARAMETERS)}."
+            )
         if not value:
-            raise Refused(BAD_REQUEST, f"{name} is empty.")
+            raise SubscriptionRefusedError(BAD_REQUEST, f"{name} is empty.")
         if "\0" in value:  # PostgreSQL takes no such text, and would look as if it did not answer
-            raise Refused(BAD_REQUEST, f"{name} has the character NUL.")
+            raise SubscriptionRefusedError(BAD_REQUEST, f"{name} has the character NUL.")
         given[name].append(value)
     if len(given["after"]) > 1 or not all(map(_NUMBER.fullmatch, given["after"])):
-        raise Refused(BAD_REQUEST, "after is one whole number from 0 on.")
+        raise SubscriptionRefusedError(BAD_REQUEST, "after is one whole number from 0 on.")
     unknown = set(given["kind"]) - set(FeedChange.Kind.values)
     if unknown:
-        raise Refused(BAD_REQUEST, f"{min(unknown)[:40]!r} is no kind.")
+        raise SubscriptionRefusedError(BAD_REQUEST, f"{min(unknown)[:40]!r} is no kind.")
     wanted = Wanted(frozenset(given["kind"]), frozenset(given["category"]), frozenset(given["skill_id"]))
     return (int(given["after"][0]) if given["after"] else None), wanted
 
 
-def let_in(request: Request) -> tuple[Pass, Actor]:
-    """Who asks, and by what. Uses the database. Raises `Refused`.
+def let_in(request: Handshake) -> tuple[Credential, Actor]:
+    """Who asks, and by what. Uses the database. Raises `SubscriptionRefusedError`.
 
     An agent shows its key in the header. A person's browser sends the session's cookie to whatever page asks it to,
     so the page has to be one of ours; a client that is no browser, and says no origin, needs a key.
     """
     if request.origin and not may_follow(request.origin, request.site):
-        raise Refused(FORBIDDEN, "This origin is not this site's scheme, host and port, nor in CSRF_TRUSTED_ORIGINS.")
+        raise SubscriptionRefusedError(
+            FORBIDDEN, "This origin is not this site's scheme, host and port, nor in CSRF_TRUSTED_ORIGINS."
+        )
     if request.authorization:
         scheme, _, raw = request.authorization.partition(" ")
         key = find_key(raw.strip(), origin=f"websocket {request.address}") if scheme.lower() == "bearer" else None
         if key is None:
             if failed_keys.admit(client_address.neighbourhood(request.address)) is not None:
-                raise Refused(TOO_MANY, "Too many failed keys from this address.")
-            raise Refused(UNKNOWN, "This key is not valid: unknown, expired, revoked, or of a disabled agent.")
-        user, found = key.user, Pass(key_id=key.pk)
+                raise SubscriptionRefusedError(TOO_MANY, "Too many failed keys from this address.")
+            raise SubscriptionRefusedError(
+                UNKNOWN, "This key is not valid: unknown, expired, revoked, or of a disabled agent."
+            )
+        user, found = key.user, Credential(key_id=key.pk)
     elif request.origin and request.session:
-        user, found = _user_of(request.session), Pass(session=request.session)
+        user, found = _user_of(request.session), Credential(session=request.session)
     else:
-        raise Refused(UNKNOWN, "Log in, or send a key: Authorization: Bearer <key>.")
+        raise SubscriptionRefusedError(UNKNOWN, "Log in, or send a key: Authorization: Bearer <key>.")
     actor = actor_of(user)
     if actor is None:
-        raise Refused(UNKNOWN, "Log in, or send a key: Authorization: Bearer <key>.")
+        raise SubscriptionRefusedError(UNKNOWN, "Log in, or send a key: Authorization: Bearer <key>.")
     try:
         demand(actor, Complexity.LOW)
     except MaturityRequired as lacking:
-        raise Refused(FORBIDDEN, lacking.detail) from None
+        raise SubscriptionRefusedError(FORBIDDEN, lacking.detail) from None
     return found, actor
 
 
-def no_longer_valid(passes: Collection[Pass]) -> set[Pass]:
+def no_longer_valid(passes: Collection[Credential]) -> set[Credential]:
     """Those whose key was revoked or has expired, whose session has ended, or whose owner may no longer come in."""
     ids = {shown.key_id for shown in passes if shown.key_id is not None}
     now = timezone.now()
     keys: Iterable[AgentKey] = AgentKey.objects.filter(pk__in=ids).select_related("user__mirror_agent")
-    valid = {Pass(key_id=key.pk) for key in keys if key.state(now) == "active" and _may_read(key.user)}
+    valid = {Credential(key_id=key.pk) for key in keys if key.state(now) == "active" and _may_read(key.user)}
     sessions = {shown for shown in passes if shown.key_id is None}
     valid |= {shown for shown in sessions if _may_read(_user_of(shown.session))}
     return set(passes) - valid

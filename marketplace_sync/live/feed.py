@@ -39,7 +39,7 @@ class Page(msgspec.Struct, frozen=True):
     newest: int
 
 
-class FeedGone(Exception):
+class FeedGoneError(Exception):
     """What follows `after` can't be told: it is no longer kept, or `after` is ahead of `newest`. List anew."""
 
     def __init__(self, after: int, newest: int) -> None:
@@ -58,12 +58,12 @@ def changes_after(after: int, limit: int, *, kinds: Collection[str] = (), keys: 
     """Up to `limit` changes after that number, of these kinds and keys alone where any are given.
 
     Filtered, it looks at `MAX_SCANNED` numbers at most: go on from `next_after` until it is `newest`.
-    Raises `FeedGone`.
+    Raises `FeedGoneError`.
     """
     # Before the rows: what is numbered up to here is committed, and whoever knows `after` knew it before.
     newest = newest_seq()
     if after > newest:
-        raise FeedGone(after, newest)
+        raise FeedGoneError(after, newest)
     if after == newest:
         return Page((), after, newest)
     filtered = bool(kinds or keys)
@@ -77,5 +77,5 @@ def changes_after(after: int, limit: int, *, kinds: Collection[str] = (), keys: 
     # After the rows: what stands before them now stood there then.
     first = after + 1
     if not (FeedChange.objects.filter(seq=first).exists() if filtered else found and found[0].seq == first):
-        raise FeedGone(after, newest)
+        raise FeedGoneError(after, newest)
     return Page(found, found[-1].seq if len(found) == limit else end, newest)

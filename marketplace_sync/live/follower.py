@@ -5,17 +5,17 @@ from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 from marketplace_sync.live.entries import Wanted
-from marketplace_sync.live.hub import Hub, Seat
+from marketplace_sync.live.hub import Hub, Subscriber
 
 
-class TooSlow(Exception):
+class TooSlowError(Exception):
     """The client has not taken a message in time."""
 
 
 class Follower:
     """What one client is sent: `send` takes a text and returns when the connection has taken it."""
 
-    def __init__(self, hub: Hub, seat: Seat, wanted: Wanted, send: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, hub: Hub, seat: Subscriber, wanted: Wanted, send: Callable[[str], Awaitable[None]]) -> None:
         self._hub = hub
         self._seat = seat
         self._wanted = wanted
@@ -25,7 +25,7 @@ class Follower:
     async def follow(self, after: int | None) -> NoReturn:
         """Send what comes after that number, for ever; `None`: from now on.
 
-        Raises `FeedGone`, `TooSlow`, and what the database or the connection raises.
+        Raises `FeedGoneError`, `TooSlowError`, and what the database or the connection raises.
         """
         hub = self._hub
         seq = await hub.newest() if after is None else after
@@ -59,5 +59,5 @@ class Follower:
             async with asyncio.timeout(self._hub.limits.taken_within):
                 await self._send(text)
         except TimeoutError:
-            raise TooSlow from None
+            raise TooSlowError from None
         self._spoke_at = asyncio.get_running_loop().time()

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 import structlog
 from django.db import Error
 
-from marketplace_sync.live.door import Pass, no_longer_valid
+from marketplace_sync.live.door import Credential, no_longer_valid
 from marketplace_sync.live.entries import Entry, Portion, Wanted, entries_of, portion_of
-from marketplace_sync.live.feed import FeedGone, changes_after, newest_seq
+from marketplace_sync.live.feed import FeedGoneError, changes_after, newest_seq
 from marketplace_sync.live.hints import listen
-from marketplace_sync.live.lanes import Lane
-from marketplace_sync.live.limits import Limits
+from marketplace_sync.live.lanes import Subscription
+from marketplace_sync.live.limits import SubscriptionLimits
 from marketplace_sync.live.ring import Ring
 from marketplace_sync.mirror.metrics import forget_feed_server, save_feed_server
 
@@ -33,13 +33,13 @@ _FAREWELL_SECONDS = 1.0
 
 
 @dataclass(eq=False, slots=True)
-class Seat:
+class Subscriber:
     """A client's place in the hub. `ended` is set when it has to leave: true for good, false for a fault of ours.
 
     `seq`: what it has been sent, up to that number; `None` before the first.
     """
 
-    shown: Pass
+    shown: Credential
     seq: int | None = None
     ended: "asyncio.Future[bool]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -51,14 +51,14 @@ class Seat:
 class Hub:
     """One a process; it belongs to the event loop of whoever is seated."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
+    def __init__(self, limits: SubscriptionLimits | None = None) -> None:
+        self.limits = limits or SubscriptionLimits()
         # For clients: who they are, and the pages of those that catch up. Not the tail's, which nobody may hold up.
-        self.clients_lane = Lane("feed-clients")
-        self._tail_lane = Lane("feed-tail", keeps=True)
+        self.clients_lane = Subscription("feed-clients")
+        self._tail_lane = Subscription("feed-tail", keeps=True)
         # It writes, and may have to wait for another writer.
-        self._census_lane = Lane("feed-census")
-        self._seats: set[Seat] = set()
+        self._census_lane = Subscription("feed-census")
+        self._seats: set[Subscriber] = set()
         self._ring: Ring | None = None
         self._news = asyncio.Event()  # replaced when set, so that each growth wakes everyone once
         self._hinted = asyncio.Event()
@@ -88,9 +88,9 @@ class Hub:
         return asyncio.get_running_loop().time() - self._looked_at < self.limits.heartbeat
 
     @asynccontextmanager
-    async def seated(self, shown: Pass) -> AsyncIterator[Seat]:
+    async def seated(self, shown: Credential) -> AsyncIterator[Subscriber]:
         """Be a client while the body runs. The first starts the hub, the last ends it."""
-        seat = Seat(shown)
+        seat = Subscriber(shown)
         self._seats.add(seat)
         if self._running is None:
             self._ring = None
@@ -115,7 +115,7 @@ class Hub:
     async def after(self, seq: int, wanted: Wanted) -> Portion:
         """What follows `seq` for whoever wants that, as much as one message takes.
 
-        Raises `FeedGone`, and what the database raises.
+        Raises `FeedGoneError`, and what the database raises.
         """
         if seq == await self.newest():
             return "", seq
@@ -190,7 +190,7 @@ class Hub:
         else:
             try:
                 entries, upto, newest = await self._tail_lane.run(_read_entries, ring.newest, Wanted(), limits.page)
-            except FeedGone as gone:
+            except FeedGoneError as gone:
                 # The feed was pruned past us or begun anew: each client finds out for its own place.
                 log.warning("feed_begun_anew", reason=str(gone))
                 self._ring = None
@@ -235,7 +235,7 @@ class Hub:
 
 
 def _read_entries(after: int, wanted: Wanted, limit: int) -> tuple[list[Entry], int, int]:
-    """The changes after that number, how far that looked, and the newest number. Raises `FeedGone`."""
+    """The changes after that number, how far that looked, and the newest number. Raises `FeedGoneError`."""
     page = changes_after(after, limit, kinds=wanted.kinds, keys=wanted.skill_ids)
     return entries_of(page.changes), page.next_after, page.newest
 
@@ -250,7 +250,7 @@ def _read_latest(limit: int) -> tuple[int, list[Entry]]:
     newest = newest_seq()
     try:
         page = changes_after(max(newest - limit, 0), limit)
-    except FeedGone:
+    except FeedGoneError:
         # A short feed that was pruned: whoever needs those few reads them.
         return newest, []
     return page.next_after, entries_of(page.changes)

@@ -11,7 +11,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Lane:
+class Subscription:
     """One thread, one function at a time. Its connection is let go when nothing more waits, unless `keeps` it."""
 
     def __init__(self, name: str, *, keeps: bool = False) -> None:

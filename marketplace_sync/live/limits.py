@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class SubscriptionLimits:
     """Durations in seconds."""
 
     # Without hints this is what a change waits for: half of it on average.

@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, Error, connection
 from django.db.migrations.executor import MigrationExecutor
 
-from marketplace_sync.conf import ConfigError, Fault, SyncConfig, load_config
+from marketplace_sync.conf import ConfigError, SettingProblem, SyncConfig, load_config
 from marketplace_sync.database_checks import check_database
 from marketplace_sync.logs import redact
 from marketplace_sync.monitoring.summary import database_trouble
@@ -65,9 +65,9 @@ def using_database(command: BaseCommand) -> Iterator[None]:
         fail(command, f"{command.__module__.rpartition('.')[2]}: {database_trouble(error)}")
 
 
-def environment_errors() -> tuple[Fault, ...]:
+def environment_errors() -> tuple[SettingProblem, ...]:
     """What Django's own settings could not be read from; the settings module leaves it there."""
-    faults: tuple[Fault, ...] = getattr(settings, "ENVIRONMENT_FAULTS", ())
+    faults: tuple[SettingProblem, ...] = getattr(settings, "ENVIRONMENT_FAULTS", ())
     return tuple(fault for fault in faults if fault.level == "error")
 
 

@@ -1,7 +1,7 @@
 """The one way into the mirror (law 1): stream, listing, single fetch and replay all go through `apply_batch`.
 
 A batch is one transaction under the lease: skills, graves, categories, dead letters and feed rows
-together. What they will be is a `Plan`, made in the transaction; or before it, while another is being written
+together. What they will be is a `BatchPlan`, made in the transaction; or before it, while another is being written
 (`apply_planned`).
 """
 
@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from marketplace_sync.mirror.arrived import Effect, Item, Letter
-from marketplace_sync.mirror.dead_letters import save_letters
+from marketplace_sync.mirror.arrived import Effect, Item, RefusedInput
+from marketplace_sync.mirror.dead_letters import save_dead_letters
 from marketplace_sync.mirror.feed import FeedRow, append, category_change, feed_row
 from marketplace_sync.mirror.lease import Head, Lease
-from marketplace_sync.mirror.plan import Plan
-from marketplace_sync.mirror.rows import bury, save_categories, save_skills, unbury
+from marketplace_sync.mirror.plan import BatchPlan
+from marketplace_sync.mirror.rows import remove_skills, save_categories, save_skills, unbury
 from marketplace_sync.models import Category
 
 # From so many items on, PostgreSQL has rows by COPY sooner than in one exchange with all else. (BEGIN and COMMIT within
@@ -38,20 +38,20 @@ class BatchResult:
     fleeting: int = 0
 
     @classmethod
-    def of(cls, plan: Plan, feed_seq: int | None) -> Self:
+    def of(cls, plan: BatchPlan, feed_seq: int | None) -> Self:
         """What came of this plan. `feed_seq` `None`: it `writes_nothing`."""
         return cls(plan.effects, feed_seq, plan.fetch, plan.incomplete, plan.fleeting)
 
 
 def apply_batch(items: Sequence[Item], lease: Lease) -> BatchResult:
-    """Apply `items` in order. Raises `LeaseLost` or `TooMuchHeld` with nothing written."""
+    """Apply `items` in order. Raises `LeaseLostError` or `BatchTooLargeError` with nothing written."""
     with lease.locking(few=len(items) < _MANY) as locked:
-        plan = Plan(items)
+        plan = BatchPlan(items)
         return _result(plan, locked())
 
 
-def apply_planned(plan: Plan, lease: Lease) -> BatchResult:
-    """Write what was planned. Raises `LeaseLost` with nothing written.
+def apply_planned(plan: BatchPlan, lease: Lease) -> BatchResult:
+    """Write what was planned. Raises `LeaseLostError` with nothing written.
 
     Once: a plan that may have been written is no longer true of what is held.
     """
@@ -59,18 +59,18 @@ def apply_planned(plan: Plan, lease: Lease) -> BatchResult:
         return _result(plan, locked())
 
 
-def _result(plan: Plan, head: Head) -> BatchResult:
+def _result(plan: BatchPlan, head: Head) -> BatchResult:
     _write(plan, head)
-    save_letters([item for item in plan.items if isinstance(item, Letter)], head.now)
+    save_dead_letters([item for item in plan.items if isinstance(item, RefusedInput)], head.now)
     return BatchResult.of(plan, head.feed_seq)
 
 
-def _write(plan: Plan, head: Head) -> None:
+def _write(plan: BatchPlan, head: Head) -> None:
     """Write what changed and tell the feed, one row a key."""
     changed = {name: held for name in plan.category_origin if (held := plan.categories[name]) is not None}
     plan.category_ids.update(save_categories(changed))
     save_skills(plan.skill_rows, plan.category_ids, head.now)
-    bury(plan.buried, head.now)
+    remove_skills(plan.removed_skills, head.now)
     unbury(plan.revived)
     gone = [name for name in plan.category_origin if plan.categories[name] is None and plan.category_ids.get(name)]
     if gone:
@@ -78,7 +78,7 @@ def _write(plan: Plan, head: Head) -> None:
     append([*_told(plan, changed), *plan.tell, *_told(plan, gone)], head)
 
 
-def _told(plan: Plan, names: Iterable[str]) -> Iterator[FeedRow]:
+def _told(plan: BatchPlan, names: Iterable[str]) -> Iterator[FeedRow]:
     """What the feed has to say of these categories."""
     for name in names:
         if change := category_change(name, plan.categories_before.get(name), plan.categories[name]):

@@ -55,7 +55,7 @@ class Arrived(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class RefusedInput:
     """Something refused. `head`: the raw bytes without the token, cut at 4 KiB; `size`, `digest`: the whole's."""
 
     refusal: Refusal
@@ -65,7 +65,7 @@ class Letter:
     digest: str
 
     @classmethod
-    def of(cls, refusal: Refusal, raw: str | bytes, source: DeadLetter.Source) -> "Letter":
+    def of(cls, refusal: Refusal, raw: str | bytes, source: DeadLetter.Source) -> "RefusedInput":
         """The letter for `raw` as received; a text frame is kept as its UTF-8 bytes."""
         whole = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
         head = redact_bytes(whole[: HEAD_BYTES + _LONGEST_SECRET_BYTES])[:HEAD_BYTES]
@@ -91,4 +91,4 @@ class Effect(StrEnum):
     REFUSED = "refused"
 
 
-Item = Arrived | Letter
+Item = Arrived | RefusedInput

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from marketplace_sync.engine.merge import HeldSkill, Outcome, arrival_number, merge_category, merge_record
+from marketplace_sync.engine.merge import MergeOutcome, StoredSkill, arrival_number, merge_category, merge_record
 from marketplace_sync.mirror.rows import load_categories, load_slots
 from marketplace_sync.mirror.soundness import unsound_categories, unsound_skills
 from marketplace_sync.models import Category, Skill
@@ -67,12 +67,12 @@ def compare_skills(records: Sequence[SkillRecord], into: Difference) -> Counter[
     for record in records:
         slot, contradictory = slots[record.skill_id], unsound.get(record.skill_id, ())
         _, outcome = merge_record(slot, record, _NOW, polled=True, unsound=bool(contradictory))
-        if not isinstance(slot, HeldSkill):
+        if not isinstance(slot, StoredSkill):
             into.missing.add(record.skill_id)
-            would["created" if outcome is Outcome.APPLIED else "stale"] += 1
+            would["created" if outcome is MergeOutcome.APPLIED else "stale"] += 1
             continue
         _note(record.skill_id, _skill_columns(record, slot, contradictory), into.different, into.later)
-        would["updated" if outcome is Outcome.APPLIED else str(outcome)] += 1
+        would["updated" if outcome is MergeOutcome.APPLIED else str(outcome)] += 1
     return would
 
 
@@ -102,7 +102,7 @@ def compare_skill(skill_id: str, record: SkillRecord | None, into: Difference) -
     slot = load_slots([skill_id])[skill_id]
     if record is not None:
         compare_skills([record], into)
-    elif isinstance(slot, HeldSkill):
+    elif isinstance(slot, StoredSkill):
         into.extra.add(skill_id)
 
 
@@ -128,7 +128,7 @@ def same_value(stored: Any, reported: Any) -> bool:
     return bool(stored == reported)
 
 
-def _skill_columns(record: SkillRecord, stored: HeldSkill, unsound: Sequence[str]) -> tuple[list[str], bool]:
+def _skill_columns(record: SkillRecord, stored: StoredSkill, unsound: Sequence[str]) -> tuple[list[str], bool]:
     """The columns that the record reports otherwise, and whether its time is later.
 
     A field that a record leaves out stays as it is, so it is no difference. In a row that contradicts itself, unknown
@@ -136,7 +136,7 @@ def _skill_columns(record: SkillRecord, stored: HeldSkill, unsound: Sequence[str
     """
     # Without its fingerprint, or that would stand for the columns.
     merged, _ = merge_record(replace(stored, known_fingerprint=None), record, _NOW, polled=True, forced=True)
-    assert isinstance(merged, HeldSkill)
+    assert isinstance(merged, StoredSkill)
     columns = [name for name in SKILL_FIELDS if not same_value(stored.fields[name], merged.fields[name])]
     if not same_value(stored.extra, record.extra if unsound else merged.extra):
         columns.append("extra")

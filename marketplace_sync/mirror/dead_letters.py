@@ -9,7 +9,7 @@ from django.db import connection
 from django.db.models import Count
 
 from marketplace_sync.logs import redact
-from marketplace_sync.mirror.arrived import Letter
+from marketplace_sync.mirror.arrived import RefusedInput
 from marketplace_sync.mirror.clock import database_now, not_ahead
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.models import DeadLetter
@@ -31,7 +31,7 @@ _ROW = f"({', '.join(['%s'] * len(_COLUMNS))})"
 _AT_ONCE = 500
 
 
-def save_letters(letters: Sequence[Letter], now: datetime) -> None:
+def save_dead_letters(letters: Sequence[RefusedInput], now: datetime) -> None:
     """Keep `letters`; identical ones (same source, same bytes) count up."""
     if not letters:
         return
@@ -74,12 +74,14 @@ def recent_rate(within: timedelta = timedelta(hours=1)) -> dict[str, int]:
     return dict(recent.order_by().values_list("code").annotate(Count("id")).order_by("code"))
 
 
-def find_letter(letter_id: int) -> DeadLetter | None:
+def find_dead_letter(dead_letter_id: int) -> DeadLetter | None:
     """The dead letter of that number, if it is still kept."""
-    return DeadLetter.objects.filter(pk=letter_id).first()
+    return DeadLetter.objects.filter(pk=dead_letter_id).first()
 
 
-def mark_replayed(lease: Lease, letter_id: int) -> None:
+def mark_replayed(lease: Lease, dead_letter_id: int) -> None:
     """What it told has been settled. One that was discarded meanwhile stays discarded."""
     with lease.writing():
-        DeadLetter.objects.filter(pk=letter_id, state=DeadLetter.State.OPEN).update(state=DeadLetter.State.REPLAYED)
+        DeadLetter.objects.filter(pk=dead_letter_id, state=DeadLetter.State.OPEN).update(
+            state=DeadLetter.State.REPLAYED
+        )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from marketplace_sync.engine.merge import Grave, HeldCategory, HeldSkill, Slot
+from marketplace_sync.engine.merge import Slot, StoredCategory, StoredSkill, StoredTombstone
 from marketplace_sync.mirror.bulk import Bulk
 from marketplace_sync.mirror.lease import Head
 from marketplace_sync.mirror.sql import json_text, moment_value
@@ -27,7 +27,7 @@ def time_text(stamp: Stamp | None) -> str | None:
     return to_microseconds(stamp) + "Z" if stamp else None
 
 
-def skill_view(skill_id: str, held: HeldSkill) -> dict[str, Any]:
+def skill_view(skill_id: str, held: StoredSkill) -> dict[str, Any]:
     """The whole record as followers see it."""
     return {
         "skill_id": skill_id,
@@ -39,7 +39,7 @@ def skill_view(skill_id: str, held: HeldSkill) -> dict[str, Any]:
     }
 
 
-def category_view(name: str, held: HeldCategory) -> dict[str, Any]:
+def category_view(name: str, held: StoredCategory) -> dict[str, Any]:
     """The whole record as followers see it."""
     return {
         "name": name,
@@ -52,20 +52,20 @@ def category_view(name: str, held: HeldCategory) -> dict[str, Any]:
 def skill_change(skill_id: str, before: Slot, after: Slot) -> Told | None:
     """Kind, changed fields and data of what happened to a skill; `None` when followers would see no difference."""
     match before, after:
-        case HeldSkill(), HeldSkill():
+        case StoredSkill(), StoredSkill():
             changed = _skill_difference(before, after)
             if not changed:
                 return None
             kind = Kind.RATING_CHANGED if changed.keys() <= _RATING else Kind.SKILL_UPDATED
             return kind, sorted(changed), changed
-        case _, HeldSkill():
+        case _, StoredSkill():
             return Kind.SKILL_CREATED, [], skill_view(skill_id, after)
-        case HeldSkill(), Grave():
+        case StoredSkill(), StoredTombstone():
             return Kind.SKILL_DELETED, [], {"deleted_at": time_text(after.deleted)}
     return None
 
 
-def category_change(name: str, before: HeldCategory | None, after: HeldCategory | None) -> Told | None:
+def category_change(name: str, before: StoredCategory | None, after: StoredCategory | None) -> Told | None:
     """The same for a category."""
     if after is None:
         return (Kind.CATEGORY_DELETED, [], {}) if before else None
@@ -94,7 +94,7 @@ def append(rows: Sequence[FeedRow], head: Head) -> None:
     _ROWS.insert([(at, *row, head.next_seq()) for row in rows])
 
 
-def _skill_difference(before: HeldSkill, after: HeldSkill) -> dict[str, Any]:
+def _skill_difference(before: StoredSkill, after: StoredSkill) -> dict[str, Any]:
     """What differs between the two as followers see them, without making up both views."""
     held, fields = before.fields, after.fields
     changed = {name: fields[name] for name in _SHOWN if fields[name] != held[name]}

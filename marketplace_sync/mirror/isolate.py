@@ -16,9 +16,9 @@ import structlog
 from django.db import DataError, Error, IntegrityError
 
 from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planned
-from marketplace_sync.mirror.arrived import LISTED_CATEGORY, Arrived, CategoryAbsent, Effect, Event, Item, Letter
+from marketplace_sync.mirror.arrived import LISTED_CATEGORY, Arrived, CategoryAbsent, Effect, Event, Item, RefusedInput
 from marketplace_sync.mirror.lease import Lease
-from marketplace_sync.mirror.plan import Plan, TooMuchHeld
+from marketplace_sync.mirror.plan import BatchPlan, BatchTooLargeError
 from marketplace_sync.mirror.sql import checkpoints_left
 from marketplace_sync.models import DeadLetter, FeedChange
 from marketplace_sync.protocol.events import CategoryRecord, KnownRow, RatingChanged, SkillDeleted, SkillRecord
@@ -38,7 +38,7 @@ def apply_each(items: Sequence[Item], lease: Lease) -> BatchResult:
     """
     try:
         return apply_batch(items, lease)
-    except TooMuchHeld:
+    except BatchTooLargeError:
         pass
     except Exception as fault:
         if not _refuses_content(fault):
@@ -56,15 +56,15 @@ def apply_each(items: Sequence[Item], lease: Lease) -> BatchResult:
     )
 
 
-def plan_ahead(items: Sequence[Item], on: Plan | None) -> Plan | None:
+def plan_ahead(items: Sequence[Item], on: BatchPlan | None) -> BatchPlan | None:
     """Plan `items` outside of the transaction that will write them; `on`: the plan that is being written, if any.
 
     `None` where that takes too much memory, or the database refuses something of them already when it is asked what it
     has.
     """
     try:
-        return Plan(items, on)
-    except TooMuchHeld:
+        return BatchPlan(items, on)
+    except BatchTooLargeError:
         return None
     except Exception as fault:
         if not _refuses_content(fault):
@@ -72,7 +72,7 @@ def plan_ahead(items: Sequence[Item], on: Plan | None) -> Plan | None:
     return None
 
 
-class OutOfTurn(Exception):
+class OutOfTurnError(Exception):
     """The batch before this one is not written yet: it failed, and is to be tried again first."""
 
 
@@ -89,15 +89,15 @@ class Turn:
     as_planned: bool | None = None
 
 
-def apply_ahead(items: Sequence[Item], plan: Plan | None, lease: Lease, turn: Turn) -> BatchResult:
+def apply_ahead(items: Sequence[Item], plan: BatchPlan | None, lease: Lease, turn: Turn) -> BatchResult:
     """Apply `items` as planned; `turn` says afterwards whether it was so.
 
     Where they can't be written so, or what they were planned on is not what was written, or this is another try and the
-    first may have been committed, they are applied as `apply_each` does. Raises `OutOfTurn` with nothing written.
+    first may have been committed, they are applied as `apply_each` does. Raises `OutOfTurnError` with nothing written.
     """
     before = turn.after
     if before is not None and before.as_planned is None:
-        raise OutOfTurn
+        raise OutOfTurnError
     holds = not turn.tried and (before is None or before.as_planned)
     turn.tried = True
     if plan is not None and holds:
@@ -142,11 +142,11 @@ def _refuses_content(fault: Exception) -> bool:
     return bool(state and state.startswith(_PROGRAM_LIMIT))
 
 
-def _letter(item: Arrived, reason: str) -> Letter:
+def _letter(item: Arrived, reason: str) -> RefusedInput:
     """The dead letter for an event. The bytes it came in are gone by now: it is told again as the protocol would."""
     if isinstance(item.event, KnownRow):
         refusal = Refusal(Code.UNSTORABLE, "", _storable(reason), item.event.skill_id)
-        return Letter.of(refusal, item.event.row, DeadLetter.Source.LISTING)
+        return RefusedInput.of(refusal, item.event.row, DeadLetter.Source.LISTING)
     kind, data = _told_again(item.event)
     key = _storable(data.get("skill_id") or data["name"])
     source = DeadLetter.Source.STREAM if item.source == FeedChange.Source.STREAM else DeadLetter.Source.LISTING
@@ -156,7 +156,7 @@ def _letter(item: Arrived, reason: str) -> Letter:
         kind = LISTED_CATEGORY if kind.startswith("category") else ""
     refusal = Refusal(Code.UNSTORABLE, "", _storable(reason), key, kind)
     # Escapes for all but ASCII: lone surrogates and NUL are no bytes of the text then.
-    return Letter.of(refusal, json.dumps(told, default=str), source)
+    return RefusedInput.of(refusal, json.dumps(told, default=str), source)
 
 
 def _told_again(event: Event) -> tuple[str, dict[str, object]]:

@@ -32,7 +32,7 @@ STANDBY_SECONDS = 15.0
 WATCH_SECONDS = 2 * RENEW_SECONDS + 1.0
 
 
-class LeaseTaken(Exception):
+class LeaseTakenError(Exception):
     """Somebody else holds the lease. `holder` is its `host:pid`, `age` the seconds since it renewed.
 
     `uncertain`: nothing shows that the holder lives. The time of its renewal is ahead of the database's clock, or
@@ -52,7 +52,7 @@ class LeaseTaken(Exception):
         self.uncertain = uncertain
 
 
-class LeaseLost(Exception):
+class LeaseLostError(Exception):
     """The lease has gone to another owner; nothing was written."""
 
     def __init__(self, holder: str) -> None:
@@ -91,7 +91,7 @@ class Lease:
 
     @contextmanager
     def writing(self) -> Iterator[Head]:
-        """A transaction that holds the lease row's lock. Raises `LeaseLost` before anything is written.
+        """A transaction that holds the lease row's lock. Raises `LeaseLostError` before anything is written.
 
         It renews the lease where that is due: whoever writes lives, and on SQLite, where nobody queues for the lock,
         a flood of batches could keep the renewal of its own waiting past the lease's end.
@@ -101,7 +101,7 @@ class Lease:
 
     @contextmanager
     def locking(self, *, few: bool = False) -> Iterator[Callable[[], Head]]:
-        """The same, for who has to read first: what is given looks whose the lease is, and raises `LeaseLost`.
+        """The same, for who has to read first: what is given looks whose the lease is, and raises `LeaseLostError`.
 
         That is to be called before anything is written; at the latest it is done before the commit. `few`: all
         statements go `at_once`, what is read with the lock.
@@ -115,7 +115,7 @@ class Lease:
                 nonlocal head, due
                 row = next(iter(answer()), None)
                 if row is None or row[0] != self.epoch:
-                    raise LeaseLost(row[1] if row else "")
+                    raise LeaseLostError(row[1] if row else "")
                 head = Head(row[2], as_moment(row[4]))
                 due = bool(row[1]) and _renewal_is_due(row[3], head.now)
                 return head
@@ -127,7 +127,7 @@ class Lease:
                 LeaseRow.objects.filter(pk=1).update(renewed_at=head.now)
 
     def renew(self) -> None:
-        """Say that the owner lives. Raises `LeaseLost`."""
+        """Say that the owner lives. Raises `LeaseLostError`."""
         with self.writing() as head:
             LeaseRow.objects.filter(pk=1).update(renewed_at=head.now)
 
@@ -173,7 +173,7 @@ def watch_of_one_look() -> Watch:
 
 
 def acquire(holder: str, watch: Watch | None = None, *, clock: Callable[[], float] = time.monotonic) -> Lease:
-    """Take the lease, or raise `LeaseTaken`. A new owner has a new epoch, also when it held the last one.
+    """Take the lease, or raise `LeaseTakenError`. A new owner has a new epoch, also when it held the last one.
 
     `watch` remembers what the last looks saw. Without one a renewal whose time is not believable is never taken over.
     A wrong take-over does no harm to the data: the epoch keeps the last owner from writing.
@@ -226,13 +226,13 @@ def _take(holder: str, watch: Watch, clock: Callable[[], float]) -> Lease:
 
 
 def _refuse_while_held(row: LeaseRow, database_now: datetime, watch: Watch, now: float) -> None:
-    """Raise `LeaseTaken` unless the lease is free or its holder is dead."""
+    """Raise `LeaseTakenError` unless the lease is free or its holder is dead."""
     if not row.holder:
         return
     life = _look(row, database_now, watch, now)
     if life is not Life.DEAD:
         age = None if row.renewed_at is None else (database_now - row.renewed_at).total_seconds()
-        raise LeaseTaken(row.holder, age, uncertain=life is Life.UNCERTAIN)
+        raise LeaseTakenError(row.holder, age, uncertain=life is Life.UNCERTAIN)
 
 
 def _look(row: LeaseRow, database_now: datetime, watch: Watch, now: float) -> Life:

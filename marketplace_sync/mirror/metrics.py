@@ -17,7 +17,7 @@ _AUDIT_SETTLES = timedelta(seconds=5)
 
 
 def save_daemon_metrics(lease: Lease, render: Callable[[], str]) -> None:
-    """Write what `render` gives. Raises `LeaseLost`."""
+    """Write what `render` gives. Raises `LeaseLostError`."""
     text = render()
     with lease.writing() as head:
         columns = {"epoch": lease.epoch, "text": text, "written_at": head.now}

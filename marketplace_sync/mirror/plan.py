@@ -16,11 +16,11 @@ from msgspec.structs import replace
 
 from marketplace_sync.engine.merge import (
     BARE_CATEGORY,
-    Grave,
-    HeldCategory,
-    HeldSkill,
-    Outcome,
+    MergeOutcome,
     Slot,
+    StoredCategory,
+    StoredSkill,
+    StoredTombstone,
     merge_absence,
     merge_category,
     merge_deletion,
@@ -28,39 +28,39 @@ from marketplace_sync.engine.merge import (
     merge_record,
     record_fingerprint,
 )
-from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, Item, Letter, SkillAbsent
+from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, Item, RefusedInput, SkillAbsent
 from marketplace_sync.mirror.feed import FeedRow, feed_row, skill_change
-from marketplace_sync.mirror.rows import held_bytes, load_categories, load_fingerprints, load_held, skill_rows
+from marketplace_sync.mirror.rows import load_categories, load_fingerprints, load_stored, skill_rows, stored_bytes
 from marketplace_sync.mirror.soundness import unsound_categories, unsound_skills
 from marketplace_sync.models import DeadLetter, Skill
 from marketplace_sync.protocol.events import CategoryRecord, KnownRow, RatingChanged, SkillDeleted, SkillRecord
 from marketplace_sync.protocol.listing import read_known
-from marketplace_sync.protocol.refusals import Refused
+from marketplace_sync.protocol.refusals import DecodeError
 
 # A few hundred bytes may each be about a skill of a MiB: what is held of them is looked at before it is read. So many
 # skills are few enough in any case.
-MAX_HELD_BYTES = 32 * 1024 * 1024
+MAX_STORED_BYTES = 32 * 1024 * 1024
 _FEW_KEYS = 32
 
 
-class TooMuchHeld(Exception):
+class BatchTooLargeError(Exception):
     """Fewer items are to be planned at a time: the mirror has too much of those that these are about."""
 
 
-class Plan:
+class BatchPlan:
     """What is held of every key that a batch names, before and after, and the `effects` of its items, one each.
 
     `origin`, `category_origin`: the last item that changed a skill or category. `fetch`: what must be fetched;
     `incomplete`: skills that the stream made known without their code, which a fetch completes. `fleeting`: how many
     skills came and went, untold.
 
-    What is to be written: the `skill_rows` of those that are not as `before`, graves to be dug (`buried`), skills whose
-    graves are to go (`revived`), categories, letters; and what the feed has to `tell` of skills.
+    What is to be written: the `skill_rows` of those that are not as `before`, tombstones to write (`removed_skills`),
+    skills whose tombstones are to go (`revived`), categories, letters; and what the feed has to `tell` of skills.
     `writes_nothing`: the mirror is as `items` would have it.
     """
 
-    def __init__(self, items: Sequence[Item], on: "Plan | None" = None) -> None:
-        """Decide on `items`, in order. `on`: a plan that is being written. Raises `TooMuchHeld`."""
+    def __init__(self, items: Sequence[Item], on: "BatchPlan | None" = None) -> None:
+        """Decide on `items`, in order. `on`: a plan that is being written. Raises `BatchTooLargeError`."""
         arrived = [item for item in items if isinstance(item, Arrived)]
         self._known_unchanged = _known_unchanged(arrived, on.after if on else {})
         if any(type(item.event) is KnownRow for item in arrived):
@@ -76,19 +76,19 @@ class Plan:
         self._unsound = set(unsound_skills({key: self.before[key] for key in by_row if key not in planned}))
         self.after: dict[str, Slot] = dict(self.before)
         # Those that held skills are in exist: nothing more need be known of them, unless they are told of themselves.
-        self._in_use = {slot.fields["category"] for slot in self.before.values() if isinstance(slot, HeldSkill)}
+        self._in_use = {slot.fields["category"] for slot in self.before.values() if isinstance(slot, StoredSkill)}
         told = {item.event.name for item in arrived if isinstance(item.event, _OF_CATEGORIES)}
         self.categories_before, ids = _categories(names - (self._in_use - told) - {None}, on)
         self.category_ids = held_in | ids
         self._unsound_categories = self._find_unsound_categories(arrived, on)
-        self.categories: dict[str, HeldCategory | None] = dict(self.categories_before)
+        self.categories: dict[str, StoredCategory | None] = dict(self.categories_before)
         self.origin: dict[str, Arrived] = {}
         self.category_origin: dict[str, Arrived] = {}
         self.fetch: list[str] = []
         self.incomplete: list[str] = []
         self.effects = [self._decide(item) for item in items]
         for key in self.origin:
-            if isinstance(after := self.after[key], HeldSkill):
+            if isinstance(after := self.after[key], StoredSkill):
                 self.after[key] = after.with_fingerprint()
         self.tell: list[FeedRow] = []
         self.fleeting = 0
@@ -96,37 +96,37 @@ class Plan:
             if (change := skill_change(key, self.before[key], self.after[key])) is not None:
                 self.tell.append(feed_row(key, change, item.source, item.run_id))
             else:
-                self.fleeting += isinstance(self.after[key], Grave)
-        self.buried: dict[str, Grave] = {}
+                self.fleeting += isinstance(self.after[key], StoredTombstone)
+        self.removed_skills: dict[str, StoredTombstone] = {}
         self.revived: list[str] = []
         kept = self._split()
         self.skill_rows = skill_rows(kept, self.before)
-        letters = any(isinstance(item, Letter) for item in items)
-        self.writes_nothing = not (kept or self.buried or self.revived or self.category_origin or letters)
+        letters = any(isinstance(item, RefusedInput) for item in items)
+        self.writes_nothing = not (kept or self.removed_skills or self.revived or self.category_origin or letters)
 
-    def _find_unsound_categories(self, arrived: Sequence[Arrived], on: "Plan | None") -> set[str]:
+    def _find_unsound_categories(self, arrived: Sequence[Arrived], on: "BatchPlan | None") -> set[str]:
         by_row = {item.event.name for item in arrived if item.by_row and isinstance(item.event, CategoryRecord)}
         planned = on.categories if on else {}
         stored = {name: category for name, category in self.categories_before.items() if name not in planned}
         return set(unsound_categories({name: one for name in by_row if (one := stored.get(name)) is not None}))
 
-    def _split(self) -> dict[str, HeldSkill]:
+    def _split(self) -> dict[str, StoredSkill]:
         """Sort out whose grave is to be dug or to go; what is to be written of skills."""
-        kept: dict[str, HeldSkill] = {}
+        kept: dict[str, StoredSkill] = {}
         for key, after in self.after.items():
             before = self.before[key]
             if after is before:
                 continue
-            if isinstance(after, HeldSkill):
+            if isinstance(after, StoredSkill):
                 kept[key] = after
-                if isinstance(before, Grave):
+                if isinstance(before, StoredTombstone):
                     self.revived.append(key)
-            elif isinstance(after, Grave):
-                self.buried[key] = after
+            elif isinstance(after, StoredTombstone):
+                self.removed_skills[key] = after
         return kept
 
     def _decide(self, item: Item) -> Effect:
-        if isinstance(item, Letter):
+        if isinstance(item, RefusedInput):
             return Effect.REFUSED
         if id(item) in self._known_unchanged:
             return Effect.UNCHANGED
@@ -153,22 +153,22 @@ class Plan:
                 after, outcome = merge_absence(before, item.arrival, unsound=unsound)
         self.after[key] = after
         match outcome:
-            case Outcome.UNCHANGED:
+            case MergeOutcome.UNCHANGED:
                 # Its own arrival is there: another try after a commit that nobody heard of, and still to be completed.
-                if isinstance(before, HeldSkill) and before.arrival == item.arrival and not before.fields["code"]:
+                if isinstance(before, StoredSkill) and before.arrival == item.arrival and not before.fields["code"]:
                     self._complete(item, event)
                 return Effect.UNCHANGED
-            case Outcome.STALE:
+            case MergeOutcome.STALE:
                 return Effect.STALE
-            case Outcome.FETCH:
+            case MergeOutcome.FETCH:
                 self.fetch.append(key)
                 return Effect.FETCH
         self.origin[key] = item
         self._unsound.discard(key)
-        if not isinstance(after, HeldSkill):
+        if not isinstance(after, StoredSkill):
             return Effect.REMOVED
         self._need_category(after, item)
-        if isinstance(before, HeldSkill):
+        if isinstance(before, StoredSkill):
             return Effect.UPDATED
         self._complete(item, event)
         return Effect.CREATED
@@ -177,7 +177,7 @@ class Plan:
         if isinstance(event, SkillRecord) and "code" not in event.fields and not item.polled:
             self.incomplete.append(event.skill_id)
 
-    def _need_category(self, held: HeldSkill, item: Arrived) -> None:
+    def _need_category(self, held: StoredSkill, item: Arrived) -> None:
         """Categories that a skill names and nobody listed are made."""
         name = held.fields["category"]
         if name is not None and name not in self._in_use and self.categories.get(name) is None:
@@ -195,8 +195,8 @@ class Plan:
             return Effect.REMOVED
         unsound = item.by_row and event.name in self._unsound_categories
         after, outcome = merge_category(before, event, item.arrival, forced=item.forced, unsound=unsound)
-        if outcome is not Outcome.APPLIED:
-            return Effect.STALE if outcome is Outcome.STALE else Effect.UNCHANGED
+        if outcome is not MergeOutcome.APPLIED:
+            return Effect.STALE if outcome is MergeOutcome.STALE else Effect.UNCHANGED
         self.categories[event.name] = after
         self.category_origin[event.name] = item
         self._unsound_categories.discard(event.name)
@@ -204,7 +204,7 @@ class Plan:
 
     def _named(self, category: str) -> bool:
         """Does any skill name it, in the mirror or as this batch will leave it?"""
-        if any(isinstance(slot, HeldSkill) and slot.fields["category"] == category for slot in self.after.values()):
+        if any(isinstance(slot, StoredSkill) and slot.fields["category"] == category for slot in self.after.values()):
             return True
         return Skill.objects.filter(category__name=category).exclude(skill_id__in=list(self.after)).exists()
 
@@ -214,17 +214,17 @@ def can_be_ahead(items: Sequence[Item]) -> bool:
     return not any(isinstance(item, Arrived) and isinstance(item.event, CategoryAbsent) for item in items)
 
 
-def _slots(skill_ids: Mapping[str, None], on: Plan | None) -> tuple[dict[str, Slot], dict[str, int]]:
+def _slots(skill_ids: Mapping[str, None], on: BatchPlan | None) -> tuple[dict[str, Slot], dict[str, int]]:
     """What is held of these skills, and the primary keys of the categories of those that the database has."""
     planned = {skill_id: on.after[skill_id] for skill_id in skill_ids if skill_id in on.after} if on else {}
     others = [skill_id for skill_id in skill_ids if skill_id not in planned]
-    if len(others) > _FEW_KEYS and held_bytes(others) > MAX_HELD_BYTES:
-        raise TooMuchHeld
-    held, category_ids = load_held(others)
+    if len(others) > _FEW_KEYS and stored_bytes(others) > MAX_STORED_BYTES:
+        raise BatchTooLargeError
+    held, category_ids = load_stored(others)
     return held | planned, category_ids
 
 
-def _categories(names: set[str], on: Plan | None) -> tuple[dict[str, HeldCategory | None], dict[str, int]]:
+def _categories(names: set[str], on: BatchPlan | None) -> tuple[dict[str, StoredCategory | None], dict[str, int]]:
     """What is held of these categories, and the primary keys of those that the database has."""
     if on is None:
         return load_categories(names)  # type: ignore[return-value]
@@ -248,7 +248,7 @@ def _known_unchanged(arrived: Sequence[Arrived], planned: Mapping[str, Slot]) ->
     ]
     held = load_fingerprints([row.skill_id for _, row in told if row.skill_id not in planned])
     for _, row in told:
-        if isinstance(slot := planned.get(row.skill_id), HeldSkill):
+        if isinstance(slot := planned.get(row.skill_id), StoredSkill):
             held[row.skill_id] = slot.fingerprint
     return {
         identity
@@ -267,8 +267,8 @@ def _read(item: Item) -> Item:
         return item
     try:
         return replace(item, event=read_known(row))
-    except Refused as refused:
-        return Letter.of(refused.refusal, row.row, DeadLetter.Source.LISTING)
+    except DecodeError as refused:
+        return RefusedInput.of(refused.refusal, row.row, DeadLetter.Source.LISTING)
 
 
 _OF_CATEGORIES = (CategoryRecord, CategoryAbsent)

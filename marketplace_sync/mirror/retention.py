@@ -17,19 +17,19 @@ from marketplace_sync.models import (
 )
 
 # Law 3: long enough for every delayed record, short enough that an undelete with an old date heals.
-GRAVES_KEPT = timedelta(days=7)
+TOMBSTONES_KEPT = timedelta(days=7)
 # Rows a step, so that no step holds the lease for long.
 STEP = 1000
 
 
-def forget_graves(lease: Lease) -> int:
+def forget_tombstones(lease: Lease) -> int:
     """Forget up to `STEP` graves that are old enough; how many went.
 
     One that is dated ahead of the clock, which was put back since, would be kept for longer: its 7 days begin now.
     """
     with lease.writing() as head:
         Tombstone.objects.exclude(not_ahead("buried_at", head.now)).update(buried_at=head.now)
-        old = Tombstone.objects.filter(buried_at__lt=head.now - GRAVES_KEPT).order_by("buried_at")
+        old = Tombstone.objects.filter(buried_at__lt=head.now - TOMBSTONES_KEPT).order_by("buried_at")
         return Tombstone.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:STEP])).delete()[0]
 
 
@@ -52,7 +52,7 @@ def forget_feed(holder: str, watch: Watch | None = None) -> int:
 
     For a database that was put back: it does not know the numbers that it gave after the backup, and would give them
     again for other changes. The milliseconds since 1970 are ahead of any feed, however often this is done.
-    `watch`: see `acquire`. Raises `LeaseTaken` while a daemon writes.
+    `watch`: see `acquire`. Raises `LeaseTakenError` while a daemon writes.
     """
     lease = acquire(holder, watch)
     with lease.writing() as head:

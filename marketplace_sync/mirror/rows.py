@@ -9,15 +9,13 @@ from typing import Any
 import msgspec
 from django.db import OperationalError
 
-from marketplace_sync.engine.merge import BARE_CATEGORY, Grave, HeldCategory, HeldSkill, Slot
+from marketplace_sync.engine.merge import BARE_CATEGORY, Slot, StoredCategory, StoredSkill, StoredTombstone
 from marketplace_sync.mirror.bulk import Bulk, narrow_updates_pay
 from marketplace_sync.mirror.sql import (
     UnreadableRowsError,
     among,
     execute,
     float_column,
-    held_float,
-    held_stamp,
     json_column,
     json_text,
     json_value,
@@ -25,12 +23,14 @@ from marketplace_sync.mirror.sql import (
     rows,
     select,
     stamp_value,
+    stored_float,
+    stored_stamp,
     text_size,
     time_column,
 )
 from marketplace_sync.models import Category, Skill, Tombstone
 from marketplace_sync.protocol.events import SKILL_EMPTY, SKILL_FIELDS
-from marketplace_sync.protocol.refusals import Refused
+from marketplace_sync.protocol.refusals import DecodeError
 from marketplace_sync.protocol.stamps import Stamp, moment_of
 
 _TEXTS = ("name", "description", "version", "code", "command")
@@ -48,7 +48,7 @@ _REST = (
 _FOUND_BY = ("name", "description", "tags")
 _SKILLS = Bulk(Skill, ("synced_at", "category_id", *_FOUND_BY, *_REST, "skill_id"), keyed=True)
 _SKILLS_FOUND_AS_BEFORE = Bulk(Skill, ("synced_at", *_REST, "skill_id"), keyed=True)
-_GRAVES = Bulk(Tombstone, ("deleted_at", "deleted_stamp", "arrival", "buried_at", "skill_id"), keyed=True)
+_TOMBSTONES = Bulk(Tombstone, ("deleted_at", "deleted_stamp", "arrival", "buried_at", "skill_id"), keyed=True)
 _SKILL, _GRAVE, _CATEGORY = (model._meta.db_table for model in (Skill, Tombstone, Category))
 
 
@@ -62,7 +62,7 @@ def load_fingerprints(skill_ids: Collection[str]) -> dict[str, str]:
     return {skill_id: fingerprint for skill_id, fingerprint in found}
 
 
-def held_bytes(skill_ids: Collection[str]) -> int:
+def stored_bytes(skill_ids: Collection[str]) -> int:
     """The size of what can be long of `skill_ids`, as the mirror has them."""
     condition, keys = among("skill_id", skill_ids)
     ((total,),) = select(f"SELECT coalesce(sum({_size()}), 0) FROM {_SKILL} WHERE {condition}", keys)
@@ -75,10 +75,10 @@ def _size() -> str:
 
 def load_slots(skill_ids: Collection[str]) -> dict[str, Slot]:
     """What is held of each of `skill_ids`: a skill, a grave, or `None`."""
-    return load_held(skill_ids)[0]
+    return load_stored(skill_ids)[0]
 
 
-def load_held(skill_ids: Collection[str]) -> tuple[dict[str, Slot], dict[str, int]]:
+def load_stored(skill_ids: Collection[str]) -> tuple[dict[str, Slot], dict[str, int]]:
     """What is held of each of `skill_ids`, and the primary keys of the categories that those skills are in.
 
     A column that holds what no writer of ours puts there counts as empty; that row's fingerprint is `UNREADABLE`.
@@ -101,7 +101,7 @@ def load_held(skill_ids: Collection[str]) -> tuple[dict[str, Slot], dict[str, in
         for skill_id, deleted, arrival in rows(
             ("skill_id", "deleted_stamp", "arrival"), f"{_GRAVE} WHERE {condition}", keys
         ):
-            slots[skill_id] = Grave(Stamp(deleted) if deleted else None, arrival)
+            slots[skill_id] = StoredTombstone(Stamp(deleted) if deleted else None, arrival)
     return slots, category_ids
 
 
@@ -118,19 +118,19 @@ def _load_into(slots: dict[str, Slot], skill_ids: Collection[str], category_ids:
         fields = {
             "category": category, "name": name, "description": description, "version": version, "code": code,
             "command": command, "rating_count": count,
-            "average_rating": held_float(average, partial(_average_rating, skill_id)),
-            "remote_created_at": held_stamp(created), "python_packages": json_value(python_packages, "["),
+            "average_rating": stored_float(average, partial(_average_rating, skill_id)),
+            "remote_created_at": stored_stamp(created), "python_packages": json_value(python_packages, "["),
             "npm_packages": json_value(npm_packages, "["), "tags": json_value(tags, "["),
             "metadata": json_value(metadata, "{"),
         }  # fmt: skip
         if category is not None:
             category_ids[category] = category_id
-        slots[skill_id] = HeldSkill(
+        slots[skill_id] = StoredSkill(
             fields, json_value(extra, "{"), updated, arrival, rated, rating_arrival, fingerprint
         )
 
 
-def load_by_column(skill_id: str) -> tuple[HeldSkill, list[str]]:
+def load_by_column(skill_id: str) -> tuple[StoredSkill, list[str]]:
     """Read a stored skill that cannot be read whole; the columns that hold what no writer of ours puts there.
 
     Those count as empty, and so do its clocks: every record replaces it.
@@ -140,7 +140,7 @@ def load_by_column(skill_id: str) -> tuple[HeldSkill, list[str]]:
         "rating_count": ("skill.rating_count", int), "average_rating": ("skill.average_rating", float),
         **{name: (json_column(f"skill.{name}"), partial(json_value, opening="[")) for name in _LISTS},
         **{name: (json_column(f"skill.{name}"), partial(json_value, opening="{")) for name in ("metadata", "extra")},
-        "remote_created_at": (time_column("skill.remote_created_at"), held_stamp),
+        "remote_created_at": (time_column("skill.remote_created_at"), stored_stamp),
         **{name: (f"skill.{name}", _whole) for name in ("arrival", "rating_arrival")},
     }  # fmt: skip
     found: dict[str, Any] = {}
@@ -151,11 +151,11 @@ def load_by_column(skill_id: str) -> tuple[HeldSkill, list[str]]:
             if isinstance(value, bytes):
                 raise ValueError("bytes in a text column")
             found[name] = None if value is None else read(value)
-        except (UnreadableRowsError, Refused, ValueError, OperationalError):
+        except (UnreadableRowsError, DecodeError, ValueError, OperationalError):
             unreadable.append(name)
     fields = {name: found[name] for name in SKILL_FIELDS if name in found}
     extra = found.get("extra", {})
-    return HeldSkill({**SKILL_EMPTY, **fields}, extra, None, 0, None, 0, UNREADABLE), unreadable
+    return StoredSkill({**SKILL_EMPTY, **fields}, extra, None, 0, None, 0, UNREADABLE), unreadable
 
 
 def _whole(value: Any) -> int:
@@ -167,7 +167,7 @@ def _whole(value: Any) -> int:
 
 # The fingerprint of a stored skill that was read column by column: no record has it.
 UNREADABLE = "unreadable"
-_UNREADABLE_ERRORS = (UnreadableRowsError, Refused)
+_UNREADABLE_ERRORS = (UnreadableRowsError, DecodeError)
 
 
 _HELD_SKILLS = f"{_SKILL} AS skill LEFT JOIN {_CATEGORY} AS category ON category.id = skill.category_id"
@@ -196,7 +196,7 @@ class SkillRows(msgspec.Struct, frozen=True, gc=False):
     found_as_before: list[tuple[Any, ...]]
 
 
-def skill_rows(skills: Mapping[str, HeldSkill], before: Mapping[str, Slot]) -> SkillRows:
+def skill_rows(skills: Mapping[str, StoredSkill], before: Mapping[str, Slot]) -> SkillRows:
     """The rows of these skills as they are to be held. `before`: what the database has of them."""
     narrow = narrow_updates_pay()
     rows = SkillRows([], [])
@@ -210,7 +210,7 @@ def skill_rows(skills: Mapping[str, HeldSkill], before: Mapping[str, Slot]) -> S
         )  # fmt: skip
         old = before[skill_id]
         name, description, tags, category = found_by = _found_by(fields)
-        readable = isinstance(old, HeldSkill) and old.known_fingerprint != UNREADABLE
+        readable = isinstance(old, StoredSkill) and old.known_fingerprint != UNREADABLE
         if narrow and readable and found_by == _found_by(old.fields):  # type: ignore[union-attr]
             rows.found_as_before.append(rest)
         else:
@@ -231,14 +231,14 @@ _plain_of = itemgetter("version", "code", "command", "average_rating", "rating_c
 _found_by = itemgetter("name", "description", "tags", "category")
 
 
-def bury(graves: Mapping[str, Grave], now: datetime) -> None:
+def remove_skills(graves: Mapping[str, StoredTombstone], now: datetime) -> None:
     """Remove these skills and keep their graves."""
     if not graves:
         return
-    buried = moment_value(now)
-    _GRAVES.insert(
+    removed_skills = moment_value(now)
+    _TOMBSTONES.insert(
         [
-            (stamp_value(grave.deleted), grave.deleted, grave.arrival, buried, skill_id)
+            (stamp_value(grave.deleted), grave.deleted, grave.arrival, removed_skills, skill_id)
             for skill_id, grave in graves.items()
         ]
     )
@@ -254,7 +254,7 @@ def unbury(skill_ids: Collection[str]) -> None:
         Tombstone.objects.filter(skill_id__in=skill_ids).delete()
 
 
-def load_categories(names: Collection[str]) -> tuple[dict[str, HeldCategory], dict[str, int]]:
+def load_categories(names: Collection[str]) -> tuple[dict[str, StoredCategory], dict[str, int]]:
     """What is held of the categories `names`, and their primary keys. One that cannot be read counts as bare."""
     if not names:
         return {}, {}
@@ -268,8 +268,8 @@ def load_categories(names: Collection[str]) -> tuple[dict[str, HeldCategory], di
     return {n: one for held, _ in found for n, one in held.items()}, {n: k for _, ks in found for n, k in ks.items()}
 
 
-def _load_categories(names: Collection[str]) -> tuple[dict[str, HeldCategory], dict[str, int]]:
-    held: dict[str, HeldCategory] = {}
+def _load_categories(names: Collection[str]) -> tuple[dict[str, StoredCategory], dict[str, int]]:
+    held: dict[str, StoredCategory] = {}
     keys: dict[str, int] = {}
     condition, parameters = among("name", names)
     created_at = time_column("remote_created_at")
@@ -280,14 +280,14 @@ def _load_categories(names: Collection[str]) -> tuple[dict[str, HeldCategory], d
     ):
         fields = {
             "description": description, "icon_url": icon_url, "skill_count": _whole(skill_count),
-            "remote_created_at": held_stamp(created),
+            "remote_created_at": stored_stamp(created),
         }  # fmt: skip
-        held[name] = HeldCategory(fields, Stamp(updated) if updated else None, _whole(arrival))
+        held[name] = StoredCategory(fields, Stamp(updated) if updated else None, _whole(arrival))
         keys[name] = key
     return held, keys
 
 
-def save_categories(categories: Mapping[str, HeldCategory]) -> dict[str, int]:
+def save_categories(categories: Mapping[str, StoredCategory]) -> dict[str, int]:
     """Write these categories; their primary keys by name."""
     if not categories:
         return {}

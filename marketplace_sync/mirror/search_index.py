@@ -26,7 +26,7 @@ def misfiled_skills() -> set[str]:
 
 
 def refile_skills(lease: Lease) -> int:
-    """Bring the search tables in line with the rows; how many skills were misfiled. Raises `LeaseLost`."""
+    """Bring the search tables in line with the rows; how many skills were misfiled. Raises `LeaseLostError`."""
     misfiled = misfiled_skills()
     if misfiled:
         with lease.writing():

@@ -8,9 +8,9 @@ right is decided by comparing its columns with the record.
 
 from collections.abc import Collection, Mapping
 
-from marketplace_sync.engine.merge import HeldCategory, HeldSkill, Slot, arrival_number, fingerprint_of
+from marketplace_sync.engine.merge import Slot, StoredCategory, StoredSkill, arrival_number, fingerprint_of
 from marketplace_sync.mirror.rows import UNREADABLE, load_by_column
-from marketplace_sync.mirror.sql import UnreadableRowsError, among, held_stamp, rows, time_column
+from marketplace_sync.mirror.sql import UnreadableRowsError, among, rows, stored_stamp, time_column
 from marketplace_sync.models import Category, LeaseRow, Skill
 from marketplace_sync.protocol.stamps import Stamp, to_microseconds
 
@@ -19,7 +19,7 @@ _SKILL, _CATEGORY = Skill._meta.db_table, Category._meta.db_table
 
 def unsound_skills(stored: Mapping[str, Slot]) -> dict[str, list[str]]:
     """The columns that contradict others, of those of `stored` that were not written so. Sound skills are left out."""
-    skills = {skill_id: slot for skill_id, slot in stored.items() if isinstance(slot, HeldSkill)}
+    skills = {skill_id: slot for skill_id, slot in stored.items() if isinstance(slot, StoredSkill)}
     if not skills:
         return {}
     latest = latest_arrival()
@@ -46,7 +46,7 @@ def unsound_skills(stored: Mapping[str, Slot]) -> dict[str, list[str]]:
     return unsound
 
 
-def unsound_categories(stored: Mapping[str, HeldCategory]) -> dict[str, list[str]]:
+def unsound_categories(stored: Mapping[str, StoredCategory]) -> dict[str, list[str]]:
     """The same for categories, which have no fingerprint: what is compared of them are all of their columns."""
     if not stored:
         return {}
@@ -75,12 +75,12 @@ def _times(
         if len(keys) == 1:
             return {}
         return {one: times for each in keys for one, times in _times(table, key, [each], columns).items()}
-    return {one: tuple(map(held_stamp, times)) for one, *times in found}
+    return {one: tuple(map(stored_stamp, times)) for one, *times in found}
 
 
 def _shown(stamp: Stamp | None) -> Stamp | None:
     """What a time column has of a time that is stored at full precision."""
-    return None if stamp is None else held_stamp(to_microseconds(stamp))
+    return None if stamp is None else stored_stamp(to_microseconds(stamp))
 
 
 def latest_arrival() -> int:

@@ -204,7 +204,7 @@ def json_column(column: str) -> str:
 def json_value(text: str, opening: str) -> Any:
     """The value of held JSON, by the same reading as what was received. `opening`: "[" or "{", what it is to be.
 
-    Raises `UnreadableRowsError`, or `Refused` where it is no JSON.
+    Raises `UnreadableRowsError`, or `DecodeError` where it is no JSON.
     """
     if text == "[]" == opening + "]":
         return []
@@ -231,7 +231,7 @@ def text_size(column: str) -> str:
 
 
 def float_column(column: str) -> str:
-    """An expression that gives a column of floats, none of them negative, for `held_float`.
+    """An expression that gives a column of floats, none of them negative, for `stored_float`.
 
     SQLite's JSON keeps 15 digits, and 17 are needed. Numbers so small that it would have to scale them by more than it
     can without rounding are "".
@@ -241,7 +241,7 @@ def float_column(column: str) -> str:
     return f"CASE WHEN {column} = 0 OR {column} >= 1e-9 THEN printf('%%!.17g', {column}) WHEN {column} > 0 THEN '' END"
 
 
-def held_float(told: str | float | None, look: Callable[[], float]) -> float | None:
+def stored_float(told: str | float | None, look: Callable[[], float]) -> float | None:
     """The value of a column of floats (see `float_column`). `look`: reads the column as it is."""
     if told == "":
         return look()
@@ -249,13 +249,13 @@ def held_float(told: str | float | None, look: Callable[[], float]) -> float | N
 
 
 def time_column(column: str) -> str:
-    """An expression that gives a time column as text for `held_stamp`."""
+    """An expression that gives a time column as text for `stored_stamp`."""
     if connection.vendor == "postgresql":
         return f"to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US')"
     return f"replace({column}, ' ', 'T')"
 
 
-def held_stamp(text: str | None) -> Stamp | None:
+def stored_stamp(text: str | None) -> Stamp | None:
     """The stamp of a time column (see `time_column`)."""
     if text is None:
         return None

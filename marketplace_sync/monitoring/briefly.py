@@ -12,7 +12,7 @@ KEPT_SECONDS = 1.0
 PATIENCE_SECONDS = 5.0
 
 
-class NoAnswer(Exception):
+class LookTimeoutError(Exception):
     """Somebody else's look has not ended in time."""
 
 
@@ -25,9 +25,9 @@ class Briefly(Generic[T]):
         self._kept: tuple[float, T] | None = None
 
     def __call__(self) -> T:
-        """Raises `NoAnswer`, and what `look` raises."""
+        """Raises `LookTimeoutError`, and what `look` raises."""
         if not self._lock.acquire(timeout=PATIENCE_SECONDS):
-            raise NoAnswer
+            raise LookTimeoutError
         try:
             if self._kept is None or time.monotonic() - self._kept[0] >= KEPT_SECONDS:
                 self._kept = (time.monotonic(), self._look())

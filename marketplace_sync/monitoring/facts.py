@@ -20,8 +20,8 @@ class Facts:
     """How things stand at `now`, the database's time.
 
     `daemon_text` are the living daemon's own metrics, "" where none lives or it has not said anything yet;
-    `daemon_written_at` is when it did. `open_commands` counts by action and state. `first_pass_at` is when the oldest
-    full sync that is remembered began, `clean_pass_at` when the last clean one ended. `clean_pass_ahead`: a later clean
+    `daemon_written_at` is when it did. `open_commands` counts by action and state. `first_sync_at` is when the oldest
+    full sync that is remembered began, `clean_sync_at` when the last clean one ended. `clean_sync_ahead`: a later clean
     one is dated ahead of the clock. `failures`: the full syncs that failed since one could last read the marketplace,
     `failing_since` is when the first of them began, `failure` what the last one said. `write_trouble` is looked for
     where the heartbeat is late. `refused_records`: what the last sync that read anything could not read;
@@ -32,9 +32,9 @@ class Facts:
     status: Status
     epoch: int
     feed_seq: int
-    first_pass_at: datetime | None
-    clean_pass_at: datetime | None
-    clean_pass_ahead: bool
+    first_sync_at: datetime | None
+    clean_sync_at: datetime | None
+    clean_sync_ahead: bool
     failures: int
     failing_since: datetime | None
     failure: str
@@ -42,8 +42,8 @@ class Facts:
     refused_share: float
     held_runs: int
     held_removals: int
-    open_letters: int
-    letters_last_hour: int
+    open_dead_letters: int
+    dead_letters_last_hour: int
     open_commands: Mapping[tuple[str, str], int]
     feed_servers: int
     feed_clients: int
@@ -79,9 +79,9 @@ def read_facts() -> Facts:
         status=stand,
         epoch=lease.epoch,
         feed_seq=lease.feed_seq,
-        first_pass_at=begun.values_list("started_at", flat=True).first(),
-        clean_pass_at=believed[1] if believed is not None else None,
-        clean_pass_ahead=newest_clean is not None and (believed is None or believed[0] != newest_clean),
+        first_sync_at=begun.values_list("started_at", flat=True).first(),
+        clean_sync_at=believed[1] if believed is not None else None,
+        clean_sync_ahead=newest_clean is not None and (believed is None or believed[0] != newest_clean),
         failures=failed["count"] if failed is not None else 0,
         failing_since=failed["since"] if failed is not None else None,
         failure=last.error if failed is not None and last is not None else "",
@@ -89,8 +89,8 @@ def read_facts() -> Facts:
         refused_share=last_read.refused_share,
         held_runs=held["runs"],
         held_removals=held["removals"] or 0,
-        open_letters=letters.filter(state=DeadLetter.State.OPEN).count(),
-        letters_last_hour=letters.filter(within("last_seen_at", now, 3600)).count(),
+        open_dead_letters=letters.filter(state=DeadLetter.State.OPEN).count(),
+        dead_letters_last_hour=letters.filter(within("last_seen_at", now, 3600)).count(),
         open_commands={
             (action, state): count
             for action, state, count in commands.values_list("action", "state").annotate(Count("id"))

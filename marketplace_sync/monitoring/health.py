@@ -119,9 +119,9 @@ def _token(facts: Facts) -> Check:
 
 
 def _pass(facts: Facts, config: SyncConfig) -> Check:
-    if facts.clean_pass_at is None and facts.first_pass_at is None and not facts.clean_pass_ahead:
+    if facts.clean_sync_at is None and facts.first_sync_at is None and not facts.clean_sync_ahead:
         return degraded("There was no full sync yet.", do=_to_read(facts), age_seconds=None)
-    since = facts.clean_pass_at or facts.first_pass_at
+    since = facts.clean_sync_at or facts.first_sync_at
     age = None if since is None else (facts.now - since).total_seconds()
     figures: dict[str, Any] = {
         "age_seconds": None if age is None else round(age, 1),
@@ -136,12 +136,12 @@ def _pass(facts: Facts, config: SyncConfig) -> Check:
     if missed > config.health_pass_degraded:
         reason = "No full sync was clean for longer than the interval."
         return degraded(f"{reason}{_failing(facts)}", do=_to_read(facts), detail=facts.failure, **figures)
-    if facts.clean_pass_at is None and not facts.clean_pass_ahead:
+    if facts.clean_sync_at is None and not facts.clean_sync_ahead:
         reason = "No full sync was clean yet."
         return degraded(f"{reason}{_failing(facts)}", do=_to_read(facts), detail=facts.failure, **figures)
     if facts.failures:
         return degraded(_failing(facts).strip(), do=_to_read(facts), detail=facts.failure, **figures)
-    if facts.clean_pass_ahead:
+    if facts.clean_sync_ahead:
         reason = "The last clean full sync is dated ahead of the database's clock, which was put back."
         return degraded(reason, do="The next clean one settles this.", **figures)
     return healthy("The last clean full sync is recent.", **figures)
@@ -240,8 +240,8 @@ def _removals(facts: Facts) -> Check:
 
 
 def _dead_letters(facts: Facts, config: SyncConfig) -> Check:
-    figures: dict[str, Any] = {"last_hour": facts.letters_last_hour, "open": facts.open_letters}
-    if config.health_dead_letters and facts.letters_last_hour >= config.health_dead_letters:
+    figures: dict[str, Any] = {"last_hour": facts.dead_letters_last_hour, "open": facts.open_dead_letters}
+    if config.health_dead_letters and facts.dead_letters_last_hour >= config.health_dead_letters:
         do = "Look at the dead letters: their reasons say what the marketplace has changed."
         return degraded("The marketplace sends much that can't be applied.", do=do, **figures)
     return healthy("Little or nothing was refused within the last hour.", **figures)

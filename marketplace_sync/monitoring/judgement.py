@@ -10,12 +10,12 @@ from django.db import Error
 from marketplace_sync.conf import ConfigError, SyncConfig, load_config
 from marketplace_sync.monitoring.facts import Facts, read_facts
 from marketplace_sync.monitoring.health import NO_DATABASE, judge
-from marketplace_sync.monitoring.last_said import LastSaid
+from marketplace_sync.monitoring.last_said import LastReported
 from marketplace_sync.monitoring.report import Report
 
 log = structlog.get_logger(__name__)
 
-_said: LastSaid[tuple[str, ...]] = LastSaid(())
+_said: LastReported[tuple[str, ...]] = LastReported(())
 
 
 def configured() -> SyncConfig:

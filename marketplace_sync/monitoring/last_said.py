@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class LastSaid(Generic[T]):
+class LastReported(Generic[T]):
     """Remember one value for all threads of this process."""
 
     def __init__(self, first: T) -> None:

@@ -9,15 +9,15 @@ from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from marketplace_sync.live.hints import shared_layer
-from marketplace_sync.monitoring.last_said import LastSaid
+from marketplace_sync.monitoring.last_said import LastReported
 from marketplace_sync.monitoring.report import Check, Report, degraded, healthy, unhealthy
 
 log = structlog.get_logger(__name__)
 
 _LAYER_SECONDS = 1.0
 # Causes of what was not healthy at the last look, "" for none.
-_database_said = LastSaid("")
-_layer_said = LastSaid("")
+_database_said = LastReported("")
+_layer_said = LastReported("")
 
 
 class Readiness:

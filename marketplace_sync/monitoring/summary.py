@@ -69,7 +69,7 @@ class Summary:
             },
             "open": {
                 "commands": self.open_commands,
-                "dead_letters": facts.open_letters,
+                "dead_letters": facts.open_dead_letters,
                 "held_runs": facts.held_runs,
                 "held_removals": facts.held_removals,
             },
@@ -94,7 +94,7 @@ class Summary:
             ended = "" if run.finished_at is None else f", {_when(run.finished_at, facts.now)}"
             yield f"last sync  run {run.pk} {run.state}{', clean' if run.is_clean else ''}{ended}"
         yield (
-            f"open       {self.open_commands} commands, {facts.open_letters} dead letters, "
+            f"open       {self.open_commands} commands, {facts.open_dead_letters} dead letters, "
             f"{facts.held_removals} removals on hold"
         )
         troubles = self.report.troubles()

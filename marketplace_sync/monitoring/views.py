@@ -14,19 +14,19 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from rest_framework.request import Request
 
 from marketplace_sync.api.defaults import JSONView
-from marketplace_sync.monitoring.briefly import Briefly, NoAnswer
+from marketplace_sync.monitoring.briefly import Briefly, LookTimeoutError
 from marketplace_sync.monitoring.exposition import exposition
 from marketplace_sync.monitoring.facts import read_facts
 from marketplace_sync.monitoring.health import NO_DATABASE
 from marketplace_sync.monitoring.judgement import configured, judgement
-from marketplace_sync.monitoring.last_said import LastSaid
+from marketplace_sync.monitoring.last_said import LastReported
 from marketplace_sync.monitoring.readiness import Readiness
 from marketplace_sync.monitoring.report import Health, Report, healthy
 
 log = structlog.get_logger(__name__)
 
 _ALIVE = Report({"process": healthy("The process answers.")})
-_metrics_said = LastSaid("")
+_metrics_said = LastReported("")
 
 facts = Briefly(read_facts)
 sync_health = Briefly(lambda: judgement().report)
@@ -60,7 +60,7 @@ def sync(request: HttpRequest) -> HttpResponse:
 def _asked(report: Briefly[Report]) -> HttpResponse:
     try:
         return _told(report())
-    except NoAnswer:
+    except LookTimeoutError:
         return _told(NO_DATABASE)
 
 
@@ -84,7 +84,7 @@ class MetricsView(JSONView):
         try:
             text, status = exposition(facts()), HTTPStatus.OK
             _metrics_said.differs("")
-        except (Error, NoAnswer) as fault:
+        except (Error, LookTimeoutError) as fault:
             if _metrics_said.differs(type(fault).__name__):
                 log.warning("metrics_without_database", reason=" ".join(str(fault).split()))
             text, status = "# The database does not answer.\n", HTTPStatus.SERVICE_UNAVAILABLE

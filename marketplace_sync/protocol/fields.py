@@ -2,7 +2,7 @@
 
 A reader takes `(value, field, doubtful)`: the parsed JSON value, the name to report and whether
 texts may hold characters that no database keeps (see `json_text.read_json`). It gives the value in
-the mirror's own type or raises `Refused`. Null is read as the field's empty value.
+the mirror's own type or raises `DecodeError`. Null is read as the field's empty value.
 
 Some servers change a field's format with its value, and then a part of the catalogue would be refused for good. Forms
 that have one meaning are read: PHP and Lua write an empty object as `[]`, an empty list as `{}`, and a list with gaps
@@ -26,7 +26,7 @@ from marketplace_sync.protocol.limits import (
     MAX_LIST_ITEMS,
     MAX_VERSION_CHARS,
 )
-from marketplace_sync.protocol.refusals import Code, Refused
+from marketplace_sync.protocol.refusals import Code, DecodeError
 from marketplace_sync.protocol.stamps import NoTimeError, Stamp, parse_stamp
 
 Reader = Callable[[Any, str, bool], Any]
@@ -152,7 +152,7 @@ def total(value: Any, least: int) -> int | None:
         return None
     try:
         return _whole(value, "", least, MAX_INTEGER)
-    except Refused:
+    except DecodeError:
         return None
 
 
@@ -174,7 +174,7 @@ def readable_time(value: Any) -> Stamp | None:
     """Return a server time that decides nothing; `None` when it can't be read either."""
     try:
         return time(value, "")
-    except Refused:
+    except DecodeError:
         return None
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from marketplace_sync.protocol.limits import MAX_DEPTH, MAX_FREE_INTEGER
-from marketplace_sync.protocol.refusals import Code, Refusal, Refused
+from marketplace_sync.protocol.refusals import Code, DecodeError, Refusal
 
 # From here on every double is a whole number.
 _FIRST_WHOLE = 2.0**53
@@ -62,9 +62,9 @@ _MAX_PATH_CHARS = 200
 _MAX_PATH_KEY_CHARS = 64
 
 
-def fault(code: Code, field: str, reason: str) -> Refused:
+def fault(code: Code, field: str, reason: str) -> DecodeError:
     """The exception for one fault, without `key` and `kind`: whoever has the record at hand adds those."""
-    return Refused(Refusal(code, field[:_MAX_PATH_CHARS], reason))
+    return DecodeError(Refusal(code, field[:_MAX_PATH_CHARS], reason))
 
 
 def json_type(value: object) -> str:
@@ -88,7 +88,7 @@ def read_json(raw: str | bytes) -> tuple[Any, bool]:
     """The value of a JSON text, and whether its texts may hold characters that no database keeps.
 
     `False` spares the walk over every text: no NUL and no lone surrogate can be in there.
-    Raises `Refused`: NOT_JSON, or TOO_DEEP where nothing could be saved.
+    Raises `DecodeError`: NOT_JSON, or TOO_DEEP where nothing could be saved.
     """
     try:
         return read_strictly(raw)
@@ -116,7 +116,7 @@ def is_storable(text: str) -> bool:
 
 
 def check_storable(value: Any, field: str, doubtful: bool, depth: int = 1) -> None:
-    """Raise `Refused` unless `value` comes back from a `jsonb` column equal to what went in.
+    """Raise `DecodeError` unless `value` comes back from a `jsonb` column equal to what went in.
 
     `depth`: how many containers `value` lies in; the record itself is the first, and MAX_DEPTH the
     last that may be.

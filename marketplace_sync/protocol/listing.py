@@ -23,7 +23,7 @@ from marketplace_sync.protocol.fields import latest_believable, total
 from marketplace_sync.protocol.json_text import NOT_STRICT, encode_row, fault, json_type, read_json, read_strictly
 from marketplace_sync.protocol.limits import MAX_BODY_MARKS, MAX_ROWS
 from marketplace_sync.protocol.records import category_key, category_record, skill_key, skill_record
-from marketplace_sync.protocol.refusals import Code, Refused
+from marketplace_sync.protocol.refusals import Code, DecodeError
 from marketplace_sync.protocol.typed import cut_out_rows, skill_row
 
 # A server whose rows are not as documented is not asked for it a thousand times: a miss adds 5 us to the 15 of a row.
@@ -54,7 +54,8 @@ def decode_skill_page(body: bytes, *, server_now: datetime, known: KnownRows | N
 
     `server_now`: the server's `Date`, aware. A key that is listed twice is given twice, in order.
     Rows that `known` has are given unread. Page figures that are absent, negative or no whole numbers
-    are `None`, never a refusal: paging can do without them. Raises `Refused` when the body as a whole can't be read.
+    are `None`, never a refusal: paging can do without them. Raises `DecodeError` when the whole body
+    can't be read.
     """
     _check_size(body)
     latest = latest_believable(server_now)
@@ -75,15 +76,15 @@ def decode_skill_page(body: bytes, *, server_now: datetime, known: KnownRows | N
 def read_known(row: KnownRow) -> SkillRecord:
     """The record of a row that was not read.
 
-    Raises `Refused`, with its key, though it could be read once: how deep JSON may be depends on where it is read.
+    Raises `DecodeError`, with its key, though it could be read once: how deep JSON may be depends on where it is read.
     """
     if (record := skill_row(row.row, row.latest)) is not None:
         return record
     try:
         data, doubtful = read_json(row.row)
         return skill_record(data, doubtful=doubtful, latest=row.latest)
-    except Refused as refused:
-        raise Refused(replace(refused.refusal, key=row.skill_id)) from None
+    except DecodeError as refused:
+        raise DecodeError(replace(refused.refusal, key=row.skill_id)) from None
 
 
 def records_of(page: SkillPage) -> Iterator[SkillRecord]:
@@ -94,7 +95,7 @@ def records_of(page: SkillPage) -> Iterator[SkillRecord]:
 def decode_category_page(body: bytes, *, server_now: datetime) -> CategoryPage:
     """Read an answer to `GET /categories`: an object with `categories`, or a bare list of them.
 
-    Raises `Refused` when the body as a whole can't be read.
+    Raises `DecodeError` when the body as a whole can't be read.
     """
     page, doubtful = _read(body)
     latest = latest_believable(server_now)
@@ -103,7 +104,7 @@ def decode_category_page(body: bytes, *, server_now: datetime) -> CategoryPage:
     for row in _rows(page, "categories"):
         try:
             categories.append(category_record(row, doubtful=doubtful, latest=latest))
-        except Refused as refused:
+        except DecodeError as refused:
             broken.append(_broken(row, refused, category_key))
     return CategoryPage(tuple(categories), tuple(broken))
 
@@ -111,14 +112,14 @@ def decode_category_page(body: bytes, *, server_now: datetime) -> CategoryPage:
 def decode_skill(body: bytes, *, server_now: datetime) -> SkillRecord:
     """Read an answer to `GET /skills/{skill_id}`, without its `ratings`.
 
-    Raises `Refused`, with the `key` where the body has one. Whether it is the skill that was asked
+    Raises `DecodeError`, with the `key` where the body has one. Whether it is the skill that was asked
     for is for the caller to compare.
     """
     row, doubtful = _read(body)
     try:
         return skill_record(row, doubtful=doubtful, latest=latest_believable(server_now))
-    except Refused as refused:
-        raise Refused(replace(refused.refusal, key=skill_key(row))) from None
+    except DecodeError as refused:
+        raise DecodeError(replace(refused.refusal, key=skill_key(row))) from None
 
 
 def _at_once(body: bytes, latest: str) -> _Read:
@@ -167,7 +168,7 @@ def _read_row(row: Any, doubtful: bool, latest: str, into: _Read) -> bool:
     """Is it a skill?"""
     try:
         into.skills.append(skill_record(row, doubtful=doubtful, latest=latest))
-    except Refused as refused:
+    except DecodeError as refused:
         into.broken.append(_broken(row, refused, skill_key))
         return False
     return True
@@ -207,5 +208,5 @@ def _few_enough(rows: list[Any], field: str) -> list[Any]:
     return rows
 
 
-def _broken(row: Any, refused: Refused, key_of: Callable[[Any], str | None]) -> BrokenRow:
+def _broken(row: Any, refused: DecodeError, key_of: Callable[[Any], str | None]) -> BrokenRow:
     return BrokenRow(replace(refused.refusal, key=key_of(row)), encode_row(row))

@@ -16,7 +16,7 @@ from marketplace_sync.protocol.records import (
     skill_key,
     skill_record,
 )
-from marketplace_sync.protocol.refusals import Code, Refusal, Refused
+from marketplace_sync.protocol.refusals import Code, DecodeError, Refusal
 from marketplace_sync.protocol.typed import skill_update
 
 # The longest type the protocol has is 15 characters; what else is sent as one is shown as far as this.
@@ -33,7 +33,7 @@ def decode_message(
     `server_now` (aware) is the server's clock as far as we know it: times more than `MAX_AHEAD` ahead
     of it are read as none. `max_bytes` bounds the UTF-8 size.
 
-    Raises `Refused` and nothing else, whatever `raw` holds. Its refusal tells `kind` and `key` where
+    Raises `DecodeError` and nothing else, whatever `raw` holds. Its refusal tells `kind` and `key` where
     they can be read, also of a message that is binary or too large (which is parsed for them: the
     caller bounds what reaches this). The key is a category's name when `kind` is `category_update`,
     else a `skill_id`.
@@ -48,9 +48,9 @@ def decode_message(
     message, doubtful = read_json(raw)
     try:
         return _event(message, doubtful, server_now)
-    except Refused as refused:
+    except DecodeError as refused:
         kind, key = _about(message)
-        raise Refused(replace(refused.refusal, kind=kind, key=key)) from None
+        raise DecodeError(replace(refused.refusal, kind=kind, key=key)) from None
 
 
 def _event(message: Any, doubtful: bool, server_now: datetime) -> Change | Heartbeat:
@@ -86,13 +86,13 @@ def _event(message: Any, doubtful: bool, server_now: datetime) -> Change | Heart
             return skill_deleted(data, sent=message.get("timestamp"), doubtful=doubtful, latest=latest)
 
 
-def _refused_unread(raw: str | bytes, code: Code, reason: str) -> Refused:
+def _refused_unread(raw: str | bytes, code: Code, reason: str) -> DecodeError:
     try:
         message, _ = read_json(raw)
-    except Refused:
+    except DecodeError:
         return fault(code, "", reason)
     kind, key = _about(message)
-    return Refused(Refusal(code, "", reason, key=key, kind=kind))
+    return DecodeError(Refusal(code, "", reason, key=key, kind=kind))
 
 
 def _about(message: Any) -> tuple[str, str | None]:

@@ -1,7 +1,7 @@
 """From a JSON object to a record: which field is read how, under which names, and what is kept beside.
 
 The functions take `doubtful` of `json_text.read_json` and `latest` of `fields.latest_believable`.
-They raise `Refused` without `key` and `kind`; `skill_key` and `category_key` tell the key. A fault
+They raise `DecodeError` without `key` and `kind`; `skill_key` and `category_key` tell the key. A fault
 in a field that came under another name is reported under the documented one.
 """
 
@@ -18,7 +18,7 @@ from marketplace_sync.protocol.limits import (
     MAX_URL_CHARS,
     MAX_VERSION_CHARS,
 )
-from marketplace_sync.protocol.refusals import Code, Refused
+from marketplace_sync.protocol.refusals import Code, DecodeError
 from marketplace_sync.protocol.stamps import Stamp
 
 # Names that deployed servers use, and the documented one (PROTOCOL.md, "read tolerantly").
@@ -131,7 +131,7 @@ def skill_key(row: Any) -> str | None:
         return None
     try:
         return fields.skill_id(_documented_names(row, _SKILL_ALIASES).get("skill_id"), "skill_id", True)
-    except Refused:
+    except DecodeError:
         return None
 
 
@@ -141,7 +141,7 @@ def category_key(row: Any) -> str | None:
         return None
     try:
         name: str = _category_name(_documented_names(row, _CATEGORY_ALIASES).get("name"), "name", True)
-    except Refused:
+    except DecodeError:
         return None
     return name
 

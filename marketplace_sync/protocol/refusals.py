@@ -43,7 +43,7 @@ class Refusal:
         return f"{self.field or 'message'}: {self.reason} ({self.code})"
 
 
-class Refused(ValueError):
+class DecodeError(ValueError):
     """Raised by the decoders. `refusal` says why; the text is the refusal's."""
 
     def __init__(self, refusal: Refusal) -> None:

@@ -124,7 +124,7 @@ def _record(skill: _Skill, latest: str) -> SkillRecord | None:
             return None
         if metadata := skill.metadata:
             check_storable(metadata, "metadata", False)
-    except ValueError:  # `Refused` and `NoTimeError` too
+    except ValueError:  # `DecodeError` and `NoTimeError` too
         return None
     if (category := skill.category) is not UNSET and (not category or category.isspace()):
         known["category"] = None

@@ -11,8 +11,8 @@
 It is the other side of the wire: it shares no decoder with the client, so a misreading can't cancel out.
 """
 
-from marketplace_sync.simulator.faults import FAULTS, FaultSet, UnknownFault
+from marketplace_sync.simulator.faults import FAULTS, FaultSet, UnknownFaultError
 from marketplace_sync.simulator.marketplace import Marketplace, Snapshot
 from marketplace_sync.simulator.server import SimulatorServer
 
-__all__ = ["FAULTS", "FaultSet", "Marketplace", "SimulatorServer", "Snapshot", "UnknownFault"]
+__all__ = ["FAULTS", "FaultSet", "Marketplace", "SimulatorServer", "Snapshot", "UnknownFaultError"]

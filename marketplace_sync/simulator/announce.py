@@ -8,7 +8,7 @@ from marketplace_sync.simulator.faults import FaultSet
 from marketplace_sync.simulator.listing import alias_category, alias_skill
 from marketplace_sync.simulator.malformed import BadMessage, bad_messages
 from marketplace_sync.simulator.marketplace import Marketplace, Message
-from marketplace_sync.simulator.stream import Stream
+from marketplace_sync.simulator.stream import StreamServer
 from marketplace_sync.simulator.wire import encode
 
 # RSV2 and RSV3 set on an empty text frame: no extension gives them a meaning, so a client must fail the connection.
@@ -18,7 +18,7 @@ BROKEN_FRAME = b"\xb1\x00"
 class Announcer:
     """A listener of the marketplace. An event with no open stream is told to nobody and uses up no fault."""
 
-    def __init__(self, market: Marketplace, faults: FaultSet, streams: Collection[Stream]) -> None:
+    def __init__(self, market: Marketplace, faults: FaultSet, streams: Collection[StreamServer]) -> None:
         self._market = market
         self._faults = faults
         self._streams = streams
@@ -43,7 +43,7 @@ class Announcer:
         for _ in range(2 if self._faults.take("duplicate", subject) is not None else 1):
             self._in_order(payload, subject)
 
-    def greet(self, stream: Stream) -> None:
+    def greet(self, stream: StreamServer) -> None:
         """What a faulty server says first to a stream that has just opened."""
         self._spoil(lambda send: send(stream), "connect")
 
@@ -57,11 +57,11 @@ class Announcer:
         for stream in tuple(self._streams):
             stream.send_text(payload)
 
-    def _each_stream(self, send: Callable[[Stream], None]) -> None:
+    def _each_stream(self, send: Callable[[StreamServer], None]) -> None:
         for stream in tuple(self._streams):
             send(stream)
 
-    def _spoil(self, to: Callable[[Callable[[Stream], None]], None], subject: str) -> None:
+    def _spoil(self, to: Callable[[Callable[[StreamServer], None]], None], subject: str) -> None:
         if (bad := self._faults.take("malformed", subject)) is not None:
             if self._bad is None:
                 self._bad = bad_messages(self._market, bad["seed"])

@@ -3,7 +3,7 @@
 from collections import deque
 
 
-class SlidingWindow:
+class RequestWindow:
     """A window that may burst and slides. `limit` 0 is none. Times are monotonic seconds."""
 
     def __init__(self, limit: int, seconds: float = 60.0) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import h11
 
 from marketplace_sync.simulator.handshake import open_stream
-from marketplace_sync.simulator.http import Answer, Request, error, too_many
+from marketplace_sync.simulator.http import Answer, HttpRequest, error, too_many
 
 if TYPE_CHECKING:
     from marketplace_sync.simulator.server import SimulatorServer
@@ -29,7 +29,7 @@ def reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-class Connection:
+class ClientConnection:
     """Serves one accepted socket."""
 
     def __init__(
@@ -75,7 +75,7 @@ class Connection:
         self._http.start_next_cycle()
         return True
 
-    async def _request(self) -> Request | None:
+    async def _request(self) -> HttpRequest | None:
         """The next request, or `None` when the client has closed. Raises `h11.RemoteProtocolError`."""
         head: h11.Request | None = None
         body = bytearray()
@@ -93,11 +93,11 @@ class Connection:
                     raise h11.RemoteProtocolError("body too large", error_status_hint=413)
             elif isinstance(event, h11.EndOfMessage) and head is not None:
                 headers = {name.decode(): value.decode("latin-1") for name, value in head.headers}
-                return Request(head.method.decode(), head.target.decode("latin-1"), headers, bytes(body))
+                return HttpRequest(head.method.decode(), head.target.decode("latin-1"), headers, bytes(body))
             else:
                 return None
 
-    async def _respond(self, request: Request) -> bool:
+    async def _respond(self, request: HttpRequest) -> bool:
         server, target = self._server, request.target
         if server.faults.take("http-away", target) is not None:
             server.log_request(request.method, target, 0)
@@ -123,7 +123,7 @@ class Connection:
             await self._send(answer)
         return True
 
-    def _answer(self, request: Request) -> Answer:
+    def _answer(self, request: HttpRequest) -> Answer:
         server = self._server
         if (broken := server.api.fault(request)) is not None:
             return broken

@@ -74,7 +74,7 @@ _ALL = (
 FAULTS: Mapping[str, Fault] = MappingProxyType({fault.name: fault for fault in _ALL})
 
 
-class UnknownFault(SimulatorError, ValueError):
+class UnknownFaultError(SimulatorError, ValueError):
     """No fault has that name. The text names the nearest and lists all."""
 
     def __init__(self, name: str) -> None:
@@ -110,11 +110,11 @@ class FaultSet:
         `times`: only the next so many occasions (`None`: until removed). `every`: only each n-th occasion.
         `match`: only occasions whose subject holds this text: a request's path with query, or an event's
         `"type key"`. `params`: the fault's own settings, see `FAULTS`.
-        Raises `UnknownFault`, and `ValueError` for a setting that the fault does not have.
+        Raises `UnknownFaultError`, and `ValueError` for a setting that the fault does not have.
         """
         fault = FAULTS.get(name)
         if fault is None:
-            raise UnknownFault(name)
+            raise UnknownFaultError(name)
         strange = params.keys() - fault.params.keys()
         if strange:
             raise ValueError(
@@ -132,9 +132,9 @@ class FaultSet:
         self.add(name, **(fault.for_a_run if fault is not None else {}))
 
     def remove(self, name: str) -> None:
-        """Unset a fault; one that is not set is no error. Raises `UnknownFault`."""
+        """Unset a fault; one that is not set is no error. Raises `UnknownFaultError`."""
         if name not in FAULTS:
-            raise UnknownFault(name)
+            raise UnknownFaultError(name)
         self._active.pop(name, None)
 
     def clear(self) -> None:

@@ -11,7 +11,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from marketplace_sync.simulator.http import CHALLENGE, Headers, retry_after
-from marketplace_sync.simulator.stream import Stream
+from marketplace_sync.simulator.stream import StreamServer
 
 if TYPE_CHECKING:
     from marketplace_sync.simulator.server import SimulatorServer
@@ -49,7 +49,7 @@ async def open_stream(
     del response.headers["Date"]
     response.headers["Date"] = format_datetime(server.moment(), usegmt=True)
     protocol.send_response(response)
-    stream = Stream(
+    stream = StreamServer(
         protocol, writer, faults, heartbeat_interval=server.heartbeat_interval, pong_timeout=server.pong_timeout,
         now=server.moment, heard=server.heard,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from marketplace_sync.simulator.listing import (
     matching,
     page_of,
 )
-from marketplace_sync.simulator.marketplace import AlreadyRated, Marketplace, Snapshot
+from marketplace_sync.simulator.marketplace import AlreadyRatedError, Marketplace, Snapshot
 from marketplace_sync.simulator.variant import Variant
 from marketplace_sync.simulator.wire import encode, read_time, write_time
 
@@ -31,7 +31,7 @@ Headers = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     """One HTTP request. `target` is the path with its query; header names are lower-case."""
 
     method: str
@@ -84,7 +84,7 @@ class Api:
         self.variant = variant
         self.stale: Snapshot | None = None
 
-    def fault(self, request: Request) -> Answer | None:
+    def fault(self, request: HttpRequest) -> Answer | None:
         """The answer of a server that is out of order, before it looks at the request; `None` when in order."""
         target = request.target
         if self.faults.take("unauthorized", target) is not None:
@@ -101,14 +101,14 @@ class Api:
             return Answer(200, b"<!DOCTYPE html><html><body><h1>Please sign in</h1></body></html>", "text/html")
         return None
 
-    def authorized(self, request: Request) -> bool:
+    def authorized(self, request: HttpRequest) -> bool:
         return self.variant.api_token(request.headers) == self.token
 
     @staticmethod
     def unauthorized() -> Answer:
         return error(401, "unauthorized", "Bad or expired token.", (CHALLENGE,))
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: HttpRequest) -> Answer:
         """The answer of a server in order, for a request that is let in."""
         path = self.variant.documented(urlsplit(request.target).path)
         single = path.removeprefix("/api/v1/skills/")
@@ -182,7 +182,7 @@ class Api:
             cast = self.market.vote(skill_id, user_id, rating, comment, read_time(vote.get("timestamp")))
         except KeyError:
             return error(404, "not_found", "There is no such skill.")
-        except AlreadyRated:
+        except AlreadyRatedError:
             return error(409, "already_rated", "That person has rated this skill; the newest timestamp wins.")
         skill = self.market.skills[skill_id]
         figures = {"average_rating": skill["average_rating"], "rating_count": skill["rating_count"]}

@@ -21,7 +21,7 @@ Listener = Callable[[Message, bytes | None], None]
 _TICK = timedelta(microseconds=1)
 
 
-class AlreadyRated(Exception):
+class AlreadyRatedError(Exception):
     """That person's vote stands already, and the new one is not newer."""
 
 
@@ -97,7 +97,7 @@ class Marketplace:
         """A person's vote, as `POST /api/v1/ratings` brings it. Returns it, with its `rating_id`.
 
         One person has one vote: a second one replaces it only when it names a time `at` that is newer.
-        Raises `KeyError` when there is no such skill, `AlreadyRated` when the standing vote wins.
+        Raises `KeyError` when there is no such skill, `AlreadyRatedError` when the standing vote wins.
         """
         skill = self.skills[skill_id]
         votes = self._votes.setdefault(skill_id, {})
@@ -105,7 +105,7 @@ class Marketplace:
         if standing is not None:
             stood = read_time(standing["created_at"])
             if at is None or (stood is not None and at <= stood):
-                raise AlreadyRated(user_id)
+                raise AlreadyRatedError(user_id)
         self._count_vote(skill, rating, instead_of=standing["rating"] if standing else None)
         votes[user_id] = {
             "rating_id": str(uuid.uuid4()), "user_id": user_id, "rating": rating, "comment": comment,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from marketplace_sync.simulator.catalog import Catalog, derive_categories, generate, load_categories, load_skills
 from marketplace_sync.simulator.churn import Churn
-from marketplace_sync.simulator.faults import FAULTS, UnknownFault
+from marketplace_sync.simulator.faults import FAULTS, UnknownFaultError
 from marketplace_sync.simulator.http import DOCUMENTED
 from marketplace_sync.simulator.marketplace import Marketplace
 from marketplace_sync.simulator.replay import replay
@@ -22,7 +22,7 @@ DEFAULT_SKILLS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class SimulatorOptions:
     """What to simulate. `skills` `None`: 200 generated ones, or none where a history is replayed into the truth."""
 
     host: str = "127.0.0.1"
@@ -56,7 +56,7 @@ class Plan:
         )  # fmt: skip
 
 
-def check(plan: Plan) -> None:
+def check(plan: SimulatorOptions) -> None:
     """Raises `SimulatorError` for the first thing in the plan that can't work."""
     for name, value in (
         ("--skills", plan.skills), ("--rate", plan.rate), ("--changes-per-second", plan.changes_per_second),
@@ -78,12 +78,12 @@ def check(plan: Plan) -> None:
         raise SimulatorError("--categories goes with --catalog or --replay.")
     for name in plan.faults:
         if name not in FAULTS:
-            raise UnknownFault(name)
+            raise UnknownFaultError(name)
     if plan.replay is not None and not plan.replay.is_file():
         raise SimulatorError(f"{plan.replay} can't be read: no such file.")
 
 
-def first_records(plan: Plan) -> Catalog:
+def first_records(plan: SimulatorOptions) -> Catalog:
     """The truth that the plan begins with. Raises `SimulatorError`, naming file and line."""
     if plan.catalog is None and (plan.replay is None or plan.skills is not None):
         count = DEFAULT_SKILLS if plan.skills is None else plan.skills
@@ -95,7 +95,7 @@ def first_records(plan: Plan) -> Catalog:
     return Catalog(skills, [*listed, *unlisted], [])
 
 
-async def run(plan: Plan, say: Callable[[str], None], stop: asyncio.Event) -> None:
+async def run(plan: SimulatorOptions, say: Callable[[str], None], stop: asyncio.Event) -> None:
     """Serve the plan until `stop` is set. `say` takes one line for the person who watches.
 
     Raises `SimulatorError` for what that person can put right: a plan, a file, a port.
@@ -134,7 +134,7 @@ async def run(plan: Plan, say: Callable[[str], None], stop: asyncio.Event) -> No
     say("Stopped.")
 
 
-async def _replay(plan: Plan, path: Path, server: SimulatorServer, say: Callable[[str], None]) -> None:
+async def _replay(plan: SimulatorOptions, path: Path, server: SimulatorServer, say: Callable[[str], None]) -> None:
     await server.stream_opened.wait()
     speed = f"{plan.rate:g} messages a second" if plan.rate else "full speed"
     say(f"Replay of {path} begins, at {speed}.")
@@ -156,7 +156,7 @@ def _stream_line(opened: bool, clients: int) -> str:
     return f"{datetime.now():%H:%M:%S} A stream client {'connected' if opened else 'left'}; open streams: {clients}."
 
 
-def _introduce(plan: Plan, server: SimulatorServer, say: Callable[[str], None]) -> None:
+def _introduce(plan: SimulatorOptions, server: SimulatorServer, say: Callable[[str], None]) -> None:
     market = server.market
     say(f"Simulated marketplace: {len(market.skills):,} skills, {len(market.categories):,} categories.")
     for name in plan.faults:
@@ -177,7 +177,7 @@ def _introduce(plan: Plan, server: SimulatorServer, say: Callable[[str], None]) 
     say("then: python manage.py runsync. Ctrl-C stops the simulator.")
 
 
-def _port_error(plan: Plan, fault: Exception) -> SimulatorError:
+def _port_error(plan: SimulatorOptions, fault: Exception) -> SimulatorError:
     where = f"Port {plan.port} on {plan.host}"
     if isinstance(fault, OSError) and fault.errno == errno.EADDRINUSE:
         return SimulatorError(f"{where} is taken; choose another with --port (0 takes a free one).")

@@ -11,13 +11,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from marketplace_sync.simulator.announce import Announcer
-from marketplace_sync.simulator.budget import SlidingWindow
+from marketplace_sync.simulator.budget import RequestWindow
 from marketplace_sync.simulator.churn import flood
-from marketplace_sync.simulator.connection import Connection, reset
+from marketplace_sync.simulator.connection import ClientConnection, reset
 from marketplace_sync.simulator.faults import FaultSet
 from marketplace_sync.simulator.http import DOCUMENTED, Api
 from marketplace_sync.simulator.marketplace import Marketplace
-from marketplace_sync.simulator.stream import CLOSE_TIMEOUT, Stream
+from marketplace_sync.simulator.stream import CLOSE_TIMEOUT, StreamServer
 from marketplace_sync.simulator.variant import Variant
 
 logger = logging.getLogger(__name__)
@@ -59,8 +59,8 @@ class SimulatorServer:
         self.monotonic = monotonic
         self.variant = variant
         self.clock_skew = timedelta()
-        self.request_window = SlidingWindow(requests_per_minute)
-        self.connect_window = SlidingWindow(connects_per_minute)
+        self.request_window = RequestWindow(requests_per_minute)
+        self.connect_window = RequestWindow(connects_per_minute)
         self.faults = FaultSet(on_add=self._fault_added)
         self.requests: list[tuple[str, str, int]] = []
         self.connects: list[float] = []
@@ -72,7 +72,7 @@ class SimulatorServer:
         self.on_stream: Callable[[bool], None] | None = None
         self.stream_opened = asyncio.Event()
         self._now = now
-        self._streams: dict[Stream, None] = {}
+        self._streams: dict[StreamServer, None] = {}
         self._announcer = Announcer(market, self.faults, self._streams.keys())
         self._listener: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -183,7 +183,7 @@ class SimulatorServer:
             del self.requests[: MAX_LOGGED // 2]
 
     @contextlib.contextmanager
-    def registered(self, stream: Stream) -> Iterator[None]:
+    def registered(self, stream: StreamServer) -> Iterator[None]:
         """While it lasts, the stream is told of every event."""
         self._streams[stream] = None
         self._announcer.greet(stream)
@@ -201,7 +201,7 @@ class SimulatorServer:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         self._writers.add(writer)
-        task = self._spawn(Connection(self, reader, writer).serve(), "simulator connection")
+        task = self._spawn(ClientConnection(self, reader, writer).serve(), "simulator connection")
         task.add_done_callback(lambda _: self._writers.discard(writer))
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

@@ -38,7 +38,7 @@ def text_frame(payload: bytes) -> bytes:
     return struct.pack("!BBQ", 0x81, 127, size) + payload
 
 
-class Stream:
+class StreamServer:
     """Sends to, and answers, one client.
 
     `mute`: this stream sends nothing any more, whatever happens (the fault mute may also stand for all).

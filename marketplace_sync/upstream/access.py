@@ -5,7 +5,7 @@ from ssl import SSLContext
 
 from marketplace_sync.conf import BY_NAME, ConfigError, SyncConfig
 from marketplace_sync.logs import protect
-from marketplace_sync.setting_values import Fault, Level, Unfit
+from marketplace_sync.setting_values import InvalidValueError, Level, SettingProblem
 from marketplace_sync.upstream.proxies import Proxy, proxy_faults, proxy_for
 from marketplace_sync.upstream.tls import client_context, file_faults
 from marketplace_sync.upstream.token import Token, file_source, read_token
@@ -31,7 +31,7 @@ class Access:
             self.token = Token(config.api_token, again)
 
 
-def access_faults(config: SyncConfig, *, token: Level = "error") -> tuple[Fault, ...]:
+def access_faults(config: SyncConfig, *, token: Level = "error") -> tuple[SettingProblem, ...]:
     """What is wrong with the files and proxies that the settings name. `token`: how bad it is to have none.
 
     Files change, so it is the answer of this moment; parsing the settings reads none.
@@ -39,11 +39,11 @@ def access_faults(config: SyncConfig, *, token: Level = "error") -> tuple[Fault,
     return (*_token_faults(config, token), *file_faults(config), *proxy_faults(config))
 
 
-def _token_faults(config: SyncConfig, level: Level) -> tuple[Fault, ...]:
+def _token_faults(config: SyncConfig, level: Level) -> tuple[SettingProblem, ...]:
     if config.api_token_file:
         try:
             read_token(file_source(config.api_token_file))
-        except Unfit as unfit:
+        except InvalidValueError as unfit:
             setting = BY_NAME["ATOM_SAAS_API_TOKEN_FILE"]
             hint = f"{setting.name} must name a file with the token in it and nothing else, which this user may read."
             return (setting.fault(level, unfit.message, hint),)

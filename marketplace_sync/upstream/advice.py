@@ -2,15 +2,15 @@
 
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.upstream.faults import (
-    MalformedAnswer,
-    PeerDead,
-    RateLimited,
-    ServerFault,
-    StreamClosed,
-    TimedOut,
-    TokenRefused,
-    Unreachable,
+    MalformedResponseError,
+    PeerDeadError,
+    RateLimitedError,
+    StreamClosedError,
+    TokenRefusedError,
+    UnreachableError,
     UpstreamError,
+    UpstreamServerError,
+    UpstreamTimeoutError,
 )
 from marketplace_sync.upstream.proxies import proxy_for
 from marketplace_sync.variants import BEARER, query_parameter
@@ -63,9 +63,9 @@ class Advice:
             "If they are right, ask the marketplace what it changed."
         )
 
-    def no_categories(self, fault: ServerFault | MalformedAnswer) -> str:
+    def no_categories(self, fault: UpstreamServerError | MalformedResponseError) -> str:
         """Return what to do where the skills can be read and the categories can't."""
-        if isinstance(fault, ServerFault) and fault.status >= 500:
+        if isinstance(fault, UpstreamServerError) and fault.status >= 500:
             return self.not_in_service()
         return (
             f"No setting, as the skills are read: ask the marketplace about GET {self._config.api_prefix}/categories. "
@@ -78,32 +78,32 @@ class Advice:
         if "TLS: " in fault.reason:
             return self._on_tls(fault.reason, url)
         match fault:
-            case TokenRefused():
+            case TokenRefusedError():
                 return self._on_refusal(step)
-            case RateLimited():
+            case RateLimitedError():
                 return self._on_limit(step)
-            case PeerDead():
+            case PeerDeadError():
                 return (
                     "What answers at ATOM_SAAS_WS_URL takes connections and answers no ping: is it the stream? "
                     "A proxy on the way may hold messages back. A slow peer needs a longer ATOM_SAAS_WS_PONG_TIMEOUT."
                 )
-            case StreamClosed():
+            case StreamClosedError():
                 return (
                     "What answers at ATOM_SAAS_WS_URL closes the stream at once: is it the stream, and is it in order?"
                 )
-            case TimedOut() if step in ("tls", "websocket"):
+            case UpstreamTimeoutError() if step in ("tls", "websocket"):
                 return f"Correct {url}, look for a firewall, or raise ATOM_SAAS_WS_CONNECT_TIMEOUT."
-            case TimedOut():
+            case UpstreamTimeoutError():
                 return f"Raise ATOM_SAAS_API_TIMEOUT_SECONDS, or look at the way to {url}."
-            case MalformedAnswer():
+            case MalformedResponseError():
                 return self._on_malformed(step, fault)
-            case ServerFault(status=status):
+            case UpstreamServerError(status=status):
                 return self._on_status(step, status)
-            case Unreachable(status=status) if "the proxy" in fault.reason:
+            case UnreachableError(status=status) if "the proxy" in fault.reason:
                 return self._on_proxy(status)
-            case Unreachable() if step == "tls":
+            case UnreachableError() if step == "tls":
                 return f"Correct host and port in {url}: what answers there does not finish a TLS handshake."
-            case Unreachable(status=status):
+            case UnreachableError(status=status):
                 return self._on_handshake(status, url)
         return f"Look at {url}, and at what is on the way."
 
@@ -134,7 +134,7 @@ class Advice:
             return "No setting: more than 10 connection attempts in a minute, others with this token included. Wait."
         return "Wait; if it comes again, others use this token too: lower ATOM_SAAS_API_REQUESTS_PER_MINUTE."
 
-    def _on_malformed(self, step: str, fault: MalformedAnswer) -> str:
+    def _on_malformed(self, step: str, fault: MalformedResponseError) -> str:
         if "larger than" in fault.reason:
             return "Raise ATOM_SAAS_API_MAX_BODY_BYTES, or lower ATOM_SAAS_PAGE_SIZE."
         if step == "health":

@@ -6,7 +6,7 @@ import zlib
 
 import httpx2
 
-from marketplace_sync.upstream.faults import MalformedAnswer, quoted
+from marketplace_sync.upstream.faults import MalformedResponseError, quoted
 
 # gzip only: zlib can stop after a number of bytes, so a bomb is never inflated whole. The library's own
 # decoders also unpack in steps, yet keep what follows the end of a gzip body without a bound.
@@ -24,8 +24,8 @@ _MEMBERS_AT_ONCE = 64
 async def read_body(response: httpx2.Response, *, limit: int) -> bytes:
     """Return the whole body of an open streamed response, unpacked; `limit` bytes at most, on the wire and after.
 
-    `deflate` is read too, which some servers send unasked. Raises `MalformedAnswer` when the body is larger, broken,
-    or packed in another way that we did not ask for, and the library's own errors when the connection fails.
+    `deflate` is read too, which some servers send unasked. Raises `MalformedResponseError` when the body is larger,
+    broken, or packed in another way that we did not ask for, and the library's own errors when the connection fails.
     """
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     if encoding in ("", "identity"):
@@ -33,7 +33,7 @@ async def read_body(response: httpx2.Response, *, limit: int) -> bytes:
     elif encoding in ("gzip", "x-gzip", "deflate"):
         inflater = _Inflater("deflate" if encoding == "deflate" else "gzip", limit)
     else:
-        raise MalformedAnswer(f"the body is packed as {quoted(encoding)}, which we did not ask for")
+        raise MalformedResponseError(f"the body is packed as {quoted(encoding)}, which we did not ask for")
 
     body = bytearray()
     on_the_wire = 0
@@ -81,7 +81,7 @@ class _Inflater:
             try:
                 part = self._member.decompress(chunk, STEP_BYTES)
             except zlib.error:
-                raise MalformedAnswer(f"the {self._encoding} body is damaged") from None
+                raise MalformedResponseError(f"the {self._encoding} body is damaged") from None
             into += part
             if len(into) > self._limit:
                 raise _too_large(self._limit)
@@ -97,25 +97,25 @@ class _Inflater:
                 await asyncio.sleep(0)
 
     def finish(self) -> None:
-        """Raise `MalformedAnswer` when the body has ended too soon."""
+        """Raise `MalformedResponseError` when the body has ended too soon."""
         if self._member is not None or not self._members:
-            raise MalformedAnswer(f"the {self._encoding} body breaks off")
+            raise MalformedResponseError(f"the {self._encoding} body breaks off")
         if self._first:
-            raise MalformedAnswer(f"bytes follow the end of the {self._encoding} body")
+            raise MalformedResponseError(f"bytes follow the end of the {self._encoding} body")
 
     def _next_member(self, chunk: bytes) -> "zlib._Decompress":
         self._members += 1
         if self._members > _MAX_MEMBERS:
-            raise MalformedAnswer(f"the gzip body has more than {_MAX_MEMBERS:,} members")
+            raise MalformedResponseError(f"the gzip body has more than {_MAX_MEMBERS:,} members")
         if self._encoding == "deflate":
             if self._members > 1:
-                raise MalformedAnswer("bytes follow the end of the deflate body")
+                raise MalformedResponseError("bytes follow the end of the deflate body")
             is_zlib = chunk[0] & 0x0F == zlib.DEFLATED and int.from_bytes(chunk[:2]) % 31 == 0
             return zlib.decompressobj(zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS)
         if self._members > 1 and chunk[:2] != b"\x1f\x8b":
-            raise MalformedAnswer("bytes follow the end of the gzip body")
+            raise MalformedResponseError("bytes follow the end of the gzip body")
         return zlib.decompressobj(_GZIP)
 
 
-def _too_large(limit: int) -> MalformedAnswer:
-    return MalformedAnswer(f"the body is larger than {limit} bytes")
+def _too_large(limit: int) -> MalformedResponseError:
+    return MalformedResponseError(f"the body is larger than {limit} bytes")

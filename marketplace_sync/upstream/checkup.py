@@ -14,10 +14,10 @@ from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.advice import Advice, CheckError
 from marketplace_sync.upstream.connection import NEXT_ADDRESS_AFTER
 from marketplace_sync.upstream.faults import (
-    MalformedAnswer,
-    ServerFault,
-    TimedOut,
+    MalformedResponseError,
     UpstreamError,
+    UpstreamServerError,
+    UpstreamTimeoutError,
     network_reason,
     quoted,
 )
@@ -53,7 +53,7 @@ class Checkup:
         self._advice = Advice(config)
         self._market: MarketClient | None = None
         self._stream: Stream | None = None
-        self._no_categories: ServerFault | MalformedAnswer | None = None
+        self._no_categories: UpstreamServerError | MalformedResponseError | None = None
 
     async def run(self) -> AsyncIterator[Step]:
         """Give each step as soon as it is done."""
@@ -134,7 +134,7 @@ class Checkup:
             async with asyncio.timeout(self._config.connect_timeout):
                 return await open_tls(self._config, self._access)
         except TimeoutError:
-            raise TimedOut(f"no TLS handshake within {self._config.connect_timeout:g} s") from None
+            raise UpstreamTimeoutError(f"no TLS handshake within {self._config.connect_timeout:g} s") from None
 
     async def _health(self) -> str:
         assert self._market is not None
@@ -149,7 +149,7 @@ class Checkup:
         assert self._market is not None
         try:
             await self._market.categories()
-        except (ServerFault, MalformedAnswer) as fault:
+        except (UpstreamServerError, MalformedResponseError) as fault:
             self._no_categories = fault
         return "not refused"
 

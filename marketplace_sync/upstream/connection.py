@@ -36,11 +36,11 @@ from marketplace_sync.upstream import USER_AGENT
 from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.clock import retry_after_of
 from marketplace_sync.upstream.faults import (
-    RateLimited,
-    TimedOut,
-    TokenRefused,
-    Unreachable,
+    RateLimitedError,
+    TokenRefusedError,
+    UnreachableError,
     UpstreamError,
+    UpstreamTimeoutError,
     network_reason,
     quoted,
 )
@@ -214,22 +214,22 @@ async def open_connection(config: SyncConfig, access: Access, *, now: Callable[[
         )
     except (InvalidURI, ValueError):
         # Their text is the URL, with the token in it.
-        raise Unreachable("the WebSocket address can't be used") from None
+        raise UnreachableError("the WebSocket address can't be used") from None
     try:
         connection = await attempt
     except TimeoutError:
-        raise TimedOut(f"no handshake within {config.connect_timeout:g} s") from None
+        raise UpstreamTimeoutError(f"no handshake within {config.connect_timeout:g} s") from None
     except InvalidStatus as fault:
         raise _status_fault(fault.response, now=now()) from None
     except InvalidMessage as fault:
         cause = attempt.broken_by or fault.__cause__ or fault
-        raise Unreachable(f"the handshake broke off: {network_reason(cause)}") from None
+        raise UnreachableError(f"the handshake broke off: {network_reason(cause)}") from None
     except InvalidProxyStatus as fault:
-        raise Unreachable(
+        raise UnreachableError(
             f"the stream can't be reached{through}: it answers HTTP {fault.response.status_code}"
         ) from None
     except (InvalidHandshake, InvalidProxy, OSError, EOFError) as fault:
-        raise Unreachable(f"the stream can't be reached{through}: {network_reason(fault)}") from None
+        raise UnreachableError(f"the stream can't be reached{through}: {network_reason(fault)}") from None
     assert isinstance(connection, MarketConnection)
     return connection
 
@@ -260,16 +260,16 @@ def header(response: Response | None, name: str) -> str | None:
 def _status_fault(response: Response, *, now: datetime) -> UpstreamError:
     status = response.status_code
     if status in (401, 403):
-        return TokenRefused(f"the marketplace refuses the token (HTTP {status} at the handshake)")
+        return TokenRefusedError(f"the marketplace refuses the token (HTTP {status} at the handshake)")
     if status == 429:
         wait = retry_after_of(
             header(response, "Retry-After"), bytes(response.body), date=header(response, "Date"), now=now
         )
         asks = "" if wait is None else f" and asks to wait {wait:g} s"
-        return RateLimited(f"the marketplace takes no connections now (HTTP 429){asks}", wait)
+        return RateLimitedError(f"the marketplace takes no connections now (HTTP 429){asks}", wait)
     if 300 <= status < 400:
         reason = f"the handshake was answered with a redirect (HTTP {status}), which is not followed"
-        return Unreachable(reason, status)
+        return UnreachableError(reason, status)
     if reason := asks_for_certificate(status, bytes(response.body)):
-        return Unreachable(f"the stream can't be reached: {reason}")
-    return Unreachable(quoted(f"the handshake was answered with HTTP {status}"), status)
+        return UnreachableError(f"the stream can't be reached: {reason}")
+    return UnreachableError(quoted(f"the handshake was answered with HTTP {status}"), status)

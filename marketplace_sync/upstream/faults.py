@@ -34,7 +34,7 @@ class UpstreamError(Exception):
         self.reason = reason
 
 
-class Unreachable(UpstreamError):
+class UnreachableError(UpstreamError):
     """The network's fault: DNS, refused, reset, TLS, or no handshake was to be had.
 
     `status`: what a handshake was answered with instead of 101; `None` when it was not answered.
@@ -45,17 +45,17 @@ class Unreachable(UpstreamError):
         self.status = status
 
 
-class TimedOut(UpstreamError):
+class UpstreamTimeoutError(UpstreamError):
     """No whole answer in time. Whose fault is open: the network's or the peer's."""
 
 
-class TokenRefused(UpstreamError):
+class TokenRefusedError(UpstreamError):
     """The operator's fault: HTTP 401 or 403, close code 1008 or 4401."""
 
     refused_token = True
 
 
-class RateLimited(UpstreamError):
+class RateLimitedError(UpstreamError):
     """Ours, or a shared budget's: the marketplace wants fewer requests, or none for `retry_after` seconds."""
 
     def __init__(self, reason: str, retry_after: float | None) -> None:
@@ -63,7 +63,7 @@ class RateLimited(UpstreamError):
         self.retry_after = retry_after
 
 
-class ServerFault(UpstreamError):
+class UpstreamServerError(UpstreamError):
     """The peer's fault: an HTTP status that is no answer, a redirect included."""
 
     def __init__(self, status: int, reason: str, retry_after: float | None = None) -> None:
@@ -72,7 +72,7 @@ class ServerFault(UpstreamError):
         self.retry_after = retry_after
 
 
-class MalformedAnswer(UpstreamError):
+class MalformedResponseError(UpstreamError):
     """The peer's fault: a body too large, broken off, or not what was asked for.
 
     `refusal` is the decoder's verdict, and `body` what it read; `None` and empty when it did not get that far.
@@ -92,7 +92,7 @@ class NothingReadableError(UpstreamError):
         self.retry_after = retry_after
 
 
-class StreamClosed(UpstreamError):
+class StreamClosedError(UpstreamError):
     """The stream ended. `code` is the WebSocket close code; 1006: the connection broke without one."""
 
     def __init__(self, code: int, reason: str) -> None:
@@ -100,7 +100,7 @@ class StreamClosed(UpstreamError):
         self.code = code
 
 
-class PeerDead(UpstreamError):
+class PeerDeadError(UpstreamError):
     """The socket looked open, and nobody was there: no pong in time, or nobody read what we sent."""
 
 

@@ -24,19 +24,19 @@ from marketplace_sync.engine.rates import RequestBudget
 from marketplace_sync.logs import Secret
 from marketplace_sync.protocol.events import CategoryPage, SkillPage, SkillRecord
 from marketplace_sync.protocol.listing import decode_category_page, decode_skill, decode_skill_page
-from marketplace_sync.protocol.refusals import Refused
+from marketplace_sync.protocol.refusals import DecodeError
 from marketplace_sync.upstream import USER_AGENT
 from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.body import ACCEPT_ENCODING, read_body
 from marketplace_sync.upstream.clock import http_date, retry_after, retry_after_of, utc_now
 from marketplace_sync.upstream.faults import (
-    MalformedAnswer,
-    RateLimited,
-    ServerFault,
-    TimedOut,
-    TokenRefused,
-    Unreachable,
+    MalformedResponseError,
+    RateLimitedError,
+    TokenRefusedError,
+    UnreachableError,
     UpstreamError,
+    UpstreamServerError,
+    UpstreamTimeoutError,
     network_reason,
     quoted,
 )
@@ -180,12 +180,12 @@ class MarketClient:
         def decode(body: bytes, now: datetime) -> SkillRecord:
             record = decode_skill(body, server_now=now)
             if record.skill_id != skill_id:
-                raise MalformedAnswer(f"asked for skill {quoted(skill_id)}, was given {quoted(record.skill_id)}")
+                raise MalformedResponseError(f"asked for skill {quoted(skill_id)}, was given {quoted(record.skill_id)}")
             return record
 
         try:
             return await self._fetch(SKILL, decode, skill_id=skill_id, begun=begun)
-        except ServerFault as fault:
+        except UpstreamServerError as fault:
             if fault.status == 404:
                 return None
             raise
@@ -270,23 +270,25 @@ class MarketClient:
             # Seconds for the worst body that passes: no pong may wait behind it. One by one, for the memory's sake.
             async with self._decoding:
                 return await asyncio.to_thread(decode, body, now)
-        except Refused as fault:
-            raise MalformedAnswer(quoted(str(fault)), fault.refusal, body) from None
+        except DecodeError as fault:
+            raise MalformedResponseError(quoted(str(fault)), fault.refusal, body) from None
         except (TimeoutError, httpx2.TimeoutException):
             if response is None:
                 failed = "timed_out"
-            raise TimedOut(f"no whole answer within {self._config.api_timeout:g} s") from None
+            raise UpstreamTimeoutError(f"no whole answer within {self._config.api_timeout:g} s") from None
         except httpx2.ProxyError as fault:
             failed = "unreachable"
             # Its text is the status and what the proxy calls it.
-            raise Unreachable(
+            raise UnreachableError(
                 f"the marketplace can't be reached{self._through}: it answers HTTP {str(fault)[:3]}"
             ) from None
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as fault:
             if response is not None:
-                raise MalformedAnswer(f"the answer broke off: {network_reason(fault)}") from None
+                raise MalformedResponseError(f"the answer broke off: {network_reason(fault)}") from None
             failed = "unreachable"
-            raise Unreachable(f"the marketplace can't be reached{self._through}: {network_reason(fault)}") from None
+            raise UnreachableError(
+                f"the marketplace can't be reached{self._through}: {network_reason(fault)}"
+            ) from None
         finally:
             status = failed if response is None else str(response.status_code)
             if status:  # none for one that was cancelled
@@ -295,14 +297,14 @@ class MarketClient:
 
 
 async def _check_certificate(response: httpx2.Response) -> None:
-    """Raises `Unreachable` where a 400 is about our client certificate."""
+    """Raises `UnreachableError` where a 400 is about our client certificate."""
     if reason := asks_for_certificate(response.status_code, await _error_body(response)):
-        raise Unreachable(f"the marketplace can't be reached: {reason}")
+        raise UnreachableError(f"the marketplace can't be reached: {reason}")
 
 
 async def _error_body(response: httpx2.Response) -> bytes:
     """Return the body of an answer that is an error; empty where there is none, or one that is not worth the wait."""
-    with contextlib.suppress(MalformedAnswer, TimeoutError, httpx2.HTTPError):
+    with contextlib.suppress(MalformedResponseError, TimeoutError, httpx2.HTTPError):
         async with asyncio.timeout(ERROR_BODY_SECONDS):
             return await read_body(response, limit=ERROR_BODY_BYTES)
     return b""
@@ -320,7 +322,7 @@ async def _check_status(response: httpx2.Response, *, now: datetime) -> None:
     if 200 <= status < 300:
         return
     if status in (401, 403):
-        raise TokenRefused(f"the marketplace refuses the token (HTTP {status})")
+        raise TokenRefusedError(f"the marketplace refuses the token (HTTP {status})")
     headers = response.headers
     wait = None
     if status in (429, 503):
@@ -330,19 +332,21 @@ async def _check_status(response: httpx2.Response, *, now: datetime) -> None:
             wait = retry_after_of(asked, await _error_body(response), date=date, now=now)
     asks = "" if wait is None else f" and asks to wait {wait:g} s"
     if status == 429 or (wait is not None and wait > LONGEST_WAIT):
-        raise RateLimited(f"the marketplace takes no requests now (HTTP {status}){asks}", wait)
+        raise RateLimitedError(f"the marketplace takes no requests now (HTTP {status}){asks}", wait)
     if 300 <= status < 400:
-        raise ServerFault(status, f"the marketplace answered with a redirect (HTTP {status}), which is not followed")
-    raise ServerFault(status, f"the marketplace answered with HTTP {status}{asks}", wait)
+        raise UpstreamServerError(
+            status, f"the marketplace answered with a redirect (HTTP {status}), which is not followed"
+        )
+    raise UpstreamServerError(status, f"the marketplace answered with HTTP {status}{asks}", wait)
 
 
 def _worth_another_try(fault: UpstreamError) -> bool:
     match fault:
-        case TokenRefused():
+        case TokenRefusedError():
             return False
-        case RateLimited(retry_after=wait):
+        case RateLimitedError(retry_after=wait):
             return wait is None or wait <= LONGEST_WAIT
-        case ServerFault(status=status):
+        case UpstreamServerError(status=status):
             return status in RETRIED_STATUSES
         case _:
             return True
@@ -352,7 +356,7 @@ def _json_object(body: bytes) -> dict[str, Any]:
     try:
         answer = msgspec.json.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        raise MalformedAnswer("the health answer is no JSON") from None
+        raise MalformedResponseError("the health answer is no JSON") from None
     if not isinstance(answer, dict):
-        raise MalformedAnswer("the health answer is no JSON object")
+        raise MalformedResponseError("the health answer is no JSON object")
     return answer

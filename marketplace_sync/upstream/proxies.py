@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from marketplace_sync.conf import BY_NAME, SyncConfig
 from marketplace_sync.logs import Secret
-from marketplace_sync.setting_values import Fault, is_loopback
+from marketplace_sync.setting_values import SettingProblem, is_loopback
 
 _DEFAULT_PORTS = {"https": 443, "wss": 443, "http": 80, "ws": 80}
 _WITH_PORT = re.compile(r"(\[[^\]]+\]|[^:\[\]]+):(\d{1,5})", re.ASCII)
@@ -68,7 +68,7 @@ def named(no_proxy: str, host: str, port: int) -> bool:
     return any(_matches(entry, host.lower().rstrip("."), port) for entry in re.split(r"[,\s]+", no_proxy.lower()))
 
 
-def proxy_faults(config: SyncConfig) -> Iterator[Fault]:
+def proxy_faults(config: SyncConfig) -> Iterator[SettingProblem]:
     """Of a proxy that would have to be used and can't be."""
     for name in {found.setting for url in (config.api_url, config.ws_url) if (found := proxy_for(config, url))}:
         url: Secret = getattr(config, BY_NAME[name].field)

@@ -18,7 +18,7 @@ from marketplace_sync.conf import SyncConfig
 from marketplace_sync.protocol.encode import ping_message, pong_message
 from marketplace_sync.protocol.events import Change, Ping, Pong
 from marketplace_sync.protocol.messages import decode_message
-from marketplace_sync.protocol.refusals import Refusal, Refused
+from marketplace_sync.protocol.refusals import DecodeError, Refusal
 from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.clock import http_date, utc_now
 from marketplace_sync.upstream.connection import (
@@ -30,9 +30,9 @@ from marketplace_sync.upstream.connection import (
 )
 from marketplace_sync.upstream.faults import (
     TOKEN_REFUSED_CODES,
-    PeerDead,
-    StreamClosed,
-    TokenRefused,
+    PeerDeadError,
+    StreamClosedError,
+    TokenRefusedError,
     UpstreamError,
     network_reason,
     quoted,
@@ -96,8 +96,8 @@ class Stream:
         """Connects once, within `connect_timeout`; never tries again and never follows a redirect.
 
         `access` is what the process shares, made of the settings where it is not given; `wall` is our time of day,
-        `clock` a monotonic one in seconds (the event loop's). Raises `TokenRefused` (HTTP 401, 403), `RateLimited`
-        (429, with its `Retry-After`), `TimedOut`, else `Unreachable`.
+        `clock` a monotonic one in seconds (the event loop's). Raises `TokenRefusedError` (HTTP 401, 403),
+        `RateLimitedError` (429, with its `Retry-After`), `UpstreamTimeoutError`, else `UnreachableError`.
         """
         connection = await open_connection(config, access or Access(config), now=wall)
         return cls(connection, config, wall=wall, clock=clock or asyncio.get_running_loop().time)
@@ -110,8 +110,8 @@ class Stream:
         """Reads until the connection ends, handing every message but heartbeats to `receive`, in order.
 
         `receive` must be quick and must not raise: what it raises ends the connection and comes out here. Returns
-        only after `close` was asked for. Raises `PeerDead`, `TokenRefused` (close code 1008, 4401) or
-        `StreamClosed`, after the last message received has been handed over.
+        only after `close` was asked for. Raises `PeerDeadError`, `TokenRefusedError` (close code 1008, 4401) or
+        `StreamClosedError`, after the last message received has been handed over.
         """
         self._running = True
         beat = asyncio.create_task(self._beat(), name="stream heartbeat")
@@ -176,7 +176,7 @@ class Stream:
                 server_now=server_now,
                 max_bytes=self._config.max_message_bytes,
             )
-        except Refused as fault:
+        except DecodeError as fault:
             return Received(raw, len(raw), fault.refusal)
         match event:
             case Ping():
@@ -203,7 +203,7 @@ class Stream:
                 due = self._pulse.due(self._clock())
             if due is Due.DEATH:
                 # The done callback drops the connection: a dead peer gets no closing handshake.
-                raise PeerDead(f"no pong within {self._config.pong_timeout:g} s")
+                raise PeerDeadError(f"no pong within {self._config.pong_timeout:g} s")
             if due is Due.PING:
                 payload = self._pulse.ping(self._clock())
                 self._connection.write(text=ping_message(self._wall()), ping=payload)
@@ -217,16 +217,16 @@ class Stream:
     def _fault(self, end: ConnectionClosed) -> UpstreamError:
         """Why the connection ended, when it was not our wish."""
         if self._connection.deaf:
-            return PeerDead("the peer reads nothing of what we send")
+            return PeerDeadError("the peer reads nothing of what we send")
         if end.rcvd is not None:
             code, said = end.rcvd.code, f": {quoted(end.rcvd.reason)}" if end.rcvd.reason else ""
             if code in TOKEN_REFUSED_CODES:
-                return TokenRefused(f"the marketplace refuses the token (close code {code}{said})")
-            return StreamClosed(code, f"the marketplace closed the stream (code {code}{said})")
+                return TokenRefusedError(f"the marketplace refuses the token (close code {code}{said})")
+            return StreamClosedError(code, f"the marketplace closed the stream (code {code}{said})")
         if end.sent is not None:
             code, why = end.sent.code, quoted(end.sent.reason)
             if code == CloseCode.MESSAGE_TOO_BIG:
                 why += f"; a message may have {hard_limit(self._config)} bytes"
-            return StreamClosed(code, f"we closed the stream (code {code:d}: {why})")
+            return StreamClosedError(code, f"we closed the stream (code {code:d}: {why})")
         why = network_reason(end.__cause__) if end.__cause__ is not None else "end of the connection"
-        return StreamClosed(1006, f"the connection broke without a close: {why}")
+        return StreamClosedError(1006, f"the connection broke without a close: {why}")

@@ -8,7 +8,7 @@ import ssl
 from pathlib import Path
 
 from marketplace_sync.conf import BY_NAME, SyncConfig
-from marketplace_sync.setting_values import Fault
+from marketplace_sync.setting_values import SettingProblem
 
 _CA, _CERT, _KEY = "ATOM_SAAS_CA_FILE", "ATOM_SAAS_CLIENT_CERT_FILE", "ATOM_SAAS_CLIENT_KEY_FILE"
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -73,7 +73,7 @@ def client_context(config: SyncConfig) -> ssl.SSLContext:
     return context
 
 
-def file_faults(config: SyncConfig) -> tuple[Fault, ...]:
+def file_faults(config: SyncConfig) -> tuple[SettingProblem, ...]:
     """What is wrong with the files that the settings name; one fault a setting."""
     faults = []
     for name, path in ((_CA, config.ca_file), (_CERT, config.client_cert_file), (_KEY, config.client_key_file)):

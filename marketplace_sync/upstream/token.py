@@ -12,7 +12,7 @@ import structlog
 
 from marketplace_sync.conf import BY_NAME
 from marketplace_sync.logs import Secret, forget, protect
-from marketplace_sync.setting_values import Unfit, parse
+from marketplace_sync.setting_values import InvalidValueError, parse
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +56,7 @@ class Token:
             return self._token
         try:
             found = read_token(self._again)
-        except Unfit as unfit:
+        except InvalidValueError as unfit:
             if unfit.message != self._problem:
                 log.warning("token_unreadable", reason=f"the token's file {unfit.message} The token stays as it was.")
             self._problem = unfit.message
@@ -77,18 +77,20 @@ class Token:
 
 
 def read_token(source: Source) -> Secret:
-    """The token that the source gives. Raises `Unfit`, whose message goes on after the source's name."""
+    """The token that the source gives. Raises `InvalidValueError`, whose message goes on after the source's name."""
     hint = "It must hold the token as the marketplace gave it, and nothing else."
     try:
         text = source().strip()
     except OSError as fault:
-        raise Unfit(f"can't be read: {fault.strerror}.", "It must be a file that this user may read.") from None
+        raise InvalidValueError(
+            f"can't be read: {fault.strerror}.", "It must be a file that this user may read."
+        ) from None
     except ValueError as fault:
         reason = "it is not UTF-8" if isinstance(fault, UnicodeError) else str(fault)
-        raise Unfit(f"can't be read: {reason}.", hint) from None
+        raise InvalidValueError(f"can't be read: {reason}.", hint) from None
     protect(text)
     if not text:
-        raise Unfit("is empty.", hint)
+        raise InvalidValueError("is empty.", hint)
     token: Secret = parse(BY_NAME["ATOM_SAAS_API_TOKEN"], text)
     return token
 

@@ -8,12 +8,12 @@ from urllib.parse import unquote, urlsplit
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.connection import NEXT_ADDRESS_AFTER
-from marketplace_sync.upstream.faults import Unreachable, network_reason
+from marketplace_sync.upstream.faults import UnreachableError, network_reason
 from marketplace_sync.upstream.proxies import Proxy
 
 
 async def open_tls(config: SyncConfig, access: Access) -> str:
-    """Shake hands, and say with which version. Raises `Unreachable`."""
+    """Shake hands, and say with which version. Raises `UnreachableError`."""
     parts = urlsplit(config.api_url)
     host, port = parts.hostname or "", parts.port or 443
     proxy = access.http_proxy
@@ -25,7 +25,7 @@ async def open_tls(config: SyncConfig, access: Access) -> str:
         else:
             writer = await _through(proxy, access.tls, host, port, to_tls=parts.scheme == "https")
     except (OSError, EOFError, asyncio.IncompleteReadError) as fault:
-        raise Unreachable(f"no TLS with {proxy or host}: {network_reason(fault)}") from None
+        raise UnreachableError(f"no TLS with {proxy or host}: {network_reason(fault)}") from None
     connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
     writer.transport.abort()
     return f"{connection.version()}, {host if parts.scheme == 'https' else proxy}"
@@ -52,6 +52,6 @@ async def _through(
     status = (await reader.readuntil(b"\r\n\r\n"))[9:12].decode("latin-1")
     if not status.startswith("2"):
         writer.transport.abort()
-        raise Unreachable(f"{proxy} answers HTTP {status}", int(status) if status.isdecimal() else None)
+        raise UnreachableError(f"{proxy} answers HTTP {status}", int(status) if status.isdecimal() else None)
     await writer.start_tls(tls, server_hostname=host)
     return writer

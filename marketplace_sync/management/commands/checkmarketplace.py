@@ -10,7 +10,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from marketplace_sync.conf import BY_NAME, ConfigError, SyncConfig, find_faults, load_config
+from marketplace_sync.conf import BY_NAME, ConfigError, SyncConfig, find_problems, load_config
 from marketplace_sync.logs import redact
 from marketplace_sync.management.marketplace import environment_errors, say, say_json
 from marketplace_sync.upstream.access import Access
@@ -66,6 +66,6 @@ def read_settings() -> tuple[Step, SyncConfig | None, Access | None]:
     if faults or config is None:
         detail, hint = " ".join(fault.message for fault in faults), " ".join(fault.hint for fault in faults)
         return Step("settings", False, seconds, redact(detail), redact(hint)), None, None
-    unwise = [str(fault) for fault in find_faults(settings) if fault.setting.startswith("ATOM_SAAS_")]
+    unwise = [str(fault) for fault in find_problems(settings) if fault.setting.startswith("ATOM_SAAS_")]
     detail = " ".join([f"{config.api_url}{config.api_prefix}, {config.ws_url}", *unwise])
     return Step("settings", True, seconds, redact(detail)), config, access

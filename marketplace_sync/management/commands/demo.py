@@ -11,7 +11,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
 from django.db import connection
 
-from marketplace_sync.demo import Demo, DemoFailed, database_line, free_port, make_admin, make_agent
+from marketplace_sync.demo import Demo, DemoError, database_line, free_port, make_admin, make_agent
 from marketplace_sync.management.marketplace import environment_errors, fail, show
 
 
@@ -42,7 +42,7 @@ class Command(BaseCommand):
             password, key = make_admin(), make_agent()
             connection.close()
             asyncio.run(self.watch(free, password, key))
-        except DemoFailed as failure:
+        except DemoError as failure:
             raise CommandError(str(failure)) from None
 
     async def watch(self, port: int, password: str, key: str) -> None:

@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from marketplace_sync.management.marketplace import show
 from marketplace_sync.simulator.faults import FAULTS
-from marketplace_sync.simulator.run import DEFAULT_SKILLS, Plan, run
+from marketplace_sync.simulator.run import DEFAULT_SKILLS, SimulatorOptions, run
 from marketplace_sync.simulator.wire import SimulatorError
 
 
@@ -20,7 +20,7 @@ class Command(BaseCommand):
     requires_migrations_checks = False
 
     def add_arguments(self, parser: CommandParser) -> None:
-        plan = Plan()
+        plan = SimulatorOptions()
         add = parser.add_argument
         add("--host", default=plan.host, help="address to listen on (%(default)s)")
         add("--port", type=int, default=plan.port, help="port, 0 for any free one (%(default)s)")
@@ -54,13 +54,13 @@ class Command(BaseCommand):
             for fault in FAULTS.values():
                 self.say(f"{fault.name:<18} {fault.description}")
             return
-        chosen = {name: options[name] for name in Plan.__dataclass_fields__ if name in options}
+        chosen = {name: options[name] for name in SimulatorOptions.__dataclass_fields__ if name in options}
         try:
-            asyncio.run(self.serve(Plan(**chosen, faults=tuple(faults or ()))))
+            asyncio.run(self.serve(SimulatorOptions(**chosen, faults=tuple(faults or ()))))
         except SimulatorError as fault:
             raise CommandError(str(fault)) from None
 
-    async def serve(self, plan: Plan) -> None:
+    async def serve(self, plan: SimulatorOptions) -> None:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)

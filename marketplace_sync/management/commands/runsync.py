@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from marketplace_sync.conf import SyncConfig
-from marketplace_sync.daemon.entry import Failure, foresee, run_daemon, run_once
+from marketplace_sync.daemon.entry import OperatorError, foresee, run_daemon, run_once
 from marketplace_sync.live.hints import hinter
 from marketplace_sync.management.marketplace import configured, fail, say
 from marketplace_sync.upstream.access import Access
@@ -32,7 +32,7 @@ class Command(BaseCommand):
                 self._print_report(config, access)
             else:
                 run_daemon(config, access, stream_wanted=config.ws_enabled and not no_websocket, hint=hinter())
-        except Failure as failure:
+        except OperatorError as failure:
             fail(self, f"runsync: {failure}")
 
     def _print_report(self, config: SyncConfig, access: Access) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from marketplace_sync.daemon.entry import Failure, compare
+from marketplace_sync.daemon.entry import OperatorError, compare
 from marketplace_sync.management.marketplace import configured, fail, say, say_json
 from marketplace_sync.mirror.compare import Difference
 
@@ -26,7 +26,7 @@ class Command(BaseCommand):
         config, access = configured(self, fault_status=2, off_status=2)
         try:
             difference = compare(config, access, repair=repair)
-        except Failure as failure:
+        except OperatorError as failure:
             fail(self, f"verifysync: {failure}", status=failure.status)
         if json:
             say_json(self, _as_json(difference))

@@ -9,12 +9,12 @@ from datetime import timedelta
 
 from django.db import DatabaseError, connections
 
-from marketplace_sync.live.feed import Change, FeedGone, changes_after
+from marketplace_sync.live.feed import Change, FeedGoneError, changes_after
 from marketplace_sync.mirror import status as status_module
 from marketplace_sync.mirror.status import Status, status
 from marketplace_sync.models import SyncRun
 from marketplace_sync.tests.chaos.stage import Facts, Stage
-from marketplace_sync.tests.truth import Told
+from marketplace_sync.tests.support.truth import Told
 
 EVERY_SECONDS = 0.1
 # From the stream's end to a row that says so: a ping each second, a second for its pong, one for the close, one
@@ -71,7 +71,7 @@ class Eyes:
         began = time.monotonic()
         try:
             seen = await asyncio.get_running_loop().run_in_executor(self._thread, self._look)
-        except FeedGone as gone:
+        except FeedGoneError as gone:
             self._stage.violated(f"the feed broke off for a follower: {gone}")
             return
         except DatabaseError as fault:

@@ -19,7 +19,7 @@ from marketplace_sync.simulator.marketplace import Marketplace
 from marketplace_sync.tests.chaos.proxy import Proxy
 from marketplace_sync.tests.chaos.script import Script, Step
 from marketplace_sync.tests.chaos.stage import Daemon, Stage
-from marketplace_sync.tests.harness import skill
+from marketplace_sync.tests.support.harness import skill
 
 ROOMS = ("automation", "data", "media", "Fotos & Töne", "研究")
 # What a name or a text may well hold.

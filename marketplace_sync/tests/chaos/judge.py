@@ -20,7 +20,7 @@ from marketplace_sync.models import (
 )
 from marketplace_sync.simulator.marketplace import Marketplace
 from marketplace_sync.tests.chaos.stage import TOKEN, Daemon
-from marketplace_sync.tests.truth import from_the_truth, in_the_feed
+from marketplace_sync.tests.support.truth import from_the_truth, in_the_feed
 
 OPEN_COMMANDS = ("pending", "accepted")
 # Why a daemon may end by itself: it says so in one line, and a supervisor starts it again.

@@ -25,7 +25,7 @@ from marketplace_sync.tests.chaos.judge import after_the_stop, epochs_taken, of_
 from marketplace_sync.tests.chaos.proxy import Proxy
 from marketplace_sync.tests.chaos.script import SLOTS, Script
 from marketplace_sync.tests.chaos.stage import TOKEN, Nursery, Stage, counted, remembering_deaths
-from marketplace_sync.tests.harness import skill
+from marketplace_sync.tests.support.harness import skill
 
 T = TypeVar("T")
 

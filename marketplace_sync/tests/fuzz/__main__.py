@@ -31,7 +31,7 @@ else:
     from marketplace_sync.tests.fuzz.checks import check_where_it_fits
 from marketplace_sync.tests.fuzz.grammar import spoiled, starters
 
-CORPUS = Path(__file__).resolve().parents[1] / "corpus"
+CORPUS = Path(__file__).resolve().parent / "corpus"
 MAX_INPUT_BYTES = 4_096
 # Of processor time for one input of that size, put to every decoder; the slowest took 30 ms.
 MAX_SECONDS_AN_INPUT = 1.0

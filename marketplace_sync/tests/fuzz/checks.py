@@ -1,4 +1,4 @@
-"""Whatever arrives: an event of the documented types that a database can hold, or `Refused`. Nothing else.
+"""Whatever arrives: an event of the documented types that a database can hold, or `DecodeError`. Nothing else.
 
 `check_input` puts one input to every decoder. Anything but silence from it is a finding.
 """
@@ -38,7 +38,7 @@ from marketplace_sync.protocol.limits import (
 )
 from marketplace_sync.protocol.listing import decode_category_page, decode_skill, decode_skill_page
 from marketplace_sync.protocol.messages import decode_message
-from marketplace_sync.protocol.refusals import Code, Refusal, Refused
+from marketplace_sync.protocol.refusals import Code, DecodeError, Refusal
 from marketplace_sync.protocol.stamps import moment_of, parse_stamp, stamp_of
 
 NOW = datetime(2026, 1, 15, 12, 0, tzinfo=UTC)
@@ -80,7 +80,7 @@ def check_where_it_fits(data: bytes) -> None:
 def check_message(raw: str | bytes) -> None:
     try:
         event = decode_message(raw, server_now=NOW)
-    except Refused as refused:
+    except DecodeError as refused:
         check_refusal(refused.refusal)
         return
     check_event(event)
@@ -119,7 +119,7 @@ def check_bodies(raw: bytes) -> None:
 def check_single(raw: bytes) -> None:
     try:
         skill = decode_skill(raw, server_now=NOW)
-    except Refused as refused:
+    except DecodeError as refused:
         check_refusal(refused.refusal)
     else:
         check_skill(skill)
@@ -129,7 +129,7 @@ def check_single(raw: bytes) -> None:
 def check_skill_page(raw: bytes) -> None:
     try:
         page = decode_skill_page(raw, server_now=NOW)
-    except Refused as refused:
+    except DecodeError as refused:
         check_refusal(refused.refusal)
     else:
         assert page.rows == len(page.skills) + len(page.broken)
@@ -144,7 +144,7 @@ def check_skill_page(raw: bytes) -> None:
 def check_category_page(raw: bytes) -> None:
     try:
         categories = decode_category_page(raw, server_now=NOW)
-    except Refused as refused:
+    except DecodeError as refused:
         check_refusal(refused.refusal)
     else:
         for category in categories.categories:

@@ -1,0 +1,94 @@
+"""Every kind of page in a real browser: within its Content-Security-Policy, and deaf to what the marketplace wrote."""
+
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import pytest
+from django.urls import reverse
+
+from marketplace_sync.models import AgentKey, Category, DeadLetter, FeedChange, Skill, SyncRun
+from marketplace_sync.simulator.marketplace import Marketplace
+from marketplace_sync.simulator.server import SimulatorServer
+from marketplace_sync.tests.support import nasty
+from marketplace_sync.tests.support.admin_rows import fill, held_run, person
+from marketplace_sync.tests.support.browser import ask, browser_page, web_server
+from marketplace_sync.tests.support.harness import TOKEN, mirror
+
+# Pages are the same on either database; what they ask of it is looked at elsewhere, on both.
+pytestmark = [
+    pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("sqlite"), pytest.mark.timeout(240),
+]  # fmt: skip
+
+MODELS = ("skill", "category", "syncrun", "deadletter", "command", "feedchange", "agent", "auditrow", "websocketstate")
+
+
+def pages() -> Iterator[str]:
+    """One address of each kind of page: lists, details, questions, forms."""
+    yield from ("/admin/", "/admin/auth/user/", "/admin/auth/user/add/", "/admin/password_change/", "/api/docs/")
+    for model in MODELS:
+        yield reverse(f"admin:marketplace_sync_{model}_changelist")
+    for model, row in (
+        ("skill", Skill.objects.first()),
+        ("category", Category.objects.first()),
+        ("syncrun", SyncRun.objects.first()),
+        ("deadletter", DeadLetter.objects.first()),
+        ("feedchange", FeedChange.objects.first()),
+    ):
+        assert row is not None
+        yield reverse(f"admin:marketplace_sync_{model}_change", args=(row.pk,))
+    key = AgentKey.objects.select_related("user__mirror_agent").first()
+    assert key is not None
+    yield reverse("admin:marketplace_sync_agent_change", args=(key.agent.pk,))
+    yield reverse("admin:marketplace_sync_agent_issue", args=(key.agent.pk,))
+
+
+async def test_every_kind_of_page_keeps_its_policy_and_runs_without_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    await ask(person, "root", superuser=True)
+    await ask(fill, 3)
+    with web_server(monkeypatch) as base:
+        async with browser_page(base) as page:
+            watch = nasty.Watch(page)
+            await watch.begin()
+            for path in await ask(lambda: list(pages())):
+                answer = await page.goto(path)
+                assert answer is not None and answer.status == 200, path
+                await page.wait_for_load_state("networkidle")
+                await watch.look()
+            await page.goto("/api/docs/")
+            await page.locator(".opblock").first.wait_for()
+            await page.context.clear_cookies()
+            await page.goto("/admin/login/")
+            await watch.look()
+    assert watch.faults == []
+
+
+def with_traps() -> list[str]:
+    """Addresses that show what the marketplace wrote: each skill and category, the lists, the feed, a held run."""
+    held = held_run(*Skill.objects.values_list("skill_id", flat=True))
+    shown = [("skill", row.pk) for row in Skill.objects.all()]
+    shown += [("category", row.pk) for row in Category.objects.all()[:: len(nasty.TRAPS) // 5]]
+    shown += [("feedchange", row.pk) for row in FeedChange.objects.filter(kind="skill_created")[::5]]
+    shown += [("deadletter", row.pk) for row in DeadLetter.objects.all()[:3]] + [("syncrun", held.pk)]
+    lists = [reverse(f"admin:marketplace_sync_{model}_changelist") for model in MODELS]
+    found = [f"{lists[0]}?q={quote(trap)}" for trap in nasty.TRAPS[:3]]
+    return lists + found + [reverse(f"admin:marketplace_sync_{model}_change", args=(pk,)) for model, pk in shown]
+
+
+async def test_what_the_marketplace_wrote_is_text_on_every_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    await ask(person, "root", superuser=True)
+    market = Marketplace(list(nasty.skills()), list(nasty.categories()))
+    # One that is refused, so that its payload stands on a dead letter's page.
+    market.put_skill({"skill_id": "refused", "name": nasty.TRAPS[0] * 50, "description": nasty.TRAPS[1]})
+    async with SimulatorServer(market, token=TOKEN, requests_per_minute=0, connects_per_minute=0) as server:
+        async with mirror(server) as running:
+            await running.until_state("live")
+            assert await running.ask(Skill.objects.count) == len(nasty.TRAPS)
+            paths = await running.ask(with_traps)
+            with web_server(monkeypatch) as base:
+                async with browser_page(base) as page:
+                    watch = nasty.Watch(page)
+                    await watch.begin()
+                    for path in paths:
+                        answer = await page.goto(path)
+                        assert answer is not None and answer.status == 200, path
+                        await watch.look()

@@ -1,0 +1,292 @@
+"""Every button of the admin: who may press it, its one audit row, and what it answers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from marketplace_sync.governance.actions import ACTIONS, Action, ReplayDeadLetters, may
+from marketplace_sync.governance.actors import actor_of
+from marketplace_sync.mirror.lease import acquire
+from marketplace_sync.models import Agent, AgentKey, AuditRow, Command, DeadLetter, DismissedRemoval, WebSocketState
+from marketplace_sync.tests.support.admin_rows import agent, dead_letter, held_run, person
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def at(model: str, name: str, *args: Any) -> str:
+    return reverse(f"admin:marketplace_sync_{model}_{name}", args=args)
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where an action is posted to, what goes along, and the page that has its button."""
+
+    url: str
+    page: str
+    data: dict[str, str]
+
+
+def stream(verb: str) -> Callable[[], Door]:
+    def door() -> Door:
+        acquire("test:1")  # a button that nobody would answer cannot be pressed
+        WebSocketState.objects.update_or_create(pk=1, defaults={"enabled": verb != "enable"})
+        return Door(at("websocketstate", verb), at("websocketstate", "changelist"), {})
+
+    return door
+
+
+def letter(name: str) -> Callable[[], Door]:
+    def door() -> Door:
+        pk = dead_letter(1).pk
+        return Door(at("deadletter", name, pk), at("deadletter", "change", pk), {})
+
+    return door
+
+
+def held(name: str, **data: str) -> Callable[[], Door]:
+    def door() -> Door:
+        run = held_run("s1", "s2")
+        return Door(at("syncrun", name, run.pk), at("syncrun", "change", run.pk), data)
+
+    return door
+
+
+def of_agent(name: str, *, enabled: bool = True, **data: str) -> Callable[[], Door]:
+    def door() -> Door:
+        it = agent("indexer", keys=1)
+        Agent.objects.update(enabled=enabled)
+        key = AgentKey.objects.get()
+        args = (it.pk, key.pk) if name in ("rotate", "revoke") else (it.pk,)
+        return Door(at("agent", name, *args), at("agent", "change", it.pk), data)
+
+    return door
+
+
+DOORS: dict[str, Callable[[], Door]] = {
+    "reconnect": stream("reconnect"),
+    "disable": stream("disable"),
+    "enable": stream("enable"),
+    "sync": stream("sync"),
+    "approve_removal": held("approve", held_count="2"),
+    "dismiss_removal": held("dismiss"),
+    "replay_dead_letter": letter("replay"),
+    "discard_dead_letter": letter("discard"),
+    "register_agent": lambda: Door(
+        at("agent", "register"), at("agent", "changelist"), {"name": "new", "maturity": "STUDENT"}
+    ),
+    "set_maturity": of_agent("maturity", maturity="INTERN"),
+    "disable_agent": of_agent("disable"),
+    "enable_agent": of_agent("enable", enabled=False),
+    "issue_key": of_agent("issue", expires_in="30"),
+    "revoke_key": of_agent("revoke"),
+    "rotate_key": of_agent("rotate"),
+}
+PEOPLE: dict[str, dict[str, bool]] = {
+    "account": {"staff": False},
+    "staff": {},
+    "manager": {"manages": True},
+    "superuser": {"superuser": True},
+}
+
+
+# The replay of many is asked for by the list's own form; see below.
+WITH_A_BUTTON = tuple(action for action in ACTIONS if action is not ReplayDeadLetters)
+
+
+def test_every_action_has_its_door() -> None:
+    assert set(DOORS) == {action.verb for action in WITH_A_BUTTON}
+
+
+@pytest.mark.parametrize("who", PEOPLE)
+@pytest.mark.parametrize("action", WITH_A_BUTTON, ids=lambda action: action.verb)
+def test_buttons_and_posts_are_as_the_policy_says(client: Client, action: type[Action[Any]], who: str) -> None:
+    door = DOORS[action.verb]()
+    user = person(who, **PEOPLE[who])
+    allowed = user.is_staff and may(actor_of(user), action)
+    client.force_login(user)
+
+    shown = client.get(door.page)
+    assert (f'action="{door.url}"' in shown.content.decode()) is allowed
+    answer = client.post(door.url, {**door.data, "reason": "because"})
+
+    rows = list(AuditRow.objects.all())
+    if not user.is_staff:
+        assert answer.status_code == 302 and "/login/" in answer["Location"]
+        assert rows == []
+        return
+    assert answer.status_code == (
+        403 if not allowed else 200 if "key" in action.verb.split("_") and action.verb != "revoke_key" else 302
+    )
+    (row,) = rows
+    assert (row.verb, row.actor, row.allowed) == (action.verb, f"user:{who}", allowed)
+    assert (row.reason, row.origin) == ("because", "admin 127.0.0.1")
+    assert row.outcome == ("performed" if allowed else "refused")
+
+
+@pytest.mark.parametrize("action", WITH_A_BUTTON, ids=lambda action: action.verb)
+def test_an_action_s_address_asks_and_does_nothing_when_it_is_only_opened(
+    client: Client, action: type[Action[Any]]
+) -> None:
+    door = DOORS[action.verb]()
+    client.force_login(person("root", superuser=True))
+    answer = client.get(door.url)
+    assert answer.status_code == 200
+    assert b'name="reason"' in answer.content
+    client.force_login(person("viewer"))
+    assert client.get(door.url).status_code == 403
+    assert not AuditRow.objects.exists()
+
+
+def test_without_the_token_of_the_form_nothing_is_done() -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(person("root", superuser=True))
+    assert client.post(at("websocketstate", "disable")).status_code == 403
+    assert not AuditRow.objects.exists() and not Command.objects.exists()
+
+
+@pytest.fixture
+def root(client: Client) -> Client:
+    client.force_login(person("root", superuser=True))
+    return client
+
+
+def test_a_new_key_is_shown_once_and_kept_nowhere(root: Client) -> None:
+    it = agent("indexer", keys=0)
+    answer = root.post(at("agent", "issue", it.pk), {"reason": "first"})
+    raw = answer.context["raw"]
+    assert raw in answer.content.decode()
+    assert "no-store" in answer["Cache-Control"]
+    key = AgentKey.objects.get()
+    assert key.expiry is None
+    assert raw not in root.get(at("agent", "change", it.pk)).content.decode()
+    assert raw not in str(list(AgentKey.objects.values())) + str(list(AuditRow.objects.values()))
+    assert raw not in str(dict(root.session))
+
+
+def test_what_can_t_be_is_asked_for_again_with_the_fault(root: Client) -> None:
+    answer = root.post(at("agent", "register"), {"name": "Not A Name", "maturity": "STUDENT", "reason": "x"})
+    assert answer.status_code == 400
+    body = answer.content.decode()
+    assert "a letter or a digit first" in body and 'value="Not A Name"' in body
+    it = agent("indexer", keys=0)
+    for days in ("many", "-1", "nan", "1e9"):
+        assert root.post(at("agent", "issue", it.pk), {"expires_in": days}).status_code == 400, days
+    assert root.post(at("websocketstate", "sync"), {"reason": "x" * 1001}).status_code == 400
+    assert not AuditRow.objects.exists()
+
+
+def test_what_is_not_possible_is_said(root: Client) -> None:
+    run = held_run("s1")
+    type(run).objects.update(state="superseded")
+    seen = {"reason": "x", "held_count": "1"}
+    answer = root.post(at("syncrun", "approve", run.pk), seen, follow=True)
+    assert "was superseded, and no newer run holds any of its removals" in answer.content.decode()
+    assert AuditRow.objects.get().outcome == "not_possible"
+    assert root.post(at("syncrun", "approve", 999), seen).status_code == 404
+
+
+def test_a_run_is_approved_with_what_its_page_showed_also_once_it_is_superseded(root: Client) -> None:
+    run = held_run("s1", "s2")
+    page = root.get(at("syncrun", "change", run.pk)).content.decode()
+    assert "Delete 2 skills" in page and '<input type="hidden" name="held_count" value="2">' in page
+    type(run).objects.update(state="superseded")
+    held_run("s2", "s3", "s4")
+    assert "Delete 2 skills" in root.get(at("syncrun", "change", run.pk)).content.decode()
+    assert root.post(at("syncrun", "approve", run.pk), {"reason": "x", "held_count": "2"}).status_code == 302
+    assert Command.objects.get().args == {"run": run.pk}
+
+
+@pytest.mark.parametrize("data", [{"reason": "x"}, {"held_count": "2"}, {"reason": " ", "held_count": "2"}, {}])
+def test_an_approval_without_a_count_or_a_reason_shows_the_form_again(root: Client, data: dict[str, str]) -> None:
+    answer = root.post(at("syncrun", "approve", held_run("s1", "s2").pk), data)
+    assert answer.status_code == 400
+    assert "Required:" in answer.content.decode()
+    assert not AuditRow.objects.exists() and not Command.objects.exists()
+
+
+def test_a_run_that_holds_another_number_than_was_seen_is_not_approved(root: Client) -> None:
+    run = held_run("s1", "s2")
+    answer = root.post(at("syncrun", "approve", run.pk), {"reason": "x", "held_count": "3"}, follow=True)
+    assert "holds 2 removals, not 3" in answer.content.decode()
+    assert not Command.objects.exists()
+
+
+def test_a_dismissed_run_offers_to_delete_its_skills_while_some_are_kept(root: Client) -> None:
+    run = held_run("s1", "s2")
+    type(run).objects.update(state="dismissed")
+    assert "Delete 2 skills" not in root.get(at("syncrun", "change", run.pk)).content.decode()
+    DismissedRemoval.objects.create(skill_id="s1", run_id=run.pk, dismissed_at=run.started_at, dismissed_by="user:root")
+    page = root.get(at("syncrun", "change", run.pk)).content.decode()
+    assert "Delete 2 skills" in page and "Keep 2 skills" not in page
+
+
+def test_a_key_of_another_agent_is_not_found(root: Client) -> None:
+    agent("one", keys=1)
+    other = agent("two", keys=0)
+    assert root.post(at("agent", "revoke", other.pk, AgentKey.objects.get().pk)).status_code == 404
+    assert AgentKey.objects.get().revoked_at is None
+
+
+@pytest.mark.parametrize("name", ["replay", "discard"])
+def test_many_dead_letters_are_replayed_by_one_command_or_discarded_each(root: Client, name: str) -> None:
+    ids = [dead_letter(number).pk for number in range(4)]
+    home = at("deadletter", "changelist")
+    asked = root.post(home, {"action": name, "_selected_action": ids[:3]})
+    assert asked.status_code == 200 and b'name="reason"' in asked.content
+    assert not AuditRow.objects.exists()
+
+    hidden = dict.fromkeys(["action", "confirmed"])
+    given: dict[str, Any] = {"reason": "known fault", "_selected_action": []}
+    for field, value in asked.context["ask"].hidden:
+        if field in hidden:
+            given[field] = value
+        else:
+            given[field].append(value)
+    answer = root.post(home, given, follow=True)
+    assert AuditRow.objects.filter(reason="known fault", outcome="performed").count() == (3 if name == "discard" else 1)
+    assert DeadLetter.objects.filter(state="discarded").count() == (3 if name == "discard" else 0)
+    if name == "discard":
+        assert b"3 dead letters" in answer.content and not Command.objects.exists()
+    else:
+        command = Command.objects.get()
+        assert command.args == {"dead_letters": ids[:3]}
+        assert answer.redirect_chain[-1][0] == at("command", "change", command.pk)
+
+
+def test_all_that_a_filter_leaves_can_be_discarded(root: Client) -> None:
+    for number in range(30):
+        dead_letter(number)
+    home = at("deadletter", "changelist")
+    first = DeadLetter.objects.order_by("pk")[0].pk
+    asked = root.post(f"{home}?code=not_json", {"action": "discard", "select_across": "1", "_selected_action": [first]})
+    ids = [value for field, value in asked.context["ask"].hidden if field == "_selected_action"]
+    assert len(ids) == 30
+    root.post(home, {"action": "discard", "confirmed": "1", "_selected_action": ids, "reason": "x"})
+    assert DeadLetter.objects.filter(state="discarded").count() == 30
+
+
+def test_many_by_someone_who_may_not_is_one_refusal(client: Client) -> None:
+    ids = [dead_letter(number).pk for number in range(3)]
+    client.force_login(person("viewer"))
+    answer = client.post(at("deadletter", "changelist"), {"action": "discard", "_selected_action": ids})
+    assert answer.status_code == 403
+    assert AuditRow.objects.get().outcome == "refused"
+    assert DeadLetter.objects.filter(state="open").count() == 3
+
+
+def test_one_that_is_gone_does_not_stop_the_others(root: Client) -> None:
+    ids = [dead_letter(1).pk, 999_999, dead_letter(2).pk]
+    data = {"action": "discard", "confirmed": "1", "_selected_action": ids, "reason": "x"}
+    answer = root.post(at("deadletter", "changelist"), data, follow=True)
+    assert b"2 dead letters discarded" in answer.content and b"1 could not be" in answer.content
+
+
+def test_a_form_s_reason_that_is_too_long_reaches_no_action_of_many(root: Client) -> None:
+    ids = [dead_letter(1).pk]
+    data = {"action": "discard", "confirmed": "1", "_selected_action": ids, "reason": "x" * 1001}
+    assert b"At most 1000 characters" in root.post(at("deadletter", "changelist"), data, follow=True).content
+    assert not AuditRow.objects.exists()

@@ -1,0 +1,127 @@
+"""What the address of an admin page may ask of the database: what its list offers, and nothing that ends as a 500."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.contrib import admin
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from marketplace_sync.models import Category, DeadLetter, Skill
+from marketplace_sync.tests.support.admin_rows import fill, person
+
+pytestmark = pytest.mark.django_db
+
+LISTS = sorted(admin.site._registry, key=lambda model: model._meta.label)
+LOOKUPS = ("", "exact", "icontains", "in", "iregex", "gt", "year", "has_key", "contains", "code__contains")
+REGEX = "(a+)+$"
+VALUES = ("", "9" * 5000, "a\x00", "a " * 1000, "0001-01-01T00:00:00+14:00", REGEX)
+
+
+def address(model: Any) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+
+
+def lookups(model: Any) -> Iterator[str]:
+    """Every field of the model with every lookup, and a regular expression in those beside it."""
+    for field in model._meta.get_fields():
+        yield from (f"{field.name}__{lookup}" if lookup else field.name for lookup in LOOKUPS)
+        if field.is_relation and field.related_model:
+            yield from (f"{field.name}__{other.name}__regex" for other in field.related_model._meta.get_fields())
+
+
+def filters(model: Any) -> Iterator[str]:
+    """The parameters of the list's own filters."""
+    for each in admin.site._registry[model].list_filter:
+        if isinstance(each, str):
+            yield from (f"{each}__{lookup}" for lookup in ("exact", "isnull", "gte"))
+        else:
+            yield each.parameter_name
+
+
+@pytest.fixture
+def root(client: Client) -> Client:
+    client.force_login(person("root", superuser=True))
+    client.raise_request_exception = False
+    return client
+
+
+def test_an_account_without_permissions_asks_for_no_regular_expression(client: Client) -> None:
+    fill(1)
+    Skill.objects.update(code="a" * 60 + "!")  # some 2 ** 60 steps for a backtracking matcher
+    client.force_login(person("nobody-special"))
+    with CaptureQueriesContext(connection) as asked:
+        for name in ("code__regex", "code__iregex", "name__regex", "metadata__iregex", "category__name__regex"):
+            answer = client.get(address(Skill), {name: REGEX})
+            assert answer.status_code in (302, 400), name
+    assert not [query for query in asked.captured_queries if "REGEXP" in query["sql"] or " ~ " in query["sql"]]
+
+
+@pytest.mark.parametrize("model", LISTS, ids=lambda model: model._meta.label)
+def test_a_list_takes_no_lookup_that_it_does_not_offer(root: Client, model: Any) -> None:
+    fill(1)
+    if model._meta.model_name == "websocketstate":  # no list: its parameters are its own
+        return
+    asked = set(lookups(model)) - set(filters(model))
+    taken = {name for name in asked if root.get(address(model), {name: "1"}).status_code not in (302, 400)}
+    assert len(asked) > 20
+    assert taken == set()
+
+
+@pytest.mark.parametrize("model", LISTS, ids=lambda model: model._meta.label)
+def test_no_value_in_an_address_is_an_error_of_ours(root: Client, model: Any) -> None:
+    fill(1)
+    failed = [
+        (name, value[:40])
+        for name in ("q", "o", "p", *filters(model))
+        for value in VALUES
+        if root.get(address(model), {name: value}).status_code >= 500
+    ]
+    assert failed == []
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: ascii(value)[:30])
+def test_no_value_fails_the_pages_of_the_admin_itself(root: Client, value: str) -> None:
+    fill(1)
+    skill = Skill.objects.get().pk
+    complete = {"app_label": "marketplace_sync", "model_name": "skill", "field_name": "category"}
+    asked = [
+        ("/admin/autocomplete/", {**complete, "term": value}),
+        ("/admin/autocomplete/", {**complete, "page": value}),
+        ("/admin/autocomplete/", {**complete, "field_name": value}),
+        ("/admin/autocomplete/", {**complete, "model_name": value}),
+        ("/admin/search/", {"s": value}),
+        ("/admin/search/", {"s": "skill", "page": value, "extended": "1"}),
+        (f"/admin/marketplace_sync/skill/{skill}/history/", {"p": value}),
+        (f"/admin/marketplace_sync/skill/{skill}/change/", {"_to_field": value, "_changelist_filters": value}),
+        (f"/admin/marketplace_sync/skill/{skill}/delete/", {"_to_field": value}),
+        ("/admin/login/", {"next": value}),
+        ("/admin/overview/now/", {"request": value, "all": value}),
+        ("/admin/overview/figures/", {"after": value}),
+        ("/admin/overview/names/", {"key": value}),
+    ]
+    assert [path for path, query in asked if root.get(path, query).status_code >= 500] == []
+
+
+def test_a_filter_that_is_not_there_says_so(root: Client) -> None:
+    fill(1)
+    answer = root.get(address(Skill), {"name__regex": "x"}, follow=True)
+    assert answer.redirect_chain == [("/admin/marketplace_sync/skill/?e=1", 302)]
+    assert "This list has no filter name__regex" in answer.content.decode()
+
+
+def test_a_long_search_is_refused_with_its_bound(root: Client) -> None:
+    Category.objects.create(name="x")
+    for text, bound in (("word " * 9, "8 words"), ("a" * 201, "200 characters")):
+        answer = root.get(address(Category), {"q": text})
+        assert answer.status_code == 400
+        assert bound in answer.content.decode()
+
+
+def test_an_action_on_a_list_that_cannot_be_is_a_bad_request(root: Client) -> None:
+    fill(1)
+    ticked = {"action": "discard", "select_across": "1", "_selected_action": [DeadLetter.objects.get().pk]}
+    assert root.post(f"{address(DeadLetter)}?head__regex=x", ticked).status_code == 400

@@ -1,0 +1,372 @@
+"""Reading the catalogue: pages, filters, search, ids of any characters, and the feed number of a list."""
+
+import random
+import re
+import string
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from django.db import connection, connections, transaction
+from django.test.utils import CaptureQueriesContext
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pytest_django.asserts import assertNumQueries
+
+from marketplace_sync.api.filters import ORDERINGS
+from marketplace_sync.api.snapshot import snapshot
+from marketplace_sync.api.throttles import requests_of_actors
+from marketplace_sync.governance.policy import Maturity
+from marketplace_sync.models import Category, FeedChange, LeaseRow, Skill
+from marketplace_sync.tests.support.api_actors import ApiClient, agent, put
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def client() -> ApiClient:
+    requests_of_actors.clear()
+    return agent(Maturity.STUDENT)
+
+
+def ids(client: ApiClient, **parameters: Any) -> list[str]:
+    """The skills listed, in order."""
+    response = client.get("/api/skills/", parameters)
+    assert response.status_code == 200, response.content
+    return [skill["skill_id"] for skill in response.json()["results"]]
+
+
+def test_a_list_leaves_the_code_out_and_the_detail_has_it(client: ApiClient) -> None:
+    put("s1", category="automation", code="print()", metadata={"author": "Ada"}, extra={"x": 1})
+    listed = client.get("/api/skills/").json()
+    assert listed.keys() == {"count", "next", "previous", "results"}
+    (row,) = listed["results"]
+    whole = client.get("/api/skills/s1/").json()
+    assert whole.pop("code") == "print()"
+    assert whole == row
+    assert (row["category"], row["metadata"], row["extra"]) == ("automation", {"author": "Ada"}, {"x": 1})
+
+
+@pytest.mark.parametrize(
+    "skill_id",
+    [
+        "a/b",
+        "/a",
+        "a/",
+        "a//b",
+        "a b",
+        "a%2Fb",
+        "a?b#c",
+        "ä/ß",
+        "a\nb",
+        "..",
+        "../../etc",
+        "a+b",
+        "replay",
+        "100%",
+        "%00",
+    ],
+)
+def test_an_id_of_any_characters_is_found_percent_encoded(client: ApiClient, skill_id: str) -> None:
+    put(skill_id)
+    put("other", category=skill_id)
+    response = client.get(f"/api/skills/{quote(skill_id, safe='')}/")
+    assert (response.status_code, response.json().get("skill_id")) == (200, skill_id)
+    response = client.get(f"/api/categories/{quote(skill_id, safe='')}/")
+    assert (response.status_code, response.json().get("name")) == (200, skill_id)
+
+
+@pytest.mark.parametrize("path", ["skills/none/", "skills/%00/", "categories/none/", "nothing/", "skills//", ""])
+def test_what_is_not_there_is_404_in_one_shape(client: ApiClient, path: str) -> None:
+    response = client.get(f"/api/{path}")
+    assert response.status_code == 404
+    assert response.json()["code"] == "not_found"
+
+
+def test_a_path_without_its_last_slash_is_led_to_it(client: ApiClient) -> None:
+    response = client.get("/api/skills")
+    assert (response.status_code, response["Location"]) == (301, "/api/skills/")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "field"),
+    [
+        ("min_rating=x", "min_rating"), ("min_rating=6", "min_rating"), ("min_rating=-1", "min_rating"),
+        ("min_rating=NaN", "min_rating"), ("min_rating=Infinity", "min_rating"), ("ordering=code", "ordering"),
+        ("ordering=name,", "ordering"), ("page_size=0", "page_size"), ("page_size=x", "page_size"),
+        ("page_size=-1", "page_size"), ("page_size=", "page_size"), ("search=a%00b", "search"),
+        ("category=%00", "category"), ("tag=%00", "tag"), ("search=" + "x" * 201, "search"), ("q=x", "q"),
+        ("Search=x", "Search"), ("category=a&category=b", "category"), ("format=json", "format"),
+    ],
+)  # fmt: skip
+def test_a_bad_or_unknown_parameter_is_400_and_named(client: ApiClient, parameters: str, field: str) -> None:
+    response = client.get(f"/api/skills/?{parameters}")
+    assert response.status_code == 400, response.content
+    told = response.json()
+    assert (told["code"], told["field"]) == ("invalid", field)
+    assert field in told["detail"] and told["fields"][field]
+
+
+def test_an_unknown_parameter_is_told_the_known_ones(client: ApiClient) -> None:
+    assert "min_rating" in client.get("/api/skills/?rating=5").json()["detail"]
+    assert client.get("/api/skills/s1/?page=1").status_code == 400
+    assert client.get("/api/categories/?search=x").status_code == 400
+
+
+@pytest.mark.parametrize("page", ["0", "-1", "3", "x", "last", "1.0", "1_0", "١", "9" * 18, "9" * 5000])
+def test_a_page_that_cannot_be_is_404(client: ApiClient, page: str) -> None:
+    put("s1")
+    put("s2")
+    response = client.get("/api/skills/", {"page": page, "page_size": "1"})
+    assert response.status_code == 404
+    assert response.json()["code"] == "not_found"
+
+
+@pytest.mark.parametrize("ordering", ORDERINGS)
+def test_an_index_has_every_ordering(ordering: str) -> None:
+    """So also one that a later migration lost when it made the table anew."""
+    page = Skill.objects.order_by(*ORDERINGS[ordering]).values("pk")[200:210]
+    with transaction.atomic():
+        if connection.vendor == "postgresql":  # of an empty table it would sort nothing sooner than look into an index
+            with connection.cursor() as cursor:
+                cursor.execute("SET LOCAL enable_seqscan = off")
+                cursor.execute("SET LOCAL enable_sort = off")
+        plan = page.explain()
+    assert "skill_by_" in plan
+    assert not re.search("sort|temp b-tree", plan, re.IGNORECASE)
+
+
+def test_how_rare_a_tag_is_is_known(postgres: None) -> None:
+    """A list of the skills of a tag that is taken for frequent goes through all others."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO marketplace_sync_skill_words SELECT n, '', CASE WHEN n % 1000 < 100 "
+            "THEN jsonb_build_array('tag-' || n, 'rare-' || n % 1000) ELSE jsonb_build_array('tag-' || n) END "
+            "FROM generate_series(1, 30000) AS n"
+        )
+        cursor.execute("ANALYZE marketplace_sync_skill_words")
+        for number in range(100):
+            cursor.execute(
+                "EXPLAIN SELECT FROM marketplace_sync_skill_words WHERE tags @> jsonb_build_array(%s)",
+                [f"rare-{number}"],
+            )
+            expected = re.search(r"rows=(\d+)", cursor.fetchone()[0])
+            assert expected is not None
+            assert int(expected[1]) < 200, number
+        transaction.set_rollback(True)  # nothing else empties that table
+
+
+def test_pages_show_every_skill_once_in_every_ordering(client: ApiClient) -> None:
+    rng = random.Random(7)
+    for number in range(23):
+        put(
+            f"s{number:02}", name=rng.choice("ab"), average_rating=rng.choice([None, 1.0, 4.5]),
+            rating_count=rng.choice([0, 3]), remote_updated_at=rng.choice([None, datetime(2026, 1, 1, tzinfo=UTC)]),
+        )  # fmt: skip
+    for ordering in ("name", "average_rating", "rating_count", "remote_updated_at"):
+        seen: dict[str, list[str]] = {}
+        for way in ("", "-"):
+            url = f"/api/skills/?page_size=5&ordering={way}{ordering}"
+            seen[way] = []
+            while url:
+                told = client.get(url).json()
+                assert told["count"] == 23
+                seen[way] += [skill["skill_id"] for skill in told["results"]]
+                url = told["next"]
+        assert len(set(seen[""])) == 23
+        assert seen["-"] == seen[""][::-1]
+
+
+def test_what_was_never_rated_comes_last_when_the_best_come_first(client: ApiClient) -> None:
+    put("never", average_rating=None)
+    put("good", average_rating=5.0)
+    put("bad", average_rating=1.0)
+    assert ids(client, ordering="-average_rating") == ["good", "bad", "never"]
+
+
+def test_a_page_has_500_at_most(client: ApiClient) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    Skill.objects.bulk_create(Skill(skill_id=str(n), name=str(n), synced_at=now) for n in range(501))
+    assert len(ids(client)) == 50
+    assert len(ids(client, page_size=501)) == 500
+    assert len(ids(client, page_size=10**30)) == 500
+
+
+def test_filters_narrow_together(client: ApiClient) -> None:
+    put("yes", category="mail", tags=["email", "x"], average_rating=4.5, description="Sends letters.")
+    put("other category", category="web", tags=["email"], average_rating=4.5, description="Sends letters.")
+    put("other tag", category="mail", tags=["e-mail"], average_rating=4.5, description="Sends letters.")
+    put("bad", category="mail", tags=["email"], average_rating=4.4, description="Sends letters.")
+    put("unrated", category="mail", tags=["email"], description="Sends letters.")
+    put("other words", category="mail", tags=["email"], average_rating=5.0)
+    found = ids(client, category="mail", tag="email", min_rating="4.5", search="letter")
+    assert found == ["yes"]
+    assert ids(client, tag="email", search="letter", ordering="name") == ["bad", "other category", "unrated", "yes"]
+    assert ids(client, tag="emai") == ids(client, category="none") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("send", ["mail"]), ("SEND", ["mail"]), ("sen", ["mail"]), ("end", []), ("send mail", ["mail"]),
+        ("mail SMTP", ["mail"]), ("send web", []), ("send_email", ["mail"]), ("smtp/imap", ["mail"]),
+        ("e-mail", ["mail"]), ("größe", ["web"]), ("GRÖSSE", []), ("v2", ["web"]), ("scrape.py", ["web"]),
+        ("zürich", ["web"]), ("u00fc", []),
+        ("!!!", []), ("'\"*:&|()", []), ("send & | ! mail", ["mail"]), ("", ["mail", "web"]),
+        ("AND", []), ("NEAR mail", []), ("mail OR web", []), ("example com", ["web"]),
+    ],
+)  # fmt: skip
+def test_search_is_by_the_beginnings_of_words(client: ApiClient, text: str, found: list[str]) -> None:
+    put("mail", name="Mailer: send_email", description="E-mail by SMTP/IMAP, politely.", tags=["email"])
+    put("web", name="Scrape.py v2", description="Maße und Größe, see https://example.com/x.", tags=["Zürich"])
+    assert ids(client, search=text) == found
+    told = client.get("/api/skills/", {"search": text}).json()
+    assert told["count"] == len(found)
+
+
+words = st.text(string.ascii_lowercase[:3] + "_/ .é'\"", max_size=12)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.sampled_from("123"), words, words, st.lists(words, max_size=2)), max_size=8))
+def test_the_index_follows_whatever_is_written(writes: list[tuple[str, str, str, list[str]]]) -> None:
+    Skill.objects.all().delete()
+    held: dict[str, set[str]] = {}
+    tags: dict[str, set[str]] = {}
+    for skill_id, name, description, told in writes:
+        if name.startswith("a"):
+            Skill.objects.filter(skill_id=skill_id).delete()
+            held.pop(skill_id, None)
+            tags.pop(skill_id, None)
+            continue
+        fields = {"name": name, "description": description, "tags": told, "synced_at": datetime(2026, 1, 1, tzinfo=UTC)}
+        Skill.objects.update_or_create(skill_id=skill_id, defaults=fields)
+        text = " ".join([name, description, *told])
+        held[skill_id] = {"".join(word) for word in split(text)}
+        tags[skill_id] = set(told)
+    for asked in ("a", "b", "ab", "c", "é", "ba"):
+        found = set(Skill.objects.matching(asked).values_list("skill_id", flat=True))
+        # One letter is looked for as a word, more as the beginning of one.
+        assert found == {
+            key
+            for key, those in held.items()
+            if any(word == asked or (len(asked) > 1 and word.startswith(asked)) for word in those)
+        }
+        assert Skill.objects.matching(asked).count() == len(found)
+    for tag in {tag for those in tags.values() for tag in those}:
+        found = set(Skill.objects.tagged(tag).values_list("skill_id", flat=True))
+        assert found == {key for key, those in tags.items() if tag in those}
+        assert Skill.objects.tagged(tag).count() == len(found)
+
+
+def split(text: str) -> list[str]:
+    for separator in "_/.'\"":
+        text = text.replace(separator, " ")
+    return text.split()
+
+
+def test_a_description_of_a_mebibyte_can_be_written_and_found(client: ApiClient) -> None:
+    put("long", name="Long", description=" ".join(f"word{n}" for n in range(100_000)))
+    assert ids(client, search="word17") == ["long"]
+
+
+def test_searching_touches_no_column_that_a_rating_changes() -> None:
+    put("s1", name="Mail")
+    with CaptureQueriesContext(connection) as ran:
+        Skill.objects.update(rating_count=7)
+    assert len(ran) == 1
+    assert Skill.objects.matching("mail").count() == 1
+
+
+@pytest.mark.parametrize(("path", "queries"), [("/api/skills/", 4), ("/api/categories/", 4)])
+def test_a_list_takes_as_many_queries_for_100_rows_as_for_1(client: ApiClient, path: str, queries: int) -> None:
+    counts = []
+    for rows in (range(1), range(1, 100)):
+        for number in rows:
+            put(f"s{number:03}", category=f"c{number:03}", tags=["x"])
+        client.get(path)  # the key's use is noted once a minute
+        with CaptureQueriesContext(connection) as ran:
+            assert client.get(path, {"page_size": "500"}).status_code == 200
+        counts.append(len([query for query in ran if query["sql"].startswith("SELECT")]))
+    # One more: the key, with its user and agent.
+    assert counts == [queries + 1, queries + 1]
+
+
+def test_a_detail_takes_three_queries(client: ApiClient) -> None:
+    put("s1", category="c")
+    client.get("/api/skills/s1/")
+    # The key, how fresh the mirror is, and the skill.
+    with assertNumQueries(3):
+        client.get("/api/skills/s1/")
+
+
+def test_lists_tell_the_feed_number_that_they_are_as_of(client: ApiClient) -> None:
+    assert client.get("/api/skills/")["X-Feed-Seq"] == "0"
+    LeaseRow.objects.update_or_create(pk=1, defaults={"feed_seq": 41})
+    for path in ("/api/skills/", "/api/categories/"):
+        assert client.get(path)["X-Feed-Seq"] == "41"
+
+
+def test_a_list_is_of_one_moment_and_holds_no_writer_up() -> None:
+    LeaseRow.objects.update_or_create(pk=1, defaults={"feed_seq": 1})
+    put("before")
+    other = connections.create_connection("default")
+    try:
+        with snapshot() as moment:
+            assert moment.feed_seq == 1
+            # Another connection writes and commits while the list is being read.
+            with other.cursor() as cursor:
+                cursor.execute("UPDATE marketplace_sync_lease SET feed_seq = 2 WHERE id = 1")
+                cursor.execute("DELETE FROM marketplace_sync_skill")
+            assert list(Skill.objects.values_list("skill_id", flat=True)) == ["before"]
+        with snapshot() as moment:
+            assert (moment.feed_seq, Skill.objects.count()) == (2, 0)
+    finally:
+        other.close()
+
+
+def test_after_a_snapshot_writing_is_as_it_was() -> None:
+    with snapshot():
+        pass
+    if connection.vendor == "sqlite":
+        assert connection.transaction_mode == "IMMEDIATE"  # type: ignore[attr-defined]
+    put("s1")
+    assert Category.objects.count() == 0
+
+
+def feed(*numbers: int, newest: int) -> None:
+    LeaseRow.objects.update_or_create(pk=1, defaults={"feed_seq": newest})
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    FeedChange.objects.bulk_create(
+        FeedChange(seq=n, kind="skill_updated", key=f"s{n}", at=at, source="stream", data={"name": "x"})
+        for n in numbers
+    )
+
+
+def test_the_change_feed_is_followed_to_its_end_and_stays_there(client: ApiClient) -> None:
+    feed(*range(1, 8), newest=7)
+    seen, after = [], 0
+    while (told := client.get("/api/changes/", {"after": after, "limit": 3}).json())["results"]:
+        seen += [change["seq"] for change in told["results"]]
+        after = told["next_after"]
+    assert (seen, after, told) == ([*range(1, 8)], 7, {"results": [], "next_after": 7})
+    first = client.get("/api/changes/?limit=1").json()["results"][0]
+    assert first == {
+        "seq": 1, "kind": "skill_updated", "key": "s1", "at": "2026-01-01T00:00:00Z", "source": "stream",
+        "data": {"name": "x"},
+    }  # fmt: skip
+
+
+def test_following_from_what_is_no_longer_kept_or_not_yet_is_410(client: ApiClient) -> None:
+    feed(5, 6, newest=6)
+    codes = {after: client.get("/api/changes/", {"after": after}).status_code for after in (0, 3, 4, 5, 6, 7)}
+    assert codes == {0: 410, 3: 410, 4: 200, 5: 200, 6: 200, 7: 410}
+    FeedChange.objects.all().delete()
+    assert client.get("/api/changes/?after=5").status_code == 410
+    assert client.get("/api/changes/?after=6").json() == {"results": [], "next_after": 6}
+
+
+@pytest.mark.parametrize("parameters", ["after=-1", "after=x", "limit=0", "limit=x", "since=1", "after=" + "9" * 30])
+def test_a_bad_parameter_of_the_feed_is_400(client: ApiClient, parameters: str) -> None:
+    assert client.get(f"/api/changes/?{parameters}").status_code == 400

@@ -1,0 +1,347 @@
+"""How large a batch becomes, and what the threads of the database are told."""
+
+import asyncio
+import gc
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from django.db import DataError, OperationalError, connection
+
+from marketplace_sync.daemon.database import Database
+from marketplace_sync.daemon.writer import AHEAD_FROM, MAX_BATCH_ITEMS, MAX_BATCH_SECONDS, Writer
+from marketplace_sync.mirror import isolate
+from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planned
+from marketplace_sync.mirror.arrived import Arrived, Effect, Item, RefusedInput
+from marketplace_sync.mirror.lease import Lease, LeaseLostError, acquire
+from marketplace_sync.mirror.plan import Plan
+from marketplace_sync.mirror.sql import select
+from marketplace_sync.models import DeadLetter, FeedChange, LeaseRow, Skill, Tombstone
+from marketplace_sync.protocol.events import SKILL_EMPTY, CategoryRecord, SkillDeleted, SkillRecord
+from marketplace_sync.protocol.refusals import Code, Refusal
+from marketplace_sync.protocol.stamps import Stamp
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Slow(Database):
+    """A database on which a full batch takes `full_batch` seconds, by a clock of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full_batch = 0.0
+        self.now = 0.0
+        self.sizes: list[int] = []
+
+    async def write(self, function: Callable[..., Any], batch: Plan | Sequence[Item], *more: Any) -> Any:  # type: ignore[override]
+        size = len(batch.items if isinstance(batch, Plan) else batch)
+        self.sizes.append(size)
+        result = await super().write(function, batch, *more)
+        self.now += self.full_batch * size / MAX_BATCH_ITEMS
+        return result
+
+
+async def test_a_batch_is_as_large_as_its_time_allows() -> None:
+    database = Slow()
+    try:
+        lease = await database.control(acquire, "test:1")
+        arrivals = itertools.count()
+
+        async def flood() -> None:
+            database.sizes.clear()
+            writer = Writer(
+                database, lease, queue_max_bytes=2**26, committed=lambda _: None, clock=lambda: database.now
+            )
+            for number in range(3 * MAX_BATCH_ITEMS):
+                record = SkillRecord(f"s{number % 50}", {"name": f"Skill {number}"}, {}, None)
+                assert writer.offer(Arrived(record, next(arrivals), FeedChange.Source.STREAM), 100)
+            writer.close()
+            await writer.run()
+
+        database.full_batch = MAX_BATCH_SECONDS / 2
+        await flood()
+        # The first is careful; the second was taken while the first was being written.
+        assert database.sizes == [MAX_BATCH_ITEMS // 2, MAX_BATCH_ITEMS // 2, MAX_BATCH_ITEMS, MAX_BATCH_ITEMS]
+        database.full_batch = 4 * MAX_BATCH_SECONDS
+        await flood()
+        assert set(database.sizes[2:]) == {MAX_BATCH_ITEMS // 4}
+        database.full_batch = 1000 * MAX_BATCH_SECONDS
+        await flood()
+        assert set(database.sizes[2:-1]) == {MAX_BATCH_ITEMS // 10}
+        assert await database.control(Skill.objects.count) == 50
+    finally:
+        await database.close()
+
+
+class Watched(Database):
+    """A database that writes nothing until it is let, and tells what is being planned and written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.planned: asyncio.Queue[int] = asyncio.Queue()
+        self.writing: asyncio.Queue[int] = asyncio.Queue()
+        self.let = asyncio.Event()
+
+    async def plan(self, function: Callable[..., Any], items: Sequence[Item], *more: Any) -> Any:  # type: ignore[override]
+        self.planned.put_nowait(len(items))
+        return await super().plan(function, items, *more)
+
+    async def write(self, function: Callable[..., Any], items: Sequence[Item], *more: Any) -> Any:  # type: ignore[override]
+        self.writing.put_nowait(len(items))
+        await self.let.wait()
+        return await super().write(function, items, *more)
+
+
+async def test_what_comes_while_a_batch_is_written_is_planned_then_once_half_as_much_waits() -> None:
+    database = Watched()
+    arrivals = itertools.count()
+    try:
+        lease = await database.control(acquire, "test:1")
+        writer = Writer(database, lease, queue_max_bytes=2**26, committed=lambda _: None)
+
+        def page(name: str, size: int) -> list[Item]:
+            records = [SkillRecord(f"{name}{number}", {"name": name}, {}, None) for number in range(size)]
+            return [Arrived(record, next(arrivals), FeedChange.Source.LISTING, polled=True) for record in records]
+
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            tasks.create_task(writer.run())
+            pages = [tasks.create_task(writer.submit(page("a", 600)))]
+            assert await database.planned.get() == await database.writing.get() == 600
+            pages.append(tasks.create_task(writer.submit(page("b", 250))))
+            for _ in range(50):  # turns of the loop, more than it takes where as much is enough
+                await asyncio.sleep(0)
+            assert writer.waiting == 850
+            assert database.planned.empty()
+            pages.append(tasks.create_task(writer.submit(page("c", 50))))
+            assert await database.planned.get() == 300
+            await Database.plan(database, int)  # so that is done
+            for _ in range(50):
+                await asyncio.sleep(0)
+            # It is handed over already where that leaves others their turn, and else once the first is committed.
+            assert database.writing.qsize() == (connection.vendor == "postgresql")
+            assert not any(page.done() for page in pages)
+            database.let.set()
+            assert [set(await page) for page in pages] == [{Effect.CREATED}] * 3
+            assert await database.writing.get() == 300
+            writer.close()
+    finally:
+        await database.close()
+
+
+async def test_what_was_planned_on_what_was_refused_is_planned_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the plan that was not written the second page would change nothing."""
+    planned = threading.Event()
+
+    def refusing(apply: Callable[..., BatchResult], wait: bool) -> Callable[..., BatchResult]:
+        def applied(batch: Plan | Sequence[Item], lease: Lease) -> BatchResult:
+            items = batch.items if isinstance(batch, Plan) else batch
+            if any(isinstance(item, Arrived) and item.arrival == 1 for item in items):
+                assert not wait or planned.wait(30)
+                raise DataError("too long for its column")
+            return apply(batch, lease)
+
+        return applied
+
+    monkeypatch.setattr(isolate, "apply_planned", refusing(apply_planned, True))
+    monkeypatch.setattr(isolate, "apply_batch", refusing(apply_batch, False))
+
+    def page(first: int) -> list[Item]:
+        records = [SkillRecord(f"s{number}", {**SKILL_EMPTY, "name": "a name"}, {}, None) for number in range(300)]
+        source = FeedChange.Source.LISTING
+        return [Arrived(record, number, source, polled=True) for number, record in enumerate(records, first)]
+
+    database = Watched()
+    database.let.set()
+    try:
+        lease = await database.control(acquire, "test:1")
+        writer = Writer(database, lease, queue_max_bytes=2**26, committed=lambda _: None)
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            tasks.create_task(writer.run())
+            pages = [tasks.create_task(writer.submit(page(1)))]
+            assert (await database.planned.get(), await database.writing.get()) == (300, 300)
+            pages.append(tasks.create_task(writer.submit(page(301))))
+            assert await database.planned.get() == 300
+            await Database.plan(database, planned.set)  # once that is done
+            effects = [await page for page in pages]
+            writer.close()
+        assert effects[0] == [Effect.REFUSED, *[Effect.CREATED] * 299]
+        assert effects[1] == [Effect.CREATED, *[Effect.UNCHANGED] * 299]
+        assert await database.control(Skill.objects.count) == 300
+    finally:
+        await database.close()
+
+
+@pytest.mark.usefixtures("postgres")
+@pytest.mark.parametrize("lost", ["before it was written", "after it was committed"])
+async def test_a_batch_that_has_to_be_tried_again_is_not_overtaken(lost: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one has been with the thread since, and is true only on top of it."""
+    handed_over = threading.Event()
+    tries = 0
+
+    def once(plan: Plan, lease: Lease) -> BatchResult:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            assert handed_over.wait(30)
+            if lost == "after it was committed":
+                apply_planned(plan, lease)
+            raise OperationalError("the connection is gone")
+        return apply_planned(plan, lease)
+
+    class Handing(Database):
+        async def write(self, function: Callable[..., Any], items: Sequence[Item], *more: Any) -> Any:  # type: ignore[override]
+            if items and isinstance(items[0], Arrived) and items[0].arrival > 300:
+                asyncio.get_running_loop().call_later(0, handed_over.set)
+            return await super().write(function, items, *more)
+
+    monkeypatch.setattr(isolate, "apply_planned", once)
+    database = Handing()
+    try:
+        lease = await database.control(acquire, "test:1")
+        effects: list[Effect] = []
+        writer = Writer(database, lease, queue_max_bytes=2**26, committed=lambda batch: effects.extend(batch.effects))
+        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+            tasks.create_task(writer.run())
+            for version in range(3):
+                for number in range(300):
+                    record = SkillRecord(f"s{number}", {"name": "a name", "version": str(version)}, {}, None)
+                    arrival = version * 300 + number + 1
+                    assert writer.offer(Arrived(record, arrival, FeedChange.Source.STREAM), 100)
+                await database.plan(int)  # it was taken, and is planned
+            writer.close()
+        first = Effect.CREATED if lost == "before it was written" else Effect.UNCHANGED
+        assert effects == [first] * 300 + [Effect.UPDATED] * 600
+        assert database.retries == 1
+        held = await database.control(lambda: list(Skill.objects.values_list("version", "arrival").order_by("arrival")))
+        assert held == [("2", 601 + number) for number in range(300)]
+        seqs = await database.control(lambda: list(FeedChange.objects.values_list("seq", flat=True)))
+        assert seqs == list(range(1, len(seqs) + 1))
+    finally:
+        await database.close()
+
+
+@pytest.mark.usefixtures("postgres")
+async def test_nothing_is_written_behind_a_batch_that_lost_the_lease() -> None:
+    """Nor is anything heard of it: the daemon ends with what the first one raised."""
+    database = Watched()
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    try:
+        lease = await database.control(acquire, "test:1")
+        writer = Writer(database, lease, queue_max_bytes=2**26, committed=lambda _: None)
+        running = asyncio.create_task(writer.run())
+        for first in (1, 301):
+            for number in range(first, first + 300):
+                record = SkillRecord(f"s{number}", {"name": "a name"}, {}, None)
+                assert writer.offer(Arrived(record, number, FeedChange.Source.STREAM), 100)
+            assert await database.writing.get() == 300  # handed over
+        await database.control(lambda: LeaseRow.objects.update(epoch=2, holder="other:1"))
+        database.let.set()
+        with pytest.raises(LeaseLostError):
+            async with asyncio.timeout(30):
+                await running
+        del running
+        for _ in range(3):
+            await Database.write(database, int)  # the thread has done with all that it had
+        gc.collect()
+        assert await database.control(Skill.objects.count) == 0
+        assert complaints == []
+    finally:
+        await database.close()
+
+
+@pytest.mark.usefixtures("sqlite")
+async def test_what_the_planners_connection_is_told_also_a_new_one() -> None:
+    database = Database()
+
+    def lose() -> None:
+        if connection.connection is lost:
+            raise OperationalError("the connection is gone")
+
+    def pages() -> int:
+        return int(select("PRAGMA cache_size")[0][0])
+
+    try:
+        assert await database.plan(pages) == -512
+        assert await database.write(pages) == await database.control(pages) != -512
+        lost = await database.plan(lambda: connection.connection)
+        await database.plan(lose)
+        assert database.retries == 1
+        assert await database.plan(pages) == -512
+    finally:
+        await database.close()
+
+
+@pytest.mark.usefixtures("sqlite")
+async def test_only_many_rows_leave_checkpoints_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database()
+    told: list[int] = []
+
+    def before_it_writes(plan: Plan, lease: Lease) -> BatchResult:
+        told.append(int(select("PRAGMA wal_autocheckpoint")[0][0]))
+        if len(told) == 2:
+            raise OperationalError("the file is locked")
+        return apply_planned(plan, lease)
+
+    monkeypatch.setattr(isolate, "apply_planned", before_it_writes)
+    try:
+        lease = await database.control(acquire, "test:1")
+        for tries in range(2):
+            writer = Writer(database, lease, queue_max_bytes=2**26, committed=lambda _: None)
+            for number in range(AHEAD_FROM):
+                record = SkillRecord(f"s{number}", {"name": f"Skill {tries}"}, {}, None)
+                assert writer.offer(Arrived(record, number + tries * AHEAD_FROM, FeedChange.Source.STREAM), 100)
+            writer.close()
+            await writer.run()
+            assert await database.write(lambda: select("PRAGMA wal_autocheckpoint")) == [(1000,)]
+        assert told == [8192, 8192]
+        assert await database.control(Skill.objects.filter(name="Skill 1").count) == AHEAD_FROM
+    finally:
+        await database.close()
+
+
+async def test_what_changes_nothing_is_answered_without_a_transaction() -> None:
+    """Nobody waits for a lock then, and no feed number is told that nobody gave."""
+    database = Slow()
+    hints: list[int] = []
+    effects: list[Effect] = []
+    try:
+        lease = await database.control(acquire, "test:1")
+        writer = Writer(
+            database, lease, queue_max_bytes=2**26, committed=lambda batch: effects.extend(batch.effects),
+            hint=hints.append, clock=lambda: database.now,
+        )  # fmt: skip
+        writing = asyncio.create_task(writer.run())
+        rows = [
+            SkillRecord(f"s{number}", {**SKILL_EMPTY, "name": "x"}, {}, Stamp("2026-03-01")) for number in range(500)
+        ]
+        arrivals = itertools.count(1)
+
+        async def listed(*more: Item) -> list[Effect]:
+            database.sizes.clear()
+            some = [Arrived(row, next(arrivals), FeedChange.Source.LISTING, polled=True) for row in rows]
+            return await writer.submit([*some, *more])
+
+        assert set(await listed()) == {Effect.CREATED}
+        assert database.sizes == [500]
+        assert set(await listed()) == {Effect.UNCHANGED}
+        assert database.sizes == []
+        gone = Arrived(SkillDeleted("never heard of", None), next(arrivals), FeedChange.Source.STREAM)
+        assert (await listed(gone))[-1] is Effect.UNCHANGED
+        assert database.sizes == [501]
+        assert await database.control(Tombstone.objects.count) == 1
+        made = Arrived(CategoryRecord("new", {}, None), next(arrivals), FeedChange.Source.LISTING)
+        assert (await listed(made))[-1] is Effect.CREATED
+        assert database.sizes == [501]
+        refused = RefusedInput.of(Refusal(Code.MISSING, "name", "required"), b"{}", DeadLetter.Source.LISTING)
+        assert (await listed(refused))[-1] is Effect.REFUSED
+        assert database.sizes == [501]
+        assert await database.control(DeadLetter.objects.count) == 1
+        assert len(hints) == 4
+        assert writer.waiting == 0
+        writer.close()
+        await writing
+    finally:
+        await database.close()

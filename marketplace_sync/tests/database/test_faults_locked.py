@@ -1,0 +1,168 @@
+"""The database is write-locked: what is shown says so, and requests that write are answered in time."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx2
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import connection, transaction
+from django.test import Client, override_settings
+
+from marketplace_sync.mirror.lease import acquire
+from marketplace_sync.mirror.write_probe import write_trouble
+from marketplace_sync.models import LeaseRow
+from marketplace_sync.monitoring import facts
+from marketplace_sync.monitoring.facts import read_facts
+from marketplace_sync.tests.process.test_faults_web import site
+from marketplace_sync.tests.support.harness import age_the_lease
+from marketplace_sync.tests.support.live_feed import ask
+from marketplace_sync.tests.support.processes import Environment
+from marketplace_sync.tests.support.scrapes import forget_answers
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@contextmanager
+def write_locked() -> Iterator[None]:
+    """Another process's transaction that does not end: of the file on SQLite, of the lease's row on PostgreSQL."""
+    locked, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        try:
+            with transaction.atomic():
+                if connection.vendor == "postgresql":
+                    with connection.cursor() as cursor:
+                        cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+                list(LeaseRow.objects.select_for_update())
+                locked.set()
+                over.wait(120)
+        finally:
+            connection.close()
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    try:
+        assert locked.wait(30)
+        yield
+    finally:
+        over.set()
+        holding.join()
+
+
+def health() -> dict[str, dict[str, object]]:
+    forget_answers()
+    checks: dict[str, dict[str, object]] = json.loads(Client().get("/health/sync").content)["checks"]
+    return checks
+
+
+def test_health_says_that_the_database_is_write_locked_and_not_to_start_a_daemon() -> None:
+    acquire("host:1")
+    age_the_lease(95)
+    with write_locked():
+        if connection.vendor == "postgresql":
+            the_transaction_is_old()
+        checks = health()
+        first, second = list(checks.items())[:2]
+        assert first[0] == "database"
+        assert "write-locked" in str(first[1]["reason"])
+        assert second[0] == "daemon"
+        assert "it may well run" in str(second[1]["reason"])
+        assert "Start" not in str(second[1]["do"])
+    assert write_trouble() is None
+    checks = health()
+    assert checks["database"]["status"] == "healthy"
+    assert "Start manage.py runsync" in str(checks["daemon"]["do"])
+
+
+def the_transaction_is_old() -> None:
+    """Wait until PostgreSQL counts it for more than a short one."""
+    deadline = time.monotonic() + 30
+    while write_trouble() is None:
+        assert time.monotonic() < deadline
+
+
+def test_nothing_is_probed_while_the_daemon_renews(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never() -> None:
+        raise AssertionError("probed")
+
+    monkeypatch.setattr(facts, "write_trouble", never)
+    acquire("host:1")
+    assert read_facts().write_trouble is None
+    age_the_lease(6)
+    with pytest.raises(AssertionError, match="probed"):
+        read_facts()
+
+
+def test_the_probe_leaves_the_connection_as_it_was() -> None:
+    def patience() -> object:
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA busy_timeout" if connection.vendor == "sqlite" else "SHOW lock_timeout")
+            return cursor.fetchone()[0]
+
+    before = patience()
+    with write_locked():
+        write_trouble()
+    assert (patience(), connection.in_atomic_block, connection.get_autocommit()) == (before, False, True)
+    LeaseRow.objects.update(feed_seq=1)  # it can write
+
+
+@pytest.mark.usefixtures("postgres")
+def test_the_session_that_keeps_the_lock_is_named() -> None:
+    acquire("host:1")
+    with write_locked():
+        the_transaction_is_old()
+        found = write_trouble()
+        assert found is not None and found.session is not None and found.seconds is not None
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT state FROM pg_stat_activity WHERE pid = %s", [found.session])
+            assert cursor.fetchone()[0] == "idle in transaction"
+
+
+@pytest.mark.usefixtures("postgres")
+def test_a_database_that_is_read_only_is_told() -> None:
+    acquire("host:1")
+    age_the_lease(95)
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = on")
+    try:
+        assert "read-only" in str(health()["database"]["reason"])
+    finally:
+        connection.close()
+
+
+def a_person(name: str, password: str) -> None:
+    """A superuser whose password a web server's own settings can check."""
+    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.PBKDF2PasswordHasher"]):
+        get_user_model().objects.create_superuser(name, password=password)
+
+
+@pytest.mark.usefixtures("sqlite")
+async def test_a_login_and_an_action_are_answered_with_503_in_time(program_environment: Environment) -> None:
+    await ask(a_person, "ada", "a-long-password")
+    async with site(program_environment()) as served:
+        login = f"http://127.0.0.1:{served.port}/admin/login/"
+        async with httpx2.AsyncClient(timeout=40, trust_env=False) as browser:
+            page = await browser.get(login)
+            token = page.cookies["csrftoken"]
+            form = {"username": "ada", "password": "a-long-password", "csrfmiddlewaretoken": token}
+            locking = write_locked()
+            await ask(locking.__enter__)
+            try:
+                began = time.monotonic()
+                answer = await browser.post(login, data=form, headers={"Referer": login})
+                action = await served.browser.post("/api/admin/websocket/reconnect/", json={"reason": "x"})
+                took = time.monotonic() - began
+            finally:
+                await ask(locking.__exit__, None, None, None)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+            assert "The database is locked" in answer.text
+            assert (action.status_code, action.json()["code"]) == (503, "database_locked")
+            assert int(action.headers["Retry-After"]) > 0
+            assert took < 20  # two requests of 5 s each
+            again = await browser.post(login, data=form, headers={"Referer": login})
+            assert again.status_code == 302
+        assert "Traceback" not in served.program.err

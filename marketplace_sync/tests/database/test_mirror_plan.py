@@ -1,0 +1,316 @@
+"""Planning ahead: a batch that is planned while the one before it waits to be written does what it would have done."""
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.db import DataError, transaction
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from marketplace_sync.engine.merge import record_fingerprint
+from marketplace_sync.mirror import isolate
+from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planned
+from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, Item, SkillAbsent
+from marketplace_sync.mirror.isolate import OutOfTurnError, Turn, apply_ahead, apply_each, plan_ahead
+from marketplace_sync.mirror.lease import Lease, acquire
+from marketplace_sync.mirror.plan import BatchPlan, can_be_ahead
+from marketplace_sync.mirror.rows import load_slots
+from marketplace_sync.models import Category, DeadLetter, FeedChange, Skill, Tombstone
+from marketplace_sync.protocol.events import (
+    SKILL_EMPTY,
+    CategoryRecord,
+    KnownRow,
+    RatingChanged,
+    SkillDeleted,
+    SkillRecord,
+)
+from marketplace_sync.protocol.fields import latest_believable
+from marketplace_sync.protocol.listing import read_known
+from marketplace_sync.protocol.stamps import Stamp
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def lease(db: None) -> Lease:
+    return acquire("test:1")
+
+
+def at(second: int | None) -> Stamp | None:
+    return None if second is None else Stamp(f"2026-03-01T10:00:{second:02}")
+
+
+LATEST = latest_believable(datetime(2026, 3, 1, 12, tzinfo=UTC))
+ids = st.sampled_from(["a", "b", "c"])
+seconds = st.one_of(st.none(), st.integers(0, 9))
+categories = st.sampled_from(["x", "y", None])
+stars = st.one_of(st.none(), st.floats(0, 5))
+records = st.builds(
+    lambda skill_id, second, whole, category, stars, tags: SkillRecord(
+        skill_id,
+        {**(SKILL_EMPTY if whole else {}), "name": "n", "category": category, "average_rating": stars, "tags": tags},
+        {"more": tags} if tags else {},
+        at(second),
+    ),
+    ids, seconds, st.booleans(), categories, stars, st.lists(st.sampled_from(["t", "\N{SNOWMAN}"]), max_size=2),
+)  # fmt: skip
+events: st.SearchStrategy[Event] = st.one_of(
+    records,
+    records,
+    st.builds(lambda skill_id, second: SkillDeleted(skill_id, at(second)), ids, seconds),
+    st.builds(
+        lambda skill_id, stars, second: RatingChanged(skill_id, 3, {"average_rating": stars}, at(second)),
+        ids, stars, seconds,
+    ),
+    st.builds(SkillAbsent, ids),
+    st.builds(lambda second: CategoryRecord("x", {"description": f"d{second}"}, at(second)), seconds),
+)  # fmt: skip
+batches = st.lists(st.lists(st.tuples(events, st.booleans()), min_size=1, max_size=6), min_size=2, max_size=4)
+
+
+def items_of(script: Sequence[Sequence[tuple[Event, bool]]]) -> list[list[Item]]:
+    """With arrivals that grow; a polled one is of the listing."""
+    arrival = 0
+    made: list[list[Item]] = []
+    for batch in script:
+        made.append([])
+        for event, polled in batch:
+            arrival += 1
+            made[-1].append(Arrived(event, arrival, FeedChange.Source.STREAM, polled=polled))
+    return made
+
+
+def all_told(results: Sequence[BatchResult]) -> dict[str, Any]:
+    """What came of it, but for when it was."""
+    named = dict(Category.objects.values_list("pk", "name"))
+    skills = [
+        {**row, "id": 0, "synced_at": 0, "category_id": named.get(row["category_id"])}
+        for row in Skill.objects.order_by("skill_id").values()
+    ]
+    return {
+        "skills": skills,
+        "graves": list(Tombstone.objects.order_by("skill_id").values_list("skill_id", "deleted_stamp", "arrival")),
+        "categories": list(Category.objects.order_by("name").values_list("name", "description", "arrival")),
+        "feed": list(FeedChange.objects.order_by("seq").values_list("seq", "kind", "key", "fields", "data")),
+        "results": [(result.effects, result.feed_seq, result.fetch, result.incomplete) for result in results],
+    }
+
+
+def in_order(batches: Sequence[Sequence[Item]], lease: Lease) -> list[BatchResult]:
+    return [apply_batch(batch, lease) for batch in batches]
+
+
+def ahead(batches: Sequence[Sequence[Item]], lease: Lease) -> list[BatchResult]:
+    """Each is planned before the one before it is written, if it writes anything."""
+    results = []
+    plan = BatchPlan(batches[0])
+    for following in [*batches[1:], None]:
+        next_plan = None if following is None else BatchPlan(following, plan)
+        if plan.writes_nothing:
+            results.append(BatchResult.of(plan, results[-1].feed_seq if results else 0))
+        else:
+            results.append(apply_planned(plan, lease))
+        if next_plan is not None:
+            plan = next_plan
+    return results
+
+
+def undone(work: Callable[..., list[BatchResult]], *arguments: Any) -> dict[str, Any]:
+    """What work did; the database is left as it was."""
+    with transaction.atomic():
+        told = all_told(work(*arguments))
+        transaction.set_rollback(True)
+    return told
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(script=batches)
+def test_a_batch_planned_ahead_does_what_it_would_have_done(
+    lease: Lease, script: list[list[tuple[Event, bool]]]
+) -> None:
+    made = items_of(script)
+    assert undone(ahead, made, lease) == undone(in_order, made, lease)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(script=batches)
+@example(
+    script=[
+        [(SkillRecord("a", {**SKILL_EMPTY, "name": "n"}, {}, at(1)), True)],
+        [
+            (RatingChanged("a", 3, {"average_rating": 4.0}, at(2)), False),
+            (SkillRecord("a", {**SKILL_EMPTY, "name": "n"}, {}, at(1)), True),
+        ],
+    ]
+)
+def test_a_batch_leaves_what_its_items_leave_one_by_one(lease: Lease, script: list[list[tuple[Event, bool]]]) -> None:
+    """A row that says what the mirror had before the batch is no news, unless the batch has news of that skill."""
+    made = [[as_known(item) for item in batch] for batch in items_of(script)]
+    together, alone = (
+        undone(in_order, made, lease),
+        undone(in_order, [[item] for items in made for item in items], lease),
+    )
+    for what in ("skills", "graves", "categories"):
+        assert together[what] == alone[what]
+    effects, one_by_one = ([effect for result in told["results"] for effect in result[0]] for told in (together, alone))
+    assert effects == one_by_one
+
+
+def as_known(item: Item) -> Item:
+    """The same as a listing tells it that told it before; as it is where it is no row that says all, with a time."""
+    if not (isinstance(item, Arrived) and item.polled and isinstance(event := item.event, SkillRecord)):
+        return item
+    fingerprint = record_fingerprint(event)
+    if fingerprint is None or event.updated is None:
+        return item
+    told = {**event.fields, **event.extra, "skill_id": event.skill_id, "updated_at": f"{event.updated}Z"}
+    told["created_at"] = told.pop("remote_created_at")
+    row = KnownRow(event.skill_id, fingerprint, json.dumps(told).encode(), LATEST)
+    assert read_known(row) == event
+    return replace(item, event=row)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(script=batches, planned_ahead=st.booleans())
+def test_a_row_that_was_not_read_does_what_it_would_have_done(
+    lease: Lease, script: list[list[tuple[Event, bool]]], planned_ahead: bool
+) -> None:
+    made = items_of(script)
+    known = [[as_known(item) for item in batch] for batch in made]
+    assert undone(ahead if planned_ahead else in_order, known, lease) == undone(in_order, made, lease)
+
+
+def test_the_letter_for_a_row_that_was_not_read_has_what_it_says(lease: Lease) -> None:
+    item = as_known(Arrived(skill("a", 1, code="c"), 1, FeedChange.Source.LISTING, polled=True))
+    assert isinstance(item, Arrived) and isinstance(item.event, KnownRow)
+    letter = isolate._letter(item, "too long")
+    told = json.loads(letter.head)
+    assert (told["skill_id"], told["code"], letter.refusal.key) == ("a", "c", "a")
+
+
+def test_a_known_row_that_can_not_be_read_again_is_a_dead_letter(lease: Lease) -> None:
+    """How deep JSON may be depends on how deep the stack is: what one thread read may be too deep in another."""
+    deep = b"[1," * 110_000 + b"1" + b"]" * 110_000
+    row = b'{"skill_id": "a", "name": "a", "updated_at": "2026-03-01T10:00:01Z", "ratings": ' + deep + b"}"
+    known = Arrived(KnownRow("a", "0" * 32, row, LATEST), 1, FeedChange.Source.LISTING, polled=True)
+    result = apply_each([known, *told(skill("b", 1), first=2)], lease)
+    assert result.effects == [Effect.REFUSED, Effect.CREATED]
+    letter = DeadLetter.objects.get()
+    assert (letter.key, letter.source, letter.size) == ("a", "listing", len(row))
+
+
+def test_a_known_row_too_deep_for_the_strict_reading_is_read_by_the_other(lease: Lease) -> None:
+    row = (
+        b'{"skill_id": "a", "name": "n", "updated_at": "2026-03-01T10:00:01Z", "ratings": '
+        + b"[" * 5_000
+        + b"]" * 5_000
+    )
+    known = Arrived(KnownRow("a", "0" * 32, row + b"}", LATEST), 1, FeedChange.Source.LISTING, polled=True)
+    assert apply_each([known], lease).effects == [Effect.CREATED]
+    assert Skill.objects.get().name == "n"
+
+
+def skill(skill_id: str, second: int, **fields: Any) -> SkillRecord:
+    return SkillRecord(skill_id, {**SKILL_EMPTY, "name": skill_id, **fields}, {}, at(second))
+
+
+def told(*events: Event, first: int = 1) -> list[Item]:
+    return [Arrived(event, first + number, FeedChange.Source.STREAM) for number, event in enumerate(events)]
+
+
+def test_a_plan_tried_again_finds_what_its_first_try_wrote(lease: Lease) -> None:
+    """The connection may have been lost after the commit, so nothing is told twice, and plans on it are void."""
+    turn = Turn()
+    items = told(skill("a", 1), skill("b", 1))
+    plan = plan_ahead(items, None)
+    apply_ahead(items, plan, lease, turn)
+    assert turn.as_planned is True
+    result = apply_ahead(items, plan, lease, turn)
+    assert (result.effects, turn.as_planned) == ([Effect.UNCHANGED, Effect.UNCHANGED], False)
+    assert FeedChange.objects.count() == 2
+
+
+def test_what_a_short_message_made_known_is_completed_though_it_is_applied_again(lease: Lease) -> None:
+    """Its first try may have been committed: then it tells nothing new, and is as incomplete as before."""
+    short = SkillRecord("a", {"name": "a"}, {}, at(1))
+    items, turn = told(short, skill("b", 1)), Turn()
+    plan = plan_ahead(items, None)
+    results = [apply_ahead(items, plan, lease, turn) for _ in range(3)]
+    assert [result.incomplete for result in results] == [["a"]] * 3
+    assert [result.effects[0] for result in results] == [Effect.CREATED, Effect.UNCHANGED, Effect.UNCHANGED]
+    assert apply_each(told(short, first=10), lease).incomplete == []  # told once more by the marketplace
+
+
+def test_a_plan_that_the_database_refuses_is_cut_up_and_voids_those_on_it(
+    lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(plan: BatchPlan, lease: Lease) -> BatchResult:
+        raise DataError("too long for its column")
+
+    monkeypatch.setattr(isolate, "apply_planned", refuse)
+    items = told(skill("a", 1))
+    turn = Turn()
+    result = apply_ahead(items, plan_ahead(items, None), lease, turn)
+    assert (result.effects, turn.as_planned) == ([Effect.CREATED], False)
+    assert not DeadLetter.objects.exists()
+
+
+def test_what_the_database_will_not_even_be_asked_is_set_aside_alone(lease: Lease) -> None:
+    """Protocol lets no such id through; if it did, it would cost a dead letter and not the daemon."""
+    items = told(skill("a", 1), skill("\ud800", 1), skill("b", 1))
+    plan = plan_ahead(items, None)
+    assert plan is None
+    turn = Turn()
+    result = apply_ahead(items, plan, lease, turn)
+    assert (result.effects, turn.as_planned) == ([Effect.CREATED, Effect.REFUSED, Effect.CREATED], False)
+    assert DeadLetter.objects.count() == 1
+
+
+def test_a_plan_holds_only_in_its_turn(lease: Lease) -> None:
+    """After what it was planned on, and if that was written so."""
+    first, second = told(skill("a", 1)), told(skill("a", 2), first=2)
+    plan = plan_ahead(first, None)
+    on_it = plan_ahead(second, plan)
+    before = Turn()
+    after = Turn(before)
+    with pytest.raises(OutOfTurnError):
+        apply_ahead(second, on_it, lease, after)
+    assert not Skill.objects.exists()
+    before.tried = True  # and may have been committed
+    apply_ahead(first, plan, lease, before)
+    result = apply_ahead(second, on_it, lease, after)
+    assert (result.effects, before.as_planned, after.as_planned) == ([Effect.UPDATED], False, False)
+    assert after.after is None  # no chain of all that ever was
+    assert list(Skill.objects.values_list("skill_id", "updated_stamp")) == [("a", at(2))]
+
+
+def test_what_only_the_database_knows_is_not_planned_ahead(lease: Lease) -> None:
+    assert can_be_ahead(told(skill("a", 1, category="x")))
+    assert not can_be_ahead(told(CategoryAbsent("x")))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(stars=st.lists(st.floats(0, 5), min_size=1, max_size=20))
+def test_every_digit_of_a_rating_comes_back(lease: Lease, stars: list[float]) -> None:
+    with transaction.atomic():
+        events = [skill(f"s{number}", 1, average_rating=star) for number, star in enumerate(stars)]
+        apply_each(told(*events), lease)
+        slots = load_slots([event.skill_id for event in events])
+        assert [slot.fields["average_rating"] for slot in slots.values()] == [star + 0.0 for star in stars]  # type: ignore[union-attr]
+        transaction.set_rollback(True)
+
+
+@pytest.mark.parametrize("many", [1, 2, 4, 5, 64, 255, 1024, 1025, 2100])
+def test_any_number_of_rows_is_written(lease: Lease, many: int) -> None:
+    """SQLite's statements have room for some numbers of rows; what is left of the room changes nothing."""
+    for second in (1, 2):
+        rows = [skill(f"s{number}", second, version=f"{second}.{number}") for number in range(many)]
+        apply_each(told(*rows, first=second * 10_000), lease)
+        assert dict(Skill.objects.values_list("skill_id", "version")) == {
+            f"s{number}": f"{second}.{number}" for number in range(many)
+        }
+    assert FeedChange.objects.count() == 2 * many

@@ -1,0 +1,383 @@
+"""Health checks: what each of them says when, what they give away, and what a storm of probes costs."""
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from marketplace_sync.conf import SyncConfig, find_faults
+from marketplace_sync.daemon import publisher
+from marketplace_sync.mirror.lease import acquire, stand_by
+from marketplace_sync.mirror.status import Status
+from marketplace_sync.models import DeadLetter, SyncRun, WebSocketState
+from marketplace_sync.monitoring import briefly, views
+from marketplace_sync.monitoring.briefly import Briefly, LookTimeoutError
+from marketplace_sync.monitoring.facts import Facts
+from marketplace_sync.monitoring.health import judge
+from marketplace_sync.monitoring.readiness import Readiness
+from marketplace_sync.monitoring.report import Health, Report, degraded, healthy, unhealthy
+from marketplace_sync.tests.support.harness import marketplace, mirror
+from marketplace_sync.tests.support.live_feed import ask
+from marketplace_sync.tests.support.scrapes import forget_answers
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+CONFIG = SyncConfig()  # 900 s between two passes
+TEXT = """\
+# TYPE atom_mirror_lag_recent_seconds gauge
+atom_mirror_lag_recent_seconds {lag}
+# TYPE atom_mirror_token_refused gauge
+atom_mirror_token_refused{{door="stream"}} {stream}
+atom_mirror_token_refused{{door="api"}} {api}
+"""
+State = WebSocketState.State
+
+
+@pytest.fixture(autouse=True)
+def _anew() -> None:
+    forget_answers()
+
+
+def says(lag: float = 0.0, stream: int = 0, api: int = 0) -> str:
+    return TEXT.format(lag=lag, stream=stream, api=api)
+
+
+def facts(*, alive: bool = True, standby: int = 1, **changes: Any) -> Facts:
+    """A mirror in the best of health, and what is different; what is no fact is a column of the state row."""
+    columns = {name: changes.pop(name) for name in list(changes) if name in ("state", "fallback_to_polling")}
+    row = WebSocketState(**{"state": State.LIVE if alive else State.NOT_RUNNING} | columns)
+    fine = Facts(
+        now=NOW,
+        status=Status(row, alive, "host:1" if alive else "", NOW, standby),
+        epoch=1,
+        feed_seq=10,
+        first_sync_at=NOW - timedelta(days=1),
+        clean_sync_at=NOW - timedelta(minutes=5),
+        clean_sync_ahead=False,
+        failures=0,
+        failing_since=None,
+        failure="",
+        refused_records=0,
+        refused_share=0.0,
+        held_runs=0,
+        held_removals=0,
+        open_dead_letters=0,
+        dead_letters_last_hour=0,
+        open_commands={},
+        feed_servers=0,
+        feed_clients=0,
+        feed_lag=0,
+        daemon_text=says() if alive else "",
+        daemon_written_at=NOW,
+    )
+    return replace(fine, **changes)
+
+
+def ago(**span: float) -> datetime:
+    return NOW - timedelta(**span)
+
+
+CASES: dict[str, tuple[Facts, str, Health]] = {
+    "no daemon": (facts(alive=False, standby=0), "daemon", Health.UNHEALTHY),
+    "no daemon, one stands by": (facts(alive=False), "daemon", Health.UNHEALTHY),
+    "no state without a daemon": (facts(alive=False), "connection", Health.UNHEALTHY),
+    "live": (facts(), "connection", Health.HEALTHY),
+    "connecting": (facts(state=State.CONNECTING), "connection", Health.HEALTHY),
+    "catching up": (facts(state=State.CATCHING_UP), "connection", Health.HEALTHY),
+    "reconnecting": (facts(state=State.RECONNECTING), "connection", Health.DEGRADED),
+    "polling as a fallback": (facts(state=State.POLLING, fallback_to_polling=True), "connection", Health.DEGRADED),
+    "polling by the settings": (facts(state=State.POLLING), "connection", Health.HEALTHY),
+    "resting": (facts(state=State.RESTING, fallback_to_polling=True), "connection", Health.DEGRADED),
+    "disabled by a person": (facts(state=State.DISABLED), "connection", Health.DEGRADED),
+    "a pass three intervals ago": (facts(clean_sync_at=ago(seconds=2700)), "pass", Health.HEALTHY),
+    "a pass longer ago": (facts(clean_sync_at=ago(seconds=2701)), "pass", Health.DEGRADED),
+    "a pass twelve intervals ago": (facts(clean_sync_at=ago(seconds=10_800)), "pass", Health.DEGRADED),
+    "a pass far too long ago": (facts(clean_sync_at=ago(seconds=10_801)), "pass", Health.UNHEALTHY),
+    "the last pass failed": (facts(failures=1, failing_since=ago(seconds=30)), "pass", Health.DEGRADED),
+    "no pass yet": (facts(clean_sync_at=None, first_sync_at=None), "pass", Health.DEGRADED),
+    "none clean yet": (facts(clean_sync_at=None, first_sync_at=ago(seconds=10)), "pass", Health.DEGRADED),
+    "none clean for long": (facts(clean_sync_at=None), "pass", Health.UNHEALTHY),
+    "a minute's lag": (facts(daemon_text=says(lag=60)), "lag", Health.HEALTHY),
+    "more lag": (facts(daemon_text=says(lag=61)), "lag", Health.DEGRADED),
+    "far too much lag": (facts(daemon_text=says(lag=901)), "lag", Health.UNHEALTHY),
+    "unknown lag": (facts(daemon_text=""), "lag", Health.DEGRADED),
+    "the stream's token refused": (facts(daemon_text=says(stream=1)), "token", Health.DEGRADED),
+    "the token refused": (facts(daemon_text=says(api=1, stream=1)), "token", Health.UNHEALTHY),
+    "unknown token": (facts(daemon_text=""), "token", Health.DEGRADED),
+    "a few dead letters": (facts(dead_letters_last_hour=99, open_dead_letters=5000), "dead_letters", Health.HEALTHY),
+    "many dead letters": (facts(dead_letters_last_hour=100), "dead_letters", Health.DEGRADED),
+    "a few records refused": (facts(refused_records=1, refused_share=0.0099), "records", Health.HEALTHY),
+    "some records refused": (facts(refused_records=1, refused_share=0.01), "records", Health.DEGRADED),
+    "many records refused": (facts(refused_records=9, refused_share=0.25), "records", Health.UNHEALTHY),
+    "held removals": (facts(held_removals=30, held_runs=1), "removals", Health.DEGRADED),
+}  # fmt: skip
+
+
+def test_a_mirror_that_is_right_and_fresh_is_healthy_in_every_check() -> None:
+    report = judge(facts(), CONFIG)
+    assert report.status is Health.HEALTHY
+    assert {check.status for check in report.checks.values()} == {Health.HEALTHY}
+    assert {name for _, name, _ in CASES.values()} | {"database"} == report.checks.keys()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_fault_is_told_by_its_check_and_by_the_whole(case: str) -> None:
+    given, name, expected = CASES[case]
+    report = judge(given, CONFIG)
+    assert report.checks[name].status is expected
+    assert report.checks[name].reason
+    order = list(Health)
+    assert order.index(report.status) >= order.index(expected)
+    if expected is Health.HEALTHY:
+        assert report.status is Health.HEALTHY
+
+
+def test_thresholds_are_settings() -> None:
+    late = facts(clean_sync_at=ago(seconds=2000), daemon_text=says(lag=30), dead_letters_last_hour=20)
+    assert judge(late, CONFIG).status is Health.HEALTHY
+    strict = replace(CONFIG, health_pass_degraded=2, health_lag_degraded=20, health_dead_letters=20)
+    assert {name for name, check in judge(late, strict).checks.items() if check.status is Health.DEGRADED} == {
+        "pass", "lag", "dead_letters",
+    }  # fmt: skip
+    stricter = replace(CONFIG, health_pass_degraded=1, health_pass_unhealthy=2, health_lag_unhealthy=25)
+    assert {name for name, check in judge(late, stricter).checks.items() if check.status is Health.UNHEALTHY} == {
+        "pass", "lag",
+    }  # fmt: skip
+    never = replace(CONFIG, health_dead_letters=0)
+    assert judge(facts(dead_letters_last_hour=10**6), never).status is Health.HEALTHY
+    # A longer interval is more patient.
+    assert judge(facts(clean_sync_at=ago(hours=10)), replace(CONFIG, sync_interval_seconds=14_400)).status == "healthy"
+
+
+def test_thresholds_in_the_wrong_order_are_told(settings: Any) -> None:
+    settings.ATOM_SAAS_API_URL, settings.ATOM_SAAS_API_TOKEN = "https://market.example", "a-token-for-checks"
+    settings.HEALTH_PASS_DEGRADED_INTERVALS, settings.HEALTH_PASS_UNHEALTHY_INTERVALS = "6", "4"
+    settings.HEALTH_LAG_DEGRADED_SECONDS, settings.HEALTH_LAG_UNHEALTHY_SECONDS = "60", "60"
+    (fault,) = find_faults(settings)
+    assert (fault.level, fault.setting) == ("warning", "HEALTH_PASS_UNHEALTHY_INTERVALS")
+    assert "HEALTH_PASS_DEGRADED_INTERVALS" in fault.message
+
+
+def test_a_mirror_that_is_switched_off_is_no_fault() -> None:
+    report = judge(facts(alive=False, standby=0), replace(CONFIG, enabled=False))
+    assert report.status is Health.HEALTHY
+    assert "ATOM_SAAS_ENABLED" in report.checks["daemon"].reason
+
+
+def test_the_worst_check_is_the_wholes() -> None:
+    fine, poor, bad = healthy("a"), degraded("b", held=3), unhealthy("c")
+    assert Report({"x": fine, "y": poor}).status is Health.DEGRADED
+    assert Report({"x": bad, "y": poor, "z": fine}).status is Health.UNHEALTHY
+    assert Report({"y": poor}).as_json() == {
+        "status": "degraded", "checks": {"y": {"status": "degraded", "reason": "b", "held": 3}},
+    }  # fmt: skip
+
+
+# Over HTTP.
+
+
+def asked(path: str) -> tuple[int, dict[str, Any]]:
+    forget_answers()
+    answer = Client().get(path)
+    assert answer["Content-Type"] == "application/json"
+    assert "no-store" in answer["Cache-Control"]
+    told = json.loads(answer.content)
+    assert told.keys() == {"status", "checks"}
+    for check in told["checks"].values():
+        assert check["status"] in list(Health)
+        assert check["reason"]
+    return answer.status_code, told
+
+
+def test_alive_is_told_without_the_database() -> None:
+    # No mark of the database: a query would fail.
+    assert asked("/health/live") == (
+        200, {"status": "healthy", "checks": {"process": {"status": "healthy", "reason": "The process answers."}}},
+    )  # fmt: skip
+
+
+@pytest.mark.django_db(transaction=True)
+def test_without_a_daemon_the_mirror_is_unhealthy_and_the_process_ready() -> None:
+    code, told = asked("/health/sync")
+    assert (code, told["status"], told["checks"]["daemon"]["status"]) == (503, "unhealthy", "unhealthy")
+    code, told = asked("/health/ready")
+    assert (code, told["status"]) == (200, "healthy")
+    assert told["checks"].keys() == {"database", "migrations", "channel_layer"}
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_the_health_of_a_real_mirror_and_of_one_whose_daemon_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher, "EVERY_SECONDS", 0.05)
+    async with marketplace() as server:
+        async with mirror(server) as running:
+            await running.until_state("live")
+            told: dict[str, Any] = {}
+
+            async def fine() -> bool:
+                told.update((await running.ask(asked, "/health/sync"))[1])
+                return told["status"] == "healthy"
+
+            await running.until(fine, f"it is healthy {told}")
+            server.faults.add("http-500")
+            await running.ask(SyncRun.objects.update, state="failed", is_clean=None)
+            code, told = await running.ask(asked, "/health/sync")
+            assert (code, told["status"]) == (200, "degraded")
+            assert told["checks"]["pass"]["reason"].startswith("No full sync was clean yet. The marketplace could not")
+            server.faults.clear()
+        code, told = await ask(asked, "/health/sync")
+        assert (code, told["checks"]["daemon"]["status"]) == (503, "unhealthy")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_told_without_a_login_names_no_host_and_quotes_nobody() -> None:
+    acquire("db-7.internal:4711")
+    stand_by("db-8.internal:4712")
+    at = timezone.now()
+    WebSocketState.objects.update_or_create(
+        pk=1, defaults={"state": State.RESTING, "disconnect_reason": "closed (1008): <b>/srv/market</b>"}
+    )
+    SyncRun.objects.create(
+        reason="poll", state="failed", started_at=at, finished_at=at, error="TLS: not valid for market.internal"
+    )
+    DeadLetter.objects.create(
+        source="stream", code="missing", reason="required", key="a-skill", head=b"{}", size=2, digest="d",
+        first_seen_at=at, last_seen_at=at,
+    )  # fmt: skip
+    for path in ("/health/live", "/health/ready", "/health/sync"):
+        shown = json.dumps(asked(path)[1])
+        for private in ("internal", "4711", "/srv", "<b>", "market.", "a-skill", connection.settings_dict["NAME"]):
+            assert str(private) not in shown
+
+
+def test_without_a_database_each_says_so(no_database: None, settings: Any) -> None:
+    settings.METRICS_PUBLIC = "true"
+    assert asked("/health/live")[0] == 200
+    for path in ("/health/ready", "/health/sync"):
+        code, told = asked(path)
+        assert (code, told["status"]) == (503, "unhealthy")
+        check = told["checks"]["database"]
+        assert (check["status"], check["reason"]) == ("unhealthy", "The database does not answer.")
+        assert "nowhere" not in json.dumps(told)
+    answer = Client().get("/metrics")
+    assert (answer.status_code, answer.content) == (503, b"# The database does not answer.\n")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_that_lacks_migrations_is_not_ready() -> None:
+    table = connection.ops.quote_name("django_migrations")
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT max(name) FROM {table} WHERE app = 'marketplace_sync'")
+        (newest,) = cursor.fetchone()
+        cursor.execute(f"UPDATE {table} SET name = 'x' WHERE app = 'marketplace_sync' AND name = %s", [newest])
+    readiness = Readiness()
+    try:
+        report = readiness.look()
+        assert report.status is Health.UNHEALTHY
+        assert report.checks["migrations"].as_json()["missing"] == 1
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute(f"UPDATE {table} SET name = %s WHERE app = 'marketplace_sync' AND name = 'x'", [newest])
+    assert readiness.look().status is Health.HEALTHY
+    # Once applied they stay: a probe costs one query.
+    with CaptureQueriesContext(connection) as queries:
+        assert readiness.look().status is Health.HEALTHY
+    assert len(queries) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_channel_layer_that_answers_is_healthy(settings: Any, redis_url: str) -> None:
+    settings.CHANNEL_LAYERS = redis_layer(redis_url)
+    code, told = asked("/health/ready")
+    assert (code, told["checks"]["channel_layer"]["reason"]) == (200, "The channel layer answers.")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_channel_layer_that_is_away_degrades_and_no_more(settings: Any) -> None:
+    settings.CHANNEL_LAYERS = redis_layer("redis://127.0.0.1:1/0")
+    code, told = asked("/health/ready")
+    assert (code, told["status"]) == (200, "degraded")
+    assert told["checks"]["channel_layer"]["status"] == "degraded"
+
+
+def redis_layer(url: str) -> dict[str, Any]:
+    layer = "channels_redis.pubsub.RedisPubSubChannelLayer"
+    return {"default": {"BACKEND": layer, "CONFIG": {"hosts": [url]}}}
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/health/sync"])
+@pytest.mark.django_db(transaction=True)
+def test_health_is_read_only(path: str) -> None:
+    assert Client().post(path).status_code == 405
+    assert Client().head(path).status_code in (200, 503)
+
+
+# A storm of probes.
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_storm_of_probes_is_one_look_at_the_database() -> None:
+    forget_answers()
+    client = Client()
+    client.get("/health/sync")
+    with CaptureQueriesContext(connection) as queries:
+        for _ in range(50):
+            client.get("/health/sync")
+    assert len(queries) < 20 * 2  # one look, or a second where a second has passed
+
+
+def test_many_threads_share_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(briefly, "KEPT_SECONDS", 60.0)
+    looks: list[int] = []
+    begun = threading.Barrier(8)
+
+    def look() -> int:
+        looks.append(1)
+        return len(looks)
+
+    answer = Briefly(look)
+
+    def probe() -> int:
+        begun.wait()
+        return answer()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert {future.result() for future in [pool.submit(probe) for _ in range(8)]} == {1}
+    answer.forget()
+    assert answer() == 2
+
+
+def test_what_is_kept_is_looked_at_anew_once_it_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(briefly, "KEPT_SECONDS", 0.0)
+    counted = iter(range(10))
+    answer = Briefly(lambda: next(counted))
+    assert [answer(), answer()] == [0, 1]
+
+
+def test_who_waits_for_a_look_that_hangs_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(briefly, "PATIENCE_SECONDS", 0.05)
+    hanging, let_go = threading.Event(), threading.Event()
+
+    def hang() -> Report:
+        hanging.set()
+        let_go.wait()
+        return Report({"x": healthy("y")})
+
+    answer: Callable[[], Report] = Briefly(hang)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(answer)
+        hanging.wait()
+        with pytest.raises(LookTimeoutError):
+            answer()
+        monkeypatch.setattr(views, "sync_health", answer)
+        told = Client().get("/health/sync")
+        assert (told.status_code, json.loads(told.content)["status"]) == (503, "unhealthy")
+        let_go.set()
+        assert first.result().status is Health.HEALTHY

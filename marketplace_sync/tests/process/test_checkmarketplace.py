@@ -1,0 +1,376 @@
+"""`checkmarketplace`: each step against a marketplace that fails at it, and what a person is told to change."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Request, Response
+
+from marketplace_sync.conf import Secret, SyncConfig
+from marketplace_sync.simulator.variant import Variant
+from marketplace_sync.tests.support.connect_proxy import ConnectProxy
+from marketplace_sync.tests.support.harness import TOKEN, marketplace, skill
+from marketplace_sync.tests.support.processes import MANAGE
+from marketplace_sync.tests.support.tls_front import Authority, behind_tls, tls_front
+from marketplace_sync.tests.support.upstream_peers import ScriptedHttp, answer, no_pong_frames, ws_peer
+from marketplace_sync.upstream.access import Access
+from marketplace_sync.upstream.checkup import Checkup, Step
+
+STEPS = ["dns", "tcp", "tls", "health", "token", "listing", "websocket", "heartbeat"]
+HEALTHY = b'{"status": "healthy"}'
+ROW = {"skill_id": "s1", "name": "One"}
+
+
+async def steps(config: SyncConfig) -> list[Step]:
+    taken = [step async for step in Checkup(config, Access(config)).run()]
+    assert [step.step for step in taken] == STEPS[: len(taken)]
+    assert all(step.ok and not step.hint for step in taken[:-1])
+    assert TOKEN not in repr(taken)
+    assert all(step.seconds >= 0 and len(step.detail) <= 200 for step in taken)
+    return taken
+
+
+async def failure(config: SyncConfig) -> Step:
+    last = (await steps(config))[-1]
+    assert not last.ok
+    assert last.detail and last.hint
+    return last
+
+
+def at(url: str, **changes: Any) -> SyncConfig:
+    quick: dict[str, Any] = {"connect_timeout": 5.0, "api_timeout": 5.0, "pong_timeout": 5.0}
+    return SyncConfig(
+        api_token=Secret(TOKEN),
+        **{**quick, "api_url": url, "ws_url": url.replace("http", "ws", 1) + "/ws", **changes},
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def site(**answers: bytes) -> ScriptedHttp:
+    """A server with an answer for each last part of a path; `ws` is the handshake's."""
+
+    async def by_path(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        name = server.asked[-1].target.partition("?")[0].rpartition("/")[2]
+        writer.write(answers.get(name, answer(404)))
+
+    server = ScriptedHttp(by_path)
+    return server
+
+
+def sound(**answers: bytes) -> ScriptedHttp:
+    """A marketplace in order, but for these answers."""
+    whole = {
+        "health": answer(200, HEALTHY),
+        "categories": answer(200, b'{"categories": []}'),
+        "skills": answer(200, json.dumps({"skills": [ROW]}).encode()),
+    }
+    return site(**{**whole, **answers})
+
+
+# What works.
+
+
+@pytest.mark.parametrize(
+    "variant", [Variant(), Variant(base="/api", prefix="/m", api_auth="X-T", ws_auth="bearer", ws_path="/live")]
+)
+async def test_a_marketplace_in_order_passes_every_step(variant: Variant) -> None:
+    async with marketplace(3, variant=variant) as server:
+        taken = await steps(
+            at(
+                server.api_url, ws_url=server.ws_url, api_prefix=variant.prefix, api_auth=variant.api_auth,
+                ws_auth=variant.ws_auth,
+            )
+        )  # fmt: skip
+        assert [step.step for step in taken] == STEPS
+        assert taken[-1].ok
+        assert len(server.connects) == 1
+    details = {step.step: step.detail for step in taken}
+    assert details["dns"] == "127.0.0.1: 127.0.0.1"
+    assert details["tls"] == "not used"
+    assert details["health"] == "healthy"
+    assert details["listing"] == "3 of 3 skills on the first page"
+    assert "pong" in details["heartbeat"]
+
+
+async def test_polling_only_needs_no_stream() -> None:
+    async with sound() as server:
+        taken = await steps(at(server.url, ws_enabled=False, ws_url="ws://no.invalid/ws"))
+    assert [step.detail for step in taken[-2:]] == ["not used: ATOM_SAAS_WS_ENABLED is false", "not used"]
+    assert taken[-1].ok
+
+
+async def test_a_degraded_marketplace_passes_and_a_clock_that_differs_is_mentioned() -> None:
+    health = answer(200, b'{"status": "degraded"}', "Date: Wed, 01 Jan 2020 00:00:00 GMT")
+    async with sound(health=health) as server:
+        taken = await steps(at(server.url, ws_enabled=False))
+    told = next(step.detail for step in taken if step.step == "health")
+    assert told.startswith("degraded; its clock is ")
+    assert "behind this machine's" in told
+
+
+async def test_rows_that_can_not_be_read_are_counted() -> None:
+    rows = json.dumps({"skills": [ROW, {**ROW, "tags": "text"}]}).encode()
+    async with sound(skills=answer(200, rows)) as server:
+        taken = await steps(at(server.url, ws_enabled=False))
+    assert taken[5].ok
+    assert taken[5].detail.startswith("1 of 2 rows can't be read; the first: tags: must be a list")
+
+
+# The network.
+
+
+async def test_a_name_that_does_not_exist_fails_at_dns() -> None:
+    step = await failure(at("http://nowhere.invalid"))
+    assert (step.step, "ATOM_SAAS_API_URL" in step.hint) == ("dns", True)
+    assert "nowhere.invalid" in step.detail
+
+
+async def test_the_streams_own_host_is_resolved_as_well() -> None:
+    async with sound() as server:
+        step = await failure(at(server.url, ws_url="ws://nowhere.invalid/ws"))
+    assert (step.step, "ATOM_SAAS_WS_URL" in step.hint) == ("dns", True)
+
+
+async def test_a_port_where_nobody_listens_fails_at_tcp() -> None:
+    step = await failure(at(f"http://127.0.0.1:{free_port()}"))
+    assert (step.step, "Connection refused" in step.detail) == ("tcp", True)
+    assert "ATOM_SAAS_API_URL" in step.hint and "HTTPS_PROXY" in step.hint
+
+
+async def test_a_proxy_that_is_not_there_is_named() -> None:
+    step = await failure(at("http://market.invalid", http_proxy=Secret(f"http://127.0.0.1:{free_port()}")))
+    assert step.step == "tcp"
+    assert "HTTP_PROXY" in step.hint and "ATOM_SAAS_API_URL" not in step.hint
+
+
+async def test_https_where_only_http_is_spoken_fails_at_tls() -> None:
+    async with marketplace(1) as server:
+        step = await failure(at(server.api_url.replace("http:", "https:")))
+    assert (step.step, "http:// in ATOM_SAAS_API_URL" in step.hint) == ("tls", True)
+
+
+async def test_a_server_that_hangs_up_on_tls_is_not_blamed_on_a_proxy() -> None:
+    async with sound() as server:
+        step = await failure(at(server.url.replace("http:", "https:")))
+    assert step.step == "tls"
+    assert "ATOM_SAAS_API_URL" in step.hint and "proxy" not in step.hint
+
+
+async def test_tls_fails_with_the_setting_for_its_reason(tmp_path: Path) -> None:
+    authority, stranger = Authority(tmp_path, "one"), Authority(tmp_path, "other")
+    async with marketplace(1) as server:
+        async with tls_front(server.port, tmp_path, authority.certificate("localhost")) as port:
+            step = await failure(behind_tls(port, ca_file=stranger.file))
+            assert (step.step, "ATOM_SAAS_CA_FILE" in step.hint) == ("tls", True)
+            taken = await steps(behind_tls(port, ca_file=authority.file))
+            assert taken[-1].ok and taken[2].detail.startswith("TLSv1.")
+        async with tls_front(server.port, tmp_path, authority.certificate("elsewhere.example")) as port:
+            step = await failure(behind_tls(port, ca_file=authority.file))
+            assert (step.step, "ATOM_SAAS_API_URL" in step.hint) == ("tls", True)
+
+
+async def test_all_steps_pass_through_a_proxy_and_its_refusals_name_it(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "one")
+    async with marketplace(1) as server, ConnectProxy(login="u:p") as proxy:
+        async with tls_front(server.port, tmp_path, authority.certificate("market.invalid")) as port:
+            ready = {"ca_file": authority.file, "host": "market.invalid"}
+            taken = await steps(behind_tls(port, **ready, https_proxy=Secret(f"http://u:p@{proxy.address}")))
+            assert taken[-1].ok
+            assert "left to the proxy" in taken[0].detail
+            step = await failure(behind_tls(port, **ready, https_proxy=Secret(f"http://{proxy.address}")))
+    assert (step.step, "HTTPS_PROXY=http://user:password@" in step.hint) == ("tls", True)
+    assert "407" in step.detail
+
+
+# HTTP.
+
+
+HTTP_FAILURES: list[tuple[dict[str, bytes], str, str]] = [
+    ({"health": answer(503)}, "health", "maintenance"),
+    ({"health": answer(200, b'{"status": "down"}')}, "health", "maintenance"),
+    ({"health": answer(404)}, "health", "ATOM_SAAS_API_URL"),
+    ({"health": answer(200, b"<html></html>")}, "health", "ATOM_SAAS_API_URL"),
+    ({"health": answer(301, b"", "Location: https://x.invalid")}, "health", "ATOM_SAAS_API_URL"),
+    ({"health": answer(429, b'{"retry_after": 7}')}, "health", "ATOM_SAAS_API_REQUESTS_PER_MINUTE"),
+    ({"categories": answer(401)}, "token", "ATOM_SAAS_API_TOKEN"),
+    ({"categories": answer(403)}, "token", "ATOM_SAAS_API_AUTH"),
+    ({"skills": answer(404), "categories": answer(404)}, "listing", "ATOM_SAAS_API_PREFIX"),
+    ({"skills": answer(500)}, "listing", "down"),
+    ({"skills": answer(200, b"<html>")}, "listing", "ATOM_SAAS_API_PREFIX"),
+    ({"skills": answer(200, b'[{"id": 1, "name": "x", "updated_at": 5}]')}, "listing", "ATOM_SAAS_API_PREFIX"),
+    ({"skills": answer(422)}, "listing", "ATOM_SAAS_PAGE_SIZE"),
+]
+
+
+@pytest.mark.parametrize(("answers", "at_step", "setting"), HTTP_FAILURES)
+async def test_each_http_failure_names_its_setting(answers: dict[str, bytes], at_step: str, setting: str) -> None:
+    async with sound(**answers) as server:
+        step = await failure(at(server.url))
+        assert len(server.asked) <= STEPS.index(at_step) - 2, "nothing is tried twice"
+    assert (step.step, setting in step.hint) == (at_step, True), step
+
+
+@pytest.mark.parametrize(
+    ("categories", "reason", "hint"),
+    [
+        (answer(404), "HTTP 404", "ask the marketplace about GET /api/v1/categories"),
+        (answer(500), "HTTP 500", "the marketplace is down"),
+        (answer(200, b"<html>"), "not JSON", "ask the marketplace about GET /api/v1/categories"),
+        (answer(200, b'{"error": "no"}'), "error", "ask the marketplace about GET /api/v1/categories"),
+    ],
+)
+async def test_categories_that_can_not_be_read_fail_at_the_listing(categories: bytes, reason: str, hint: str) -> None:
+    async with sound(categories=categories) as server:
+        last = await failure(at(server.url))
+    assert last.step == "listing"
+    assert "1 skills on the first page, but no categories" in last.detail and reason in last.detail
+    assert hint in last.hint
+
+
+async def test_a_server_that_never_answers_names_the_time_out() -> None:
+    async def never(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with ScriptedHttp(never) as server:
+        step = await failure(at(server.url, api_timeout=0.2))
+    assert (step.step, "ATOM_SAAS_API_TIMEOUT_SECONDS" in step.hint) == ("health", True)
+
+
+# The stream.
+
+
+@pytest.mark.parametrize(
+    ("handshake", "setting"),
+    [
+        (answer(401), "ATOM_SAAS_WS_AUTH"),
+        (answer(403), "ATOM_SAAS_WS_AUTH"),
+        (answer(404), "ATOM_SAAS_WS_URL"),
+        (answer(200, b"<html>"), "ATOM_SAAS_WS_URL"),
+        (answer(302, b"", "Location: /x"), "ATOM_SAAS_WS_URL"),
+        (answer(429), "10 connection attempts"),
+        (answer(503), "down"),
+        (b"nonsense\r\n\r\n", "ATOM_SAAS_WS_URL"),
+    ],
+)
+async def test_each_failed_handshake_names_its_setting(handshake: bytes, setting: str) -> None:
+    async with sound(ws=handshake) as server:
+        step = await failure(at(server.url))
+    assert (step.step, setting in step.hint) == ("websocket", True), step
+
+
+@pytest.mark.parametrize(
+    ("close_with", "setting"), [(None, "ATOM_SAAS_WS_PONG_TIMEOUT"), (4401, "ATOM_SAAS_WS_AUTH"), (1000, "closes")]
+)
+async def test_a_stream_that_does_not_stand_fails_at_the_heartbeat(close_with: int | None, setting: str) -> None:
+    async def peer(connection: ServerConnection) -> None:
+        no_pong_frames(connection)
+        if close_with is not None:
+            await connection.close(close_with)
+        await connection.wait_closed()
+
+    async with sound() as server, ws_peer(peer) as url:
+        step = await failure(at(server.url, ws_url=url, pong_timeout=0.3))
+    assert (step.step, setting in step.hint) == ("heartbeat", True), step
+
+
+async def test_a_peer_that_answers_ping_frames_alone_passes() -> None:
+    async def peer(connection: ServerConnection) -> None:
+        await connection.send(json.dumps({"type": "skill_update", "data": skill(1)}))
+        await connection.wait_closed()
+
+    async with sound() as server, ws_peer(peer) as url:
+        taken = await steps(at(server.url, ws_url=url))
+    assert taken[-1].ok
+    assert taken[-1].detail.startswith("a pong frame")
+
+
+async def test_the_token_is_sent_to_the_stream_in_its_place_alone() -> None:
+    targets: list[str] = []
+
+    def note(_: ServerConnection, request: Request) -> Response | None:
+        targets.append(request.path)
+        return None
+
+    async def peer(connection: ServerConnection) -> None:
+        await connection.wait_closed()
+
+    async with sound() as server, ws_peer(peer, process_request=note) as url:
+        await steps(at(server.url, ws_url=url, ws_auth="query:key"))
+    assert [target.partition("=")[0] for target in targets] == ["/ws?key"]
+
+
+# The command.
+
+
+def command(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`manage.py checkmarketplace` where there is no database."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("ATOM_")}
+    own |= {"DATABASE_URL": "postgres://nobody@127.0.0.1:9/none", "DJANGO_ENV_FILE": "", "LOG_LEVEL": "DEBUG"}
+    return subprocess.run(
+        [sys.executable, str(MANAGE), "checkmarketplace", *options], env=own | environment, capture_output=True,
+        text=True, timeout=200, check=False,
+    )  # fmt: skip
+
+
+async def test_the_command_prints_a_line_per_step_and_exits_0() -> None:
+    async with marketplace(2) as server:
+        environment = {"ATOM_SAAS_API_URL": server.api_url, "ATOM_SAAS_API_TOKEN": server.token}
+        ended = await asyncio.to_thread(command, **environment)
+        as_json = await asyncio.to_thread(command, "--json", **environment)
+    lines = ended.stdout.splitlines()
+    assert [line.split()[:2] for line in lines] == [["ok", step] for step in ["settings", *STEPS]]
+    assert ended.returncode == as_json.returncode == 0
+    told = json.loads(as_json.stdout)
+    assert [sorted(step) for step in told] == [["detail", "hint", "ok", "seconds", "step"]] * 9
+    assert [step["step"] for step in told] == ["settings", *STEPS]
+    assert TOKEN not in f"{ended}{as_json}".replace(f"'ATOM_SAAS_API_TOKEN': '{TOKEN}'", "")
+
+
+async def test_settings_that_are_unwise_are_mentioned() -> None:
+    async with marketplace(2, variant=Variant(base="/api/v1", prefix="/api/v1")) as server:
+        environment = {"ATOM_SAAS_API_URL": server.api_url, "ATOM_SAAS_API_TOKEN": server.token}
+        ended = await asyncio.to_thread(command, **environment)
+    assert ended.returncode == 0
+    assert "ATOM_SAAS_API_URL ends in /api/v1, which ATOM_SAAS_API_PREFIX adds" in ended.stdout.splitlines()[0]
+
+
+async def test_the_command_ends_with_1_and_the_hint_at_the_first_failure() -> None:
+    async with marketplace(2) as server:
+        environment = {"ATOM_SAAS_API_URL": server.api_url, "ATOM_SAAS_API_TOKEN": "another-token"}
+        ended = await asyncio.to_thread(command, **environment)
+        as_json = await asyncio.to_thread(command, "--json", **environment)
+    assert (ended.returncode, as_json.returncode) == (1, 1)
+    *_, failed, hint = ended.stdout.splitlines()
+    assert failed.split()[:2] == ["FAILED", "token"]
+    assert "ATOM_SAAS_API_TOKEN" in hint
+    assert "another-token" not in ended.stdout + ended.stderr + as_json.stdout + as_json.stderr
+    assert [step["ok"] for step in json.loads(as_json.stdout)] == [True] * 5 + [False]
+
+
+@pytest.mark.parametrize(
+    ("environment", "setting"),
+    [
+        ({}, "ATOM_SAAS_API_URL"),
+        ({"ATOM_SAAS_API_URL": "http://h", "ATOM_SAAS_API_TOKEN": "a-token", "ATOM_SAAS_API_AUTH": "a b"}, "API_AUTH"),
+        ({"ATOM_SAAS_API_URL": "http://h", "ATOM_SAAS_API_TOKEN": "a-token", "ATOM_SAAS_ENABLED": "false"}, "ENABLED"),
+        ({"ATOM_SAAS_API_URL": "http://h", "ATOM_SAAS_API_TOKEN_FILE": "/no/such"}, "ATOM_SAAS_API_TOKEN_FILE"),
+    ],
+)
+def test_settings_that_can_not_work_are_the_first_step(environment: dict[str, str], setting: str) -> None:
+    ended = command("--json", **environment)
+    (step,) = json.loads(ended.stdout)
+    assert (ended.returncode, step["step"], step["ok"]) == (1, "settings", False)
+    assert setting in step["hint"]

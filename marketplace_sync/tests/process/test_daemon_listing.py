@@ -1,0 +1,724 @@
+"""Laws 2 to 7 over real sockets: what passes, single fetches and a marketplace out of order do to the mirror."""
+
+import asyncio
+import gc
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from marketplace_sync.conf import SyncConfig
+from marketplace_sync.daemon import command_desk
+from marketplace_sync.daemon.core import Session, writing_session
+from marketplace_sync.daemon.database import Database
+from marketplace_sync.daemon.passes import SyncRunner
+from marketplace_sync.daemon.writer import MAX_BATCH_ITEMS, Writer
+from marketplace_sync.engine import schedule
+from marketplace_sync.mirror.arrived import Arrived, Effect, Item, RefusedInput
+from marketplace_sync.mirror.lease import acquire
+from marketplace_sync.mirror.plan import Plan
+from marketplace_sync.mirror.state import state_row
+from marketplace_sync.models import Category, Command, DeadLetter, FeedChange, Skill, SyncRun, Tombstone
+from marketplace_sync.protocol.events import KnownRow, SkillDeleted, SkillRecord
+from marketplace_sync.protocol.stamps import stamp_of
+from marketplace_sync.simulator.server import SimulatorServer
+from marketplace_sync.tests.support.harness import PATIENCE, Mirror, marketplace, mirror, quick_config, skill
+from marketplace_sync.tests.support.outages import locked_database
+from marketplace_sync.upstream import market as upstream_market
+from marketplace_sync.upstream.market import MarketClient
+from marketplace_sync.upstream.row_cache import RowCache
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SKILLS = "/api/v1/skills?"
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The waits that are no settings: between tries and failed passes, after a loss, between looks for commands."""
+    monkeypatch.setattr(upstream_market, "RETRY_DELAYS", (0.01, 0.02, 0.04))
+    monkeypatch.setattr(schedule, "RETRY_DELAYS", (0.1,))
+    monkeypatch.setattr(schedule, "GAP_QUIET_SECONDS", 0.1)
+    monkeypatch.setattr(command_desk, "LOOK_EVERY_SECONDS", 0.02)
+
+
+@asynccontextmanager
+async def live(skills: int = 25, **changes: Any) -> AsyncIterator[tuple[SimulatorServer, Mirror]]:
+    """A marketplace and its mirror, full and live."""
+    async with marketplace(skills=skills) as server, mirror(server, **changes) as running:
+        await running.until_state("live")
+        assert await running.ask(Skill.objects.count) == skills
+        yield server, running
+
+
+async def sync(running: Mirror) -> SyncRun:
+    """A pass that a person asks for; its run once it has ended."""
+    answer = await running.command(Command.Action.SYNC)
+    assert answer.state == "done", answer.result
+    return await running.ask(SyncRun.objects.get, pk=answer.result["run"])
+
+
+async def runs(running: Mirror) -> list[tuple[str, str]]:
+    """Reason and state of every pass so far, the first one first."""
+    return await running.ask(lambda: list(SyncRun.objects.order_by("pk").values_list("reason", "state")))
+
+
+async def held_ids(running: Mirror) -> set[str]:
+    return await running.ask(lambda: set(Skill.objects.values_list("skill_id", flat=True)))
+
+
+async def name_of(running: Mirror, skill_id: str) -> str:
+    return (await running.ask(Skill.objects.get, skill_id=skill_id)).name
+
+
+async def a_while(server: SimulatorServer) -> None:
+    """Until two heartbeats have passed: time enough for what must not happen (a gap is due after 0.1 s)."""
+    so_far = server.heard["ping"]
+    await server.until(lambda: server.heard["ping"] >= so_far + 2, timeout=PATIENCE)
+
+
+@asynccontextmanager
+async def passes(
+    database: Database, *, skills: int, page_size: int = 100, rows: RowCache | None = None
+) -> AsyncIterator[tuple[SimulatorServer, Session, SyncRunner]]:
+    """Passes that the test itself begins, over so many skills, into a mirror that is written through `database`."""
+    try:
+        async with marketplace(skills=skills) as server, MarketClient(quick_config(server), rows=rows) as market:
+            lease = await database.control(acquire, "test:1")
+            async with writing_session(database, lease, SyncConfig()) as session:
+                runner = SyncRunner(
+                    market, session.writer, database, lease, session.arrivals, page_size=page_size, max_pages=10
+                )
+                yield server, session, runner
+    finally:
+        await database.close()
+
+
+def singles(server: SimulatorServer) -> list[tuple[str, int]]:
+    """The single fetches so far: skill and status."""
+    path = "/api/v1/skills/"
+    return [(target.removeprefix(path), status) for _, target, status in server.requests if target.startswith(path)]
+
+
+class TestAbsenceIsProved:
+    async def test_an_empty_listing_is_held_and_removes_nothing(self) -> None:
+        async with live(30) as (server, running):
+            server.faults.add("empty-listing")
+            run = await sync(running)
+            assert (run.state, run.held_count, run.removed, run.is_clean) == ("held", 30, 0, True)
+            assert run.held_reason == "the listing came empty, the mirror has 30 skills"
+            assert await running.ask(Skill.objects.count) == 30
+            assert (await running.status()).row.state == "live"
+            assert singles(server) == []
+
+    async def test_a_shrunken_listing_is_held(self) -> None:
+        async with live(60, page_size=10) as (server, running):
+            server.faults.add("shrunken-listing")
+            run = await sync(running)
+            assert (run.state, run.listed, run.held_count, run.removed) == ("held", 24, 36, 0)
+            assert await running.ask(Skill.objects.count) == 60
+
+    async def test_a_partial_listing_removes_nothing(self) -> None:
+        async with live(60, page_size=10) as (server, running):
+            server.faults.add("partial-listing")
+            run = await sync(running)
+            assert (run.state, run.is_clean, run.removed, run.held_count) == ("done", False, 0, 0)
+            assert "came empty" in run.unclean_reason
+            assert {status for _, status in singles(server)} == {200}
+            assert await running.ask(Skill.objects.count) == 60
+
+    async def test_a_partial_listing_removes_what_a_404_proves(self) -> None:
+        async with live(25, page_size=5) as (server, running):
+            server.market.delete_skill("skill-00012", announce=False)
+            server.faults.add("partial-listing")
+            run = await sync(running)
+            assert (run.is_clean, run.removed) == (False, 1)
+            assert ("skill-00012", 404) in singles(server)
+            assert await running.ask(Skill.objects.count) == 24
+
+    async def test_approval_removes_what_is_still_absent(self) -> None:
+        async with live(60) as (server, running):
+            for number in range(30):
+                server.market.delete_skill(f"skill-{number:05}", announce=False)
+            held = await sync(running)
+            assert (held.state, held.held_count) == ("held", 30)
+            for number in range(5):
+                server.market.put_skill(skill(number), announce=False)
+            answer = await running.command(Command.Action.APPROVE, run=held.pk)
+            assert (answer.state, answer.result["removed"]) == ("done", 25)
+            await running.ask(held.refresh_from_db)
+            assert held.state == "approved"
+            assert await held_ids(running) == set(server.market.skills)
+
+    async def test_an_approval_whose_pass_could_not_be_read_cleanly_fails_and_can_be_given_again(self) -> None:
+        async with live(60, page_size=10) as (server, running):
+            for number in range(30):
+                server.market.delete_skill(f"skill-{number:05}", announce=False)
+            held = await sync(running)
+            server.faults.add("partial-listing")
+            answer = await running.command(Command.Action.APPROVE, run=held.pk)
+            assert answer.state == "failed"
+            assert "came empty" in answer.result["detail"]
+            server.faults.clear()
+            answer = await running.command(Command.Action.APPROVE, run=held.pk)
+            assert answer.state == "done"
+            assert await held_ids(running) == set(server.market.skills)
+
+    async def test_a_newer_held_run_supersedes_the_older(self) -> None:
+        async with live(60) as (server, running):
+            for number in range(25):
+                server.market.delete_skill(f"skill-{number:05}", announce=False)
+            first = await sync(running)
+            for number in range(25, 28):
+                server.market.delete_skill(f"skill-{number:05}", announce=False)
+            second = await sync(running)
+            await running.ask(first.refresh_from_db)
+            assert (first.state, second.state, second.held_count) == ("superseded", "held", 28)
+            assert await running.ask(Skill.objects.count) == 60
+
+    async def test_a_clean_listing_that_has_them_again_supersedes_the_held_run(self) -> None:
+        async with live(30) as (server, running):
+            server.faults.add("empty-listing")
+            held = await sync(running)
+            server.faults.clear()
+            assert (await sync(running)).state == "done"
+            await running.ask(held.refresh_from_db)
+            assert held.state == "superseded"
+
+    async def test_one_delete_that_was_missed_is_proved_by_a_404(self) -> None:
+        async with live() as (server, running):
+            server.market.delete_skill("skill-00001", announce=False)
+            run = await sync(running)
+            assert (run.state, run.removed, run.is_clean) == ("done", 1, True)
+            assert singles(server) == [("skill-00001", 404)]
+            assert await held_ids(running) == set(server.market.skills)
+
+    async def test_many_deletes_that_were_missed_are_proved_by_two_clean_passes_the_second_at_once(self) -> None:
+        async with live(300) as (server, running):
+            for number in range(25):
+                server.market.delete_skill(f"skill-{number:05}", announce=False)
+            first = await sync(running)
+            assert (first.state, first.removed) == ("done", 0)
+            await running.until_db(lambda: Skill.objects.count() == 275, "the second pass has removed them")
+            await running.until_db(lambda: not SyncRun.objects.filter(state="running").exists(), "it has ended")
+            assert await runs(running) == [("start", "done"), ("asked", "done"), ("confirm", "done")]
+            assert (await running.ask(SyncRun.objects.get, reason="confirm")).removed == 25
+            assert singles(server) == []
+
+    async def test_what_was_heard_of_between_two_passes_is_not_removed_for_one_that_lacks_it(self) -> None:
+        database = Database()
+        async with passes(database, skills=300) as (server, session, runner):
+            await runner.run("start")
+            server.faults.add("shrunken-listing", share=0.92)  # the marketplace has them all
+            assert (await runner.run("poll")).again
+            heard = SkillRecord("skill-00000", {"name": "Heard of"}, {}, stamp_of(datetime.now(UTC)))
+            await session.writer.submit([Arrived(heard, session.arrivals.next(), FeedChange.Source.STREAM)])
+            second = await runner.run("confirm")
+            assert (second.progress.removed, singles(server)) == (23, [("skill-00000", 200)])
+            assert await database.control(Skill.objects.filter(skill_id="skill-00000").exists)
+
+    async def test_one_that_comes_and_goes_within_a_batch_hides_none_that_is_gone(self) -> None:
+        """The mirror then has as many skills as were listed, and its feed tells of nothing."""
+        soon = stamp_of(datetime.now(UTC) + timedelta(minutes=1))
+        deleted = Arrived(SkillDeleted("new", soon), 2**40 + 9999, FeedChange.Source.STREAM)
+
+        class Crossed(Database):
+            """The stream's word that a skill is gone is queued behind the row that lists it."""
+
+            async def write(self, function: Callable[..., Any], items: Any, *more: Any) -> Any:  # type: ignore[override]
+                if any(isinstance(item.event, SkillRecord) and item.event.skill_id == "new" for item in items):
+                    items = [*items, deleted]
+                return await super().write(function, items, *more)
+
+        database = Crossed()
+        async with passes(database, skills=3) as (server, _, runner):
+            await runner.run("start")
+            server.market.delete_skill("skill-00001", announce=False)
+            server.market.put_skill(skill(3, skill_id="new"), announce=False)
+            report = await runner.run("poll")
+            assert (report.progress.created, report.progress.removed) == (1, 1)
+            assert singles(server) == [("skill-00001", 404)]
+            left = await database.control(lambda: set(Skill.objects.values_list("skill_id", flat=True)))
+            assert left == {"skill-00000", "skill-00002"}
+
+    async def test_a_category_goes_when_two_listings_lack_it_and_no_skill_names_it(self) -> None:
+        async with live(3) as (server, running):
+            server.market.put_category({"name": "unused"})
+            await running.until_db(Category.objects.filter(name="unused").exists, "it has arrived")
+            del server.market.categories["unused"], server.market.categories["automation"]
+            server.market.put_category({"name": "other"}, announce=False)
+            run = await sync(running)
+            names = await running.ask(lambda: set(Category.objects.values_list("name", flat=True)))
+            assert names == {"automation", "other"}  # skills name the first
+            assert run.removed == 0  # of skills
+
+    async def test_a_category_row_that_hides_its_name_proves_no_category_gone(self) -> None:
+        async with live(3) as (server, running):
+            server.market.put_category({"name": "unused"})
+            await running.until_db(Category.objects.filter(name="unused").exists, "it has arrived")
+            server.market.categories["unused"] = {"name": ["no text"]}
+            run = await sync(running)
+            assert await running.ask(Category.objects.filter(name="unused").exists)
+            assert (run.refused, run.listed) == (1, 3)
+            assert await running.ask(DeadLetter.objects.filter(kind="category").count) == 1
+
+
+class TestAMarketThatMoves:
+    @pytest.mark.parametrize("announce", [True, False])
+    async def test_rows_that_slip_between_two_pages_are_not_removed(self, announce: bool) -> None:
+        async with live(30, page_size=5) as (server, running):
+            mine = await held_ids(running)
+            server.faults.add("page-drift", announce=announce)
+            for _ in range(3):
+                await sync(running)
+                assert mine <= await held_ids(running)
+            await running.until_level()
+
+    async def test_a_stale_page_changes_nothing_and_revives_no_skill(self) -> None:
+        async with live() as (server, running):
+            server.faults.add("stale-page")
+            server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"})
+            server.market.delete_skill("skill-00002")
+            await running.until_db(lambda: state_row().applied == 2, "both are applied")
+            run = await sync(running)
+            assert (run.stale, run.created, run.updated) == (2, 0, 0)
+            assert await name_of(running, "skill-00001") == "Renamed"
+            assert "skill-00002" not in await held_ids(running)
+            assert (await running.difference()).level
+
+    async def test_what_the_stream_says_while_a_page_is_under_way_wins_over_the_page(self) -> None:
+        async with live() as (server, running):
+            server.faults.add("slow-body", times=1, match=SKILLS, seconds=0.5)
+            before = len(server.requests)
+            asked = asyncio.create_task(sync(running))
+            await server.until(
+                lambda: any(target.startswith(SKILLS) for _, target, _ in server.requests[before:]), timeout=PATIENCE
+            )
+            # The page is made and on its way, with all of this as it was.
+            server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"})
+            server.market.delete_skill("skill-00002")
+            server.market.rate("skill-00003", 1)
+            server.market.put_skill(skill(100))
+            await running.until_db(lambda: state_row().applied == 4, "the stream's word is applied")
+            assert not asked.done()
+            await asked
+            assert (await running.difference()).level
+            assert await runs(running) == [("start", "done"), ("asked", "done")]
+
+    async def test_duplicates_and_reordering_change_nothing_in_the_end(self) -> None:
+        async with live() as (server, running):
+            server.faults.add("duplicate")
+            server.faults.add("reorder", linger=0.02)
+            for number in range(25):
+                key = f"skill-{number:05}"
+                server.market.put_skill({"skill_id": key, "name": f"First {number}"})
+                server.market.put_skill({"skill_id": key, "name": f"Second {number}", "code": "x = 2"})
+                if number % 3 == 0:
+                    server.market.delete_skill(key)
+                if number % 6 == 0:
+                    server.market.put_skill(skill(number, name="Back again"))
+            await running.until_level()
+            assert await runs(running) == [("start", "done")]
+
+    @pytest.mark.parametrize("hours", [-1, 1, 48])
+    async def test_a_marketplace_whose_clock_is_off_is_mirrored_like_any_other(self, hours: int) -> None:
+        async with marketplace() as server:
+            server.clock_skew = timedelta(hours=hours)
+            async with mirror(server) as running:
+                await running.until_state("live")
+                put = server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"})
+                server.market.delete_skill("skill-00002")
+                await running.until_level()
+                held = await running.ask(Skill.objects.get, skill_id="skill-00001")
+                # Its own times are believed, though ours are days behind.
+                assert held.remote_updated_at == datetime.fromisoformat(put["updated_at"])
+                server.clock_skew = timedelta(0)
+                server.market.put_skill(skill(200))
+                await running.until_level()
+
+    async def test_a_time_far_ahead_does_not_freeze_a_skill(self) -> None:
+        async with live() as (server, running):
+            frozen = {"skill_id": "skill-00001", "name": "From the future", "updated_at": "9999-12-31T23:59:59Z"}
+            server.send_raw(json.dumps({"type": "skill_update", "data": frozen}))
+            await running.until_db(Skill.objects.filter(name="From the future").exists, "it is applied")
+            server.market.put_skill({"skill_id": "skill-00001", "name": "Now"})
+            await running.until_db(Skill.objects.filter(name="Now").exists, "later news is applied")
+            ahead = {"type": "skill_delete", "data": {"skill_id": "skill-00002", "deleted_at": "9999-12-31T23:59:59Z"}}
+            server.send_raw(json.dumps(ahead))
+            await running.until_db(Tombstone.objects.filter(skill_id="skill-00002").exists, "it is removed")
+            # The marketplace has it still, and lists it.
+            await sync(running)
+            assert "skill-00002" in await held_ids(running)
+
+
+class TestRowsThatAreKnown:
+    async def test_a_row_is_read_until_two_passes_found_it_the_same_and_again_when_the_mirror_has_lost_it(self) -> None:
+        async with passes(Database(), skills=30, page_size=10, rows=RowCache()) as (server, session, runner):
+            for unread in (0, 0, 30, 30):
+                assert await known_rows(runner) == unread
+                assert (await runner.run("poll")).progress.listed == 30
+            lost, changed, kept = list(server.market.skills)[:3]
+            await session.database.control(Skill.objects.filter(skill_id=lost).delete)
+            server.market.put_skill({**server.market.skills[changed], "version": "9.9.9"})
+            assert await known_rows(runner) == 29
+            done = (await runner.run("poll")).progress
+            assert (done.created, done.updated, done.unchanged) == (1, 1, 28)
+            mirrored = await session.database.control(lambda: {skill.skill_id: skill for skill in Skill.objects.all()})
+            assert len(mirrored) == 30
+            assert mirrored[lost].code == server.market.skills[lost]["code"]
+            assert mirrored[changed].version == "9.9.9"
+            assert mirrored[kept].version == server.market.skills[kept]["version"]
+
+    async def test_what_the_stream_has_changed_since_is_not_undone_by_a_known_row(self) -> None:
+        """The listing lags: it says byte for byte what it said before, and the stream has told more since."""
+        async with passes(Database(), skills=10, rows=RowCache()) as (server, session, runner):
+            for _ in range(2):
+                await runner.run("poll")
+            changed = next(iter(server.market.skills))
+            told = SkillRecord(changed, {"version": "9.9.9"}, {}, stamp_of(server.market.now() + timedelta(seconds=1)))
+            session.writer.offer(Arrived(told, session.arrivals.next(), FeedChange.Source.STREAM), 1)
+            done = (await runner.run("poll")).progress
+            assert (done.stale, done.unchanged) == (1, 9)
+            assert await known_rows(runner) == 10
+            assert (await session.database.control(lambda: Skill.objects.get(skill_id=changed).version)) == "9.9.9"
+
+    async def test_the_daemon_reads_no_row_that_it_has_found_the_same_before(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        async with live(30, page_size=10) as (_, running):
+            for _ in range(3):
+                assert (await sync(running)).unchanged == 30
+        ended = [record.msg for record in caplog.records if record.name.endswith("daemon.passes")]
+        unread = [event["unread"] for event in ended if isinstance(event, dict) and event["event"] == "sync_ended"]
+        assert unread[-3:] == [0, 30, 30]
+
+
+async def known_rows(runner: SyncRunner) -> int:
+    """How many rows of its listing would not be read."""
+    pages = [await runner._market.skill_page(number, page_size=runner._page_size) for number in (1, 2, 3)]
+    return sum(isinstance(row, KnownRow) for page in pages for row in page.skills)
+
+
+class TestServersVary:
+    @pytest.mark.parametrize("faults", [["bare-list"], ["no-totals"], ["aliases"], ["bare-list", "aliases"]])
+    async def test_the_mirror_fills_from_other_shapes_of_listing(self, faults: list[str]) -> None:
+        async with marketplace(skills=25) as server:
+            for fault in faults:
+                server.faults.add(fault)
+            async with mirror(server, page_size=10) as running:
+                await running.until_state("live")
+                server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"})
+                await running.until_db(Skill.objects.filter(name="Renamed").exists, "the stream is read")
+                assert (await running.ask(SyncRun.objects.get)).is_clean is True
+                assert await running.ask(Skill.objects.count) == 25
+                assert (await running.difference()).level
+
+    async def test_a_whole_catalogue_on_one_page_is_written_in_batches(self) -> None:
+        class Watched(Database):
+            def __init__(self) -> None:
+                super().__init__()
+                self.sizes: list[int] = []
+
+            async def write(self, function: Callable[..., Any], batch: Plan | Sequence[Item], *more: Any) -> Any:  # type: ignore[override]
+                self.sizes.append(len(batch.items if isinstance(batch, Plan) else batch))
+                return await super().write(function, batch, *more)
+
+        skills = 2 * MAX_BATCH_ITEMS + 400
+        database = Watched()
+        try:
+            lease = await database.control(acquire, "test:1")
+            writer = Writer(database, lease, queue_max_bytes=1, committed=lambda _: None, clock=lambda: 0.0)
+            writing = asyncio.create_task(writer.run())
+            rows: list[Item] = [
+                Arrived(
+                    SkillRecord(f"s{number % skills}", {"name": "Skill"}, {}, None), number,
+                    FeedChange.Source.LISTING, polled=True,
+                )
+                for number in range(skills + 100)
+            ]  # fmt: skip
+            effects = await writer.submit(rows)
+            writer.close()
+            await writing
+            assert effects == [Effect.CREATED] * skills + [Effect.UNCHANGED] * 100
+            half = MAX_BATCH_ITEMS // 2  # until one has been seen to take no longer than it may
+            assert database.sizes == [half, half, MAX_BATCH_ITEMS, 500]
+        finally:
+            await database.close()
+
+
+class TestRefusals:
+    async def test_a_page_of_refused_rows_lets_others_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A page may have 100,000 rows, whose letters take 0.7 s to make."""
+        turns = 0
+        made: Counter[int] = Counter()  # letters, by the turn in which they were made
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        def letter_of(*how: Any) -> RefusedInput:
+            made[turns] += 1
+            return RefusedInput(*how, head=b"", size=0, digest=f"{made.total()}")  # type: ignore[misc]
+
+        async with passes(Database(), skills=2000, page_size=1000) as (server, _, runner):
+            for row in server.market.skills.values():
+                row["rating_count"] = -1
+            monkeypatch.setattr(RefusedInput, "of", lambda refusal, raw, source: letter_of(refusal, source))
+            working = asyncio.create_task(others())
+            report = await runner.run("start")
+            working.cancel()
+            assert (report.progress.refused, made.total()) == (2000, 2000)
+            assert max(made.values()) <= 500
+
+    async def test_a_poison_record_costs_a_dead_letter_and_nothing_else(self) -> None:
+        async with marketplace(skills=25) as server:
+            server.market.skills["skill-00003"]["rating_count"] = -1
+            async with mirror(server, page_size=10, heartbeat_interval=0.15) as running:
+                await running.until_state("live")
+                run = await running.ask(SyncRun.objects.get)
+                assert (run.state, run.is_clean, run.created, run.refused) == ("degraded", True, 24, 1)
+                letter = await running.ask(DeadLetter.objects.get)
+                assert (letter.source, letter.key, letter.code, letter.count) == (
+                    "listing", "skill-00003", "out_of_range", 1,
+                )  # fmt: skip
+                assert json.loads(bytes(letter.head))["skill_id"] == "skill-00003"
+                await a_while(server)
+                assert await runs(running) == [("start", "degraded")]
+                await sync(running)
+                await running.ask(letter.refresh_from_db)
+                assert letter.count == 2
+
+    async def test_a_record_that_is_listed_broken_is_not_removed(self) -> None:
+        async with live() as (server, running):
+            server.market.skills["skill-00003"]["tags"] = "no list"
+            for _ in range(2):
+                run = await sync(running)
+                assert (run.is_clean, run.refused, run.removed, run.listed) == (True, 1, 0, 25)
+            assert "skill-00003" in await held_ids(running)
+            assert singles(server) == []
+
+    async def test_a_broken_record_without_an_id_makes_the_pass_unclean(self) -> None:
+        async with live() as (server, running):
+            server.market.skills["nobody"] = {"name": "No id"}
+            del server.market.skills["skill-00003"]
+            run = await sync(running)
+            assert (run.is_clean, run.unclean_reason) == (False, "1 listed records had no readable id")
+            assert (run.refused, run.removed) == (1, 1)  # the removal by a 404
+            assert singles(server) == [("skill-00003", 404)]
+
+    async def test_a_malformed_message_with_a_readable_id_ends_in_one_fetch_and_no_pass(self) -> None:
+        async with live(heartbeat_interval=0.15) as (server, running):
+            server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"}, announce=False)
+            server.send_raw('{"type": "skill_update", "data": {"skill_id": "skill-00001", "name": ["Renamed"]}}')
+            await running.until_db(Skill.objects.filter(name="Renamed").exists, "the fetch has brought it")
+            await a_while(server)
+            assert singles(server) == [("skill-00001", 200)]
+            assert await runs(running) == [("start", "done")]
+            letter = await running.ask(DeadLetter.objects.get)
+            assert (letter.source, letter.key, letter.code) == ("stream", "skill-00001", "bad_type")
+
+    async def test_a_malformed_message_about_a_skill_that_is_gone_removes_it(self) -> None:
+        async with live() as (server, running):
+            server.market.delete_skill("skill-00001", announce=False)
+            server.send_raw('{"type": "skill_update", "data": {"skill_id": "skill-00001", "name": 7}}')
+            await running.until_db(lambda: Skill.objects.count() == 24, "a 404 proves it gone")
+            assert await runs(running) == [("start", "done")]
+
+    async def test_a_malformed_message_without_an_id_ends_in_one_pass(self) -> None:
+        async with live(heartbeat_interval=0.15) as (server, running):
+            server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"}, announce=False)
+            server.send_raw("no JSON")
+            await running.until_db(Skill.objects.filter(name="Renamed").exists, "the pass has brought it")
+            await a_while(server)
+            assert await runs(running) == [("start", "done"), ("gap", "done")]
+
+    async def test_an_oversize_message_costs_a_dead_letter_and_not_the_connection(self) -> None:
+        async with live(heartbeat_interval=0.15) as (server, running):
+            server.faults.add("oversize", times=1)
+            server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"})
+            await running.until_db(Skill.objects.filter(name="Renamed").exists, "the fetch has brought it")
+            letter = await running.ask(DeadLetter.objects.get)
+            assert (letter.code, letter.key, len(letter.head)) == ("too_large", "skill-00001", 4096)
+            assert letter.size > 3 * 2**19
+            await a_while(server)
+            assert len(server.connects) == 1
+            assert await runs(running) == [("start", "done")]
+
+    async def test_a_message_past_any_limit_closes_the_stream_and_the_reconnect_brings_what_it_said(self) -> None:
+        async with live() as (server, running):
+            server.faults.add("oversize-hard", times=1)
+            server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"})
+            await running.until_db(Skill.objects.filter(name="Renamed").exists, "the pass has brought it")
+            await running.until_state("live")
+            assert len(server.connects) == 2
+            assert await runs(running) == [("start", "done"), ("connected", "done")]
+
+    async def test_a_rating_of_an_unknown_skill_fetches_it(self) -> None:
+        async with live(heartbeat_interval=0.15) as (server, running):
+            server.market.put_skill(skill(100), announce=False)
+            server.market.rate("skill-00100", 5)
+            await running.until_db(Skill.objects.filter(skill_id="skill-00100").exists, "it is fetched")
+            await a_while(server)
+            assert singles(server) == [("skill-00100", 200)]
+            assert await runs(running) == [("start", "done")]
+            assert (await running.difference()).level
+
+    async def test_a_rating_without_average_fetches_the_figures(self) -> None:
+        async with live() as (server, running):
+            server.market.rate("skill-00001", 1, with_average=False)
+            await running.until_db(
+                lambda: Skill.objects.get(skill_id="skill-00001").rating_count == 3, "the figures are fetched"
+            )
+            assert singles(server) == [("skill-00001", 200)]
+            kinds = await running.ask(
+                lambda: list(FeedChange.objects.filter(key="skill-00001").values_list("kind", flat=True))
+            )
+            assert kinds == ["skill_created", "rating_changed"]
+
+    async def test_a_skill_that_the_stream_tells_in_part_is_completed_by_a_fetch(self) -> None:
+        async with live() as (server, running):
+            server.market.put_skill(skill(100, code="x = 1"), announce=False)
+            server.market.put_skill({"skill_id": "skill-00100", "name": "In part"})
+            await running.until_db(Skill.objects.filter(name="In part", code="x = 1").exists, "it is whole")
+            assert await runs(running) == [("start", "done")]
+
+
+class TestTheListingFails:
+    async def test_a_429_is_waited_out(self) -> None:
+        async with marketplace() as server:
+            times: list[float] = []
+
+            async def note(target: str) -> None:
+                times.append(time.monotonic())
+
+            server.on_request = note
+            server.faults.add("http-429", times=1, retry_after=1)
+            async with mirror(server) as running:
+                await running.until_state("live")
+                assert await runs(running) == [("start", "done")]
+                # The categories and the first page are asked for together; whoever is refused waits, and all after it.
+                assert sorted(status for _, _, status in server.requests[:2]) == [200, 429]
+                assert server.requests[2][2] == 200
+                assert times[2] - times[0] >= 1.0
+
+    async def test_a_few_500s_are_no_more_than_a_delay(self) -> None:
+        async with marketplace() as server:
+            server.faults.add("http-500", times=3)
+            async with mirror(server) as running:
+                await running.until_state("live")
+                assert await runs(running) == [("start", "done")]
+                assert (await running.difference()).level
+
+    @pytest.mark.parametrize(
+        "fault", ["http-500", "http-503", "truncated-json", "html-200", "redirect", "reset-mid-body", "unauthorized"]
+    )
+    async def test_a_pass_that_fails_removes_nothing_and_is_tried_again(self, fault: str) -> None:
+        async with live(25, page_size=10) as (server, running):
+            server.market.delete_skill("skill-00001", announce=False)
+            server.faults.add(fault, match="page=2")
+            answer = await running.command(Command.Action.SYNC)
+            assert answer.state == "failed"
+            assert answer.result["detail"].startswith("The pass failed: ")
+            assert await running.ask(Skill.objects.count) == 25
+            failed = await running.ask(SyncRun.objects.filter(reason="asked").get)
+            assert (failed.state, failed.is_clean, failed.removed) == ("failed", None, 0)
+            assert failed.error
+            assert (await running.status()).row.state == "live"
+            server.faults.clear()
+            await running.until_db(
+                lambda: SyncRun.objects.filter(reason="retry", state="done").exists(), "it is tried again"
+            )
+            assert await held_ids(running) == set(server.market.skills)
+
+    async def test_categories_that_came_stay_though_no_page_does(self) -> None:
+        async with live(25) as (server, running):
+            server.market.categories["new"] = {"name": "new"}
+            told = len(server.requests)
+
+            async def categories_first(target: str) -> None:
+                while "/categories" not in target and not server.requests[told:]:
+                    await asyncio.sleep(0)
+                for _ in range(100):  # turns of the loop, until they are read too
+                    await asyncio.sleep(0)
+
+            server.on_request = categories_first
+            server.faults.add("unauthorized", match="/skills?")
+            assert (await running.command(Command.Action.SYNC)).state == "failed"
+            assert await running.ask(Category.objects.filter(name="new").exists)
+
+    async def test_without_the_categories_no_page_is_applied(self, caplog: pytest.LogCaptureFixture) -> None:
+        async with live(25) as (server, running):
+            server.market.put_skill(skill(1000), announce=False)
+            server.faults.add("unauthorized", match="/categories")
+            assert (await running.command(Command.Action.SYNC)).state == "failed"
+            assert await running.ask(Skill.objects.count) == 25
+            server.faults.add("unauthorized", match="/skills?")
+            assert (await running.command(Command.Action.SYNC)).state == "failed"
+            gc.collect()
+            assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
+            server.faults.clear()
+            await running.until_db(lambda: Skill.objects.count() == 26, "it is tried again")
+
+
+class TestGaps:
+    async def test_what_is_shed_at_the_rate_limit_ends_in_one_pass(self) -> None:
+        async with live(100, rate_limit=20.0, heartbeat_interval=0.15) as (server, running):
+            for number in range(100):
+                server.market.put_skill({"skill_id": f"skill-{number:05}", "name": f"Renamed {number}"})
+            await running.until_db(
+                lambda: Skill.objects.filter(name__startswith="Renamed").count() == 100, "the pass has brought all"
+            )
+            await a_while(server)
+            assert await runs(running) == [("start", "done"), ("gap", "done")]
+            row = await running.ask(state_row)
+            assert row.received == 100
+            assert row.shed > 0
+            assert row.shed + row.applied + row.unchanged + row.stale == 100
+            assert await running.ask(DeadLetter.objects.count) == 0
+
+    async def test_bulk_deletes_that_were_announced_and_shed_need_no_approval(self) -> None:
+        async with live(200, rate_limit=20.0) as (server, running):
+            for number in range(150):
+                server.market.delete_skill(f"skill-{number:05}")
+            await running.until_db(lambda: Skill.objects.count() == 50, "all are removed")
+            await running.until_db(lambda: not SyncRun.objects.filter(state="running").exists(), "the pass has ended")
+            assert {state for _, state in await runs(running)} == {"done"}
+            assert (await running.ask(state_row)).shed > 100
+            assert await held_ids(running) == set(server.market.skills)
+
+    async def test_a_slow_database_costs_neither_a_pong_nor_a_message(self) -> None:
+        async with live(25, heartbeat_interval=0.2, pong_timeout=0.2) as (server, running):
+            server.heartbeat_interval = 0.2
+            with locked_database():
+                so_far = server.heard["ping"]
+                number = 1000
+                while server.heard["ping"] < so_far + 6:  # six intervals, in each of which a pong is due
+                    server.market.put_skill(skill(number))
+                    number += 1
+                    await asyncio.sleep(0.002)
+                assert server.clients == 1
+            await running.until_db(lambda: Skill.objects.count() == 25 + number - 1000, "nothing is lost")
+            assert len(server.connects) == 1
+            assert await runs(running) == [("start", "done")]
+
+    async def test_a_queue_that_is_full_sheds_and_a_pass_mends(self) -> None:
+        async with live(25, queue_max_bytes=20_000) as (server, running):
+            with locked_database():
+                for number in range(1000, 1300):
+                    server.market.put_skill(skill(number))
+                pings = server.heard["ping"]
+                await server.until(lambda: server.heard["ping"] > pings, timeout=PATIENCE)  # so all of it was read
+            await running.until_db(lambda: Skill.objects.count() == 325, "the pass has brought what was shed")
+            await running.until_db(lambda: state_row().received == 300, "all are counted")
+            row = await running.ask(state_row)
+            assert row.shed > 100
+            assert "gap" in {reason for reason, _ in await runs(running)}
+            assert (await running.difference()).level

@@ -1,0 +1,91 @@
+"""Real daemons whose lease is dated ahead of the database's clock: put back, resumed, restored (law 10)."""
+
+import signal
+import time
+from datetime import datetime, timedelta
+
+import pytest
+
+from marketplace_sync.mirror.clock import database_now
+from marketplace_sync.mirror.lease import acquire
+from marketplace_sync.models import LeaseRow
+from marketplace_sync.tests.support.api_actors import ApiClient, agent
+from marketplace_sync.tests.support.harness import Mirror, marketplace, mirror, skill
+from marketplace_sync.tests.support.processes import Environment, Program, mirrored, until, until_live
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+TAKEN_OVER_WITHIN = 20.0
+
+
+def renewed_ahead(seconds: float) -> None:
+    LeaseRow.objects.update(renewed_at=database_now() + timedelta(seconds=seconds))
+
+
+def owner() -> str:
+    return LeaseRow.objects.get().holder
+
+
+def what_is_shown(client: ApiClient) -> tuple[str, bool, bool, str, bool]:
+    """What an agent reads of it: state, connected, alive, the state at the catalogue, is that as of the future."""
+    status = client.get("/api/admin/websocket/status/").json()
+    skills = client.get("/api/skills/")
+    as_of = skills.headers.get("X-Mirror-As-Of")
+    future = as_of is not None and datetime.fromisoformat(as_of) > database_now()
+    return status["state"], status["connected"], status["daemon"]["alive"], skills["X-Mirror-State"], future
+
+
+async def is_taken_by(watched: Mirror, daemon: Program) -> None:
+    async def taken() -> bool:
+        return (await watched.ask(owner)).endswith(f":{daemon.pid}")
+
+    await until(taken, "the second has taken over")
+
+
+@pytest.mark.parametrize("ahead", [20.0, 3 * 86_400.0])
+async def test_a_killed_owner_whose_renewal_is_ahead_is_followed_within_20_s(
+    program_environment: Environment, ahead: float
+) -> None:
+    async with mirrored(program_environment) as (server, watched, start):
+        client = await watched.ask(agent)
+        first = start.start("runsync")
+        await until_live(watched, first)
+        second = start.start("runsync")
+        await second.says("standing_by")
+        first.kill()
+        killed = time.monotonic()
+        await watched.ask(renewed_ahead, ahead)
+        server.market.put_skill(skill(100))
+        assert await watched.ask(what_is_shown, client) == ("not_running", False, False, "not_running", False)
+        await is_taken_by(watched, second)
+        assert time.monotonic() - killed < TAKEN_OVER_WITHIN
+        await until_live(watched, second)
+        await watched.until_level()
+        assert await watched.ask(what_is_shown, client) == ("live", True, True, "live", False)
+        second.send(signal.SIGTERM)
+        assert (await second.ended()).status == 0
+
+
+async def test_a_single_sync_takes_the_lease_of_a_killed_owner_whose_renewal_is_ahead(
+    program_environment: Environment,
+) -> None:
+    async with mirrored(program_environment) as (_, watched, start):
+        await watched.ask(acquire, "dead:1")
+        await watched.ask(renewed_ahead, 3600.0)
+        began = time.monotonic()
+        ended = await start.run("runsync", "--once")
+        assert (ended.status, ended.err.count("Traceback")) == (0, 0), ended.err
+        assert time.monotonic() - began < TAKEN_OVER_WITHIN
+        await watched.until_level()
+
+
+async def test_a_living_daemon_is_seen_again_at_once_after_the_clock_was_put_back() -> None:
+    async with marketplace() as server, mirror(server) as watched:
+        await watched.until_state("live")
+        epoch = (await watched.ask(LeaseRow.objects.get)).epoch
+        await watched.ask(renewed_ahead, 3600.0)
+        began = time.monotonic()
+        await watched.until_state("live")
+        # It renews every 2 s, and at each write.
+        assert time.monotonic() - began < 10
+        assert (await watched.ask(LeaseRow.objects.get)).epoch == epoch

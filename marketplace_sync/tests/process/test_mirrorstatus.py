@@ -1,0 +1,151 @@
+"""`manage.py mirrorstatus`: ten lines, or JSON, and an exit status that a script can use."""
+
+import json
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from marketplace_sync.mirror.clock import database_now
+from marketplace_sync.mirror.lease import acquire
+from marketplace_sync.mirror.state import save_state
+from marketplace_sync.models import DaemonMetrics, DeadLetter, LeaseRow, SyncRun, WebSocketState
+from marketplace_sync.tests.database.test_monitoring_health import says
+from marketplace_sync.tests.support.admin_rows import dead_letter, fill, held_run
+from marketplace_sync.tests.support.harness import age_the_lease
+from marketplace_sync.tests.support.processes import Environment, programs
+
+pytestmark = pytest.mark.django_db
+
+
+def mirrorstatus(*arguments: str) -> tuple[int, str, str]:
+    """Exit status, stdout, stderr."""
+    out, err = StringIO(), StringIO()
+    with pytest.raises(SystemExit) as ended:
+        call_command("mirrorstatus", *arguments, stdout=out, stderr=err, no_color=True)
+    return int(ended.value.code or 0), out.getvalue(), err.getvalue()
+
+
+def a_healthy_mirror() -> None:
+    fill(3)
+    SyncRun.objects.all().delete()
+    lease = acquire("host:1")
+    at = database_now()
+    SyncRun.objects.create(reason="poll", state="done", is_clean=True, started_at=at, finished_at=at)
+    DeadLetter.objects.all().delete()
+    WebSocketState.objects.get_or_create(pk=1)
+    save_state(lease, {"state": "live", "connected": True}, {})
+    DaemonMetrics.objects.update_or_create(
+        pk=1, defaults={"epoch": lease.epoch, "text": says(), "written_at": timezone.now()}
+    )
+
+
+def test_a_healthy_mirror_is_exit_0() -> None:
+    a_healthy_mirror()
+    status, out, err = mirrorstatus()
+    assert (status, err) == (0, "")
+    assert out.startswith("HEALTHY: ")
+    assert "live, connected" in out and "host:1" in out and "3 skills" in out
+    assert len(out.splitlines()) <= 10
+
+
+def test_removals_on_hold_are_exit_1() -> None:
+    a_healthy_mirror()
+    held_run("a", "b", "c")
+    status, out, _ = mirrorstatus()
+    assert status == 1
+    assert out.startswith("DEGRADED: 3 removals are on hold")
+    assert "3 removals on hold" in out
+
+
+def test_a_dead_daemon_is_exit_2_with_the_cause_first_and_ten_lines_at_most() -> None:
+    a_healthy_mirror()
+    age_the_lease(3600)
+    held_run("a")
+    for number in range(3):
+        dead_letter(number)
+    at = database_now() - timedelta(days=3)
+    SyncRun.objects.update(is_clean=False)
+    SyncRun.objects.create(reason="poll", state="failed", started_at=at, finished_at=at, error="HTTP 503\x1b[31m")
+    status, out, _ = mirrorstatus()
+    assert status == 2
+    assert out.startswith("UNHEALTHY: The daemon has not been heard of for 60 min")
+    assert "not_running, not connected" in out
+    assert len(out.splitlines()) <= 10
+    assert "\x1b" not in out
+
+
+def test_a_heartbeat_ahead_of_the_clock_is_exit_2() -> None:
+    a_healthy_mirror()
+    LeaseRow.objects.update(renewed_at=database_now() + timedelta(hours=1))
+    status, out, _ = mirrorstatus()
+    assert status == 2
+    assert "ahead of the database's clock" in out
+
+
+def test_json_has_all_of_it() -> None:
+    a_healthy_mirror()
+    age_the_lease(60)
+    status, out, _ = mirrorstatus("--json")
+    told = json.loads(out)
+    assert status == 2
+    assert told["status"] == "unhealthy" and told["state"] == "not_running" and told["connected"] is False
+    assert told["daemon"] | {"heartbeat_at": None} == {
+        "alive": False, "name": "host:1", "heartbeat_at": None, "standby": 0,
+    }  # fmt: skip
+    assert told["open"] == {"commands": told["open"]["commands"], "dead_letters": 0, "held_runs": 0, "held_removals": 0}
+    assert told["skills"] == 3 and told["last_run"]["is_clean"] is True
+    assert told["as_of"] is not None and told["age_seconds"] >= 0
+    assert told["checks"][0]["name"] == "daemon" and told["checks"][0]["do"]
+    assert [check["status"] for check in told["checks"]][-1] == "healthy"
+
+
+def test_before_anything_ran_it_says_so() -> None:
+    status, out, _ = mirrorstatus()
+    assert status == 2
+    assert out.startswith("UNHEALTHY: No daemon has run yet.")
+    assert "as of      never" in out
+
+
+def test_it_only_reads() -> None:
+    a_healthy_mirror()
+    with CaptureQueriesContext(connection) as asked:
+        mirrorstatus()
+        mirrorstatus("--json")
+    assert asked.captured_queries
+    assert [query["sql"] for query in asked if not query["sql"].startswith("SELECT")] == []
+
+
+def test_a_database_away_is_one_line_and_exit_2(no_database: None) -> None:
+    status, out, err = mirrorstatus()
+    assert (status, out) == (2, "")
+    assert len(err.strip().splitlines()) == 1
+    assert "the database" in err or "there is no database file" in err
+    status, out, _ = mirrorstatus("--json")
+    assert (status, json.loads(out)["status"]) == (2, "unhealthy")
+
+
+async def test_a_missing_file_is_not_made_and_missing_migrations_are_named(
+    program_environment: Environment, tmp_path: Path
+) -> None:
+    missing, empty = tmp_path / "missing.sqlite3", tmp_path / "empty.sqlite3"
+    empty.touch()
+    with programs(program_environment()) as start:
+
+        async def asked(path: Path, *arguments: str) -> Any:
+            return await start.run("mirrorstatus", *arguments, DATABASE_URL=f"sqlite:///{path}")
+
+        ended = await asked(missing)
+        assert (ended.status, ended.out) == (2, "")
+        assert "there is no database file" in ended.err and not missing.exists()
+        ended = await asked(empty)
+        assert ended.status == 2
+        assert "manage.py migrate" in ended.err and "Traceback" not in ended.err
+        ended = await asked(Path("/nowhere/at/all.sqlite3"), "--json")
+        assert (ended.status, json.loads(ended.out)["status"]) == (2, "unhealthy")

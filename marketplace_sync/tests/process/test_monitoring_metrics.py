@@ -1,0 +1,363 @@
+"""`/metrics` of a real daemon and the real tables: complete from the start, exact, bounded, true whatever has died."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db.models import F
+from django.test import Client
+
+from marketplace_sync.api import authentication
+from marketplace_sync.daemon import publisher
+from marketplace_sync.governance.policy import Maturity
+from marketplace_sync.live.limits import Limits
+from marketplace_sync.mirror.clock import database_now
+from marketplace_sync.mirror.metrics import FEED_SERVER_SECONDS, decided_since, save_feed_server
+from marketplace_sync.mirror.status import DEAD_AFTER_SECONDS
+from marketplace_sync.models import AuditRow, Command, DaemonMetrics, FeedServer, LeaseRow, SyncRun, WebSocketState
+from marketplace_sync.simulator.malformed import PAYLOADS
+from marketplace_sync.simulator.marketplace import Marketplace
+from marketplace_sync.simulator.server import SimulatorServer
+from marketplace_sync.tests.conftest import without_service
+from marketplace_sync.tests.support.api_actors import EVERYONE, Who, agent
+from marketplace_sync.tests.support.harness import Mirror, marketplace, mirror, skill
+from marketplace_sync.tests.support.live_feed import agent_key, ask, new_pen, put, told, web
+from marketplace_sync.tests.support.processes import MANAGE, Environment, Program, programs, settings_for, until
+from marketplace_sync.tests.support.scrapes import Scrape, forget_answers, scrape
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SKILLS, SKILL = "/api/v1/skills", "/api/v1/skills/{skill_id}"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    monkeypatch.setattr(publisher, "EVERY_SECONDS", 0.05)
+    monkeypatch.setattr(publisher, "COUNT_EVERY_SECONDS", 0.05)
+    settings.METRICS_PUBLIC = "true"
+    forget_answers()
+    authentication.failed_keys.clear()
+
+
+async def shown_by(running: Mirror, true: Callable[[Scrape], bool], what: str) -> Scrape:
+    """The first scrape of which `true` holds; the daemon writes its part every few moments."""
+    found: list[Scrape] = []
+
+    async def holds() -> bool:
+        found.append(await running.ask(scrape, Client()))
+        return bool(found[-1].of_the_daemon) and true(found[-1])
+
+    await running.until(holds, what)
+    return found[-1]
+
+
+def check_with_promtool(text: str) -> None:
+    if not shutil.which("promtool"):
+        without_service("promtool")
+    said = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout + said.stderr) == (0, "")
+
+
+async def test_every_series_is_there_from_the_start_and_promtool_has_nothing_to_say() -> None:
+    async with marketplace() as server, mirror(server) as running:
+        first = await shown_by(running, lambda _: True, "the daemon has written")
+        await running.until_state("live")
+        server.market.put_skill(skill(100))
+        for payload, binary in PAYLOADS:
+            server.send_raw(payload, binary=binary)
+        server.send_raw('{"type": "' + "x" * 500 + '", "data": {}}')
+        server.send_raw('{"type": "evil\\"} 1\\natom_mirror_evil{a=\\"", "data": {}}')
+        await shown_by(running, lambda now: settled(now) == len(PAYLOADS) + 3, "all messages are settled")
+        await server.drop_connections()
+        last = await shown_by(running, lambda now: now("connection_attempts_total", outcome="opened") == 2, "back")
+        assert last.values.keys() == first.values.keys()
+        assert not [name for name in last.names if name.endswith("_created")]
+        check_with_promtool(last.text)
+
+
+def settled(now: Scrape) -> float:
+    """How many messages have come to their end, by what the daemon shows."""
+    return sum(value for (name, _), value in now.values.items() if name == "atom_mirror_messages_total")
+
+
+async def test_messages_are_counted_by_type_and_by_what_became_of_them() -> None:
+    async with marketplace() as server, mirror(server) as running:
+        await running.until_state("live")
+        server.market.put_skill(skill(100))
+        server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"})
+        server.market.delete_skill("skill-00002")
+        server.market.rate("skill-00003", 5)
+        server.market.put_category({"name": "automation", "description": "Changed."})
+        server.send_raw(json.dumps({"type": "skill_update", "data": {"skill_id": "skill-00004", "name": ""}}))
+        server.send_raw(json.dumps({"type": "skill_explode", "data": {}}))
+        old = {"skill_id": "skill-00005", "name": "Old", "updated_at": "2025-01-01T00:00:00Z"}
+        server.send_raw(json.dumps({"type": "skill_update", "data": old}))
+        now = await shown_by(running, lambda now: settled(now) == 8, "all messages are settled")
+        assert now("messages_received_total") == 8
+        assert {
+            (labels["type"], labels["outcome"]): value
+            for (name, pairs), value in now.values.items()
+            if name == "atom_mirror_messages_total" and value and (labels := dict(pairs))
+        } == {
+            ("skill_update", "applied"): 2, ("skill_update", "rejected"): 1, ("skill_update", "stale"): 1,
+            ("skill_delete", "applied"): 1, ("rating_update", "applied"): 1, ("category_update", "applied"): 1,
+            ("other", "rejected"): 1,
+        }  # fmt: skip
+        assert now("dead_letters_total", source="stream", code="blank") == 1
+        assert now("dead_letters_total", source="stream", code="unknown_type") == 1
+        assert now("dead_letters_open") == 2
+        assert now("batch_items_sum") >= 25 + 1 + 8
+        assert now("batch_duration_seconds_count") > 0
+        # Every batch that changed something was late by some time, and by little: it was made here.
+        assert 0 < now("lag_seconds_count") == now("lag_seconds_bucket", le="300.0")
+        assert now("feed_changes_total") >= 25 + 5
+        # The state row is at most a second behind.
+        await shown_by(
+            running,
+            lambda now: now("last_message_timestamp_seconds") > now("last_connected_timestamp_seconds") > 0,
+            "the message's time is told",
+        )
+
+
+async def test_a_message_that_is_shed_is_counted_by_its_type() -> None:
+    async with marketplace() as server, mirror(server, rate_limit=1.0) as running:
+        await running.until_state("live")
+        for number in range(5):
+            server.market.put_skill(skill(number, name=f"New {number}"))
+        server.market.delete_skill("skill-00020")
+        now = await shown_by(running, lambda now: settled(now) == 6, "all messages are settled")
+        assert now("messages_total", type="skill_update", outcome="shed") == 4
+        assert now("messages_total", type="skill_delete", outcome="shed") == 1
+
+
+async def test_passes_and_requests_are_counted_with_their_time() -> None:
+    async with marketplace() as server, mirror(server, page_size=10, requests_per_minute=1000) as running:
+        await running.until_state("live")
+        now = await shown_by(running, lambda now: now("passes_total", outcome="clean") == 1, "the pass is counted")
+        assert (now("pass_pages_total"), now("pass_skills_total", effect="created")) == (3, 25)
+        assert now("pass_duration_seconds_count") == 1
+        assert now("last_clean_pass_timestamp_seconds") > 0
+        assert now("requests_total", path=SKILLS, status="200") == 3
+        assert now("request_duration_seconds_count", path=SKILLS) == 3
+        assert now("request_budget_left") == 1000 - 4
+        assert (now("catalogue_skills"), now("catalogue_categories")) == (25, 1)
+        assert now("sync_interval_seconds") == 900
+        server.faults.add("redirect")  # no status that is worth another try, and none that PROTOCOL.md names
+        await running.command(Command.Action.SYNC)
+        now = await shown_by(
+            running, lambda now: now("commands_ended_total", action="sync", state="failed") == 1, "it has failed"
+        )
+        assert now("passes_total", outcome="failed") >= 1
+        assert now("requests_total", path="/api/v1/categories", status="3xx") >= 1
+        assert now("token_refused", door="api") == 0
+        server.faults.clear()
+        server.faults.add("unauthorized")
+        await running.command(Command.Action.SYNC)
+        now = await shown_by(running, lambda now: now("token_refused", door="api") == 1, "the token is refused")
+        assert now("token_refused", door="stream") == 0
+        await server.drop_connections()
+        await shown_by(running, lambda now: now("token_refused", door="stream") == 1, "the stream's token is refused")
+        server.faults.clear()
+        await running.command(Command.Action.RECONNECT)
+        await running.command(Command.Action.SYNC)
+        await shown_by(
+            running,
+            lambda now: now("token_refused", door="api") + now("token_refused", door="stream") == 0,
+            "it is good",
+        )
+
+
+async def test_a_budget_without_a_limit_is_infinite() -> None:
+    async with marketplace() as server, mirror(server) as running:
+        now = await shown_by(running, lambda _: True, "the daemon has written")
+        assert now("request_budget_left") == math.inf
+
+
+async def test_the_state_and_its_changes_are_told() -> None:
+    async with marketplace() as server, mirror(server) as running:
+        await running.until_state("live")
+        await running.command(Command.Action.DISABLE)
+        await running.until_state("disabled")
+        now = await shown_by(
+            running, lambda now: now("commands_ended_total", action="disable", state="done") == 1, "it is disabled"
+        )
+        states = [state for state in WebSocketState.State.values if now("connection_state", state=state)]
+        assert states == ["disabled"]
+        assert now("connection_state_changes_total", state="live") == 1
+        assert now("connection_state_changes_total", state="disabled") == 1
+        assert (now("connection_enabled"), now("connection_fallback"), now("daemon_up")) == (0, 0, 1)
+
+
+async def test_a_new_daemon_counts_from_0_and_never_shows_the_old_ones_figures() -> None:
+    async with marketplace() as server:
+        async with mirror(server) as running:
+            await running.until_state("live")
+            server.market.put_skill(skill(100))
+            first = await shown_by(running, lambda now: settled(now) == 1, "a message is counted")
+        # It has stopped: what it wrote stands there, and is told no more.
+        stopped = await ask(scrape, Client())
+        assert (stopped("daemon_up"), stopped.of_the_daemon) == (0, "")
+        assert stopped("connection_state", state="not_running") == 1
+        assert (await ask(DaemonMetrics.objects.get)).text != ""
+        async with mirror(server) as running:
+            second = await shown_by(running, lambda _: True, "the new daemon has written")
+            assert second("lease_epoch") == first("lease_epoch") + 1
+            assert settled(second) == 0
+            assert second("messages_received_total") == 0
+
+
+def test_without_a_daemon_the_tables_still_tell() -> None:
+    at = database_now()
+    SyncRun.objects.create(reason="poll", state="held", held_count=30, started_at=at, finished_at=at, is_clean=True)
+    Command.objects.create(action="sync", requested_by="x", requested_at=at, expires_at=at)
+    now = scrape(Client())
+    assert (now("daemon_up"), now("lease_epoch"), now("standby_daemons")) == (0, 0, 0)
+    assert (now("held_runs"), now("held_removals")) == (1, 30)
+    assert now("last_clean_pass_timestamp_seconds") == pytest.approx(at.timestamp())
+    assert now("last_message_timestamp_seconds") == now("daemon_metrics_timestamp_seconds") == 0
+    assert now("commands_open", action="sync", state="pending") == 1
+    assert now.of_the_daemon == ""
+    check_with_promtool(now.text)
+
+
+def test_decisions_are_counted_once_however_often_one_looks() -> None:
+    since, none = decided_since(None)
+    assert not none
+    for age, outcome in ((3600, "refused"), (6, "refused"), (6, "performed"), (0, "refused")):
+        AuditRow.objects.create(
+            at=database_now() - timedelta(seconds=age), actor="a", actor_kind="agent", verb="sync",
+            allowed=outcome != "refused", outcome=outcome,
+        )  # fmt: skip
+    until, counted = decided_since(since - timedelta(seconds=30))
+    assert counted == {"refused": 1, "performed": 1}
+    again, counted = decided_since(until)
+    assert (again >= until, counted) == (True, {})
+
+
+async def test_refused_actions_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("marketplace_sync.mirror.metrics._AUDIT_SETTLES", timedelta(0))
+    async with marketplace() as server, mirror(server) as running:
+        await shown_by(running, lambda _: True, "the daemon has written")
+        client = await ask(agent, Maturity.STUDENT)
+        answer = await ask(client.ask, "/api/admin/sync/trigger/")
+        assert answer.status_code == 403
+        await shown_by(running, lambda now: now("actions_total", outcome="refused") == 1, "the refusal is counted")
+
+
+# The feed's clients, of however many web processes.
+
+
+async def test_clients_of_all_web_processes_are_counted_and_forgotten_when_they_leave() -> None:
+    key = await ask(agent_key)
+    limits = Limits(poll=0.02, gap=0.005, heartbeat=60.0, census=0.02)
+    pen = await ask(new_pen)
+    await ask(pen.write, put("s1"))
+
+    async def becomes(processes: int, clients: int) -> None:
+        async def so() -> bool:
+            now = await ask(scrape, Client())
+            return (now("feed_processes"), now("feed_clients"), now("feed_client_lag_changes")) == (
+                processes,
+                clients,
+                0,
+            )
+
+        # Sooner than a row that nobody takes away grows too old to count.
+        await until(so, f"{clients} clients of {processes} processes", within=FEED_SERVER_SECONDS - 5)
+
+    async with web(limits) as one, web(limits) as other:
+        async with AsyncExitStack() as clients:
+            for server in (one, one, other):
+                await told(await clients.enter_async_context(server.client(key, "?after=0")))
+            await becomes(2, 3)
+        await becomes(0, 0)
+
+
+def test_the_slowest_client_of_all_processes_is_the_lag() -> None:
+    save_feed_server("a:1", 3, 20)
+    save_feed_server("b:1", 2, 7000)
+    now = scrape(Client())
+    assert (now("feed_clients"), now("feed_client_lag_changes")) == (5, 7000)
+    # One that has not said so for a while serves nobody any more, and is forgotten by the next that does.
+    FeedServer.objects.filter(name="b:1").update(seen_at=F("seen_at") - timedelta(seconds=40))
+    now = scrape(Client())
+    assert (now("feed_processes"), now("feed_clients"), now("feed_client_lag_changes")) == (1, 3, 20)
+    save_feed_server("a:1", 3, 0)
+    assert FeedServer.objects.count() == 1
+
+
+# Who may look.
+
+
+@pytest.mark.parametrize("who", EVERYONE, ids=[who.name for who in EVERYONE])
+def test_whoever_has_a_name_may_look_and_nobody_else(who: Who, settings: Any) -> None:
+    settings.METRICS_PUBLIC = "false"
+    answer = who.make().get("/metrics")
+    if who.maturity is None:
+        assert answer.status_code == 401
+        assert answer["WWW-Authenticate"].startswith("Bearer")
+        assert b"atom_mirror" not in answer.content
+    else:
+        assert answer.status_code == 200
+        assert answer["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+def test_made_public_it_asks_nobody() -> None:
+    assert Client().get("/metrics").status_code == 200
+    assert Client().head("/metrics").status_code == 200
+    assert Client().post("/metrics").status_code == 405
+
+
+# Processes.
+
+
+async def test_two_web_processes_tell_the_same_and_tell_the_truth_after_a_kill(
+    program_environment: Environment,
+) -> None:
+    async with SimulatorServer(Marketplace([skill(n) for n in range(25)]), requests_per_minute=0) as server:
+        environment = program_environment(**settings_for(server), METRICS_PUBLIC="true")
+        with programs(environment) as starter:
+            daemon = starter.start("runsync")
+            webs = [
+                Program([sys.executable, "-m", "uvicorn", "atomproject.asgi:application", "--port=0", "--lifespan=off"],
+                        environment, MANAGE.parent)
+                for _ in range(2)
+            ]  # fmt: skip
+            starter.started += webs
+            ports = [(await one.says(r"running on http://127\.0\.0\.1:(\d+)"))[1] for one in webs]
+
+            async def both() -> list[Scrape]:
+                return [Scrape(await ask(fetched, f"http://127.0.0.1:{port}/metrics")) for port in ports]
+
+            async def agree() -> bool:
+                one, other = await both()
+                caught_up = bool(one.of_the_daemon) and one("passes_total", outcome="clean") == 1
+                return caught_up and one.of_the_daemon == other.of_the_daemon
+
+            await until(agree, "both tell what the daemon has written")
+            daemon.kill()
+            # As if the time had passed: its heartbeat is too old.
+            await ask(LeaseRow.objects.update, renewed_at=F("renewed_at") - timedelta(seconds=DEAD_AFTER_SECONDS + 1))
+
+            async def dead() -> bool:
+                return all(now("daemon_up") == 0 and not now.of_the_daemon for now in await both())
+
+            await until(dead, "both say that the daemon is dead")
+            for now in await both():
+                assert now("connection_state", state="not_running") == 1
+                assert now("last_clean_pass_timestamp_seconds") > 0
+                assert not re.search(re.escape(server.token), now.text)
+
+
+def fetched(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        return str(answer.read().decode())

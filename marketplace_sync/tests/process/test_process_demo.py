@@ -1,0 +1,161 @@
+"""`manage.py demo`: everything at once, and nothing left of it."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+import httpx2
+import pytest
+from django.core.management import CommandError, call_command
+
+from marketplace_sync.demo import SKILLS, STOP_SECONDS, _changes
+from marketplace_sync.tests.support.live_feed import new_pen, put
+from marketplace_sync.tests.support.processes import MANAGE, Environment, Program, alive, children_of, programs, until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def all_gone(children: Iterable[int]) -> None:
+    await until(lambda: not any(map(alive, children)), "all of its processes are gone", 5)
+
+
+async def web_answers(demo: Program, port: int) -> int:
+    """The status of the login page, once there is one."""
+    async with httpx2.AsyncClient(trust_env=False, verify=False) as browser:
+        while True:
+            try:
+                return (await browser.get(f"http://127.0.0.1:{port}/admin/login/")).status_code
+            except httpx2.TransportError:
+                assert demo.running
+                await asyncio.sleep(0.05)
+
+
+async def test_the_mirror_fills_changes_arrive_and_ctrl_c_ends_all_of_it(
+    program_environment: Environment, tmp_path: Path
+) -> None:
+    port = free_port()
+    # A terminal that has not all characters.
+    with programs(program_environment(PYTHONIOENCODING="ascii", TMPDIR=tmp_path)) as start:
+        # From anywhere: the paths are not those of whoever calls.
+        demo = start.start("demo", "--port", str(port), folder=tmp_path)
+        said = await demo.says(rf"Web +http://127\.0\.0\.1:{port}/admin/ +user admin, password (\S+)")
+        assert said[1]
+        await demo.says(r"Mirror +live: (29|30)\d skills, \d+ categories")
+        await demo.says(r"\d\d:\d\d:\d\d  (skill|rating|category)_\w+ +\S")
+        async with asyncio.timeout(30):
+            assert await web_answers(demo, port) == 200
+        children = children_of(demo.pid)
+        assert len(children) >= 3
+        demo.send(signal.SIGINT)
+        ended = await demo.ended()
+        assert ended.status == 0, ended.err
+        assert ended.out.endswith("Stopped.\n")
+        assert "Traceback" not in ended.out + ended.err
+        await all_gone(children)
+        assert f"simulated, {SKILLS} skills" in ended.out
+        # What a newcomer needs comes after what the start says; what each request did, nowhere.
+        assert ended.out.index("Mirror   live") < ended.out.index("Web ") < ended.out.index("Agent ")
+        assert "GET /admin/login/" not in ended.out + ended.err and ended.err == ""
+        assert f"Log      {tmp_path}/mirror-demo-" in ended.out and logs(tmp_path) == []
+        assert_looks_like_the_readme(ended.out)
+
+
+def logs(folder: Path) -> list[Path]:
+    return list(folder.glob("mirror-demo-*.log"))
+
+
+def assert_looks_like_the_readme(out: str) -> None:
+    """The README's sample has the lines of a real demo, but for numbers, names and the states that passed too fast."""
+
+    def form(line: str) -> str:
+        line = re.sub(r"^Database .*;", "Database ...;", line)  # a file, or a server's database
+        line = re.sub(r"(?<=password )\S+|(?<=key )\S+|(?<=file )\S+|(?<=Log      )\S+", "...", line)
+        if change := re.match(r"  \d\d:\d\d:\d\d  \w+", line):
+            return f"  {len(change[0].split())} words of a change"
+        return re.sub(r"\d+", "0", re.sub(r"(not_running|connecting|catching_up): .*", "...", line))
+
+    sample = (MANAGE.parent / "README.md").read_text().split("```console\nDatabase", 1)[1].split("```")[0]
+    shown = {form(line) for line in f"Database{sample}".splitlines()}
+    real = {form(line) for line in out.splitlines()} - {form(line) for line in out.splitlines()[-2:]}
+    assert shown - real == set()
+    assert {line for line in real - shown if not line.startswith("Port")} == set()
+
+
+async def test_the_death_of_one_process_ends_all_of_them_and_is_told(
+    program_environment: Environment, tmp_path: Path
+) -> None:
+    with programs(program_environment(TMPDIR=tmp_path)) as start, socket.create_server(("127.0.0.1", 0)) as taken:
+        busy = taken.getsockname()[1]
+        demo = start.start("demo", "--port", str(busy))
+        await demo.says(f"Port {busy} is in use by another program: this demo's web server takes")
+        await demo.says("Mirror +not_running")
+        children = children_of(demo.pid)
+        os.kill(next(child for child, command in children.items() if "runsync" in command), signal.SIGKILL)
+        ended = await demo.ended()
+        assert ended.status == 1
+        assert "the daemon has ended with status -9" in ended.err
+        (log,) = logs(tmp_path)
+        assert f"the log is {log}, and ends with:" in ended.err
+        await all_gone(children)
+
+
+async def test_a_second_ctrl_c_ends_at_once_what_does_not_stop(
+    program_environment: Environment, tmp_path: Path
+) -> None:
+    with programs(program_environment(TMPDIR=tmp_path)) as start:
+        demo = start.start("demo", "--port", "0")
+        await demo.says("Mirror +not_running")
+        children = children_of(demo.pid)
+        for child in children:
+            os.kill(child, signal.SIGSTOP)  # it will not hear of the first
+        demo.send(signal.SIGINT)
+        await demo.says("Stopping; Ctrl-C again ends everything at once")
+        demo.send(signal.SIGINT)
+        ended = await demo.ended(STOP_SECONDS / 2)
+        assert ended.out.endswith("Stopped.\n")
+        await all_gone(children)
+
+
+def test_a_change_is_shown_once_however_many_follow_it_meanwhile() -> None:
+    pen = new_pen()
+    for number in range(5):
+        pen.write(put(f"s{number}"))
+    first = _changes(0, 3)
+    assert "s2" in first and first.endswith("and 2 more")
+    second = _changes(3, 5)
+    assert "s4" in second and second.endswith("and 1 more")
+
+
+@pytest.mark.parametrize("port", [-1, 65_536, 10**30])
+def test_an_impossible_port_is_refused_before_anything_starts(port: int) -> None:
+    with pytest.raises(CommandError, match="a port is a number from 0"):
+        call_command("demo", port=port)
+
+
+async def test_a_kill_of_the_demo_itself_leaves_none_of_its_processes(
+    program_environment: Environment, tmp_path: Path
+) -> None:
+    with programs(program_environment(TMPDIR=tmp_path)) as start:
+        demo = start.start("demo", "--port", "0")
+        await demo.says("Mirror +not_running")
+        children = children_of(demo.pid)
+        assert len(children) >= 3
+        demo.kill()
+        await until(lambda: not any(map(alive, children)), "all of its processes are gone", 15)
+
+
+async def test_a_configured_marketplace_is_not_mixed_with_the_simulated_one(program_environment: Environment) -> None:
+    with programs(program_environment(ATOM_SAAS_API_URL="https://market.example")) as start:
+        refused = await start.run("demo")
+        assert refused.status == 1
+        assert refused.err.startswith("CommandError: ATOM_SAAS_API_URL is set: ")

@@ -1,0 +1,85 @@
+"""What a service's log holds: the daemon and a web server as processes, each line one JSON object, with its ids."""
+
+import json
+import signal
+import sys
+from collections import Counter
+from typing import Any
+
+import httpx2
+import pytest
+
+from marketplace_sync.mirror.commands import request
+from marketplace_sync.models import Command, LeaseRow, SyncRun
+from marketplace_sync.tests.support.harness import marketplace
+from marketplace_sync.tests.support.live_feed import ask
+from marketplace_sync.tests.support.processes import MANAGE, Environment, Program, programs, settings_for, until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def lines(program: Program) -> list[dict[str, Any]]:
+    """All that it has said on stderr; a line that is no JSON object fails."""
+    return [json.loads(line) for line in program.err.splitlines()]
+
+
+async def test_connection_run_and_command_stand_in_every_line_that_belongs_to_them(
+    program_environment: Environment,
+) -> None:
+    async with marketplace() as server:
+        environment = program_environment(**settings_for(server), LOG_FORMAT="json")
+        with programs(environment) as started:
+            daemon = started.start("runsync")
+            await daemon.says('"event": "state".*"state": "live"')
+            asked = await ask(request, Command.Action.SYNC, by="command line")
+
+            async def answered() -> bool:
+                await ask(asked.refresh_from_db)
+                return asked.finished_at is not None
+
+            await until(answered, "the pass that was asked for has ended")
+            daemon.send(signal.SIGTERM)
+            assert (await daemon.ended()).status == 0
+            told = lines(daemon)
+    lease = await ask(LeaseRow.objects.get)
+    runs = await ask(lambda: set(SyncRun.objects.values_list("pk", flat=True)))
+    by_event: dict[str, list[dict[str, Any]]] = {}
+    for line in told:
+        by_event.setdefault(line["event"], []).append(line)
+    assert {line["epoch"] for line in told if line["event"] != "standing_by"} == {lease.epoch}
+    assert {line["connection"] for line in by_event["stream_opened"]} == {1}
+    assert {line["run"] for line in by_event["sync_ended"]} == runs
+    assert [line["run"] for line in by_event["sync_began"]] == [line["run"] for line in by_event["sync_ended"]]
+    assert by_event["sync_began"][-1]["commands"] == [asked.pk]
+    assert "commands" not in by_event["sync_began"][0]
+    for event in ("command_accepted", "command_ended"):
+        assert [line["command"] for line in by_event[event]] == [asked.pk]
+    # What belongs to none says none.
+    assert [name for line in by_event["stopping"] for name in ("connection", "run", "command") if name in line] == []
+
+
+async def test_clients_can_not_fill_the_log_of_a_web_process(
+    program_environment: Environment, unused_tcp_port: int
+) -> None:
+    environment = program_environment(LOG_FORMAT="json")
+    command = [sys.executable, "-m", "uvicorn", "atomproject.asgi:application", "--port", str(unused_tcp_port),
+               "--lifespan", "off", "--no-access-log"]  # fmt: skip
+    program = Program(command, environment, MANAGE.parent)
+    try:
+        await program.says("Uvicorn running")
+        url = f"http://127.0.0.1:{unused_tcp_port}/api/skills/"
+        async with httpx2.AsyncClient(trust_env=False) as client:
+            for _ in range(200):
+                assert (await client.get(url)).status_code == 401
+            for _ in range(200):
+                assert (await client.get(url, headers={"Host": "of.somebody.else"})).status_code == 400
+        program.send(signal.SIGTERM)
+        await program.ended()
+        told = lines(program)
+    finally:
+        program.end()
+    # The counts of what was left out come at the minute's end, which this does not wait for.
+    shown = Counter((line["logger"], line["level"]) for line in told)
+    assert shown["django.security.DisallowedHost", "warning"] == 60
+    assert shown["django.request", "warning"] == 60
+    assert shown["uvicorn.access", "info"] == 0

@@ -1,0 +1,211 @@
+"""SIGTERM and SIGINT: everything received is applied, the exit is 0, within 5 s; and loudly otherwise (law 13)."""
+
+import asyncio
+import json
+import re
+import signal
+import time
+
+import pytest
+
+from marketplace_sync.mirror.state import state_row
+from marketplace_sync.models import LeaseRow, Skill, SyncRun
+from marketplace_sync.simulator.server import SimulatorServer
+from marketplace_sync.tests.support.harness import Mirror, skill
+from marketplace_sync.tests.support.outages import locked_database
+from marketplace_sync.tests.support.processes import (
+    PATIENCE,
+    Ended,
+    Environment,
+    Program,
+    mirrored,
+    programs,
+    until,
+    until_live,
+)
+from marketplace_sync.tests.support.upstream_peers import ScriptedHttp
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+# INTERFACE.md: "stops within 5 s".
+STOP_WITHIN = 5.0
+
+
+async def stopped(program: Program, number: signal.Signals = signal.SIGTERM, within: float = STOP_WITHIN) -> Ended:
+    """Send the signal; how the program ended, in time."""
+    began = time.monotonic()
+    program.send(number)
+    ended = await program.ended()
+    took = time.monotonic() - began
+    assert took < within, f"the stop took {took:.1f} s"
+    return ended
+
+
+async def all_is_received(server: SimulatorServer) -> None:
+    """The daemon has read all that was sent: it answers a ping in its turn."""
+    heard = server.heard["pong"]
+    server.send_raw('{"type": "ping"}')
+    await server.drain()
+    await until(lambda: server.heard["pong"] > heard, "the ping is answered")
+
+
+# So far ahead of what is committed runs the load, at most: what a machine ten times overloaded still drains in 4 s.
+AHEAD = 300
+
+
+async def load(server: SimulatorServer, watched: Mirror) -> None:
+    """New skills, as fast as the mirror takes them, until the daemon hangs up."""
+    sent = 0
+    while server.clients:
+        room = AHEAD + await watched.ask(Skill.objects.count) - sent
+        for number in range(sent, sent + max(0, min(room, 100))):
+            server.market.put_skill(skill(number))
+            sent += 1
+        await server.drain()
+
+
+async def test_under_load_everything_received_is_applied(program_environment: Environment) -> None:
+    async with mirrored(program_environment, skills=0) as (server, watched, start):
+        daemon = start.start("runsync")
+        await until_live(watched, daemon)
+        loading = asyncio.create_task(load(server, watched))
+        await watched.until_db(lambda: Skill.objects.count() > 1000, "the load has begun")
+        ended = await stopped(daemon)
+        await loading
+        assert ended.status == 0, ended.err
+        row = await watched.ask(state_row)
+        assert (row.state, row.connected) == ("not_running", False)
+        assert row.received == row.applied > 1000
+        # In order, and without a hole, as far as they were received.
+        ids = await watched.ask(lambda: list(Skill.objects.order_by("skill_id").values_list("skill_id", flat=True)))
+        assert ids == [f"skill-{number:05}" for number in range(row.received)]
+
+
+async def test_what_waits_at_a_stop_is_applied(program_environment: Environment) -> None:
+    async with mirrored(program_environment, skills=0) as (server, watched, start):
+        daemon = start.start("runsync")
+        await until_live(watched, daemon)
+        with locked_database():
+            for number in range(300):
+                server.market.put_skill(skill(number))
+            await all_is_received(server)
+            daemon.send(signal.SIGTERM)
+            assert int((await daemon.says(r"stopping waiting=(\d+)"))[1]) == 300
+        ended = await daemon.ended()
+        assert ended.status == 0, ended.err
+        assert await watched.ask(Skill.objects.count) == 300
+
+
+async def test_what_is_refused_and_shed_is_in_the_sum_at_a_stop(program_environment: Environment) -> None:
+    async with mirrored(program_environment, skills=5, ATOM_SAAS_WS_RATE_LIMIT=200) as (server, watched, start):
+        daemon = start.start("runsync")
+        await until_live(watched, daemon)
+        # One that is applied, the same once more, and one that is older.
+        newest = server.market.put_skill(skill(1))
+        for each in (newest, {**newest, "name": "Older", "updated_at": "2026-01-01T00:00:00Z"}):
+            server.send_raw(json.dumps({"type": "skill_update", "data": each}))
+        server.faults.add("malformed", every=5)
+        for number in range(1000):
+            server.market.put_skill(skill(1000 + number % 300, version=f"1.0.{number}"))
+        await all_is_received(server)
+        ended = await stopped(daemon, signal.SIGINT)
+        assert ended.status == 0, ended.err
+        row = await watched.ask(state_row)
+        assert row.received >= 1203
+        assert min(row.applied, row.unchanged, row.stale, row.rejected, row.shed) > 0
+        assert row.received == row.applied + row.unchanged + row.stale + row.rejected + row.shed
+
+
+async def test_a_stop_within_a_pass_keeps_what_was_read_and_closes_the_run(program_environment: Environment) -> None:
+    async with mirrored(program_environment, skills=50, ATOM_SAAS_PAGE_SIZE=10) as (server, watched, start):
+        release = asyncio.Event()
+
+        async def hang(target: str) -> None:
+            if "page=5&" in target:
+                await release.wait()
+
+        server.on_request = hang
+        # A daemon was asked to end, and did. A single pass has not done what it was for.
+        for options, status in (((), 0), (("--once",), 1)):
+            await watched.ask(Skill.objects.all().delete)
+            program = start.start("runsync", *options)
+            await watched.until_db(lambda: Skill.objects.count() == 40, "four of five pages are written")
+            ended = await stopped(program)
+            assert ended.status == status
+            assert ("runsync: interrupted before it was done\n" in ended.err) is bool(options)
+            run = await watched.ask(lambda: SyncRun.objects.latest("pk"))
+            assert (run.state, run.finished_at is not None) == ("interrupted", True)
+            assert await watched.ask(Skill.objects.count) == 40
+            assert (await watched.ask(LeaseRow.objects.get)).holder == ""
+        release.set()
+
+
+async def test_who_stands_by_stops_at_once_and_takes_over_from_a_clean_stop_within_2_s(
+    program_environment: Environment,
+) -> None:
+    async with mirrored(program_environment) as (server, watched, start):
+        first = start.start("runsync")
+        await until_live(watched, first)
+        second, third = start.start("runsync"), start.start("runsync")
+        for waiting in (second, third):
+            await waiting.says("standing_by")
+
+        async def standing_by(count: int) -> bool:
+            status = await watched.status()
+            return status.standby == count and status.daemon.endswith(f":{first.pid}")
+
+        await until(lambda: standing_by(2), "both are counted")
+        assert (await stopped(third, within=2.0)).status == 0
+        assert await standing_by(1)
+
+        epoch = (await watched.ask(LeaseRow.objects.get)).epoch
+        assert (await stopped(first)).status == 0
+        free = time.monotonic()
+
+        async def second_has_it() -> bool:
+            return (await watched.ask(LeaseRow.objects.get)).holder.endswith(f":{second.pid}")
+
+        await until(second_has_it, "the second daemon has taken over")
+        assert time.monotonic() - free < 2.0
+        await until_live(watched, second)
+        assert (await watched.ask(LeaseRow.objects.get)).epoch == epoch + 1
+        assert (await watched.status()).standby == 0
+        server.market.put_skill(skill(500))
+        await watched.until_level()
+        assert (await stopped(second)).status == 0
+
+
+async def test_ctrl_c_ends_a_command_that_waits_in_one_line(program_environment: Environment) -> None:
+    async def silence(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with ScriptedHttp(silence) as server:
+        settings = {"ATOM_SAAS_API_URL": server.url, "ATOM_SAAS_API_TOKEN": "t" * 20}
+        with programs(program_environment(**settings)) as start:
+            checking = start.start("checkmarketplace")
+            await until(lambda: bool(server.asked), "the health is asked for", PATIENCE)
+            ended = await stopped(checking, signal.SIGINT)
+    assert (ended.status, ended.err) == (130, "Interrupted.\n")
+
+
+async def test_a_drain_that_cannot_finish_says_how_much_is_lost_and_exits_non_zero(
+    program_environment: Environment,
+) -> None:
+    async with mirrored(program_environment) as (server, watched, start):
+        daemon = start.start("runsync")
+        await until_live(watched, daemon)
+        standby = start.start("runsync")
+        await standby.says("standing_by")
+        with locked_database():
+            for number in range(100, 137):
+                server.market.put_skill(skill(number))
+            await all_is_received(server)
+            ended = await stopped(daemon, within=STOP_WITHIN + 0.5)
+            assert ended.status == 1
+            told = re.search(r"stopped with (\d+) received changes not applied", ended.err)
+            assert told, ended.err
+            assert int(told[1]) == 37
+            # One that waits has nothing to lose, but must not hang either: PostgreSQL's time-outs let it go in
+            # order, SQLite's lock does not.
+            assert (await stopped(standby, within=STOP_WITHIN + 0.5)).status in (0, 1)
+        assert await watched.ask(Skill.objects.count) == 25

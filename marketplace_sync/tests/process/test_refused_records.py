@@ -1,0 +1,219 @@
+"""A refused record is content that the mirror does not have: no sync, command or answer may say otherwise."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from marketplace_sync.conf import SyncConfig
+from marketplace_sync.daemon import command_desk
+from marketplace_sync.mirror.status import freshness
+from marketplace_sync.models import Command, Skill, SyncRun, WebSocketState
+from marketplace_sync.monitoring.facts import read_facts
+from marketplace_sync.monitoring.health import judge
+from marketplace_sync.simulator.server import SimulatorServer
+from marketplace_sync.tests.process.test_daemon_listing import live, sync
+from marketplace_sync.tests.support.api_actors import agent
+from marketplace_sync.tests.support.harness import Mirror, marketplace, mirror, skill
+from marketplace_sync.tests.support.processes import Environment, mirrored
+from marketplace_sync.upstream import market as upstream_market
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+# Formats that a marketplace may change to overnight.
+NEW_FORMATS: list[dict[str, Any]] = [
+    {"updated_at": {"unix": 1768473000}}, {"tags": {"a": 1}}, {"average_rating": 8.5}, {"metadata": "text"},
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream_market, "RETRY_DELAYS", (0.01, 0.02, 0.04))
+    monkeypatch.setattr(command_desk, "LOOK_EVERY_SECONDS", 0.02)
+
+
+def spoil(server: SimulatorServer, *numbers: int, fields: dict[str, Any] = NEW_FORMATS[2]) -> None:
+    """From now on the marketplace lists these skills in a form that cannot be read."""
+    for number in numbers or range(len(server.market.skills)):
+        server.market.skills[f"skill-{number:05}"].update(fields)
+
+
+async def records_check(running: Mirror) -> tuple[str, dict[str, object]]:
+    """What health says of the records."""
+    check = judge(await running.ask(read_facts), SyncConfig()).checks["records"]
+    return str(check.status), dict(check.figures)
+
+
+@pytest.mark.parametrize("fields", NEW_FORMATS[::2], ids=lambda fields: next(iter(fields)))
+async def test_a_listing_of_which_nothing_can_be_read_fails_every_command(
+    program_environment: Environment, fields: dict[str, Any]
+) -> None:
+    async with mirrored(program_environment, skills=3) as (server, watched, start):
+        assert (await start.run("runsync", "--once")).status == 0
+        before = await watched.ask(freshness)
+        spoil(server, fields=fields)
+        programs = [start.start("verifysync"), start.start("runsync", "--dry-run")]
+        once = await start.run("runsync", "--once")
+        assert once.status == 1 and once.out == ""
+        (reason,) = [line for line in once.err.splitlines() if line.startswith("runsync: ")]
+        assert reason.startswith("runsync: the pass failed: none of the 3 listed skills can be read. The first one: ")
+        assert f": {next(iter(fields))}" in reason
+        verify, dry_run = [await program.ended() for program in programs]
+        assert (verify.status, dry_run.status, verify.out, dry_run.out) == (2, 1, "", "")
+        assert "none of the 3 listed skills can be read" in verify.err
+        repair = await start.run("verifysync", "--repair")
+        assert (repair.status, repair.out) == (2, "")
+        assert await watched.ask(Skill.objects.count) == 3, "what cannot be read is listed all the same"
+        run = await watched.ask(SyncRun.objects.filter(reason="once").latest, "pk")
+        assert (run.state, run.refused, run.is_clean) == ("failed", 3, None)
+        assert (await watched.ask(freshness)).as_of == before.as_of
+        assert await records_check(watched) == ("unhealthy", {"refused": 3, "share": 1.0})
+
+
+async def test_a_sync_with_a_refused_record_is_degraded_and_verifysync_is_not_in_sync(
+    program_environment: Environment,
+) -> None:
+    async with mirrored(program_environment, skills=30) as (server, watched, start):
+        assert (await start.run("runsync", "--once")).status == 0
+        before = await watched.ask(freshness)
+        spoil(server, 7)
+        once = await start.run("runsync", "--once")
+        run = await watched.ask(SyncRun.objects.latest, "pk")
+        assert once.status == 0
+        assert once.out.splitlines()[-1] == (
+            f"Degraded (run {run.pk}): the mirror does not have what 1 of the listed records say: see the dead letters."
+        )
+        assert (run.state, run.is_clean, run.refused) == ("degraded", True, 1)
+        assert (await watched.ask(freshness)).as_of == before.as_of, "As-Of stands still"
+
+        for arguments in ((), ("--repair",)):
+            verified = await start.run("verifysync", "--json", *arguments)
+            told = json.loads(verified.out)
+            assert (verified.status, told["level"], told["missing"], told["different"]) == (1, False, [], {})
+            (refused,) = told["refused"]
+            assert refused.startswith("skill-00007: average_rating: ")
+        shown = await start.run("runsync", "--dry-run")
+        assert shown.status == 0 and shown.out.splitlines()[0].startswith("unreadable skill-00007: average_rating: ")
+
+        server.market.put_skill(skill(7, updated_at="2026-03-01T00:00:00Z"), announce=False, stamp=False)
+        assert (await start.run("runsync", "--once")).status == 0
+        assert (await start.run("verifysync")).status == 0
+        mended = (await watched.ask(freshness)).as_of
+        assert before.as_of is not None and mended is not None and mended > before.as_of
+
+
+async def test_as_of_stands_still_while_live_until_the_record_can_be_read() -> None:
+    async with live(10) as (server, running):
+        first = (await running.ask(freshness)).as_of
+        assert first is not None
+        await running.until_db(lambda: _later_than(first), "As-Of moves while live")
+        spoil(server, 3)
+        assert (await sync(running)).state == "degraded"
+        await running.until_db(lambda: not WebSocketState.objects.get().complete, "the state row says so")
+        stood = (await running.ask(freshness)).as_of
+        await running.until_it_follows()
+        assert (await running.ask(freshness)).as_of == stood, "other changes come, and it stands still"
+        assert (await running.status()).row.state == "live"
+        server.market.put_skill(skill(3), announce=False)
+        assert (await sync(running)).state == "done"
+        await running.until_db(lambda: _later_than(stood), "As-Of moves again")
+
+
+async def test_a_live_message_that_cannot_be_read_nor_fetched_stops_as_of() -> None:
+    async with live(10, sync_interval_seconds=3600.0) as (server, running):
+        await running.until_db(lambda: WebSocketState.objects.get().complete, "all is there")
+        server.market.put_skill({"skill_id": "skill-00004", "name": "Skill 4", "tags": {"a": 1}})
+        await running.until_db(lambda: not WebSocketState.objects.get().complete, "the mirror does not have it")
+        stood = (await running.ask(freshness)).as_of
+        # What comes by the next message is fetched no more, but a fetch that brings all of it is enough.
+        server.market.skills["skill-00004"]["tags"] = ["a"]
+        server.send_raw('{"type": "skill_update", "data": {"skill_id": "skill-00004", "name": 5}}')
+        await running.until_db(lambda: WebSocketState.objects.get().complete, "the fetch brought it")
+        await running.until_db(lambda: _later_than(stood), "As-Of moves again")
+        assert await running.ask(SyncRun.objects.count) == 1
+
+
+async def test_a_listing_with_pages_that_cannot_be_read_is_no_full_sync(program_environment: Environment) -> None:
+    async with mirrored(program_environment, skills=30, ATOM_SAAS_PAGE_SIZE=10) as (server, watched, start):
+        assert (await start.run("runsync", "--once")).status == 0
+        before = await watched.ask(freshness)
+        server.faults.add("partial-listing")
+        once = await start.run("runsync", "--once")
+        assert once.status == 1
+        assert once.err.splitlines()[-1] == (
+            "runsync: the listing could not be read whole: page 2 of 3 came empty. What was read is applied."
+        )
+        assert (await start.run("verifysync")).status == 2
+        assert (await watched.ask(freshness)).as_of == before.as_of
+    async with live(30, page_size=10) as (server, running):
+        server.faults.add("partial-listing")
+        await sync(running)
+        await running.until_db(lambda: not WebSocketState.objects.get().complete, "As-Of stands still")
+        server.faults.clear()
+        await sync(running)
+        await running.until_db(lambda: WebSocketState.objects.get().complete, "As-Of moves again")
+
+
+async def test_a_sync_of_which_nothing_can_be_read_is_a_failed_command_and_no_loop() -> None:
+    async with live(5) as (server, running):
+        spoil(server)
+        answer = await running.command(Command.Action.SYNC)
+        assert answer.state == "failed"
+        assert answer.result["detail"].startswith("The pass failed: none of the 5 listed skills can be read.")
+        pages = len(server.requests)
+        await running.until_it_follows()
+        assert len(server.requests) == pages, "it is not read again before the next poll"
+        assert await records_check(running) == ("unhealthy", {"refused": 5, "share": 1.0})
+
+
+async def test_an_empty_catalogue_is_not_one_that_cannot_be_read() -> None:
+    async with marketplace(skills=0) as server, mirror(server) as running:
+        await running.until_state("live")
+        assert (await sync(running)).state == "done"
+        server.market.categories["automation"]["name"] = ["no text"]
+        assert (await sync(running)).state == "degraded"
+        found = await running.difference()
+        assert (found.level, len(found.refused)) == (False, 1)
+
+
+async def test_the_api_says_degraded() -> None:
+    async with live(5) as (server, running):
+        spoil(server, 1)
+        run = await sync(running)
+
+        def answers() -> tuple[dict[str, Any], dict[str, Any]]:
+            client = agent()
+            return client.get(f"/api/admin/sync/runs/{run.pk}/").json(), client.get("/api/admin/sync/status/").json()
+
+        shown, status = await running.ask(answers)
+        assert (shown["state"], shown["degraded"], shown["refused"]) == ("degraded", True, 1)
+        assert status["last"]["id"] == status["last_done"]["id"] == run.pk
+
+
+@pytest.mark.parametrize(
+    ("read", "refused", "categories", "refused_categories", "expected"),
+    [
+        (5000, 0, 10, 0, "healthy"), (4999, 1, 10, 0, "healthy"), (99, 1, 10, 0, "degraded"),
+        (4, 1, 10, 0, "degraded"), (76, 24, 10, 0, "degraded"), (75, 25, 10, 0, "unhealthy"),
+        (0, 5000, 10, 0, "unhealthy"), (5000, 0, 10, 10, "unhealthy"), (5000, 0, 200, 1, "healthy"),
+    ],
+)  # fmt: skip
+def test_health_weighs_the_share_of_refused_records(
+    read: int, refused: int, categories: int, refused_categories: int, expected: str
+) -> None:
+    now = timezone.now()
+    SyncRun.objects.create(
+        reason="poll", state="degraded", is_clean=True, started_at=now - timedelta(seconds=5), finished_at=now,
+        listed=read + refused, unchanged=read, refused=refused + refused_categories, listed_categories=categories,
+        refused_categories=refused_categories,
+    )  # fmt: skip
+    # One that could not read anything says nothing of the records.
+    SyncRun.objects.create(reason="poll", state="failed", error="away", started_at=now, finished_at=now)
+    assert judge(read_facts(), SyncConfig()).checks["records"].status == expected
+
+
+def _later_than(moment: Any) -> bool:
+    as_of = freshness().as_of
+    return as_of is not None and as_of > moment
