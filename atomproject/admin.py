@@ -19,7 +19,7 @@ from marketplace_sync.admin.dashboard import INDEX_TEMPLATE
 from marketplace_sync.governance.actors import MANAGE_PERMISSION, actor_of
 from marketplace_sync.governance.agents import may_command, withdraw_commands
 from marketplace_sync.governance.audit import Outcome, record
-from marketplace_sync.governance.errors import SuperuserRequired
+from marketplace_sync.governance.errors import SuperuserRequiredError
 
 admin.site.index_template = INDEX_TEMPLATE
 # Rights are given to persons; the mirror has two kinds of them, which needs no groups.
@@ -121,7 +121,7 @@ def _audit(request: HttpRequest, verb: str, person: User, message: Any) -> None:
         verb=verb,
         outcome=Outcome.PERFORMED,
         actual=actor.maturity,
-        required=SuperuserRequired.required,
+        required=SuperuserRequiredError.required,
         target=f"user {person.get_username()}",
         origin=origin_of(request),
         details={

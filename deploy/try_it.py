@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
-from try_it_watch import Follower, Visits, table
+from try_it_watch import FeedClient, Visits, table
 from try_it_world import Child, World, free_port, made_up_history, part_of_history
 
 # A supervisor's RestartSec.
@@ -56,7 +56,7 @@ class Trial:
         self.world = world
         self.key = key
         self.visits = Visits(world.web_ports, key, password)
-        self.follower = Follower(world.web_ports, key)
+        self.follower = FeedClient(world.web_ports, key)
         self.rows: list[tuple[str, ...]] = []
         self.broken: list[str] = []
 

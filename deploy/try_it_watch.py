@@ -123,7 +123,7 @@ class Visits:
 
 
 @dataclass(frozen=True)
-class Told:
+class Observed:
     """What a follower was told: `silence` is the longest time without a change."""
 
     told: int
@@ -131,7 +131,7 @@ class Told:
     reconnects: int
 
 
-class Follower:
+class FeedClient:
     """Rebuilds its copy from the feed alone; cut off, it goes to the other web process with the last number it has."""
 
     def __init__(self, ports: Sequence[int], key: str) -> None:
@@ -187,11 +187,11 @@ class Follower:
         """Has it been told all changes up to that number?"""
         return self.last >= seq
 
-    def since(self, began: float) -> Told:
+    def since(self, began: float) -> Observed:
         """What it was told from that moment on."""
         heard = [began, *(at for at in self._heard if at >= began)]
         silence = max((later - sooner for sooner, later in pairwise(heard)), default=0.0)
-        return Told(len(heard) - 1, silence, sum(at >= began for at in self._cut))
+        return Observed(len(heard) - 1, silence, sum(at >= began for at in self._cut))
 
     def lag(self, share: float) -> float:
         """From the commit to the follower, in seconds, for this share of the changes; the catching up included."""

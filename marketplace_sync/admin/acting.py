@@ -23,7 +23,7 @@ from marketplace_sync.governance.actors import actor_of
 from marketplace_sync.governance.errors import (
     DeniedError,
     InvalidInputError,
-    NoSuchTarget,
+    NoSuchTargetError,
     NotPossibleError,
     TooManyRequestsError,
 )
@@ -117,7 +117,7 @@ def answer(
         result = perform()
     except (DeniedError, TooManyRequestsError) as denial:
         return refusal(page, request, denial)
-    except NoSuchTarget as fault:
+    except NoSuchTargetError as fault:
         raise Http404(fault.detail) from None
     except NotPossibleError as fault:
         messages.error(request, visible(fault.detail))

@@ -12,8 +12,8 @@ from marketplace_sync.governance.errors import (
     ActionError,
     DeniedError,
     InvalidInputError,
-    MaturityRequired,
-    NoSuchTarget,
+    MaturityRequiredError,
+    NoSuchTargetError,
     NotPossibleError,
     TooManyRequestsError,
 )
@@ -39,7 +39,7 @@ class TooLarge(exceptions.APIException):
 _STATUS: tuple[tuple[type[ActionError], int], ...] = (
     (DeniedError, status.HTTP_403_FORBIDDEN),
     (NotPossibleError, status.HTTP_409_CONFLICT),
-    (NoSuchTarget, status.HTTP_404_NOT_FOUND),
+    (NoSuchTargetError, status.HTTP_404_NOT_FOUND),
     (InvalidInputError, status.HTTP_400_BAD_REQUEST),
     (TooManyRequestsError, status.HTTP_429_TOO_MANY_REQUESTS),
 )
@@ -75,7 +75,7 @@ def _of_action(fault: ActionError) -> Response | None:
     for kind, code in _STATUS:
         if isinstance(fault, kind):
             data: dict[str, Any] = {"detail": fault.detail, "code": fault.code}
-            if isinstance(fault, MaturityRequired):
+            if isinstance(fault, MaturityRequiredError):
                 data |= {"required": str(fault.required), "actual": str(fault.actual) if fault.actual else None}
             if isinstance(fault, InvalidInputError):
                 data |= {"field": fault.field, "fields": {fault.field: [fault.detail]}}

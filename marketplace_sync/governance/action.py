@@ -17,8 +17,8 @@ from marketplace_sync.governance.errors import (
     DeniedError,
     ImpossibleError,
     InvalidInputError,
-    MaturityRequired,
-    SuperuserRequired,
+    MaturityRequiredError,
+    SuperuserRequiredError,
     TooManyRequestsError,
 )
 from marketplace_sync.governance.policy import Complexity, allows, required_for
@@ -71,15 +71,15 @@ class Action(ABC, Generic[R]):
 
     @abstractmethod
     def execute(self) -> R:
-        """Do it, within the transaction that `perform` opened. Raises `NotPossibleError` or `NoSuchTarget`."""
+        """Do it, within the transaction that `perform` opened. Raises `NotPossibleError` or `NoSuchTargetError`."""
 
     @final
     def perform(self) -> R:
         """Check, do, audit and publish; the action's result.
 
-        Raises `DeniedError`, `NotPossibleError` or `NoSuchTarget`, each with its one audit row written; past a limit
-        `TooManyRequestsError` in their place, which the audit counts (`refusals`); `InvalidInputError`, which is no
-        decision; and `RuntimeError` when called within a transaction.
+        Raises `DeniedError`, `NotPossibleError` or `NoSuchTargetError`, each with its one audit row written; past a
+        limit `TooManyRequestsError` in their place, which the audit counts (`refusals`); `InvalidInputError`, which is
+        no decision; and `RuntimeError` when called within a transaction.
         """
         try:
             with transaction.atomic(durable=True):
@@ -103,15 +103,15 @@ class Action(ABC, Generic[R]):
     @classmethod
     def required(cls) -> str:
         """What it takes: a maturity, or `SUPERUSER`."""
-        return SuperuserRequired.required if cls.superuser_only else required_for(cls.complexity)
+        return SuperuserRequiredError.required if cls.superuser_only else required_for(cls.complexity)
 
     @classmethod
     def demand_of(cls, actor: Actor | None) -> None:
         """Raise `DeniedError` where the policy refuses this action to an actor, as the database knows it now."""
         if actor is None or not allows(actor.maturity, cls.complexity):
-            raise MaturityRequired(required_for(cls.complexity), actor.maturity if actor else None)
+            raise MaturityRequiredError(required_for(cls.complexity), actor.maturity if actor else None)
         if cls.superuser_only and not actor.is_superuser:
-            raise SuperuserRequired
+            raise SuperuserRequiredError
 
     def _check(self) -> None:
         now = as_of_now(self.actor)

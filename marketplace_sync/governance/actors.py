@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from django.contrib.auth import get_user_model
 
-from marketplace_sync.governance.errors import MaturityRequired
+from marketplace_sync.governance.errors import MaturityRequiredError
 from marketplace_sync.governance.policy import Complexity, Maturity, allows, required_for
 from marketplace_sync.models import Agent
 
@@ -88,6 +88,6 @@ def actor_named(ident: str) -> Actor | None:
 
 
 def demand(actor: Actor, complexity: Complexity) -> None:
-    """For reads, which are no management decisions and leave no audit row. Raises `MaturityRequired`."""
+    """For reads, which are no management decisions and leave no audit row. Raises `MaturityRequiredError`."""
     if not allows(actor.maturity, complexity):
-        raise MaturityRequired(required_for(complexity), actor.maturity)
+        raise MaturityRequiredError(required_for(complexity), actor.maturity)

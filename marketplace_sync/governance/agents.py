@@ -8,7 +8,7 @@ from django.db import DataError, IntegrityError, transaction
 from marketplace_sync.governance.action import Action, R
 from marketplace_sync.governance.actors import Actor
 from marketplace_sync.governance.agent_users import new_user
-from marketplace_sync.governance.errors import InvalidInputError, NoSuchTarget, NotPossibleError
+from marketplace_sync.governance.errors import InvalidInputError, NoSuchTargetError, NotPossibleError
 from marketplace_sync.governance.policy import Complexity, Maturity, allows
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.mirror.commands import expire_pending
@@ -51,11 +51,11 @@ class AgentAction(Action[R]):
         return f"agent {self.agent_name}"
 
     def agent(self) -> Agent:
-        """The agent, locked. Raises `NoSuchTarget`."""
+        """The agent, locked. Raises `NoSuchTargetError`."""
         agents = Agent.objects.select_for_update(of=("self", "user"), no_key=True).select_related("user")
         agent = agents.filter(name=self.agent_name).first() if _NAME.fullmatch(self.agent_name) else None
         if agent is None:
-            raise NoSuchTarget(f"There is no agent {self.agent_name}.")
+            raise NoSuchTargetError(f"There is no agent {self.agent_name}.")
         return agent
 
 

@@ -20,7 +20,7 @@ class DeniedError(ActionError):
     code = "denied"
 
 
-class MaturityRequired(DeniedError):
+class MaturityRequiredError(DeniedError):
     """403 `{"detail", "code": "maturity_required", "required", "actual"}`.
 
     `actual` is `None` when the actor has ceased to be one since the door let it in: disabled, or gone.
@@ -35,7 +35,7 @@ class MaturityRequired(DeniedError):
         self.actual = actual
 
 
-class SuperuserRequired(DeniedError):
+class SuperuserRequiredError(DeniedError):
     """Agents and their keys are a superuser's business: 403, code `superuser_required`."""
 
     required = "SUPERUSER"
@@ -45,7 +45,7 @@ class SuperuserRequired(DeniedError):
         super().__init__("Only a superuser may do this.")
 
 
-class PersonRequired(DeniedError):
+class PersonRequiredError(DeniedError):
     """Agents may not do this, whatever their maturity: 403, code `person_required`."""
 
     required = "PERSON"
@@ -75,7 +75,7 @@ class HeldChangedError(NotPossibleError):
     code = "held_changed"
 
 
-class NoSuchTarget(ImpossibleError):
+class NoSuchTargetError(ImpossibleError):
     """There is no such run, dead letter, agent or key: 404."""
 
     code = "not_found"

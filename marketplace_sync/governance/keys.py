@@ -10,7 +10,7 @@ from knox.crypto import hash_token
 from marketplace_sync.governance.action import Action, R
 from marketplace_sync.governance.actors import Actor, actor_of
 from marketplace_sync.governance.agents import AgentAction, withdraw_commands
-from marketplace_sync.governance.errors import InvalidInputError, NoSuchTarget, NotPossibleError
+from marketplace_sync.governance.errors import InvalidInputError, NoSuchTargetError, NotPossibleError
 from marketplace_sync.governance.key_notes import KeyRefusal, notes
 from marketplace_sync.governance.policy import Maturity
 from marketplace_sync.governance.sliding_window import SlidingWindow
@@ -76,11 +76,11 @@ class KeyAction(Action[R]):
         return f"key {self.key_id}"
 
     def revoke(self) -> AgentKey:
-        """Revoke the key. Raises `NoSuchTarget`, and `NotPossibleError` for one that is revoked already."""
+        """Revoke the key. Raises `NoSuchTargetError`, and `NotPossibleError` for one that is revoked already."""
         keys = AgentKey.objects.select_for_update(of=("self",)).select_related("user__mirror_agent")
         key: AgentKey | None = keys.filter(pk=self.key_id).first()
         if key is None:
-            raise NoSuchTarget(f"There is no key {self.key_id}.")
+            raise NoSuchTargetError(f"There is no key {self.key_id}.")
         self.details = {"agent": key.agent.name}
         if key.revoked_at is not None:
             raise NotPossibleError(f"Key {key.pk} is revoked already.")

@@ -11,9 +11,9 @@ from marketplace_sync.governance.actors import Actor
 from marketplace_sync.governance.errors import (
     HeldChangedError,
     InvalidInputError,
-    NoSuchTarget,
+    NoSuchTargetError,
     NotPossibleError,
-    PersonRequired,
+    PersonRequiredError,
     TooManyRequestsError,
 )
 from marketplace_sync.logs import redact
@@ -49,7 +49,7 @@ class CommandAction(Action[Command]):
         return command
 
     def args(self) -> dict[str, object]:
-        """The command's arguments. Raises `NotPossibleError` or `NoSuchTarget` where there is nothing to ask for."""
+        """Return the arguments of the command. Raises `NotPossibleError` or `NoSuchTargetError`."""
         return {}
 
 
@@ -87,10 +87,10 @@ class _RunTarget:
         return f"run {self.run_id}"
 
     def open_run(self) -> SyncRun:
-        """Return the run. Raises `NoSuchTarget`, and `NotPossibleError` when nothing of it waits any more."""
+        """Return the run. Raises `NoSuchTargetError`, and `NotPossibleError` when nothing of it waits any more."""
         run = SyncRun.objects.filter(pk=self.run_id).first()
         if run is None:
-            raise NoSuchTarget(f"There is no run {self.run_id}.")
+            raise NoSuchTargetError(f"There is no run {self.run_id}.")
         if problem := why_closed(run):
             raise NotPossibleError(problem)
         return run
@@ -117,7 +117,7 @@ class ApproveRemoval(_RunTarget, CommandAction):
     def demand_of(cls, actor: Actor | None) -> None:
         super().demand_of(actor)
         if actor is not None and actor.kind == "agent" and not agents_may_approve():
-            raise PersonRequired
+            raise PersonRequiredError
 
     def args(self) -> dict[str, object]:
         if not isinstance(self.held_count, int) or isinstance(self.held_count, bool) or self.held_count < 0:
@@ -170,7 +170,7 @@ class _DeadLetterTarget:
     def open_dead_letter(self) -> DeadLetter:
         letter = DeadLetter.objects.select_for_update().filter(pk=self.dead_letter_id).first()
         if letter is None:
-            raise NoSuchTarget(f"There is no dead letter {self.dead_letter_id}.")
+            raise NoSuchTargetError(f"There is no dead letter {self.dead_letter_id}.")
         if letter.state != DeadLetter.State.OPEN:
             raise NotPossibleError(f"Dead letter {letter.pk} is {letter.state} already.")
         return letter

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from marketplace_sync import client_address
 from marketplace_sync.governance.actors import Actor, actor_of, demand
-from marketplace_sync.governance.errors import MaturityRequired
+from marketplace_sync.governance.errors import MaturityRequiredError
 from marketplace_sync.governance.keys import failed_keys, find_key
 from marketplace_sync.governance.policy import Complexity
 from marketplace_sync.governance.sessions import ReadSession
@@ -155,7 +155,7 @@ def let_in(request: Handshake) -> tuple[Credential, Actor]:
         raise SubscriptionRefusedError(UNKNOWN, "Log in, or send a key: Authorization: Bearer <key>.")
     try:
         demand(actor, Complexity.LOW)
-    except MaturityRequired as lacking:
+    except MaturityRequiredError as lacking:
         raise SubscriptionRefusedError(FORBIDDEN, lacking.detail) from None
     return found, actor
 
@@ -177,7 +177,7 @@ def _may_read(user: Any) -> bool:
         return False
     try:
         demand(actor, Complexity.LOW)
-    except MaturityRequired:
+    except MaturityRequiredError:
         return False
     return True
 

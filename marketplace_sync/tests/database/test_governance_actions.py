@@ -36,11 +36,11 @@ from marketplace_sync.governance.actors import COMMAND_LINE, Actor, actor_of
 from marketplace_sync.governance.errors import (
     HeldChangedError,
     InvalidInputError,
-    MaturityRequired,
-    NoSuchTarget,
+    MaturityRequiredError,
+    NoSuchTargetError,
     NotPossibleError,
-    PersonRequired,
-    SuperuserRequired,
+    PersonRequiredError,
+    SuperuserRequiredError,
 )
 from marketplace_sync.governance.policy import Maturity
 from marketplace_sync.models import Agent, AgentKey, AuditRow, Command, DeadLetter, SyncRun
@@ -155,8 +155,8 @@ def test_the_policy_decides_and_each_decision_is_one_audit_row(
         if allowed:
             result = action.perform()
         else:
-            missing = SuperuserRequired if maturity_will_do else MaturityRequired
-            with pytest.raises(PersonRequired if of_a_person else missing) as refused:
+            missing = SuperuserRequiredError if maturity_will_do else MaturityRequiredError
+            with pytest.raises(PersonRequiredError if of_a_person else missing) as refused:
                 action.perform()
     assert AuditRow.objects.count() == before + 1
     row = newest()
@@ -193,11 +193,11 @@ def test_an_asked_for_command_says_who_asked_and_why() -> None:
 def test_an_actor_that_was_demoted_or_turned_away_since_is_refused(stage: int) -> None:
     actor = agent("AUTONOMOUS")
     SetMaturity("autonomous", "INTERN", actor=COMMAND_LINE).perform()
-    with pytest.raises(MaturityRequired) as refused:
+    with pytest.raises(MaturityRequiredError) as refused:
         Reconnect(actor=actor).perform()
     assert (refused.value.actual, newest().actual) == ("INTERN", "INTERN")
     DisableAgent("autonomous", actor=COMMAND_LINE).perform()
-    with pytest.raises(MaturityRequired) as refused:
+    with pytest.raises(MaturityRequiredError) as refused:
         Reconnect(actor=actor).perform()
     assert (refused.value.actual, newest().actual, newest().outcome) == (None, "", "refused")
     assert not Command.objects.exists()
@@ -206,7 +206,7 @@ def test_an_actor_that_was_demoted_or_turned_away_since_is_refused(stage: int) -
 def test_a_superusers_flag_that_was_taken_since_counts_no_more(stage: int) -> None:
     actor = person("root", is_superuser=True)
     get_user_model().objects.filter(username="root").update(is_superuser=False)
-    with pytest.raises(MaturityRequired):
+    with pytest.raises(MaturityRequiredError):
         DisableAgent("scout", actor=actor).perform()
     assert Agent.objects.get(name="scout").enabled
 
@@ -218,21 +218,21 @@ def test_a_superusers_flag_that_was_taken_since_counts_no_more(stage: int) -> No
         (lambda: ApproveRemoval(run("superseded").pk, 3, actor=COMMAND_LINE, reason="x"), NotPossibleError),
         (lambda: ApproveRemoval(run("approved").pk, 3, actor=COMMAND_LINE, reason="x"), NotPossibleError),
         (lambda: ApproveRemoval(run("held").pk, 4, actor=COMMAND_LINE, reason="x"), HeldChangedError),
-        (lambda: ApproveRemoval(10**30, 3, actor=COMMAND_LINE, reason="x"), NoSuchTarget),
+        (lambda: ApproveRemoval(10**30, 3, actor=COMMAND_LINE, reason="x"), NoSuchTargetError),
         (lambda: DismissRemoval(run("dismissed").pk, actor=COMMAND_LINE), NotPossibleError),
         (lambda: DismissRemoval(run("approved").pk, actor=COMMAND_LINE), NotPossibleError),
         (lambda: ReplayDeadLetters([dead_letter(state="replayed").pk], actor=COMMAND_LINE), NotPossibleError),
         (lambda: ReplayDeadLetter(dead_letter(state="discarded").pk, actor=COMMAND_LINE), NotPossibleError),
         (lambda: DiscardDeadLetter(dead_letter(state="replayed").pk, actor=COMMAND_LINE), NotPossibleError),
-        (lambda: DiscardDeadLetter(-1, actor=COMMAND_LINE), NoSuchTarget),
+        (lambda: DiscardDeadLetter(-1, actor=COMMAND_LINE), NoSuchTargetError),
         (lambda: RegisterAgent("scout", "INTERN", actor=COMMAND_LINE), NotPossibleError),
         (lambda: SetMaturity("scout", "STUDENT", actor=COMMAND_LINE), NotPossibleError),
-        (lambda: SetMaturity("nobody", "STUDENT", actor=COMMAND_LINE), NoSuchTarget),
-        (lambda: SetMaturity("No\0body", "STUDENT", actor=COMMAND_LINE), NoSuchTarget),
+        (lambda: SetMaturity("nobody", "STUDENT", actor=COMMAND_LINE), NoSuchTargetError),
+        (lambda: SetMaturity("No\0body", "STUDENT", actor=COMMAND_LINE), NoSuchTargetError),
         (lambda: DisableAgent("sleeper", actor=COMMAND_LINE), NotPossibleError),
         (lambda: EnableAgent("scout", actor=COMMAND_LINE), NotPossibleError),
         (lambda: IssueKey("sleeper", actor=COMMAND_LINE), NotPossibleError),
-        (lambda: RevokeKey(10**30, actor=COMMAND_LINE), NoSuchTarget),
+        (lambda: RevokeKey(10**30, actor=COMMAND_LINE), NoSuchTargetError),
     ],
 )
 def test_what_can_not_be_done_is_said_and_audited(stage: int, action: Any, error: type[Exception]) -> None:
@@ -245,7 +245,7 @@ def test_what_can_not_be_done_is_said_and_audited(stage: int, action: Any, error
 
 
 def test_who_may_not_does_not_learn_whether_there_is_such_a_thing(stage: int) -> None:
-    with pytest.raises(MaturityRequired):
+    with pytest.raises(MaturityRequiredError):
         ApproveRemoval(10**30, actor=person("reader")).perform()
 
 
@@ -309,7 +309,7 @@ def test_an_action_whose_audit_can_not_be_written_is_not_done(
 @pytest.mark.django_db(transaction=True)
 def test_a_refusals_row_outlives_its_exception_and_no_caller_can_roll_it_back() -> None:
     reader = person("reader")
-    with pytest.raises(MaturityRequired):
+    with pytest.raises(MaturityRequiredError):
         Reconnect(actor=reader).perform()
     assert newest().outcome == "refused"
     with pytest.raises(RuntimeError, match="durable"), transaction.atomic():

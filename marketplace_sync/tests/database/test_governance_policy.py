@@ -9,7 +9,7 @@ from django.contrib.auth.models import AnonymousUser, Permission
 from marketplace_sync.governance.actions import ACTIONS, Reconnect, RegisterAgent, may
 from marketplace_sync.governance.actors import COMMAND_LINE, Actor, actor_of, as_of_now, demand
 from marketplace_sync.governance.agents import DisableAgent
-from marketplace_sync.governance.errors import MaturityRequired
+from marketplace_sync.governance.errors import MaturityRequiredError
 from marketplace_sync.governance.policy import Complexity, Maturity, allows, required_for
 from marketplace_sync.models import Agent
 
@@ -52,7 +52,7 @@ def test_every_management_action_needs_the_highest_maturity_and_has_its_own_verb
 def test_reading_is_for_everybody_who_is_somebody() -> None:
     student = Actor(kind="person", ident="user:x", maturity=Maturity.STUDENT, is_superuser=False, user_pk=1)
     demand(student, Complexity.LOW)
-    with pytest.raises(MaturityRequired) as refused:
+    with pytest.raises(MaturityRequiredError) as refused:
         demand(student, Complexity.CRITICAL)
     assert (refused.value.required, refused.value.actual) == ("AUTONOMOUS", "STUDENT")
 
