@@ -164,7 +164,7 @@ class Demo:
         # A session of its own: Ctrl-C reaches the demo alone, which then ends the others in order. On a leash: where
         # the demo is killed and can't, they end by themselves.
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "marketplace_sync.leash", *command, env=environment, cwd=self._folder, stdout=stdout,
+            sys.executable, "-m", "marketplace_sync.parent_watch", *command, env=environment, cwd=self._folder, stdout=stdout,
             stderr=self._log, stdin=asyncio.subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         self._children[name] = child

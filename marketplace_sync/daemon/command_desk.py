@@ -8,10 +8,10 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from marketplace_sync.daemon.database import Database
-from marketplace_sync.daemon.pass_loop import SyncLoop
-from marketplace_sync.daemon.passes import SyncReport
+from marketplace_sync.daemon.full_sync import SyncReport
 from marketplace_sync.daemon.replay import Replayer, ReplayError
 from marketplace_sync.daemon.stream_driver import ReconnectError, StreamDriver
+from marketplace_sync.daemon.sync_loop import SyncLoop
 from marketplace_sync.engine.connection import Mode
 from marketplace_sync.governance.acceptance import objection
 from marketplace_sync.mirror.commands import accept, answer, is_of_agent, open_commands

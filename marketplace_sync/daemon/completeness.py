@@ -6,7 +6,7 @@ sync brings it, no moment may be named as of which the mirror is complete (`X-Mi
 
 from collections.abc import Callable
 
-from marketplace_sync.daemon.passes import SyncReport
+from marketplace_sync.daemon.full_sync import SyncReport
 
 # More refused skills than this count as one loss: only a full sync brings them.
 _MAX_REFUSED = 10_000

@@ -19,14 +19,14 @@ from marketplace_sync.daemon.completeness import Completeness
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.daemon.fetches import Fetcher
 from marketplace_sync.daemon.figures import Figures
+from marketplace_sync.daemon.full_sync import SyncRunner
 from marketplace_sync.daemon.intake import Intake
 from marketplace_sync.daemon.metrics import Metrics
-from marketplace_sync.daemon.pass_loop import SyncLoop
-from marketplace_sync.daemon.passes import SyncRunner
 from marketplace_sync.daemon.publisher import Publisher
 from marketplace_sync.daemon.replay import Replayer
 from marketplace_sync.daemon.reporter import Reporter
 from marketplace_sync.daemon.stream_driver import StreamDriver
+from marketplace_sync.daemon.sync_loop import SyncLoop
 from marketplace_sync.daemon.token_watch import watch_token
 from marketplace_sync.daemon.writer import Committed, Writer
 from marketplace_sync.engine.connection import Connection, Mode

@@ -15,9 +15,9 @@ from django.db import Error
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.daemon.core import Daemon, NotDrainedError, writing_session
 from marketplace_sync.daemon.database import PASSING, Database
+from marketplace_sync.daemon.full_sync import SyncReport, SyncRunner
 from marketplace_sync.daemon.memory import keep_small
 from marketplace_sync.daemon.owning import holder_name, take_lease, wait_for_lease
-from marketplace_sync.daemon.passes import SyncReport, SyncRunner
 from marketplace_sync.daemon.verify import Verifier
 from marketplace_sync.mirror.compare import Difference
 from marketplace_sync.mirror.lease import LeaseLostError, LeaseTakenError

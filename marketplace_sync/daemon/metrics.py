@@ -15,8 +15,8 @@ from typing import TypeVar
 import prometheus_client as prometheus
 from prometheus_client.registry import Collector
 
+from marketplace_sync.daemon.full_sync import SyncReport
 from marketplace_sync.daemon.intake import TOTAL_OF
-from marketplace_sync.daemon.passes import SyncReport
 from marketplace_sync.daemon.writer import Committed
 from marketplace_sync.engine.connection import Connection, Mode
 from marketplace_sync.mirror.arrived import Arrived, Effect, Event, Item, RefusedInput

@@ -20,9 +20,9 @@ Its rules, from DESIGN.md, laws 4, 5, 6 and 11:
 
     order = schedule.due(now)
     if order is not None:
-        schedule.pass_begun(now)
+        schedule.sync_began(now)
         ...                                 # run it, then answer order.commands
-        schedule.pass_ended(now, outcome)
+        schedule.sync_ended(now, outcome)
 """
 
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ import pytest
 
 from marketplace_sync.daemon import command_desk
 from marketplace_sync.daemon.core import writing_session
-from marketplace_sync.daemon.passes import SyncRunner
+from marketplace_sync.daemon.full_sync import SyncRunner
 from marketplace_sync.mirror.commands import request
 from marketplace_sync.mirror.lease import acquire
 from marketplace_sync.models import Command, DismissedRemoval, HeldRemoval, Skill, SyncRun

@@ -23,8 +23,8 @@ from marketplace_sync.daemon import writer
 from marketplace_sync.daemon.arrivals import Arrivals
 from marketplace_sync.daemon.core import writing_session
 from marketplace_sync.daemon.database import Database
+from marketplace_sync.daemon.full_sync import SyncReport, SyncRunner
 from marketplace_sync.daemon.intake import Intake
-from marketplace_sync.daemon.passes import SyncReport, SyncRunner
 from marketplace_sync.daemon.writer import AHEAD_FROM
 from marketplace_sync.engine.rates import TokenBucket
 from marketplace_sync.mirror.lease import acquire

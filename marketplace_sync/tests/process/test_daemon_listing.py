@@ -16,7 +16,7 @@ from marketplace_sync.conf import SyncConfig
 from marketplace_sync.daemon import command_desk
 from marketplace_sync.daemon.core import Session, writing_session
 from marketplace_sync.daemon.database import Database
-from marketplace_sync.daemon.passes import SyncRunner
+from marketplace_sync.daemon.full_sync import SyncRunner
 from marketplace_sync.daemon.writer import MAX_BATCH_ITEMS, Writer
 from marketplace_sync.engine import schedule
 from marketplace_sync.mirror.arrived import Arrived, Effect, Item, RefusedInput
@@ -394,7 +394,7 @@ class TestRowsThatAreKnown:
         async with live(30, page_size=10) as (_, running):
             for _ in range(3):
                 assert (await sync(running)).unchanged == 30
-        ended = [record.msg for record in caplog.records if record.name.endswith("daemon.passes")]
+        ended = [record.msg for record in caplog.records if record.name.endswith("daemon.full_sync")]
         unread = [event["unread"] for event in ended if isinstance(event, dict) and event["event"] == "sync_ended"]
         assert unread[-3:] == [0, 30, 30]
 

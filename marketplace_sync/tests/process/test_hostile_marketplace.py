@@ -20,7 +20,7 @@ from marketplace_sync.api import throttles
 from marketplace_sync.conf import Secret, SyncConfig
 from marketplace_sync.daemon.core import writing_session
 from marketplace_sync.daemon.database import Database
-from marketplace_sync.daemon.passes import SyncReport, SyncRunner
+from marketplace_sync.daemon.full_sync import SyncReport, SyncRunner
 from marketplace_sync.governance.sliding_window import SlidingWindow
 from marketplace_sync.mirror.arrived import HEAD_BYTES
 from marketplace_sync.mirror.lease import acquire

@@ -357,10 +357,10 @@ def counted(shown: Callable[[str], Shown]) -> Shown:
 def test_a_flood_of_one_event_is_a_count_and_the_other_events_are_told(
     shown: Callable[[str], Shown], counted: Shown
 ) -> None:
-    some = shown("marketplace_sync.daemon.passes")
+    some = shown("marketplace_sync.daemon.full_sync")
     flood = FloodFilter(3, 3600)
     some.logger.handlers[1].addFilter(flood)
-    log = structlog.get_logger("marketplace_sync.daemon.passes")
+    log = structlog.get_logger("marketplace_sync.daemon.full_sync")
     for number in range(500):
         log.warning("row_refused", key=number)
     log.info("sync_ended")
@@ -368,7 +368,7 @@ def test_a_flood_of_one_event_is_a_count_and_the_other_events_are_told(
     flood.tell_all()
     (told,) = counted.parsed
     assert (told["event"], told["level"]) == ("suppressed", "warning")
-    assert (told["source"], told["of"], told["count"]) == ("marketplace_sync.daemon.passes", "row_refused", 497)
+    assert (told["source"], told["of"], told["count"]) == ("marketplace_sync.daemon.full_sync", "row_refused", 497)
     flood.tell_all()
     assert len(counted.parsed) == 1
 

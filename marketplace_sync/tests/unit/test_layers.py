@@ -77,7 +77,7 @@ ROOMS: dict[str, Room] = {
     "admin": room(
         "protocol engine models mirror signals governance monitoring client_address conf logs visible", SOCKETS
     ),
-    "leash": room("", DJANGO | SOCKETS),
+    "parent_watch": room("", DJANGO | SOCKETS),
     "monitoring": room("models mirror live api conf", SOCKETS - {"asyncio", "http"}),
     # Simulator, daemon and web server in one: it sees what a person who starts each would.
     "demo": room("protocol models mirror governance daemon simulator conf logs"),
@@ -89,7 +89,7 @@ ROOMS: dict[str, Room] = {
 # Walls within a room: what of this app a module may not import besides.
 WALLS: dict[str, frozenset[str]] = {
     # It says what is gone; a pass alone writes, in its own name, and keeps the record.
-    "daemon.absence": names("daemon.passes daemon.writer mirror.arrived mirror.lease mirror.runs models"),
+    "daemon.absence": names("daemon.full_sync daemon.writer mirror.arrived mirror.lease mirror.runs models"),
 }
 _CLOCKS = {"now", "utcnow", "today", "time", "monotonic", "perf_counter"}
 

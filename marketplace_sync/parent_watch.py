@@ -1,4 +1,4 @@
-"""`python -m marketplace_sync.leash PROGRAM ARGUMENT...`: a program that ends when whoever started it is gone.
+"""`python -m marketplace_sync.parent_watch PROGRAM ARGUMENT...`: a program that ends when whoever started it is gone.
 
 The starter holds the other end of our standard input and never writes. However it ends, a kill -9 included, the
 system closes that end; then we are asked to stop as by Ctrl-C's SIGTERM, and made to when that takes too long. No
@@ -29,7 +29,7 @@ def _watch() -> None:
 
 def run(arguments: Sequence[str]) -> None:
     """Become that program."""
-    threading.Thread(target=_watch, name="leash", daemon=True).start()
+    threading.Thread(target=_watch, name="parent_watch", daemon=True).start()
     if arguments[0] == "-m":
         sys.argv = list(arguments[1:])
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)

@@ -156,7 +156,7 @@ class SyncRunner:
         await self._database.control(
             end_run, self._lease, run_id, SyncRun.State.FAILED, one.progress, error=fault.reason
         )
-        log.warning("pass_failed", reason=fault.reason)
+        log.warning("sync_failed", reason=fault.reason)
         one.tell_refused()
         return SyncReport(
             run_id, SyncRun.State.FAILED, one.progress, one.begun,
@@ -179,7 +179,7 @@ class SyncRunner:
         )  # fmt: skip
         one.tell_refused()
         if not clean:
-            log.warning("pass_unclean", reason=settled.unclean_reason)
+            log.warning("sync_unclean", reason=settled.unclean_reason)
         if held:
             log.warning("removals_held", count=held, reason=settled.held_reason)
             self._held(run_id, held, settled.held_reason)
@@ -357,7 +357,7 @@ class _FullSync:
         if now - self._shown >= _PROGRESS_EVERY:
             self._shown = now
             log.info(
-                "pass_progress", pages=self.progress.pages_done, of=self.progress.pages_total,
+                "sync_progress", pages=self.progress.pages_done, of=self.progress.pages_total,
                 listed=self.progress.listed,
             )  # fmt: skip
             await self._r._database.control(save_progress, self._r._lease, self._run.id, self.progress)
