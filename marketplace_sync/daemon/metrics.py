@@ -37,8 +37,8 @@ _TYPES: Mapping[type, str] = {
 }  # fmt: skip
 _OTHER = "other"
 _OUTCOMES = (*sorted(set(TOTAL_OF.values())), "shed")
-_PASS_OUTCOMES = ("clean", "unclean", "degraded", "held", "failed")
-_PASS_EFFECTS = ("created", "updated", "removed", "unchanged", "stale", "refused")
+_SYNC_OUTCOMES = ("clean", "unclean", "degraded", "held", "failed")
+_SYNC_EFFECTS = ("created", "updated", "removed", "unchanged", "stale", "refused")
 # What PROTOCOL.md names, and no answer at all; others are counted by their hundred.
 _STATUSES = ("200", "400", "401", "403", "404", "429", "500", "503", "timed_out", "unreachable")
 _HUNDREDS = ("2xx", "3xx", "4xx", "5xx", _OTHER)
@@ -95,14 +95,14 @@ class Metrics:
             "connection_attempts", "Attempts to open the stream, by what became of them", outcome=("opened", "failed")
         )
         self._refused = self._gauge(
-            "token_refused", "1: the marketplace refused the token when it was shown last", door=("stream", "api")
+            "token_refused", "1: the marketplace refused the token when it was shown last", interface=("stream", "api")
         )
-        self._passes = self._counter("passes", "Full passes by outcome", outcome=_PASS_OUTCOMES)
-        self._pass_seconds = self._histogram(
-            "pass_duration_seconds", "Time of a full pass", (0.5, 1, 3, 10, 30, 60, 120, 300, 600, 1800, 3600)
+        self._syncs = self._counter("syncs", "Full syncs by outcome", outcome=_SYNC_OUTCOMES)
+        self._sync_seconds = self._histogram(
+            "sync_duration_seconds", "Time of a full sync", (0.5, 1, 3, 10, 30, 60, 120, 300, 600, 1800, 3600)
         )
-        self._pass_skills = self._counter("pass_skills", "Skills by what passes did to them", effect=_PASS_EFFECTS)
-        self._pass_pages = self._counter("pass_pages", "Pages that passes read")
+        self._sync_skills = self._counter("sync_skills", "Skills by what full syncs did to them", effect=_SYNC_EFFECTS)
+        self._sync_pages = self._counter("sync_pages", "Pages that full syncs read")
         self._requests = self._counter(
             "requests", "Requests to the marketplace by path and status", path=(SKILLS, SKILL, CATEGORIES, HEALTH),
             status=(*_STATUSES, *_HUNDREDS),
@@ -126,7 +126,7 @@ class Metrics:
         self.budget_left = self._gauge("request_budget_left", "Requests that could be sent now; +Inf: no limit")
         self.skills = self._gauge("catalogue_skills", "Skills in the mirror, as counted some seconds ago")
         self.categories = self._gauge("catalogue_categories", "Categories in the mirror, likewise")
-        self.sync_interval = self._gauge("sync_interval_seconds", "Time between two full passes, by the settings")
+        self.sync_interval = self._gauge("sync_interval_seconds", "Time between two full syncs, by the settings")
         self.database_retries = self._counter("database_retries", "Times that the database did not answer at first")
         prometheus.ProcessCollector(namespace=f"{PREFIX}_daemon", registry=self._registry)
 
@@ -141,9 +141,9 @@ class Metrics:
         if before.mode is Mode.CONNECTING and (after.mode is not Mode.CONNECTING or after.attempt != before.attempt):
             self._attempts.labels("opened" if after.mode is Mode.OPEN else "failed").inc()
 
-    def token(self, door: str, *, refused: bool) -> None:
-        """The token was shown at a door: `stream` or `api`."""
-        self._refused.labels(door).set(refused)
+    def token(self, interface: str, *, refused: bool) -> None:
+        """Note whether `interface`, `stream` or `api`, refused the token."""
+        self._refused.labels(interface).set(refused)
 
     def lost(self, event: Change | Refusal, outcome: str) -> None:
         """A message that reached no batch: `shed`, or `rejected` when there was no room for its letter."""
@@ -187,11 +187,11 @@ class Metrics:
         outcome = str(report.state)
         if report.state is SyncRun.State.DONE:
             outcome = "clean" if report.clean else "unclean"
-        self._passes.labels(outcome).inc()
-        self._pass_seconds.observe(seconds)
-        self._pass_pages.inc(report.progress.pages_done)
-        for effect in _PASS_EFFECTS:
-            self._pass_skills.labels(effect).inc(getattr(report.progress, effect))
+        self._syncs.labels(outcome).inc()
+        self._sync_seconds.observe(seconds)
+        self._sync_pages.inc(report.progress.pages_done)
+        for effect in _SYNC_EFFECTS:
+            self._sync_skills.labels(effect).inc(getattr(report.progress, effect))
 
     def command_ended(self, action: str, state: Command.State) -> None:
         """A request was answered, or found to be expired."""

@@ -73,7 +73,7 @@ class _Tables(Collector):
         yield _time("last_connected_timestamp_seconds", "When the stream was opened last", row.last_connected_at)
         yield _time("last_message_timestamp_seconds", "When the last stream message came", row.last_message_at)
 
-        yield _time("last_clean_pass_timestamp_seconds", "When the last clean pass ended", facts.clean_sync_at)
+        yield _time("last_clean_sync_timestamp_seconds", "When the last clean sync ended", facts.clean_sync_at)
         yield _gauge("held_runs", "Passes whose removals wait for a person", facts.held_runs)
         yield _gauge("held_removals", "Removals that wait for a person", facts.held_removals)
         yield _gauge("dead_letters_open", "Dead letters that nobody has settled", facts.open_dead_letters)

@@ -103,7 +103,7 @@ def _daemon(facts: Facts) -> Check:
 def _token(facts: Facts) -> Check:
     if not facts.daemon_text:
         return degraded("Not known: no daemon reports.")
-    refused = {door for (_, door), value in daemon_values(facts, "token_refused").items() if value}
+    refused = {interface for (_, interface), value in daemon_values(facts, "token_refused").items() if value}
     do = "Set a new ATOM_SAAS_API_TOKEN where the daemon reads it."
     if "api" in refused:
         if facts.status.row.connected:

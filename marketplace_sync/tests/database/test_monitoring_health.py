@@ -35,8 +35,8 @@ TEXT = """\
 # TYPE atom_mirror_lag_recent_seconds gauge
 atom_mirror_lag_recent_seconds {lag}
 # TYPE atom_mirror_token_refused gauge
-atom_mirror_token_refused{{door="stream"}} {stream}
-atom_mirror_token_refused{{door="api"}} {api}
+atom_mirror_token_refused{{interface="stream"}} {stream}
+atom_mirror_token_refused{{interface="api"}} {api}
 """
 State = WebSocketState.State
 

@@ -103,9 +103,9 @@ async def test_everything_that_is_asked_for_is_in_a_real_scrape(monkeypatch: pyt
 
 
 def test_what_a_scrape_lacks_is_noticed() -> None:
-    fewer = Scrape('atom_mirror_passes_total{outcome="clean"} 1\natom_mirror_daemon_up 1\n')
+    fewer = Scrape('atom_mirror_syncs_total{outcome="clean"} 1\natom_mirror_daemon_up 1\n')
     told = lacking(fewer)
-    assert 'MirrorPassesFailing: atom_mirror_passes_total{outcome="failed"}' in told
+    assert 'MirrorPassesFailing: atom_mirror_syncs_total{outcome="failed"}' in told
     assert not any(line.endswith("atom_mirror_daemon_up") for line in told)
 
 

@@ -142,10 +142,10 @@ async def test_a_message_that_is_shed_is_counted_by_its_type() -> None:
 async def test_passes_and_requests_are_counted_with_their_time() -> None:
     async with marketplace() as server, mirror(server, page_size=10, requests_per_minute=1000) as running:
         await running.until_state("live")
-        now = await shown_by(running, lambda now: now("passes_total", outcome="clean") == 1, "the pass is counted")
-        assert (now("pass_pages_total"), now("pass_skills_total", effect="created")) == (3, 25)
-        assert now("pass_duration_seconds_count") == 1
-        assert now("last_clean_pass_timestamp_seconds") > 0
+        now = await shown_by(running, lambda now: now("syncs_total", outcome="clean") == 1, "the pass is counted")
+        assert (now("sync_pages_total"), now("sync_skills_total", effect="created")) == (3, 25)
+        assert now("sync_duration_seconds_count") == 1
+        assert now("last_clean_sync_timestamp_seconds") > 0
         assert now("requests_total", path=SKILLS, status="200") == 3
         assert now("request_duration_seconds_count", path=SKILLS) == 3
         assert now("request_budget_left") == 1000 - 4
@@ -156,22 +156,24 @@ async def test_passes_and_requests_are_counted_with_their_time() -> None:
         now = await shown_by(
             running, lambda now: now("commands_ended_total", action="sync", state="failed") == 1, "it has failed"
         )
-        assert now("passes_total", outcome="failed") >= 1
+        assert now("syncs_total", outcome="failed") >= 1
         assert now("requests_total", path="/api/v1/categories", status="3xx") >= 1
-        assert now("token_refused", door="api") == 0
+        assert now("token_refused", interface="api") == 0
         server.faults.clear()
         server.faults.add("unauthorized")
         await running.command(Command.Action.SYNC)
-        now = await shown_by(running, lambda now: now("token_refused", door="api") == 1, "the token is refused")
-        assert now("token_refused", door="stream") == 0
+        now = await shown_by(running, lambda now: now("token_refused", interface="api") == 1, "the token is refused")
+        assert now("token_refused", interface="stream") == 0
         await server.drop_connections()
-        await shown_by(running, lambda now: now("token_refused", door="stream") == 1, "the stream's token is refused")
+        await shown_by(
+            running, lambda now: now("token_refused", interface="stream") == 1, "the stream's token is refused"
+        )
         server.faults.clear()
         await running.command(Command.Action.RECONNECT)
         await running.command(Command.Action.SYNC)
         await shown_by(
             running,
-            lambda now: now("token_refused", door="api") + now("token_refused", door="stream") == 0,
+            lambda now: now("token_refused", interface="api") + now("token_refused", interface="stream") == 0,
             "it is good",
         )
 
@@ -222,7 +224,7 @@ def test_without_a_daemon_the_tables_still_tell() -> None:
     now = scrape(Client())
     assert (now("daemon_up"), now("lease_epoch"), now("standby_daemons")) == (0, 0, 0)
     assert (now("held_runs"), now("held_removals")) == (1, 30)
-    assert now("last_clean_pass_timestamp_seconds") == pytest.approx(at.timestamp())
+    assert now("last_clean_sync_timestamp_seconds") == pytest.approx(at.timestamp())
     assert now("last_message_timestamp_seconds") == now("daemon_metrics_timestamp_seconds") == 0
     assert now("commands_open", action="sync", state="pending") == 1
     assert now.of_the_daemon == ""
@@ -340,7 +342,7 @@ async def test_two_web_processes_tell_the_same_and_tell_the_truth_after_a_kill(
 
             async def agree() -> bool:
                 one, other = await both()
-                caught_up = bool(one.of_the_daemon) and one("passes_total", outcome="clean") == 1
+                caught_up = bool(one.of_the_daemon) and one("syncs_total", outcome="clean") == 1
                 return caught_up and one.of_the_daemon == other.of_the_daemon
 
             await until(agree, "both tell what the daemon has written")
@@ -354,7 +356,7 @@ async def test_two_web_processes_tell_the_same_and_tell_the_truth_after_a_kill(
             await until(dead, "both say that the daemon is dead")
             for now in await both():
                 assert now("connection_state", state="not_running") == 1
-                assert now("last_clean_pass_timestamp_seconds") > 0
+                assert now("last_clean_sync_timestamp_seconds") > 0
                 assert not re.search(re.escape(server.token), now.text)
 
 
