@@ -161,8 +161,8 @@ class Demo:
         self, name: str, command: list[str], settings: Mapping[str, str], *, stdout: int | None = None
     ) -> asyncio.subprocess.Process:
         environment = {**os.environ, "ATOM_SAAS_ENABLED": "true", "ATOM_SAAS_WS_URL": "", **settings}
-        # A session of its own: Ctrl-C reaches the demo alone, which then ends the others in order. Its parent is watched: where
-        # the demo is killed and can't, they end by themselves.
+        # In a session of its own, so that Ctrl-C reaches the demo alone, which then ends the others in order. Where the
+        # demo is killed, `parent_watch` ends them.
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "marketplace_sync.parent_watch", *command, env=environment, cwd=self._folder,
             stdout=stdout, stderr=self._log, stdin=asyncio.subprocess.PIPE, start_new_session=True,
