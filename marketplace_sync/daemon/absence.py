@@ -16,7 +16,7 @@ from marketplace_sync.daemon.reading import requested
 from marketplace_sync.engine.absence import Listing, Verdict, judge, unclean_reason
 from marketplace_sync.mirror.absence import BegunRun, SeenIds, absent_categories, absent_skills, dismissed_skills
 from marketplace_sync.protocol.events import CategoryPage, SkillRecord
-from marketplace_sync.upstream.faults import UpstreamError
+from marketplace_sync.upstream.errors import UpstreamError
 from marketplace_sync.upstream.market import MarketClient
 
 log = structlog.get_logger(__name__)

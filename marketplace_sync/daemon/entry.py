@@ -24,7 +24,7 @@ from marketplace_sync.mirror.lease import LeaseLostError, LeaseTakenError
 from marketplace_sync.mirror.search_index import refile_skills
 from marketplace_sync.models import SyncRun
 from marketplace_sync.upstream.access import Access
-from marketplace_sync.upstream.faults import UpstreamError
+from marketplace_sync.upstream.errors import UpstreamError
 from marketplace_sync.upstream.market import MarketClient
 
 log = structlog.get_logger(__name__)

@@ -11,7 +11,7 @@ from marketplace_sync.daemon.completeness import Completeness
 from marketplace_sync.daemon.writer import Writer, WriterClosedError
 from marketplace_sync.mirror.arrived import Arrived, Effect, Item, RefusedInput, SkillAbsent
 from marketplace_sync.models import DeadLetter, FeedChange
-from marketplace_sync.upstream.faults import MalformedResponseError, UpstreamError
+from marketplace_sync.upstream.errors import MalformedResponseError, UpstreamError
 from marketplace_sync.upstream.market import MarketClient
 
 log = structlog.get_logger(__name__)

@@ -36,7 +36,7 @@ from marketplace_sync.mirror.runs import Progress, begin_run, end_run, save_prog
 from marketplace_sync.models import DeadLetter, FeedChange, SyncRun
 from marketplace_sync.protocol.events import BrokenRow, CategoryPage, KnownRow, SkillPage, SkillRecord
 from marketplace_sync.protocol.refusals import Refusal
-from marketplace_sync.upstream.faults import NothingReadableError, UpstreamError
+from marketplace_sync.upstream.errors import NothingReadableError, UpstreamError
 from marketplace_sync.upstream.market import MarketClient
 
 log = structlog.get_logger(__name__)

@@ -20,7 +20,7 @@ from marketplace_sync.protocol.events import Ping, Pong
 from marketplace_sync.protocol.listing import decode_category_page, decode_skill
 from marketplace_sync.protocol.messages import decode_message
 from marketplace_sync.protocol.refusals import Code, DecodeError
-from marketplace_sync.upstream.faults import MalformedResponseError, UpstreamError
+from marketplace_sync.upstream.errors import MalformedResponseError, UpstreamError
 from marketplace_sync.upstream.market import MarketClient
 
 # Before all that was ever received.

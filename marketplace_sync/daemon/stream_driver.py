@@ -36,7 +36,7 @@ from marketplace_sync.engine.connection import (
     place_free_in,
 )
 from marketplace_sync.upstream.access import Access
-from marketplace_sync.upstream.faults import UpstreamError
+from marketplace_sync.upstream.errors import UpstreamError
 from marketplace_sync.upstream.stream import Received, Stream
 
 log = structlog.get_logger(__name__)

@@ -17,7 +17,7 @@ from marketplace_sync.mirror.compare import (
 from marketplace_sync.mirror.search_index import misfiled_skills
 from marketplace_sync.protocol.events import SkillPage
 from marketplace_sync.protocol.listing import records_of
-from marketplace_sync.upstream.faults import MalformedResponseError, NothingReadableError
+from marketplace_sync.upstream.errors import MalformedResponseError, NothingReadableError
 from marketplace_sync.upstream.market import MarketClient
 
 # Up to this many differences are looked at again one by one: a minute's budget of single fetches.

@@ -1,7 +1,7 @@
 """The way to the marketplace: one HTTP client, one WebSocket connection. I/O without policy.
 
 `market.MarketClient` fetches pages and single records, `stream.Stream` is one connection of the live
-stream. Both give the typed events of `protocol`, and raise the exceptions of `faults`: a failure never
+stream. Both give the typed events of `protocol`, and raise the exceptions of `errors`: a failure never
 looks like an empty answer. When to connect, to list or to give up is decided elsewhere.
 """
 

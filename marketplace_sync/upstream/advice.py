@@ -1,7 +1,7 @@
 """Which setting to change when a step of the checkup fails."""
 
 from marketplace_sync.conf import SyncConfig
-from marketplace_sync.upstream.faults import (
+from marketplace_sync.upstream.errors import (
     MalformedResponseError,
     PeerDeadError,
     RateLimitedError,

@@ -6,7 +6,7 @@ import zlib
 
 import httpx2
 
-from marketplace_sync.upstream.faults import MalformedResponseError, quoted
+from marketplace_sync.upstream.errors import MalformedResponseError, quoted
 
 # gzip only: zlib can stop after a number of bytes, so a bomb is never inflated whole. The library's own
 # decoders also unpack in steps, yet keep what follows the end of a gzip body without a bound.

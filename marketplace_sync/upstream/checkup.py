@@ -13,7 +13,7 @@ from marketplace_sync.conf import SyncConfig
 from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.advice import Advice, CheckError
 from marketplace_sync.upstream.connection import NEXT_ADDRESS_AFTER
-from marketplace_sync.upstream.faults import (
+from marketplace_sync.upstream.errors import (
     MalformedResponseError,
     UpstreamError,
     UpstreamServerError,

@@ -35,7 +35,7 @@ from marketplace_sync.protocol.limits import HARD_LIMIT_FACTOR
 from marketplace_sync.upstream import USER_AGENT
 from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.clock import retry_after_of
-from marketplace_sync.upstream.faults import (
+from marketplace_sync.upstream.errors import (
     RateLimitedError,
     TokenRefusedError,
     UnreachableError,

@@ -29,7 +29,7 @@ from marketplace_sync.upstream import USER_AGENT
 from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.body import ACCEPT_ENCODING, read_body
 from marketplace_sync.upstream.clock import http_date, retry_after, retry_after_of, utc_now
-from marketplace_sync.upstream.faults import (
+from marketplace_sync.upstream.errors import (
     MalformedResponseError,
     RateLimitedError,
     TokenRefusedError,

@@ -28,7 +28,7 @@ from marketplace_sync.upstream.connection import (
     header,
     open_connection,
 )
-from marketplace_sync.upstream.faults import (
+from marketplace_sync.upstream.errors import (
     TOKEN_REFUSED_CODES,
     PeerDeadError,
     StreamClosedError,

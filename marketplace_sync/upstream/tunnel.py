@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.connection import NEXT_ADDRESS_AFTER
-from marketplace_sync.upstream.faults import UnreachableError, network_reason
+from marketplace_sync.upstream.errors import UnreachableError, network_reason
 from marketplace_sync.upstream.proxies import Proxy
 
 

@@ -37,7 +37,7 @@ from marketplace_sync.upstream import market as upstream_market
 from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.clock import utc_now
 from marketplace_sync.upstream.connection import open_connection
-from marketplace_sync.upstream.faults import UpstreamError
+from marketplace_sync.upstream.errors import UpstreamError
 from marketplace_sync.upstream.market import MarketClient
 
 pytestmark = pytest.mark.django_db(transaction=True)

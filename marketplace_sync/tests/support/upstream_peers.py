@@ -17,7 +17,7 @@ from websockets.http11 import Request, Response
 
 from marketplace_sync.conf import Secret, SyncConfig
 from marketplace_sync.upstream.access import Access
-from marketplace_sync.upstream.faults import UnreachableError
+from marketplace_sync.upstream.errors import UnreachableError
 from marketplace_sync.upstream.market import MarketClient
 from marketplace_sync.upstream.stream import Stream
 

@@ -16,7 +16,7 @@ from marketplace_sync.tests.support.connect_proxy import ConnectProxy
 from marketplace_sync.tests.support.harness import TOKEN, skill
 from marketplace_sync.tests.support.upstream_peers import no_wait
 from marketplace_sync.upstream.access import Access
-from marketplace_sync.upstream.faults import UnreachableError, UpstreamTimeoutError
+from marketplace_sync.upstream.errors import UnreachableError, UpstreamTimeoutError
 from marketplace_sync.upstream.market import MarketClient
 from marketplace_sync.upstream.stream import Stream
 

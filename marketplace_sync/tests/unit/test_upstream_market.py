@@ -17,7 +17,7 @@ from marketplace_sync.protocol.listing import decode_skill_page
 from marketplace_sync.protocol.refusals import Code
 from marketplace_sync.tests.support.upstream_peers import NOW, TOKEN, Script, ScriptedHttp, answer, config
 from marketplace_sync.upstream import market as upstream_market
-from marketplace_sync.upstream.faults import (
+from marketplace_sync.upstream.errors import (
     MalformedResponseError,
     RateLimitedError,
     TokenRefusedError,

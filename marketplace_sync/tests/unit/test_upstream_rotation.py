@@ -15,7 +15,7 @@ from marketplace_sync.logs import redact
 from marketplace_sync.setting_values import InvalidValueError
 from marketplace_sync.tests.support.upstream_peers import ScriptedHttp, answer
 from marketplace_sync.upstream.access import Access, access_faults
-from marketplace_sync.upstream.faults import TokenRefusedError
+from marketplace_sync.upstream.errors import TokenRefusedError
 from marketplace_sync.upstream.market import MarketClient
 from marketplace_sync.upstream.token import KEPT_SECRET, Token, file_source, read_token
 

@@ -27,7 +27,7 @@ from marketplace_sync.tests.support.upstream_peers import (
     ws_peer,
 )
 from marketplace_sync.upstream.connection import hard_limit, with_token
-from marketplace_sync.upstream.faults import (
+from marketplace_sync.upstream.errors import (
     PeerDeadError,
     RateLimitedError,
     StreamClosedError,

@@ -11,7 +11,7 @@ from websockets.asyncio.server import ServerConnection
 
 from marketplace_sync.logs import install
 from marketplace_sync.tests.support.upstream_peers import TOKEN, Script, ScriptedHttp, answer, config, no_wait, ws_peer
-from marketplace_sync.upstream.faults import QUOTED_CHARS, UpstreamError, quoted
+from marketplace_sync.upstream.errors import QUOTED_CHARS, UpstreamError, quoted
 from marketplace_sync.upstream.market import MarketClient
 from marketplace_sync.upstream.stream import Stream
 

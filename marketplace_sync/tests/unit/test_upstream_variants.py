@@ -14,7 +14,7 @@ from marketplace_sync.simulator.variant import Variant
 from marketplace_sync.tests.support.harness import CATEGORY, TOKEN, skill
 from marketplace_sync.tests.support.upstream_peers import ScriptedHttp, answer, no_wait
 from marketplace_sync.upstream.access import Access
-from marketplace_sync.upstream.faults import TokenRefusedError, UpstreamError, UpstreamServerError
+from marketplace_sync.upstream.errors import TokenRefusedError, UpstreamError, UpstreamServerError
 from marketplace_sync.upstream.market import MarketClient
 from marketplace_sync.upstream.stream import Stream
 
