@@ -7,7 +7,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 
 from marketplace_sync.conf import ConfigError, SettingProblem, find_problems, load_config, unknown_names
-from marketplace_sync.upstream.access import access_faults
+from marketplace_sync.upstream.access import access_problems
 
 
 @register("marketplace_sync")
@@ -23,7 +23,7 @@ def check_access(**_options: Any) -> list[CheckMessage]:
         config = load_config(settings)
     except ConfigError:
         return []  # `check_settings` tells it
-    return [_message(fault) for fault in access_faults(config, token="warning")] if config.enabled else []
+    return [_message(fault) for fault in access_problems(config, token="warning")] if config.enabled else []
 
 
 @register("marketplace_sync")

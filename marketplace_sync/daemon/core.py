@@ -226,7 +226,7 @@ class Daemon:
             metrics.moved(before, after)
             if after.mode is Mode.OPEN and before.mode is not Mode.OPEN:
                 passes.stream_opened()
-            elif after.first_attempt_over and not before.first_attempt_over:
+            elif after.first_attempt_ended and not before.first_attempt_ended:
                 passes.no_stream()
             shown()
 

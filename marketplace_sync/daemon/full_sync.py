@@ -216,12 +216,12 @@ class _FullSync:
     @property
     def pages_unread(self) -> str:
         """Why not every page was read; "" where all were."""
-        return self._plan.fault
+        return self._plan.problem
 
     @property
     def read_by_row(self) -> bool:
         """Every page was read, and compared with the stored rows themselves."""
-        return self._run.by_row and not self._plan.fault
+        return self._run.by_row and not self._plan.problem
 
     def seconds(self) -> float:
         return self._r._clock() - self._started
@@ -262,7 +262,7 @@ class _FullSync:
             listed=len(self._seen),
             first_total=self._plan.first_total,
             last_total=self._plan.last_total,
-            fault=self._plan.fault,
+            problem=self._plan.problem,
             unreadable=self._unreadable,
             moves=self._r._stream.moves - self._moves_before,
         )

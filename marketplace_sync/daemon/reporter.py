@@ -29,14 +29,14 @@ def shown_state(connection: Connection, *, caught_up: bool) -> WebSocketState.St
         case Mode.IDLE:
             return State.CONNECTING
         case Mode.CONNECTING:
-            return State.RECONNECTING if connection.first_attempt_over else State.CONNECTING
+            return State.RECONNECTING if connection.first_attempt_ended else State.CONNECTING
         case Mode.OPEN:
             return State.LIVE if caught_up else State.CATCHING_UP
         case Mode.WAITING:
             return State.RECONNECTING
         case Mode.POLLING:
             return State.POLLING
-        case Mode.RESTING:
+        case Mode.SUSPENDED:
             return State.RESTING
         case Mode.DISABLED:
             return State.DISABLED

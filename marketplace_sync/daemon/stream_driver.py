@@ -33,7 +33,7 @@ from marketplace_sync.engine.connection import (
     accepts_reconnect,
     decide,
     next_wake,
-    place_free_in,
+    slot_free_in,
 )
 from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.errors import UpstreamError
@@ -118,7 +118,10 @@ class StreamDriver:
         before = self.state.attempt if self.state.mode is not Mode.CONNECTING else self.state.attempt - 1
         await self._decided(self._tell(ReconnectRequested()))
         if self.state.mode is Mode.OPEN and self.state.attempt == before:
-            limit, wait = self.state.limits.attempts_per_minute, math.ceil(place_free_in(self.state, self._clock()))
+            limit, wait = (
+                self.state.limits.attempts_per_minute,
+                math.ceil(slot_free_in(self.state, self._clock())),
+            )
             raise ReconnectError(
                 f"The stream stays as it is, open: {limit} connection attempts in the last minute are the "
                 f"marketplace's limit. Ask again in {wait} s."
@@ -153,7 +156,7 @@ class StreamDriver:
                 return "a connection attempt is under way."
             case Mode.DISABLED | Mode.STOPPED:
                 return f"it is closed: {state.reason}."
-            case Mode.RESTING:
+            case Mode.SUSPENDED:
                 return f"its attempts are used up: {state.reason}. Reconnect begins another one."
             case Mode.WAITING | Mode.POLLING:
                 wait = max(0, math.ceil((state.next_attempt_at or 0.0) - self._clock()))

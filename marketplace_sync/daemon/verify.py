@@ -80,8 +80,8 @@ class Verifier:
             await self._database.control(compare_refused, broken, found)
 
         await read_pages(self._market, plan, lambda: 0, take)
-        if plan.fault:
-            raise MalformedResponseError(f"the listing can't be read whole: {plan.fault}")
+        if plan.problem:
+            raise MalformedResponseError(f"the listing can't be read whole: {plan.problem}")
         self.listed = len(seen)
         named = next(iter(found.refused[len(categories.broken) :]), "")
         if reason := nothing_readable(read, skills - read, named):

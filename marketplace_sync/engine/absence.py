@@ -15,22 +15,22 @@ class Listing:
     """What one reading of the listing came to.
 
     `listed`: how many different skills it named, a broken record with a readable id counted.
-    `fault`: why not every page was read, "" when all were. `unreadable`: broken records whose id
+    `problem`: why not every page was read, "" when all were. `unreadable`: broken records whose id
     was not readable. `moves`: skills that the stream told to come or go meanwhile.
     """
 
     listed: int
     first_total: int | None
     last_total: int | None
-    fault: str
+    problem: str
     unreadable: int
     moves: int
 
 
 def unclean_reason(listing: Listing) -> str:
     """Why this reading proves nothing about what it did not name; "" when it is clean."""
-    if listing.fault:
-        return listing.fault
+    if listing.problem:
+        return listing.problem
     if listing.unreadable:
         return f"{listing.unreadable} listed records had no readable id"
     if listing.first_total is not None and listing.last_total is not None:

@@ -23,7 +23,7 @@ Its rules, from PROTOCOL.md, "The client's duties" and "How the counters live to
 10. Stopped is final.
 11. At most `attempts_per_minute` attempts begin in any `ATTEMPT_WINDOW`, whatever or whoever asks for them. One that
     would be too many waits for its place, WAITING or POLLING as before. An open stream is not given up for it: then a
-    reconnect changes nothing, and `place_free_in` says when it would. Only retries after delays that are themselves
+    reconnect changes nothing, and `slot_free_in` says when it would. Only retries after delays that are themselves
     faster than the limit (below 1 s, or a fallback time below 60 s) are not counted: the operator chose them.
 
 Polling at its interval never depends on any of this; `PollNow` only asks for one in between.
@@ -61,7 +61,7 @@ class Mode(StrEnum):
     OPEN = "open"  # a stream is open, healthy or not yet
     WAITING = "waiting"  # for the delay before a retry
     POLLING = "polling"  # polling only, for the fallback time
-    RESTING = "resting"  # attempts used up, waits for a person
+    SUSPENDED = "suspended"  # attempts used up, waits for a person or an agent
     DISABLED = "disabled"  # a person or the settings said so
     STOPPED = "stopped"  # for good
 
@@ -107,7 +107,7 @@ class Connection:
     refused: bool = False  # the token was, and no connection has been healthy since
     replaced: bool = False  # the token is another one than when the latest attempt began
     reason: str = "not connected yet"  # why there is no stream, for people; "" exactly while OPEN
-    first_attempt_over: bool = False  # law 4: the first pass waits for this, and for nothing else
+    first_attempt_ended: bool = False  # law 4: the first pass waits for this, and for nothing else
     begun: tuple[float, ...] = ()  # when the attempts began that count towards `limits.attempts_per_minute`
 
     @property
@@ -120,7 +120,7 @@ class Connection:
 
     @property
     def fallback_to_polling(self) -> bool:
-        """True in POLLING, in the attempt that closes a fallback time, and in RESTING."""
+        """True in POLLING, in the attempt that closes a fallback time, and in SUSPENDED."""
         return self.fallback_started_at is not None
 
 
@@ -265,22 +265,22 @@ def decide(state: Connection, event: Input, *, now: float, draw: float) -> Decis
         # People, and the daemon itself.
         case Mode.IDLE, Started(enabled):
             return _connect(state, now) if enabled else _off(_anew(state), Mode.DISABLED, "disabled")
-        case Mode.OPEN, ReconnectRequested() if place_free_in(state, now) == 0:
+        case Mode.OPEN, ReconnectRequested() if slot_free_in(state, now) == 0:
             fresh, effects = _connect(replace(_anew(state), reason="a reconnect was asked for"), now)
             return fresh, (CloseStream(state.attempt), *effects)
         case Mode.CONNECTING, ReconnectRequested():
             return _anew(state), ()
-        case ((Mode.WAITING | Mode.POLLING | Mode.RESTING), ReconnectRequested()):
+        case ((Mode.WAITING | Mode.POLLING | Mode.SUSPENDED), ReconnectRequested()):
             return _connect(_anew(state), now)
         case Mode.DISABLED, EnableRequested():
             return _connect(replace(state, reason="not connected yet"), now)
         case (
-            Mode.IDLE | Mode.CONNECTING | Mode.OPEN | Mode.WAITING | Mode.POLLING | Mode.RESTING,
+            Mode.IDLE | Mode.CONNECTING | Mode.OPEN | Mode.WAITING | Mode.POLLING | Mode.SUSPENDED,
             DisableRequested(),
         ):
             return _off(_anew(state), Mode.DISABLED, "disabled")
         case (
-            Mode.IDLE | Mode.CONNECTING | Mode.OPEN | Mode.WAITING | Mode.POLLING | Mode.RESTING | Mode.DISABLED,
+            Mode.IDLE | Mode.CONNECTING | Mode.OPEN | Mode.WAITING | Mode.POLLING | Mode.SUSPENDED | Mode.DISABLED,
             StopRequested(),
         ):
             return _off(state, Mode.STOPPED, "stopped")
@@ -304,7 +304,7 @@ def accepts_reconnect(state: Connection) -> bool:
     return state.mode not in (Mode.IDLE, Mode.DISABLED, Mode.STOPPED)
 
 
-def place_free_in(state: Connection, now: float) -> float:
+def slot_free_in(state: Connection, now: float) -> float:
     """Return the seconds until one more attempt may begin; 0.0: now."""
     limit = state.limits.attempts_per_minute
     counted = _counted(state, now)
@@ -340,7 +340,7 @@ def _begin(state: Connection, begun: tuple[float, ...]) -> Decision:
 
 def _opened(state: Connection, now: float) -> Connection:
     # The counters and `hourly` stay: rule 2.
-    return replace(state, mode=Mode.OPEN, opened_at=now, fallback_started_at=None, reason="", first_attempt_over=True)
+    return replace(state, mode=Mode.OPEN, opened_at=now, fallback_started_at=None, reason="", first_attempt_ended=True)
 
 
 def _ended(state: Connection, report: Failed | Lost, now: float, draw: float) -> Decision:
@@ -353,13 +353,13 @@ def _ended(state: Connection, report: Failed | Lost, now: float, draw: float) ->
     reason = report.reason or "no reason given"
     replaced, refused = state.replaced, state.refused or report.refused_token
     state = replace(
-        state, opened_at=None, healthy=False, replaced=False, refused=refused, first_attempt_over=True, reason=reason
+        state, opened_at=None, healthy=False, replaced=False, refused=refused, first_attempt_ended=True, reason=reason
     )
 
     if refused and replaced:
         return _connect(_anew(state), now)
     if state.consecutive_failures >= limits.reconnect_attempts:
-        return replace(state, mode=Mode.RESTING, hourly=True, fallback_started_at=now), (PollNow(reason),)
+        return replace(state, mode=Mode.SUSPENDED, hourly=True, fallback_started_at=now), (PollNow(reason),)
     if report.refused_token or state.hourly or state.consecutive_failures >= limits.fallback_after_failures:
         polling = replace(
             state, mode=Mode.POLLING, hourly=True, fallback_started_at=now,
@@ -377,7 +377,7 @@ def _ended(state: Connection, report: Failed | Lost, now: float, draw: float) ->
 def _token_replaced(state: Connection, now: float) -> Decision:
     if state.mode in (Mode.CONNECTING, Mode.OPEN):
         return replace(state, replaced=True), ()
-    if state.mode in (Mode.POLLING, Mode.RESTING) and state.refused:
+    if state.mode in (Mode.POLLING, Mode.SUSPENDED) and state.refused:
         return _connect(_anew(state), now)
     return state, ()
 
@@ -386,7 +386,7 @@ def _off(state: Connection, mode: Mode, reason: str) -> Decision:
     effects = (CloseStream(state.attempt),) if state.mode in (Mode.CONNECTING, Mode.OPEN) else ()
     off = replace(
         state, mode=mode, opened_at=None, healthy=False, replaced=False, fallback_started_at=None,
-        next_attempt_at=None, reason=reason, first_attempt_over=True,
+        next_attempt_at=None, reason=reason, first_attempt_ended=True,
     )  # fmt: skip
     return off, effects
 

@@ -33,7 +33,7 @@ class PagePlan:
     last_total: int | None = None
     last_page: int | None = None  # as far as told; None: not told, or page 1 is not read yet
     pages_read: int = 0
-    fault: str = ""  # why not every page was read; "" as long as all is well
+    problem: str = ""  # why not every page was read; "" as long as all is well
     _next: int = 1
     _size: int = 1
     _under_way: set[int] = field(default_factory=set)
@@ -85,8 +85,8 @@ class PagePlan:
                 self._end("" if all_told else f"page {number} of {told} repeats what was listed before")
             return
         self._empty_in_a_row += 1
-        if 1 < number <= told and not self.fault:
-            self.fault = f"page {number} of {told} came empty"
+        if 1 < number <= told and not self.problem:
+            self.problem = f"page {number} of {told} came empty"
         if self._empty_in_a_row >= EMPTY_PAGES_END:
             self._ended = True
 
@@ -121,9 +121,9 @@ class PagePlan:
         by_total = -(-page.total // self._size) if page.total is not None else 0
         return max(page.total_pages or 0, by_total, 1)
 
-    def _end(self, fault: str) -> None:
+    def _end(self, problem: str) -> None:
         self._ended = True
-        self.fault = self.fault or fault
+        self.problem = self.problem or problem
 
 
 def _is_told(total: int | None, rows: int) -> bool:

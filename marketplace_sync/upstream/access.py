@@ -6,8 +6,8 @@ from ssl import SSLContext
 from marketplace_sync.conf import BY_NAME, ConfigError, SyncConfig
 from marketplace_sync.logs import protect
 from marketplace_sync.setting_values import InvalidValueError, Level, SettingProblem
-from marketplace_sync.upstream.proxies import Proxy, proxy_faults, proxy_for
-from marketplace_sync.upstream.tls import client_context, file_faults
+from marketplace_sync.upstream.proxies import Proxy, proxy_for, proxy_problems
+from marketplace_sync.upstream.tls import client_context, file_problems
 from marketplace_sync.upstream.token import Token, file_source, read_token
 
 
@@ -18,7 +18,7 @@ class Access:
     """
 
     def __init__(self, config: SyncConfig, again: Callable[[], str] | None = None) -> None:
-        faults = access_faults(config)
+        faults = access_problems(config)
         if faults:
             raise ConfigError(faults)
         self.tls: SSLContext = client_context(config)
@@ -31,12 +31,12 @@ class Access:
             self.token = Token(config.api_token, again)
 
 
-def access_faults(config: SyncConfig, *, token: Level = "error") -> tuple[SettingProblem, ...]:
+def access_problems(config: SyncConfig, *, token: Level = "error") -> tuple[SettingProblem, ...]:
     """What is wrong with the files and proxies that the settings name. `token`: how bad it is to have none.
 
     Files change, so it is the answer of this moment; parsing the settings reads none.
     """
-    return (*_token_faults(config, token), *file_faults(config), *proxy_faults(config))
+    return (*_token_faults(config, token), *file_problems(config), *proxy_problems(config))
 
 
 def _token_faults(config: SyncConfig, level: Level) -> tuple[SettingProblem, ...]:

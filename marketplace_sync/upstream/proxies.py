@@ -68,7 +68,7 @@ def named(no_proxy: str, host: str, port: int) -> bool:
     return any(_matches(entry, host.lower().rstrip("."), port) for entry in re.split(r"[,\s]+", no_proxy.lower()))
 
 
-def proxy_faults(config: SyncConfig) -> Iterator[SettingProblem]:
+def proxy_problems(config: SyncConfig) -> Iterator[SettingProblem]:
     """Of a proxy that would have to be used and can't be."""
     for name in {found.setting for url in (config.api_url, config.ws_url) if (found := proxy_for(config, url))}:
         url: Secret = getattr(config, BY_NAME[name].field)

@@ -62,7 +62,7 @@ _NO_KEY = (
 
 
 def client_context(config: SyncConfig) -> ssl.SSLContext:
-    """The context of every connection to the marketplace. The files must be such as `file_faults` finds no fault with.
+    """Return the TLS context for the marketplace. Call `file_problems` first: broken files raise here.
 
     With `ca_file` that file alone is trusted, in place of the system's authorities.
     """
@@ -73,7 +73,7 @@ def client_context(config: SyncConfig) -> ssl.SSLContext:
     return context
 
 
-def file_faults(config: SyncConfig) -> tuple[SettingProblem, ...]:
+def file_problems(config: SyncConfig) -> tuple[SettingProblem, ...]:
     """What is wrong with the files that the settings name; one fault a setting."""
     faults = []
     for name, path in ((_CA, config.ca_file), (_CERT, config.client_cert_file), (_KEY, config.client_key_file)):

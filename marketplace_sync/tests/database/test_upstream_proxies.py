@@ -13,7 +13,7 @@ from marketplace_sync.tests.support.connect_proxy import ConnectProxy
 from marketplace_sync.tests.support.harness import marketplace, mirror
 from marketplace_sync.tests.support.tls_front import Authority, addresses, behind_tls, tls_front
 from marketplace_sync.tests.support.upstream_peers import reasons
-from marketplace_sync.upstream.access import access_faults
+from marketplace_sync.upstream.access import access_problems
 from marketplace_sync.upstream.proxies import named, proxy_for
 
 # Only the proxies of the tests take it for this machine: whoever reaches it went through one.
@@ -151,9 +151,9 @@ async def test_the_login_of_a_proxy_is_sent_and_never_seen(caplog: pytest.LogCap
 
 def test_a_socks_proxy_is_an_error_only_where_it_would_be_used() -> None:
     socks = Secret("socks5://proxy.example:1080")
-    (fault,) = access_faults(config(all_proxy=socks))
+    (fault,) = access_problems(config(all_proxy=socks))
     assert (fault.id, fault.message) == (
         "marketplace_sync.E057", "ALL_PROXY names a SOCKS proxy, which is not supported.",
     )  # fmt: skip
-    assert access_faults(config(all_proxy=socks, no_proxy=HOST)) == ()
-    assert access_faults(config(all_proxy=socks, https_proxy=Secret("http://proxy.example"))) == ()
+    assert access_problems(config(all_proxy=socks, no_proxy=HOST)) == ()
+    assert access_problems(config(all_proxy=socks, https_proxy=Secret("http://proxy.example"))) == ()

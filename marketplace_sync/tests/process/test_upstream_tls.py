@@ -18,7 +18,7 @@ from marketplace_sync.tests.support.harness import marketplace, mirror
 from marketplace_sync.tests.support.processes import Environment, programs, settings_for
 from marketplace_sync.tests.support.tls_front import HOST, Authority, Files, addresses, behind_tls, tls_front
 from marketplace_sync.tests.support.upstream_peers import reasons
-from marketplace_sync.upstream.access import Access, access_faults
+from marketplace_sync.upstream.access import Access, access_problems
 from marketplace_sync.upstream.market import MarketClient
 from marketplace_sync.upstream.stream import Stream
 from marketplace_sync.upstream.tls import (
@@ -234,7 +234,7 @@ async def test_the_commands_and_the_log_name_the_fault(
 
 
 def faults(**files: str) -> list[tuple[str, str]]:
-    found = access_faults(SyncConfig(**files))  # type: ignore[arg-type]
+    found = access_problems(SyncConfig(**files))  # type: ignore[arg-type]
     assert all("ATOM_SAAS_C" in fault.hint for fault in found)
     return [(fault.id.removeprefix("marketplace_sync."), fault.message) for fault in found]
 

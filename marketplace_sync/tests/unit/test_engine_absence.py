@@ -12,7 +12,7 @@ from marketplace_sync.engine.absence import HOLD_ABOVE, MAX_PROOFS, Listing, Ver
 def listing(**changes: Any) -> Listing:
     """A clean reading of 100 skills."""
     clean: dict[str, Any] = {
-        "listed": 100, "first_total": 100, "last_total": 100, "fault": "", "unreadable": 0, "moves": 0,
+        "listed": 100, "first_total": 100, "last_total": 100, "problem": "", "unreadable": 0, "moves": 0,
     }  # fmt: skip
     return Listing(**{**clean, **changes})
 
@@ -37,7 +37,7 @@ def test_a_whole_reading_that_agrees_with_its_totals_is_clean(clean: Listing) ->
 @pytest.mark.parametrize(
     ("unclean", "reason"),
     [
-        (listing(fault="page 2 of 3 came empty"), "page 2 of 3 came empty"),
+        (listing(problem="page 2 of 3 came empty"), "page 2 of 3 came empty"),
         (listing(unreadable=2), "2 listed records had no readable id"),
         (
             listing(last_total=102, moves=1),

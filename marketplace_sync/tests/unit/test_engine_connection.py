@@ -30,7 +30,7 @@ from marketplace_sync.engine.connection import (
     accepts_reconnect,
     decide,
     next_wake,
-    place_free_in,
+    slot_free_in,
 )
 
 LIMITS = Limits(reconnect_jitter=0.0)
@@ -79,7 +79,7 @@ def assert_consistent(state: Connection) -> None:
         assert (state.consecutive_failures, state.reconnect_attempts, state.retries) == (0, 0, 0)
     if waits:
         assert next_wake(state) == state.next_attempt_at
-    if state.mode in (Mode.POLLING, Mode.RESTING):
+    if state.mode in (Mode.POLLING, Mode.SUSPENDED):
         assert state.fallback_to_polling
     if state.mode in (Mode.IDLE, Mode.OPEN, Mode.WAITING, Mode.DISABLED, Mode.STOPPED):
         assert not state.fallback_to_polling
@@ -89,13 +89,13 @@ def assert_consistent(state: Connection) -> None:
         assert state.consecutive_failures < limits.fallback_after_failures
     assert state.fallback_to_polling == (state.fallback_started_at is not None)
     assert 0 <= state.consecutive_failures == state.reconnect_attempts <= limits.reconnect_attempts
-    if state.mode is Mode.RESTING:
+    if state.mode is Mode.SUSPENDED:
         assert state.reconnect_attempts == limits.reconnect_attempts
     elif state.mode is not Mode.STOPPED:
         assert state.reconnect_attempts < limits.reconnect_attempts
     assert not state.refused or state.hourly
     assert not state.replaced or state.mode in (Mode.CONNECTING, Mode.OPEN)
-    assert state.first_attempt_over or state.mode in (Mode.IDLE, Mode.CONNECTING)
+    assert state.first_attempt_ended or state.mode in (Mode.IDLE, Mode.CONNECTING)
     assert len(state.begun) <= limits.attempts_per_minute
     assert list(state.begun) == sorted(state.begun)
 
@@ -113,9 +113,9 @@ def reach(mode: Mode) -> Driven:
             machine.fail()
         case Mode.POLLING:
             machine.fail(refused_token=True)
-        case Mode.RESTING:
+        case Mode.SUSPENDED:
             machine.fail()
-            while machine.state.mode is not Mode.RESTING:
+            while machine.state.mode is not Mode.SUSPENDED:
                 machine.wait()
                 machine.fail()
         case Mode.DISABLED:
@@ -131,7 +131,7 @@ def reach(mode: Mode) -> Driven:
 # attempt or stream under way. Connecting brings Connect with the next number, Polling brings PollNow.
 # The inputs named "old" are reports of an attempt before the latest.
 TABLE = """
-                  idle  connecting  open  waiting  polling  resting  disabled  stopped
+                  idle  connecting  open  waiting  polling  suspended  disabled  stopped
 start             C     .           .     .        .        .        .         .
 start-disabled    D     .           .     .        .        .        .         .
 opened            x     O           .     x        x        x        x         x
@@ -153,7 +153,7 @@ stop              S     XS          XS    S        S        S        S         .
 """
 HEAD, *ROWS = [line.split() for line in TABLE.strip().splitlines()]
 CELLS = [(Mode(mode), name, cell) for name, *cells in ROWS for mode, cell in zip(HEAD, cells, strict=True)]
-LETTERS = {mode.name[0]: mode for mode in Mode if mode not in (Mode.IDLE, Mode.RESTING)}
+LETTERS = {mode.name[0]: mode for mode in Mode if mode not in (Mode.IDLE, Mode.SUSPENDED)}
 
 
 def input_named(name: str, attempt: int) -> Input:
@@ -297,7 +297,7 @@ def test_the_tenth_failure_rests_until_a_person_asks() -> None:
         machine.wait()
     assert machine.fail() == (PollNow("refused"),)
     state = machine.state
-    assert (state.mode, state.reconnect_attempts, state.next_attempt_at) == (Mode.RESTING, 10, None)
+    assert (state.mode, state.reconnect_attempts, state.next_attempt_at) == (Mode.SUSPENDED, 10, None)
     assert state.fallback_to_polling and next_wake(state) is None
     machine.now += 10**6
     assert machine.tell(Tick()) == ()
@@ -307,13 +307,13 @@ def test_the_tenth_failure_rests_until_a_person_asks() -> None:
     assert machine.wait() == 1.0
 
 
-def test_resting_wins_over_a_refused_token_and_over_the_hour() -> None:
+def test_suspension_wins_over_a_refused_token_and_over_the_hour() -> None:
     machine = Driven(Limits(reconnect_attempts=2, fallback_after_failures=1))
     machine.tell(Started(enabled=True))
     machine.fail(refused_token=True)
     machine.wait()
     machine.fail(refused_token=True)
-    assert machine.state.mode is Mode.RESTING
+    assert machine.state.mode is Mode.SUSPENDED
 
 
 def test_a_refused_token_leaves_one_attempt_an_hour_until_one_is_healthy() -> None:
@@ -336,7 +336,7 @@ def test_a_token_refused_after_health_is_no_failed_attempt_but_polls_for_an_hour
     assert (machine.state.mode, machine.state.consecutive_failures) == (Mode.POLLING, 0)
 
 
-@pytest.mark.parametrize("mode", [Mode.POLLING, Mode.RESTING])
+@pytest.mark.parametrize("mode", [Mode.POLLING, Mode.SUSPENDED])
 def test_a_new_token_is_tried_at_once_where_the_old_one_was_refused(mode: Mode) -> None:
     machine = Driven(LIMITS if mode is Mode.POLLING else Limits(reconnect_attempts=1))
     machine.tell(Started(enabled=True))
@@ -348,9 +348,9 @@ def test_a_new_token_is_tried_at_once_where_the_old_one_was_refused(mode: Mode) 
     assert machine.state.mode is mode  # one attempt, not one after the other
 
 
-@pytest.mark.parametrize("mode", [Mode.WAITING, Mode.POLLING, Mode.RESTING])
+@pytest.mark.parametrize("mode", [Mode.WAITING, Mode.POLLING, Mode.SUSPENDED])
 def test_a_new_token_mends_no_network(mode: Mode) -> None:
-    attempts = {Mode.WAITING: 1, Mode.POLLING: 3, Mode.RESTING: 10}[mode]
+    attempts = {Mode.WAITING: 1, Mode.POLLING: 3, Mode.SUSPENDED: 10}[mode]
     machine = Driven()
     machine.tell(Started(enabled=True))
     for number in range(attempts):
@@ -461,12 +461,12 @@ def test_an_attempt_given_up_that_opens_after_all_is_closed_by_its_own_number() 
 def test_the_first_attempt_is_over_when_it_opened_failed_or_is_not_wanted() -> None:
     for event in (Opened(1), Failed(1, "no"), DisableRequested()):
         machine = reach(Mode.CONNECTING)
-        assert not machine.state.first_attempt_over
+        assert not machine.state.first_attempt_ended
         machine.tell(event)
-        assert machine.state.first_attempt_over
+        assert machine.state.first_attempt_ended
     machine = Driven()
     machine.tell(Started(enabled=False))
-    assert machine.state.first_attempt_over
+    assert machine.state.first_attempt_ended
 
 
 @pytest.mark.parametrize("mode", list(Mode))
@@ -532,7 +532,7 @@ def test_an_open_stream_is_not_given_up_for_an_attempt_that_has_no_place() -> No
     before = machine.state
     assert machine.tell(ReconnectRequested()) == ()
     assert machine.state == before
-    assert place_free_in(machine.state, machine.now) == pytest.approx(ATTEMPT_WINDOW - 0.9)
+    assert slot_free_in(machine.state, machine.now) == pytest.approx(ATTEMPT_WINDOW - 0.9)
     machine.now += ATTEMPT_WINDOW - 0.9
     assert machine.tell(ReconnectRequested()) == (CloseStream(10), Connect(11))
 
@@ -555,7 +555,7 @@ def test_retries_that_are_set_faster_than_the_limit_take_no_place() -> None:
         machine.fail()
         assert machine.wait() == pytest.approx(0.01)
     machine.fail()
-    assert machine.state.mode is Mode.RESTING
+    assert machine.state.mode is Mode.SUSPENDED
     for number in range(21, 30):
         assert machine.tell(ReconnectRequested()) == (Connect(number),)
         machine.fail()
@@ -609,7 +609,7 @@ class AnyHistory(RuleBasedStateMachine):
                     self.under_way.add(attempt)
                     if self.state.limits.counts_retries or not isinstance(event, Tick):
                         self.connects.append(self.now)
-        if before.mode is Mode.RESTING and self.state.mode is not Mode.RESTING:
+        if before.mode is Mode.SUSPENDED and self.state.mode is not Mode.SUSPENDED:
             assert isinstance(event, ReconnectRequested | TokenReplaced | DisableRequested | StopRequested)
             assert before.refused or not isinstance(event, TokenReplaced)
         if before.mode is Mode.STOPPED:
@@ -699,7 +699,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @invariant()
     def something_will_happen(self) -> None:
-        still = (Mode.STOPPED, Mode.DISABLED, Mode.RESTING, Mode.OPEN, Mode.CONNECTING)
+        still = (Mode.STOPPED, Mode.DISABLED, Mode.SUSPENDED, Mode.OPEN, Mode.CONNECTING)
         assert self.state.mode in still or next_wake(self.state) is not None
 
     @invariant()
@@ -745,7 +745,7 @@ def test_no_server_brings_us_past_ten_attempts_a_minute(
             machine.open()
             machine.now += after if deed == "stand" else 0.0
             machine.tell(Lost(machine.state.attempt, "dropped"), draw)
-        if machine.state.mode is Mode.RESTING:
+        if machine.state.mode is Mode.SUSPENDED:
             break
         machine.wait()
     assert all(sum(start <= at < start + 60 for at in connects) <= 10 for start in connects)

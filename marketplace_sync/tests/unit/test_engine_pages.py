@@ -67,7 +67,7 @@ def read(
 
 def test_with_totals_every_page_is_asked_for_once_and_none_past_the_end() -> None:
     plan, asked, seen = read(Server(35))
-    assert (asked, seen, plan.fault) == ([1, 2, 3, 4], set(range(35)), "")
+    assert (asked, seen, plan.problem) == ([1, 2, 3, 4], set(range(35)), "")
     assert (plan.first_total, plan.last_total, plan.last_page) == (35, 35, 4)
 
 
@@ -98,20 +98,20 @@ def test_without_totals_a_full_last_page_costs_one_more() -> None:
 def test_without_totals_a_page_with_nothing_new_is_the_end() -> None:
     # A bare list that knows no pages: the same rows for every page that is asked for.
     plan, asked, seen = read(lambda number, size: (page(500), range(500)))
-    assert (asked, len(seen), plan.fault) == ([1, 2], 500, "")
+    assert (asked, len(seen), plan.problem) == ([1, 2], 500, "")
 
 
 def test_an_empty_catalogue_is_one_page_and_no_fault() -> None:
     for answer in (Server(0), Server(0, totals=False)):
         plan, asked, _ = read(answer)
-        assert (asked, plan.fault) == ([1], "")
+        assert (asked, plan.problem) == ([1], "")
 
 
 @pytest.mark.parametrize("says_page_size", [True, False])
 def test_a_server_that_gives_smaller_pages_than_asked_for_is_read_whole(says_page_size: bool) -> None:
     server = Server(35, most=4, says_page_size=says_page_size)
     plan, asked, seen = read(lambda number, size: server(number, size))
-    assert (len(asked), seen, plan.fault) == (9, set(range(35)), "")
+    assert (len(asked), seen, plan.problem) == (9, set(range(35)), "")
 
 
 def test_smaller_pages_are_known_by_the_page_size_told_where_there_are_no_totals() -> None:
@@ -139,7 +139,7 @@ def test_a_total_that_is_too_high_ends_after_empty_pages_and_is_a_fault() -> Non
 
     plan, asked, seen = read(answer)
     assert seen == set(range(25))
-    assert plan.fault == "page 4 of 1000 came empty"
+    assert plan.problem == "page 4 of 1000 came empty"
     assert len(asked) <= 3 + EMPTY_PAGES_END + plan.parallel
 
 
@@ -152,7 +152,7 @@ def test_a_total_that_is_too_low_is_read_past_as_long_as_full_pages_come() -> No
 
     for pick in (lambda _: 0, lambda under_way: under_way - 1):
         plan, asked, seen = read(answer, pick=pick)
-        assert (asked, seen, plan.fault) == ([1, 2, 3, 4], set(range(35)), "")
+        assert (asked, seen, plan.problem) == ([1, 2, 3, 4], set(range(35)), "")
 
 
 def test_a_total_that_is_too_low_on_a_server_that_knows_no_pages_ends() -> None:
@@ -169,7 +169,7 @@ def test_a_catalogue_that_shrinks_while_it_is_read_ends_and_shows_in_its_totals(
 
     plan, _, _ = read(answer)
     # No page is missing by its own totals; that they moved makes the reading unclean.
-    assert (plan.fault, plan.first_total, plan.last_total) == ("", 40, 15)
+    assert (plan.problem, plan.first_total, plan.last_total) == ("", 40, 15)
 
 
 def test_a_catalogue_that_grows_while_it_is_read_is_read_to_its_new_end() -> None:
@@ -192,14 +192,14 @@ def test_an_empty_page_in_the_middle_is_a_fault_and_the_rest_is_read() -> None:
         return (page(0, total=100, total_pages=10), range(0)) if number == 5 else (came, rows)
 
     plan, asked, seen = read(answer)
-    assert plan.fault == "page 5 of 10 came empty"
+    assert plan.problem == "page 5 of 10 came empty"
     assert len(asked) == 10
     assert seen == set(range(100)) - set(range(40, 50))
 
 
 def test_a_first_page_that_comes_empty_while_others_are_told_ends_the_reading_as_a_fault() -> None:
     plan, asked, _ = read(lambda number, size: (page(0, total=100, total_pages=10, page_size=size), range(0)))
-    assert plan.fault == "page 2 of 10 came empty"
+    assert plan.problem == "page 2 of 10 came empty"
     assert len(asked) <= 1 + plan.parallel + EMPTY_PAGES_END
 
 
@@ -208,12 +208,12 @@ def test_a_listing_without_end_is_given_up_at_the_most_pages() -> None:
         return page(size), range(number * size, (number + 1) * size)
 
     plan, asked, _ = read(endless, max_pages=7)
-    assert (len(asked), plan.fault) == (7, "the listing has more than 7 pages (ATOM_SAAS_MAX_PAGES)")
+    assert (len(asked), plan.problem) == (7, "the listing has more than 7 pages (ATOM_SAAS_MAX_PAGES)")
 
 
 def test_a_listing_of_just_the_most_pages_is_whole() -> None:
     plan, asked, _ = read(Server(70), max_pages=7)
-    assert (len(asked), plan.fault) == (7, "")
+    assert (len(asked), plan.problem) == (7, "")
 
 
 figures = st.none() | st.integers(0, 300)
@@ -249,7 +249,7 @@ def test_every_page_of_an_honest_server_is_read(
         return data.draw(st.integers(0, under_way - 1)) if under_way > 1 else 0
 
     plan, asked, seen = read(answer, page_size=asked_for, max_pages=1000, pick=pick)
-    assert (seen, plan.fault) == (set(range(size)), "")
+    assert (seen, plan.problem) == (set(range(size)), "")
     # One more than needed at most, where nothing but an empty page tells the end.
     width = min(asked_for, most)
     assert len(asked) <= max(1, -(-size // width)) + (told == "none")

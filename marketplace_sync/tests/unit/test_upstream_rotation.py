@@ -14,7 +14,7 @@ from marketplace_sync.conf import ConfigError, Secret, SyncConfig, find_problems
 from marketplace_sync.logs import redact
 from marketplace_sync.setting_values import InvalidValueError
 from marketplace_sync.tests.support.upstream_peers import ScriptedHttp, answer
-from marketplace_sync.upstream.access import Access, access_faults
+from marketplace_sync.upstream.access import Access, access_problems
 from marketplace_sync.upstream.errors import TokenRefusedError
 from marketplace_sync.upstream.market import MarketClient
 from marketplace_sync.upstream.token import KEPT_SECRET, Token, file_source, read_token
@@ -155,7 +155,7 @@ def test_a_missing_file_is_an_error_where_a_marketplace_is_needed_and_elsewhere_
         Access(config)
     told = "ATOM_SAAS_API_TOKEN_FILE can't be read: No such file or directory."
     assert str(caught.value).startswith(told)
-    (fault,) = access_faults(config, token="warning")
+    (fault,) = access_problems(config, token="warning")
     assert (fault.id, fault.message) == ("marketplace_sync.W050", told)
 
 
