@@ -27,7 +27,7 @@ def main() -> None:
     from marketplace_sync.management.commands import runsync
 
     commits: list[tuple[int, int]] = []
-    runsync.hinter = lambda: lambda seq: commits.append((time.monotonic_ns(), seq))  # type: ignore[assignment]
+    runsync.hint_sender = lambda: lambda seq: commits.append((time.monotonic_ns(), seq))  # type: ignore[assignment]
     profiles = profiled() if chosen.profile else {}
     try:
         call_command("runsync", no_websocket=chosen.no_websocket)

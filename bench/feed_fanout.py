@@ -137,11 +137,11 @@ def prepare() -> str:
 def write(rate: float, seconds: float) -> None:
     """Commit `rate` changes a second, one a transaction, hinted as the daemon does; print the last number."""
     write_event = set_up()
-    from marketplace_sync.live.hints import hinter
+    from marketplace_sync.live.hints import hint_sender
     from marketplace_sync.protocol.events import RatingChanged
 
     async def writing() -> int:
-        hint, lease = hinter(), await asyncio.to_thread(acquire_lease)
+        hint, lease = hint_sender(), await asyncio.to_thread(acquire_lease)
         begun, seq = time.monotonic(), 0
         for number in range(round(rate * seconds)):
             await asyncio.sleep(max(begun + number / rate - time.monotonic(), 0))

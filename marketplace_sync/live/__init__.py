@@ -1,1 +1,1 @@
-"""The change feed to those who follow it: one hub a web process reads the feed once for all its clients (law 12)."""
+"""The change feed for connected clients. One hub per web process reads the feed once for all of them (law 12)."""

@@ -1,8 +1,8 @@
-"""Reading the change feed: what stands after a number, for the API and for the WebSocket alike.
+"""Reading the change feed: the changes after a number, for the API and the WebSocket alike.
 
-Numbers are given under the lease row's lock, held until the commit, so commits come in the order of their numbers,
-and pruning takes from the front alone. Whoever sees a number therefore sees all before it that are kept, and a
-first change that is not the next one means that those between are gone. No transaction is needed for that.
+Feed numbers are assigned under the lease row's lock, which lasts until the commit, so commit order is number order.
+Pruning removes from the front only. A reader that sees a number therefore sees all earlier ones that are kept, and if
+the first change found is not the next number, those between are gone. No transaction is needed for that.
 """
 
 from collections.abc import Collection
@@ -13,12 +13,12 @@ import msgspec
 
 from marketplace_sync.models import FeedChange, LeaseRow
 
-# A filtered read looks at no more numbers than this at once, so that no query scans a million rows for one.
+# One filtered read scans at most this many numbers, so that no query scans a million rows for one change.
 MAX_SCANNED = 20_000
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One change, as the API and the WebSocket show it (INTERFACE.md, HTTP API). `at` is UTC."""
+    """One change, as the API and the WebSocket send it. `at` is UTC."""
 
     seq: int
     kind: str
@@ -29,9 +29,9 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Changes in the order of commits. `next_after`: all up to that number has been looked at, wanted or not.
+    """Changes in the order of commits. All numbers up to `next_after` were read, also those filtered out.
 
-    `newest` is the newest number given when the page was read; `next_after == newest`: there is no more for now.
+    `newest` is the newest number assigned when the page was read; `next_after == newest` means no more for now.
     """
 
     changes: tuple[Change, ...]
@@ -40,27 +40,27 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class FeedGoneError(Exception):
-    """What follows `after` can't be told: it is no longer kept, or `after` is ahead of `newest`. List anew."""
+    """The changes after `after` are no longer kept, or `after` is ahead of `newest`. The client must list again."""
 
     def __init__(self, after: int, newest: int) -> None:
         why = f"is ahead of the newest, {newest}" if after > newest else "is older than what is kept"
-        super().__init__(f"{after} {why}; list anew")
+        super().__init__(f"{after} {why}; list the catalogue again")
         self.after = after
         self.newest = newest
 
 
 def newest_seq() -> int:
-    """The newest number given; 0 before the first change."""
+    """Return the newest number assigned; 0 before the first change."""
     return LeaseRow.objects.filter(pk=1).values_list("feed_seq", flat=True).first() or 0
 
 
 def changes_after(after: int, limit: int, *, kinds: Collection[str] = (), keys: Collection[str] = ()) -> Page:
-    """Up to `limit` changes after that number, of these kinds and keys alone where any are given.
+    """Return at most `limit` changes after that number, only of these kinds and keys where any are given.
 
-    Filtered, it looks at `MAX_SCANNED` numbers at most: go on from `next_after` until it is `newest`.
-    Raises `FeedGoneError`.
+    A filtered read scans at most `MAX_SCANNED` numbers: continue from `next_after` until it is `newest`.
+    Raise `FeedGoneError`.
     """
-    # Before the rows: what is numbered up to here is committed, and whoever knows `after` knew it before.
+    # Read before the rows: everything up to this number is committed, and a client got its `after` earlier.
     newest = newest_seq()
     if after > newest:
         raise FeedGoneError(after, newest)
@@ -74,7 +74,7 @@ def changes_after(after: int, limit: int, *, kinds: Collection[str] = (), keys: 
     if keys:
         rows = rows.filter(key__in=keys)
     found = tuple(Change(*row) for row in rows.values_list("seq", "kind", "key", "at", "source", "data")[:limit])
-    # After the rows: what stands before them now stood there then.
+    # Checked after the rows: a change that is still there now was there when the rows were read.
     first = after + 1
     if not (FeedChange.objects.filter(seq=first).exists() if filtered else found and found[0].seq == first):
         raise FeedGoneError(after, newest)

@@ -1,8 +1,8 @@
-"""The feed's one reader in a web process: it looks for what is new, once for all clients, and wakes them.
+"""The only reader of the feed in a web process: it finds new changes, once for all clients, and wakes them.
 
-It works while somebody is connected and holds one database connection meanwhile. What it finds is encoded once and
-kept in a bounded ring, out of which each client takes what follows its own place; there is no queue a client, so one
-that does not read keeps nothing but its place.
+It runs while a client is connected, and keeps one database connection open meanwhile. Changes are encoded once and
+kept in bounded memory, from which each client takes those after its own place. There is no queue per client, so a
+client that does not read occupies no memory but its place.
 """
 
 import asyncio
@@ -16,30 +16,30 @@ from dataclasses import dataclass, field
 import structlog
 from django.db import Error
 
-from marketplace_sync.live.door import Credential, no_longer_valid
-from marketplace_sync.live.entries import Entry, Portion, Wanted, entries_of, portion_of
+from marketplace_sync.live.credentials import Credential, no_longer_valid
+from marketplace_sync.live.database_thread import DatabaseThread
 from marketplace_sync.live.feed import FeedGoneError, changes_after, newest_seq
 from marketplace_sync.live.hints import listen
-from marketplace_sync.live.lanes import Subscription
 from marketplace_sync.live.limits import SubscriptionLimits
-from marketplace_sync.live.ring import Ring
+from marketplace_sync.live.messages import ChangesMessage, EncodedChange, FeedFilter, encode_changes, next_message
+from marketplace_sync.live.recent_changes import RecentChanges
 from marketplace_sync.mirror.metrics import forget_feed_server, save_feed_server
 
 log = structlog.get_logger(__name__)
 
-# Places at which unfiltered clients are together; nearly always it is one.
-_SHARED_PLACES = 16
-_FAREWELL_SECONDS = 1.0
+# How many places keep their message for other clients. Unfiltered clients are nearly always all at one place.
+_SHARED_MESSAGES = 16
+_FORGET_SECONDS = 1.0
 
 
 @dataclass(eq=False, slots=True)
 class Subscriber:
-    """A client's place in the hub. `ended` is set when it has to leave: true for good, false for a fault of ours.
+    """One connected client. `ended` is set when it has to leave: true if its credential ended, false if the hub failed.
 
-    `seq`: what it has been sent, up to that number; `None` before the first.
+    `seq`: the client has been sent everything up to this number; `None` before the first message.
     """
 
-    shown: Credential
+    credential: Credential
     seq: int | None = None
     ended: "asyncio.Future[bool]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -49,208 +49,212 @@ class Subscriber:
 
 
 class Hub:
-    """One a process; it belongs to the event loop of whoever is seated."""
+    """One per process. It belongs to the event loop of its subscribers."""
 
     def __init__(self, limits: SubscriptionLimits | None = None) -> None:
         self.limits = limits or SubscriptionLimits()
-        # For clients: who they are, and the pages of those that catch up. Not the tail's, which nobody may hold up.
-        self.clients_lane = Subscription("feed-clients")
-        self._tail_lane = Subscription("feed-tail", keeps=True)
-        # It writes, and may have to wait for another writer.
-        self._census_lane = Subscription("feed-census")
-        self._seats: set[Subscriber] = set()
-        self._ring: Ring | None = None
-        self._news = asyncio.Event()  # replaced when set, so that each growth wakes everyone once
+        # Clients authenticate here, and read pages while they catch up. The reader has its own: no client delays it.
+        self.client_thread = DatabaseThread("feed-clients")
+        self._reader_thread = DatabaseThread("feed-reader", keep_open=True)
+        # The metrics are written, so they may wait for another writer.
+        self._metrics_thread = DatabaseThread("feed-metrics")
+        self._subscribers: set[Subscriber] = set()
+        self._recent: RecentChanges | None = None
+        self._grown = asyncio.Event()  # replaced whenever it is set, so that each growth wakes every client once
         self._hinted = asyncio.Event()
-        self._portions: dict[int, Portion] = {}  # what unfiltered clients at the same place share
-        self._looked_at = 0.0
+        self._messages: dict[int, ChangesMessage] = {}  # by place; shared by all unfiltered clients at that place
+        self._read_at = 0.0
         self._running: asyncio.Task[None] | None = None
 
     @property
     def running(self) -> bool:
-        """Does it look at the feed?"""
+        """Return whether the feed is being read."""
         return self._running is not None
 
     @property
-    def seats(self) -> int:
-        """How many clients there are."""
-        return len(self._seats)
+    def subscribers(self) -> int:
+        """Return the number of connected clients."""
+        return len(self._subscribers)
 
     @property
     def lag(self) -> int:
-        """By how many changes the last of the clients is behind what is known here."""
-        newest = self._ring.newest if self._ring is not None else 0
-        return max((newest - seat.seq for seat in self._seats if seat.seq is not None and seat.seq < newest), default=0)
+        """Return by how many changes the slowest client is behind the newest change read."""
+        newest = self._recent.newest if self._recent is not None else 0
+        places = [subscriber.seq for subscriber in self._subscribers if subscriber.seq is not None]
+        return max((newest - seq for seq in places if seq < newest), default=0)
 
     @property
-    def looked_lately(self) -> bool:
-        """Has the feed been read within a heartbeat? Otherwise nobody may be told that there is nothing new."""
-        return asyncio.get_running_loop().time() - self._looked_at < self.limits.heartbeat
+    def read_recently(self) -> bool:
+        """Return whether the feed was read within the last heartbeat. If not, "nothing new" would be a guess."""
+        return asyncio.get_running_loop().time() - self._read_at < self.limits.heartbeat
 
     @asynccontextmanager
-    async def seated(self, shown: Credential) -> AsyncIterator[Subscriber]:
-        """Be a client while the body runs. The first starts the hub, the last ends it."""
-        seat = Subscriber(shown)
-        self._seats.add(seat)
+    async def subscribe(self, credential: Credential) -> AsyncIterator[Subscriber]:
+        """Count a client as connected while the body runs. The first one starts the hub, the last one ends it."""
+        subscriber = Subscriber(credential)
+        self._subscribers.add(subscriber)
         if self._running is None:
-            self._ring = None
-            self._news = asyncio.Event()
+            self._recent = None
+            self._grown = asyncio.Event()
             self._hinted = asyncio.Event()
             self._running = asyncio.create_task(self._run(), name="feed hub")
         try:
-            yield seat
+            yield subscriber
         finally:
-            self._seats.discard(seat)
-            if not self._seats and self._running is not None:
+            self._subscribers.discard(subscriber)
+            if not self._subscribers and self._running is not None:
                 running, self._running = self._running, None
                 running.cancel()
                 await asyncio.wait([running])
 
     async def newest(self) -> int:
-        """The newest number known here; waits for the first look."""
-        while self._ring is None:
-            await self._news.wait()
-        return self._ring.newest
+        """Return the newest number read. Wait for the first read."""
+        while self._recent is None:
+            await self._grown.wait()
+        return self._recent.newest
 
-    async def after(self, seq: int, wanted: Wanted) -> Portion:
-        """What follows `seq` for whoever wants that, as much as one message takes.
+    async def after(self, seq: int, feed_filter: FeedFilter) -> ChangesMessage:
+        """Return the next message for a client at `seq`.
 
-        Raises `FeedGoneError`, and what the database raises.
+        Raise `FeedGoneError`, and what the database raises.
         """
         if seq == await self.newest():
-            return "", seq
-        ring = self._ring
-        entries = ring.after(seq) if ring is not None and seq < ring.newest else None
-        if ring is None or entries is None:
-            # Behind the ring; or ahead of it, where another process's client may rightly be.
-            return await self.clients_lane.run(_read_portion, seq, wanted, self.limits.page)
-        if not wanted.all:
-            return portion_of(entries, wanted, ring.newest)
-        portion = self._portions.get(seq) or portion_of(entries, wanted, ring.newest)
-        if len(self._portions) < _SHARED_PLACES:
-            self._portions[seq] = portion
-        return portion
+            return ChangesMessage("", seq)
+        recent = self._recent
+        changes = recent.after(seq) if recent is not None and seq < recent.newest else None
+        if recent is None or changes is None:
+            # Older than the recent changes; or ahead of them, where another process may have taken the client.
+            return await self.client_thread.run(_read_message, seq, feed_filter, self.limits.page)
+        if not feed_filter.admits_all:
+            return next_message(changes, feed_filter, recent.newest)
+        message = self._messages.get(seq) or next_message(changes, feed_filter, recent.newest)
+        if len(self._messages) < _SHARED_MESSAGES:
+            self._messages[seq] = message
+        return message
 
     async def grown_beyond(self, seq: int) -> None:
-        """Wait until there is more than `seq`."""
-        while self._ring is None or self._ring.newest <= seq:
-            await self._news.wait()
+        """Wait until a change after `seq` has been read."""
+        while self._recent is None or self._recent.newest <= seq:
+            await self._grown.wait()
 
     async def _run(self) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._tail(), name="feed tail")
-                tasks.create_task(self._check_passes(), name="feed passes")
-                tasks.create_task(self._take_census(), name="feed census")
+                tasks.create_task(self._read_feed(), name="feed reader")
+                tasks.create_task(self._check_credentials(), name="feed credentials")
+                tasks.create_task(self._save_metrics(), name="feed metrics")
                 tasks.create_task(listen(self._hinted.set), name="feed hints")
-        except Exception:  # the top of a task: its clients are told, and come back to a new one
+        except Exception:  # the top of a task: the clients are disconnected, and reconnect to a new run
             log.exception("feed_hub_failed")
         finally:
             if self._running is asyncio.current_task():
                 self._running = None
-                for seat in self._seats:
-                    seat.end(for_good=False)
-                self._seats.clear()
-            await self._tail_lane.let_go()
+                for subscriber in self._subscribers:
+                    subscriber.end(for_good=False)
+                self._subscribers.clear()
+            await self._reader_thread.close_connection()
 
-    async def _tail(self) -> None:
-        """Look for what is new: at every hint, and every `poll` seconds without."""
+    async def _read_feed(self) -> None:
+        """Read new changes at every hint, and every `poll` seconds without one."""
         limits = self.limits
-        away = False
+        unavailable = False
         while True:
             self._hinted.clear()
             try:
-                more = await self._look()
-            except Error as fault:
-                if not away:
-                    log.warning("feed_database_away", reason=str(fault).strip())
-                away = True
+                more = await self._read_once()
+            except Error as error:
+                if not unavailable:
+                    log.warning("feed_database_away", reason=str(error).strip())
+                unavailable = True
                 await asyncio.sleep(limits.retry)
                 continue
-            if away:
+            if unavailable:
                 log.info("feed_database_back")
-                away = False
-            self._looked_at = asyncio.get_running_loop().time()
-            # However many hints come meanwhile, they are one look.
+                unavailable = False
+            self._read_at = asyncio.get_running_loop().time()
+            # All hints that come during this pause lead to one read.
             await asyncio.sleep(0.0 if more else limits.gap)
             if not more:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(limits.poll - limits.gap):
                         await self._hinted.wait()
 
-    async def _look(self) -> bool:
-        """Read what is new, and wake whom it may concern. True when there is more already."""
-        limits, ring = self.limits, self._ring
-        if ring is None:
-            # Begun a page back, so that those who were only just away need no query of their own.
-            newest, entries = await self._tail_lane.run(_read_latest, limits.page)
-            floor = entries[0].seq - 1 if entries else newest
-            ring = Ring(floor, rows=limits.ring_rows, chars=limits.ring_chars)
+    async def _read_once(self) -> bool:
+        """Read a page of new changes and wake the clients. Return whether there are more already."""
+        limits, recent = self.limits, self._recent
+        if recent is None:
+            # Start one page back: a client that was away briefly then needs no query of its own.
+            newest, changes = await self._reader_thread.run(_read_latest, limits.page)
+            floor = changes[0].seq - 1 if changes else newest
+            recent = RecentChanges(floor, rows=limits.recent_rows, chars=limits.recent_chars)
             more = False
         else:
             try:
-                entries, upto, newest = await self._tail_lane.run(_read_entries, ring.newest, Wanted(), limits.page)
-            except FeedGoneError as gone:
-                # The feed was pruned past us or begun anew: each client finds out for its own place.
-                log.warning("feed_begun_anew", reason=str(gone))
-                self._ring = None
-                self._portions.clear()
+                changes, upto, newest = await self._reader_thread.run(
+                    _read_changes, recent.newest, FeedFilter(), limits.page
+                )
+            except FeedGoneError as error:
+                # The feed was pruned past this place, or restarted: each client finds out for its own place.
+                log.warning("feed_restarted", reason=str(error))
+                self._recent = None
+                self._messages.clear()
                 return True
             more, newest = upto < newest, upto
-            if newest == ring.newest:
+            if newest == recent.newest:
                 return False
-        ring.extend(entries, newest)
-        self._ring = ring
-        self._portions.clear()
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+        recent.extend(changes, newest)
+        self._recent = recent
+        self._messages.clear()
+        grown, self._grown = self._grown, asyncio.Event()
+        grown.set()
         return more
 
-    async def _check_passes(self) -> None:
-        """Every heartbeat: end the seats of those who may no longer be here. One look for all of them."""
+    async def _check_credentials(self) -> None:
+        """End the subscriptions whose credential is no longer valid. One check per heartbeat covers all clients."""
         while True:
             await asyncio.sleep(self.limits.heartbeat)
             try:
-                ended = await self._tail_lane.run(no_longer_valid, {seat.shown for seat in self._seats})
+                credentials = {subscriber.credential for subscriber in self._subscribers}
+                ended = await self._reader_thread.run(no_longer_valid, credentials)
             except Error:
-                continue  # the tail says it
-            for seat in self._seats:
-                if seat.shown in ended:
-                    seat.end(for_good=True)
+                continue  # the reader logs it
+            for subscriber in self._subscribers:
+                if subscriber.credential in ended:
+                    subscriber.end(for_good=True)
 
-    async def _take_census(self) -> None:
-        """Every few seconds: say how many clients there are and how far behind, where any `/metrics` finds it."""
-        # Of this run alone, for its end and the next one's beginning may cross.
+    async def _save_metrics(self) -> None:
+        """Save every few seconds how many clients there are and how far behind, where any `/metrics` finds it."""
+        # Unique per run: the end of one run and the start of the next may overlap.
         name = f"{platform.node()[:200]}:{os.getpid()}:{secrets.token_hex(4)}"
         try:
             while True:
-                with suppress(Error):  # the tail says it
-                    await self._census_lane.run(save_feed_server, name, len(self._seats), self.lag)
-                await asyncio.sleep(self.limits.census)
+                with suppress(Error):  # the reader logs it
+                    await self._metrics_thread.run(save_feed_server, name, len(self._subscribers), self.lag)
+                await asyncio.sleep(self.limits.metrics_interval)
         finally:
-            # The last client is not kept waiting for a database that is: the row is soon too old to count.
+            # The last client must not wait for a blocked database; without this the row soon is too old to count.
             with suppress(Error, TimeoutError):
-                async with asyncio.timeout(_FAREWELL_SECONDS):
-                    await self._census_lane.run(forget_feed_server, name)
+                async with asyncio.timeout(_FORGET_SECONDS):
+                    await self._metrics_thread.run(forget_feed_server, name)
 
 
-def _read_entries(after: int, wanted: Wanted, limit: int) -> tuple[list[Entry], int, int]:
-    """The changes after that number, how far that looked, and the newest number. Raises `FeedGoneError`."""
-    page = changes_after(after, limit, kinds=wanted.kinds, keys=wanted.skill_ids)
-    return entries_of(page.changes), page.next_after, page.newest
+def _read_changes(after: int, feed_filter: FeedFilter, limit: int) -> tuple[list[EncodedChange], int, int]:
+    """Return the changes after that number, how far the read reached, and the newest number. Raise `FeedGoneError`."""
+    page = changes_after(after, limit, kinds=feed_filter.kinds, keys=feed_filter.skill_ids)
+    return encode_changes(page.changes), page.next_after, page.newest
 
 
-def _read_portion(after: int, wanted: Wanted, limit: int) -> Portion:
-    entries, upto, _ = _read_entries(after, wanted, limit)
-    return portion_of(entries, wanted, upto)
+def _read_message(after: int, feed_filter: FeedFilter, limit: int) -> ChangesMessage:
+    changes, upto, _ = _read_changes(after, feed_filter, limit)
+    return next_message(changes, feed_filter, upto)
 
 
-def _read_latest(limit: int) -> tuple[int, list[Entry]]:
-    """The newest number, and the last changes up to it, `limit` at most and as far as they are kept."""
+def _read_latest(limit: int) -> tuple[int, list[EncodedChange]]:
+    """Return the newest number, and at most `limit` changes that lead up to it."""
     newest = newest_seq()
     try:
         page = changes_after(max(newest - limit, 0), limit)
     except FeedGoneError:
-        # A short feed that was pruned: whoever needs those few reads them.
+        # Even of these few some were pruned: a client that needs the others reads them.
         return newest, []
-    return page.next_after, entries_of(page.changes)
+    return page.next_after, encode_changes(page.changes)

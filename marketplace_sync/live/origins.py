@@ -1,4 +1,4 @@
-"""Whose pages may follow the feed: the rule by which Django's CSRF check judges the `Origin` of a form.
+"""Which web pages may read the feed: the rule by which Django's CSRF check judges the `Origin` of a form.
 
 A page on another port or scheme of the same host may belong to somebody else, and the browser sends it our cookies.
 """
@@ -18,9 +18,9 @@ _WEB_SCHEMES = {"ws": "http", "wss": "https"}
 
 
 def site_origin(scope: Mapping[str, Any]) -> str:
-    """Return the origin of the pages that this handshake was sent to; "" when its `Host` is not allowed.
+    """Return the origin of the site that this handshake was sent to; "" if its `Host` is not allowed.
 
-    Django's own request reads it, so `ALLOWED_HOSTS`, `SECURE_PROXY_SSL_HEADER` and `USE_X_FORWARDED_HOST` count.
+    Django's own request computes it, so `ALLOWED_HOSTS`, `SECURE_PROXY_SSL_HEADER` and `USE_X_FORWARDED_HOST` count.
     """
     scheme = scope.get("scheme", "ws")
     request = ASGIRequest(
@@ -36,19 +36,19 @@ def site_origin(scope: Mapping[str, Any]) -> str:
         return ""
 
 
-def may_follow(origin: str, site: str) -> bool:
-    """Return whether pages of `origin` are the site's own, or of one of `CSRF_TRUSTED_ORIGINS`."""
-    asked = _parts(origin)
-    if asked is None:
+def may_read_feed(origin: str, site: str) -> bool:
+    """Return whether `origin` is the site's own, or one of `CSRF_TRUSTED_ORIGINS`."""
+    page = _parts(origin)
+    if page is None:
         return False
-    if asked == _parts(site):
+    if page == _parts(site):
         return True
-    return any(_matches(asked, trusted) for trusted in settings.CSRF_TRUSTED_ORIGINS)
+    return any(_matches(page, trusted) for trusted in settings.CSRF_TRUSTED_ORIGINS)
 
 
-def _matches(asked: tuple[str, str, int], trusted: str) -> bool:
+def _matches(page: tuple[str, str, int], trusted: str) -> bool:
     """Compare with an entry such as `https://example.com` or `https://*.example.com:8443`."""
-    scheme, host, port = asked
+    scheme, host, port = page
     entry = _parts(trusted.replace("://*.", "://", 1))
     if entry is None or (entry[0], entry[2]) != (scheme, port):
         return False
@@ -56,7 +56,7 @@ def _matches(asked: tuple[str, str, int], trusted: str) -> bool:
 
 
 def _parts(origin: str) -> tuple[str, str, int] | None:
-    """Return scheme, host and port of an origin; `None` for what is none, such as "null"."""
+    """Return scheme, host and port of an origin; `None` if the text is no origin, such as "null"."""
     try:
         parts = urlsplit(origin)
         port = parts.port

@@ -1,4 +1,4 @@
-"""Where each WebSocket path leads."""
+"""The WebSocket paths."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,15 +9,15 @@ from django.urls import path, re_path
 from marketplace_sync.live.consumers import FeedConsumer, Receive, Send
 
 
-async def nowhere(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-    """Refuse a path that leads nowhere: HTTP 403, all that a handshake can say."""
+async def refuse_path(scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+    """Refuse an unknown path. A handshake can answer nothing but HTTP 403."""
     await receive()
     await send({"type": "websocket.close"})
 
 
 def websockets(feed: FeedConsumer) -> URLRouter:
-    """The ASGI application for WebSockets. `feed` is the process's only one."""
-    # Django's routes are typed for its views, Channels puts applications there.
-    follow: Any = feed
-    refuse: Any = nowhere
-    return URLRouter([path("ws/changes/", follow), re_path("", refuse)])
+    """Return the ASGI application for WebSockets. `feed` is the only consumer of this process."""
+    # Django's routes are typed for views; Channels uses them for applications.
+    changes: Any = feed
+    unknown: Any = refuse_path
+    return URLRouter([path("ws/changes/", changes), re_path("", unknown)])

@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand
 
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.daemon.entry import OperatorError, foresee, run_daemon, run_once
-from marketplace_sync.live.hints import hinter
+from marketplace_sync.live.hints import hint_sender
 from marketplace_sync.management.marketplace import configured, fail, say
 from marketplace_sync.upstream.access import Access
 
@@ -31,7 +31,7 @@ class Command(BaseCommand):
             elif once:
                 self._print_report(config, access)
             else:
-                run_daemon(config, access, stream_wanted=config.ws_enabled and not no_websocket, hint=hinter())
+                run_daemon(config, access, stream_wanted=config.ws_enabled and not no_websocket, hint=hint_sender())
         except OperatorError as failure:
             fail(self, f"runsync: {failure}")
 

@@ -13,10 +13,10 @@ from django.utils import timezone
 from marketplace_sync.governance.actions import DisableAgent, RevokeKey
 from marketplace_sync.governance.actors import COMMAND_LINE
 from marketplace_sync.governance.policy import Maturity
-from marketplace_sync.live.door import SubscriptionRefusedError, parse_query, read_request
-from marketplace_sync.live.entries import Wanted
+from marketplace_sync.live.handshake import SubscriptionRefusedError, parse_query, read_handshake
 from marketplace_sync.live.hub import Hub
 from marketplace_sync.live.limits import SubscriptionLimits
+from marketplace_sync.live.messages import FeedFilter
 from marketplace_sync.models import AgentKey
 from marketplace_sync.tests.support.live_feed import QUICK, Visitor, agent_key, ask, bearer
 
@@ -192,7 +192,7 @@ async def test_a_key_in_the_url_is_refused_even_if_it_is_good(name: str) -> None
         ("after=0&skill_id=a%00b", "NUL"),
         ("category=%00", "NUL"),
         ("&".join(["skill_id=a"] * 1001), "1000"),
-        ("x" * 300, "no parameter"),
+        ("x" * 300, "Unknown parameter"),
     ],
 )
 async def test_a_query_that_can_not_be_is_refused_with_the_reason(query: str, told: str) -> None:
@@ -206,14 +206,16 @@ def test_a_query_is_read() -> None:
         b"after=007&kind=skill_created&kind=skill_deleted&skill_id=a%20b&category=%C3%A4&skill_id=c"
     )
     assert after == 7
-    assert wanted == Wanted(frozenset(("skill_created", "skill_deleted")), frozenset(("ä",)), frozenset(("a b", "c")))
-    assert parse_query(b"") == (None, Wanted())
+    assert wanted == FeedFilter(
+        frozenset(("skill_created", "skill_deleted")), frozenset(("ä",)), frozenset(("a b", "c"))
+    )
+    assert parse_query(b"") == (None, FeedFilter())
 
 
 @pytest.mark.parametrize("name", [b"origin", b"authorization"])
 def test_two_headers_of_one_kind_are_refused(name: bytes) -> None:
     with pytest.raises(SubscriptionRefusedError) as caught:
-        read_request({"headers": [(name, b"a"), (name, b"b")], "client": None})
+        read_handshake({"headers": [(name, b"a"), (name, b"b")], "client": None})
     assert caught.value.code == 4400
 
 
@@ -239,7 +241,7 @@ async def test_a_key_that_ends_while_connected_is_noticed_within_a_heartbeat(spo
         assert said["code"] == 4401
         assert (await stays.message())["type"] == "ready"
         assert (await stays.message())["type"] == "heartbeat"
-        assert hub.seats == 1
+        assert hub.subscribers == 1
 
 
 async def test_a_person_who_logs_out_is_cut_off_within_a_heartbeat() -> None:

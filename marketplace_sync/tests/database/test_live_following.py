@@ -10,8 +10,8 @@ from django.db import OperationalError, connection
 from django.test import Client as HttpClient
 from websockets.exceptions import ConnectionClosed
 
-from marketplace_sync.live import entries
 from marketplace_sync.live import hub as hub_module
+from marketplace_sync.live import messages
 from marketplace_sync.live.hub import Hub
 from marketplace_sync.live.limits import SubscriptionLimits
 from marketplace_sync.mirror.lease import acquire
@@ -82,7 +82,7 @@ async def test_whatever_the_place_nothing_is_missed_and_nothing_comes_twice(afte
     """400 stored changes: behind the ring, within it, at its edges; and 20 that come meanwhile."""
     key, pen = await ask(agent_key), await ask(new_pen)
     await ask(pen.write, *[put(f"s{number}") for number in range(400)])
-    limits = replace(QUICK, page=50, ring_rows=60)
+    limits = replace(QUICK, page=50, recent_rows=60)
     async with web(limits) as server, server.client(key, f"?after={after}") as client:
         writing = asyncio.create_task(ask(lambda: [pen.write(put(f"t{number}")) for number in range(20)]))
         found = await changes_to(client, 420)
@@ -93,7 +93,7 @@ async def test_whatever_the_place_nothing_is_missed_and_nothing_comes_twice(afte
 async def test_cut_off_at_any_message_and_come_back_nothing_is_missed_or_doubled() -> None:
     key, pen = await ask(agent_key), await ask(new_pen)
     found: list[int] = []
-    async with web(replace(QUICK, page=7, ring_rows=10)) as server:
+    async with web(replace(QUICK, page=7, recent_rows=10)) as server:
         for round_ in range(12):
             await ask(pen.write, *[put(f"s{round_}-{number}") for number in range(9)])
             async with server.client(key, f"?after={len(found)}") as client:
@@ -147,7 +147,7 @@ async def test_a_feed_that_was_begun_anew_closes_its_clients_with_4410() -> None
         said = await visitor.said()
         while said["type"] == "websocket.send":
             said = await visitor.said()
-        assert (said["code"], said["reason"]) == (4410, "2 is ahead of the newest, 1; list anew")
+        assert (said["code"], said["reason"]) == (4410, "2 is ahead of the newest, 1; list the catalogue again")
 
 
 async def test_the_heartbeat_says_how_far_whatever_is_filtered() -> None:
@@ -220,11 +220,11 @@ async def test_one_look_serves_all_clients_and_none_is_made_when_nobody_is_there
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looks, read = [], hub_module.changes_after
-    encoded, encode = [], entries._encode
+    encoded, encode = [], messages._encode
     monkeypatch.setattr(
         hub_module, "changes_after", lambda *args, **kwargs: looks.append(args) or read(*args, **kwargs)
     )
-    monkeypatch.setattr(entries, "_encode", lambda change: encoded.append(change.seq) or encode(change))
+    monkeypatch.setattr(messages, "_encode", lambda change: encoded.append(change.seq) or encode(change))
     key, pen = await ask(agent_key), await ask(new_pen)
     hub = Hub(replace(QUICK, poll=60))
     visitors = [Visitor(hub, headers=bearer(key)) for _ in range(20)]
@@ -239,15 +239,15 @@ async def test_one_look_serves_all_clients_and_none_is_made_when_nobody_is_there
     assert (len(looks), encoded) == (1, [1, 2])
     for visitor in visitors:
         await visitor.__aexit__()
-    assert (hub.seats, hub.running) == (0, False)
+    assert (hub.subscribers, hub.running) == (0, False)
     await ask(pen.write, put("s3"))
     async with Visitor(hub, "after=2", bearer(key)) as visitor:
         assert seqs(await visitor.changes_to(3)) == [3]
 
 
 async def test_who_was_only_just_away_is_told_without_a_query_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    pages, read = [], hub_module._read_portion
-    monkeypatch.setattr(hub_module, "_read_portion", lambda *args: pages.append(args[0]) or read(*args))
+    pages, read = [], hub_module._read_message
+    monkeypatch.setattr(hub_module, "_read_message", lambda *args: pages.append(args[0]) or read(*args))
     key, pen = await ask(agent_key), await ask(new_pen)
     await ask(pen.write, *[put(f"s{number}") for number in range(100)])
     hub = Hub(replace(QUICK, page=10))
@@ -271,7 +271,7 @@ async def test_the_api_tells_the_same_changes() -> None:
 
 
 async def test_messages_stay_small_enough_for_any_client_and_each_portion_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entries, "MAX_MESSAGE_CHARS", 2000)
+    monkeypatch.setattr(messages, "MAX_MESSAGE_CHARS", 2000)
     key, pen = await ask(agent_key), await ask(new_pen)
     await ask(
         pen.write, *[put(f"s{number}", code="x" * size) for number, size in enumerate([10, 900, 10, 5000, 10, 10])]
@@ -287,13 +287,13 @@ async def test_messages_stay_small_enough_for_any_client_and_each_portion_too(mo
 
 async def test_a_client_that_does_not_read_is_closed_with_4429_and_costs_the_others_nothing() -> None:
     key, pen = await ask(agent_key), await ask(new_pen)
-    limits = replace(QUICK, taken_within=0.3)
+    limits = replace(QUICK, send_timeout=0.3)
     async with web(limits) as server, server.client(key, compression=None) as slow, server.client(key) as quick:
         await told(slow)
         await told(quick)
         slow.transport.pause_reading()
         newest, seen = 0, []
-        while server.hub.seats == 2:
+        while server.hub.subscribers == 2:
             newest = await ask(pen.write, *[put(f"s{newest + number}", code="x" * 100_000) for number in range(10)])
             seen += await changes_to(quick, newest)
             assert newest < 1000, "100 MB are under way to somebody who does not read"
@@ -304,7 +304,7 @@ async def test_a_client_that_does_not_read_is_closed_with_4429_and_costs_the_oth
             async with asyncio.timeout(PATIENCE):
                 while True:
                     got += seqs(json.loads(await slow.recv()).get("changes", []))
-        assert (caught.value.rcvd.code, caught.value.rcvd.reason.split(";")[0]) == (4429, "Reads too slowly")
+        assert (caught.value.rcvd.code, caught.value.rcvd.reason.split(".")[0]) == (4429, "The client reads too slowly")
         assert got == list(range(1, len(got) + 1))
         async with server.client(key, f"?after={len(got)}") as back:
             assert seqs(await changes_to(back, newest)) == list(range(len(got) + 1, newest + 1))
@@ -313,14 +313,14 @@ async def test_a_client_that_does_not_read_is_closed_with_4429_and_costs_the_oth
 async def test_a_client_that_never_reads_again_is_cut_off() -> None:
     """uvicorn would wait for ever with its close until all was taken."""
     key, pen = await ask(agent_key), await ask(new_pen)
-    limits = replace(QUICK, taken_within=0.2, farewell=0.2)
+    limits = replace(QUICK, send_timeout=0.2, close_timeout=0.2)
     # Neither side's pings may end it before.
     options: dict[str, Any] = {"compression": None, "close_timeout": 0, "ping_interval": None}
     async with web(limits, ws_ping_interval=None) as server, server.client(key, **options) as slow:
         await told(slow)
         slow.transport.pause_reading()
         newest = 0
-        while server.hub.seats:
+        while server.hub.subscribers:
             newest = await ask(pen.write, *[put(f"s{newest + number}", code="x" * 100_000) for number in range(10)])
             assert newest < 1000
         await until(lambda: not server.connections, "the server has let its connection go")
@@ -344,7 +344,7 @@ async def test_a_database_that_is_away_is_not_told_as_quiet_and_is_taken_up_agai
         assert (await visitor.message())["type"] == "ready"
         away.append(None)
         await until(lambda: len(away) > 3, "it is asked again and again")
-        await until(lambda: not hub.looked_lately, "a heartbeat has passed")
+        await until(lambda: not hub.read_recently, "a heartbeat has passed")
         told_before = visitor.unread
         tries = len(away)
         await until(lambda: len(away) > tries + 50, "more than two heartbeats have passed, at 0.01 s a try")
@@ -378,10 +378,10 @@ async def test_no_connection_is_held_between_the_pages_of_a_client_that_catches_
             return int(cursor.fetchone()[0])
 
     began = await ask(now)
-    limits = replace(QUICK, page=5, taken_within=PATIENCE)
+    limits = replace(QUICK, page=5, send_timeout=PATIENCE)
     async with web(limits) as server, server.client(key, "?after=0", compression=None) as slow:
         slow.transport.pause_reading()
-        lane = server.hub.clients_lane
+        lane = server.hub.client_thread
         last, same = None, 0
         while same < 20:  # until it moves no more
             queued = lane._pool._work_queue.qsize(), lane._waiting

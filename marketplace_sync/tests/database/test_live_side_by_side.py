@@ -191,7 +191,7 @@ async def test_what_clients_put_together_is_the_mirror_at_every_number() -> None
     end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     loop = asyncio.get_running_loop()
     # A short ring and short pages: clients are served out of both, and fall from one into the other.
-    limits = SubscriptionLimits(poll=0.02, gap=0.005, heartbeat=0.2, page=20, ring_rows=30)
+    limits = SubscriptionLimits(poll=0.02, gap=0.005, heartbeat=0.2, page=20, recent_rows=30)
     late = replace(limits, poll=0.1, gap=0.05)
     async with web(limits) as one, web(late) as other, asyncio.TaskGroup() as tasks:
         with ThreadPoolExecutor(TAKEOVERS + 2) as threads:

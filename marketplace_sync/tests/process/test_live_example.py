@@ -122,4 +122,4 @@ async def test_it_says_when_it_has_to_list_anew(tmp_path: Path) -> None:
     async with web() as server:
         with following(server.port, key, place) as program:
             ended = await program.ended()
-    assert (ended.status, ended.err) == (1, "4410: 2 is older than what is kept; list anew\n")
+    assert (ended.status, ended.err) == (1, "4410: 2 is older than what is kept; list the catalogue again\n")

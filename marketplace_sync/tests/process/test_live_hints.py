@@ -12,7 +12,7 @@ import pytest
 from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from marketplace_sync.live import hints
-from marketplace_sync.live.hints import Hinter, hinter, listen
+from marketplace_sync.live.hints import HintSender, hint_sender, listen
 from marketplace_sync.tests.support.harness import marketplace
 from marketplace_sync.tests.support.live_feed import QUICK, agent_key, ask, changes_to, new_pen, put, told, until, web
 from marketplace_sync.tests.support.processes import Environment, programs, settings_for
@@ -89,7 +89,7 @@ async def doorway(url: str) -> AsyncIterator[Doorway]:
 
 @pytest.fixture
 def quickly_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hints, "_AWAY_SECONDS", 0.05)
+    monkeypatch.setattr(hints, "_RETRY_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def quiet_layer() -> Iterator[None]:
 async def test_a_hint_makes_it_immediate(redis_url: str, settings: Any) -> None:
     settings.CHANNEL_LAYERS = layer_at(redis_url)
     key, pen = await ask(agent_key), await ask(new_pen)
-    hint = hinter()
+    hint = hint_sender()
     async with web(NEVER_LOOKS) as server, server.client(key) as client:
         await told(client)
         await until(lambda: hints.GROUP in str(get_channel_layer().groups), "the hub listens")
@@ -119,7 +119,7 @@ async def test_redis_away_in_the_middle_costs_only_the_haste(
     async with doorway(redis_url) as way:
         settings.CHANNEL_LAYERS = layer_at(way.url)
         key, pen = await ask(agent_key), await ask(new_pen)
-        hint, heard = Hinter(get_channel_layer()), []
+        hint, heard = HintSender(get_channel_layer()), []
         listening = asyncio.create_task(listen(lambda: heard.append(None)))
         async with web(QUICK) as server, server.client(key) as client:
             await told(client)
@@ -157,7 +157,7 @@ async def test_a_redis_that_was_never_there_is_no_fault(settings: Any, quickly_a
         way.shut()
         settings.CHANNEL_LAYERS = layer_at(way.url)
         key, pen = await ask(agent_key), await ask(new_pen)
-        hint = hinter()
+        hint = hint_sender()
         async with web(QUICK) as server, server.client(key) as client:
             await told(client)
             hint(await ask(pen.write, put("s1")))
@@ -179,7 +179,7 @@ class StuckLayer:
 
 async def test_hints_that_queue_up_become_one() -> None:
     layer = StuckLayer()
-    hint = Hinter(layer)
+    hint = HintSender(layer)
     hint(1)
     await until(lambda: layer.begun == [1], "the first is under way")
     for seq in (2, 3, 3, 2, 7):
@@ -191,7 +191,7 @@ async def test_hints_that_queue_up_become_one() -> None:
 async def test_a_layer_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch, quickly_again: None) -> None:
     monkeypatch.setattr(hints, "_SEND_SECONDS", 0.05)
     layer = StuckLayer()
-    hint = Hinter(layer)
+    hint = HintSender(layer)
     hint(1)
     await until(lambda: len(layer.begun) == 3, "it is given up and tried again")
     layer.free.set()
@@ -202,7 +202,7 @@ async def test_a_layer_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatc
 def test_within_one_process_there_is_nobody_to_hint_at() -> None:
     assert isinstance(get_channel_layer(), InMemoryChannelLayer)
     assert hints.shared_layer() is None
-    hinter()(1)  # outside any event loop: it does nothing at all
+    hint_sender()(1)  # outside any event loop: it does nothing at all
 
 
 async def test_the_daemon_and_the_web_server_need_no_redis(program_environment: Environment) -> None:

@@ -19,7 +19,7 @@ from django.test import Client
 from marketplace_sync.api import authentication
 from marketplace_sync.daemon import publisher
 from marketplace_sync.governance.policy import Maturity
-from marketplace_sync.live.limits import Limits
+from marketplace_sync.live.limits import SubscriptionLimits
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.mirror.metrics import FEED_SERVER_SECONDS, decided_since, save_feed_server
 from marketplace_sync.mirror.status import DEAD_AFTER_SECONDS
@@ -260,7 +260,7 @@ async def test_refused_actions_are_shown(monkeypatch: pytest.MonkeyPatch) -> Non
 
 async def test_clients_of_all_web_processes_are_counted_and_forgotten_when_they_leave() -> None:
     key = await ask(agent_key)
-    limits = Limits(poll=0.02, gap=0.005, heartbeat=60.0, census=0.02)
+    limits = SubscriptionLimits(poll=0.02, gap=0.005, heartbeat=60.0, metrics_interval=0.02)
     pen = await ask(new_pen)
     await ask(pen.write, put("s1"))
 

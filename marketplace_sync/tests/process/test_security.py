@@ -20,7 +20,8 @@ from atomproject.login import login_limits
 from atomproject.login_limits import LoginLimits
 from marketplace_sync.governance.policy import Maturity
 from marketplace_sync.governance.sliding_window import SlidingWindow
-from marketplace_sync.live.door import SubscriptionRefusedError, let_in, read_request
+from marketplace_sync.live.credentials import authenticate
+from marketplace_sync.live.handshake import SubscriptionRefusedError, read_handshake
 from marketplace_sync.models import AuditRow
 from marketplace_sync.redaction import protect
 from marketplace_sync.tests.process.test_settings import FOLDER, manage
@@ -175,13 +176,13 @@ def test_passwords_are_not_to_be_tried_for_ever(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_keys_are_not_to_be_tried_for_ever_on_websockets_either(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("marketplace_sync.live.door.failed_keys", SlidingWindow(3, 60.0))
+    monkeypatch.setattr("marketplace_sync.live.credentials.failed_keys", SlidingWindow(3, 60.0))
     good = new_key("scout", Maturity.STUDENT)[1]
 
     def code(raw: str) -> int:
         headers = [(b"authorization", f"Bearer {raw}".encode())]
         try:
-            let_in(read_request({"headers": headers, "client": ("10.0.0.1", 1)}))
+            authenticate(read_handshake({"headers": headers, "client": ("10.0.0.1", 1)}))
         except SubscriptionRefusedError as refused:
             return refused.code
         return 0

@@ -17,8 +17,8 @@ from marketplace_sync.governance.actions import IssueKey, RegisterAgent
 from marketplace_sync.governance.actors import COMMAND_LINE
 from marketplace_sync.governance.policy import Maturity
 from marketplace_sync.live.consumers import FeedConsumer
+from marketplace_sync.live.database_thread import DatabaseThread
 from marketplace_sync.live.hub import Hub
-from marketplace_sync.live.lanes import Subscription
 from marketplace_sync.live.limits import SubscriptionLimits
 from marketplace_sync.live.routing import websockets
 from marketplace_sync.mirror.apply import apply_batch
@@ -88,11 +88,11 @@ def agent_key(name: str = "reader", maturity: Maturity = Maturity.STUDENT) -> st
 
 async def ask(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Run something that uses the database, in a thread that leaves no connection behind."""
-    lane = Subscription("test")
+    thread = DatabaseThread("test")
     try:
-        return await lane.run(function, *args, **kwargs)
+        return await thread.run(function, *args, **kwargs)
     finally:
-        await lane.let_go()
+        await thread.close_connection()
 
 
 async def until(true: Callable[[], Any], what: str) -> None:
