@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from marketplace_sync.simulator.catalog import derive_categories, load_skills, read_lines
-from marketplace_sync.simulator.http import Answer, Request
+from marketplace_sync.simulator.http import Answer, HttpRequest
 from marketplace_sync.simulator.marketplace import Marketplace
 from marketplace_sync.simulator.pace import Pace
 from marketplace_sync.simulator.server import SimulatorServer
@@ -65,7 +65,7 @@ def keep_pages(server: SimulatorServer) -> None:
     pages: dict[str, Answer] = {}
     make = server.api.answer
 
-    def answer(request: Request) -> Answer:
+    def answer(request: HttpRequest) -> Answer:
         if request.target not in pages:
             pages[request.target] = make(request)
         return pages[request.target]
