@@ -47,7 +47,6 @@ from marketplace_sync.mirror.runs import interrupt_open_runs
 from marketplace_sync.mirror.state import Remembered, close_state, remembered
 from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.market import MarketClient
-from marketplace_sync.upstream.row_cache import RowCache
 from marketplace_sync.upstream.stream import Received
 
 log = structlog.get_logger(__name__)
@@ -170,7 +169,7 @@ class Daemon:
     async def run(self, database: Database, lease: Lease, stop: asyncio.Event) -> None:
         """Own the mirror until `stop` is set. Raises an `ExceptionGroup` when any task of it failed."""
         async with (
-            MarketClient(self._config, self._access, answered=self._metrics.answered, rows=RowCache()) as market,
+            MarketClient(self._config, self._access, answered=self._metrics.answered) as market,
             writing_session(
                 database, lease, self._config, self._committed, self._hint, self._metrics.written
             ) as session,

@@ -34,7 +34,7 @@ from marketplace_sync.mirror.arrived import (
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.runs import Progress, begin_run, end_run, save_progress
 from marketplace_sync.models import DeadLetter, FeedChange, SyncRun
-from marketplace_sync.protocol.events import BrokenRow, CategoryPage, KnownRow, SkillPage, SkillRecord
+from marketplace_sync.protocol.events import BrokenRow, CategoryPage, SkillPage, SkillRecord
 from marketplace_sync.protocol.refusals import Refusal
 from marketplace_sync.upstream.errors import NothingReadableError, UpstreamError
 from marketplace_sync.upstream.market import MarketClient
@@ -175,7 +175,7 @@ class SyncRunner:
             "sync_ended", state=str(state), clean=clean, seconds=round(one.seconds(), 2),
             listed=one.progress.listed, created=one.progress.created, updated=one.progress.updated,
             removed=one.progress.removed, unchanged=one.progress.unchanged, refused=one.progress.refused,
-            unread=one.unread, held=held,
+            held=held,
         )  # fmt: skip
         one.tell_refused()
         if not clean:
@@ -200,7 +200,6 @@ class _FullSync:
         self._plan = PagePlan(runner._page_size, runner._max_pages)
         self._seen = SeenIds()
         self._unreadable = 0
-        self.unread = 0  # rows that the process had read before
         self._categories: asyncio.Task[tuple[int, CategoryPage]] | None = None  # until they are submitted
         self._category_names: Sequence[str] | None = None
         # On their way into the mirror: the categories, and the page taken last.
@@ -240,9 +239,7 @@ class _FullSync:
             requested(self._r._arrivals.next, lambda begun: self._r._market.categories(begun=begun)), name="categories"
         )
         try:
-            await read_pages(
-                self._r._market, self._plan, self._r._arrivals.next, self._take_page, every_row=self._run.by_row
-            )
+            await read_pages(self._r._market, self._plan, self._r._arrivals.next, self._take_page)
             await self._all_committed()
             self._require_something_readable()
         except UpstreamError:
@@ -315,35 +312,21 @@ class _FullSync:
         named = [row.refusal.key for row in page.broken if row.refusal.key is not None]
         self._unreadable += len(page.broken) - len(named)
         new = self._seen.add_all(record.skill_id for record in page.skills) + self._seen.add_all(named)
-        self.unread += sum(isinstance(row, KnownRow) for row in page.skills)
         self._plan.read(number, page, new=new)
         await self._submit_categories()
+        # Its rows first, then the dead letters.
         items: list[Item] = [self._arrived(record, arrival) for record in page.skills]
         items += await self._letters(page.broken)
         # This page may be planned while the one before it is being written (see `Writer`); no more than two wait.
         # It is kept before the wait, so that whatever ends the wait finds it to cancel.
         before = self._submitted
-        self._submitted = asyncio.create_task(self._submit_page(items, page), name=f"submit page {number}")
+        self._submitted = asyncio.create_task(self._r._writer.submit(items), name=f"submit page {number}")
         if before is not None:
             self._count(await before)
         self.progress.pages_done = self._plan.pages_read
         self.progress.pages_total = self._plan.last_page
         self.progress.listed = len(self._seen)
         await self._show_progress()
-
-    async def _submit_page(self, items: Sequence[Item], page: SkillPage) -> list[Effect]:
-        """Its rows first, then letters. What has not changed since the last pass is unlikely to until the next."""
-        effects = await self._r._writer.submit(items)
-        if page.digests:
-            rows = zip(page.digests, page.skills, effects[: len(page.skills)], strict=True)
-            await self._r._market.remember(
-                [
-                    (digest, row)
-                    for digest, row, effect in rows
-                    if effect is Effect.UNCHANGED and isinstance(row, SkillRecord)
-                ]
-            )
-        return effects
 
     async def _all_committed(self) -> None:
         if self._categories_submitted is not None:

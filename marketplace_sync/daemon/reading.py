@@ -33,12 +33,9 @@ async def read_pages(
     plan: PagePlan,
     arrive: Callable[[], int],
     take: Callable[[int, int, SkillPage], Awaitable[None]],
-    *,
-    every_row: bool = False,
 ) -> None:
     """Read what `plan` asks for; `take(number, arrival, page)` has to report each to the plan.
 
-    `every_row`: rows that were read before are read again.
     A page that can't be had ends the reading with its `UpstreamError`: half a listing is none.
     """
     under_way: set[asyncio.Task[tuple[int, int, SkillPage]]] = set()
@@ -47,7 +44,7 @@ async def read_pages(
     async def page(number: int) -> tuple[int, int, SkillPage]:
         arrival, answer = await requested(
             arrive,
-            lambda begun: market.skill_page(number, page_size=plan.page_size, begun=begun, every_row=every_row),
+            lambda begun: market.skill_page(number, page_size=plan.page_size, begun=begun),
         )
         return number, arrival, answer
 

@@ -16,7 +16,6 @@ from marketplace_sync.mirror.compare import (
 )
 from marketplace_sync.mirror.search_index import misfiled_skills
 from marketplace_sync.protocol.events import SkillPage
-from marketplace_sync.protocol.listing import records_of
 from marketplace_sync.upstream.errors import MalformedResponseError, NothingReadableError
 from marketplace_sync.upstream.market import MarketClient
 
@@ -69,7 +68,7 @@ class Verifier:
 
         async def take(number: int, _: int, page: SkillPage) -> None:
             nonlocal skills, read
-            new = [record for record in records_of(page) if seen.add(record.skill_id)]
+            new = [record for record in page.skills if seen.add(record.skill_id)]
             skills += page.rows
             read += len(page.skills)
             found.unnamed += sum(row.refusal.key is None for row in page.broken)

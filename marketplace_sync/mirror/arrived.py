@@ -8,7 +8,7 @@ import msgspec
 
 from marketplace_sync.logs import redact
 from marketplace_sync.models import DeadLetter, FeedChange
-from marketplace_sync.protocol.events import Change, KnownRow
+from marketplace_sync.protocol.events import Change
 from marketplace_sync.protocol.refusals import Refusal
 
 # What a dead letter keeps of the raw bytes (law 6).
@@ -34,7 +34,7 @@ class CategoryAbsent:
     name: str
 
 
-Event = Change | KnownRow | SkillAbsent | CategoryAbsent
+Event = Change | SkillAbsent | CategoryAbsent
 
 
 class Arrived(msgspec.Struct, frozen=True, gc=False):

@@ -21,7 +21,7 @@ from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.plan import BatchPlan, BatchTooLargeError
 from marketplace_sync.mirror.sql import checkpoints_left
 from marketplace_sync.models import DeadLetter, FeedChange
-from marketplace_sync.protocol.events import CategoryRecord, KnownRow, RatingChanged, SkillDeleted, SkillRecord
+from marketplace_sync.protocol.events import CategoryRecord, RatingChanged, SkillDeleted, SkillRecord
 from marketplace_sync.protocol.refusals import Code, Refusal
 
 log = structlog.get_logger(__name__)
@@ -144,9 +144,6 @@ def _refuses_content(fault: Exception) -> bool:
 
 def _letter(item: Arrived, reason: str) -> RefusedInput:
     """The dead letter for an event. The bytes it came in are gone by now: it is told again as the protocol would."""
-    if isinstance(item.event, KnownRow):
-        refusal = Refusal(Code.UNSTORABLE, "", _storable(reason), item.event.skill_id)
-        return RefusedInput.of(refusal, item.event.row, DeadLetter.Source.LISTING)
     kind, data = _told_again(item.event)
     key = _storable(data.get("skill_id") or data["name"])
     source = DeadLetter.Source.STREAM if item.source == FeedChange.Source.STREAM else DeadLetter.Source.LISTING

@@ -12,8 +12,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msgspec.structs import replace
-
 from marketplace_sync.engine.merge import (
     BARE_CATEGORY,
     MergeOutcome,
@@ -32,10 +30,8 @@ from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Eve
 from marketplace_sync.mirror.feed import FeedRow, feed_row, skill_change
 from marketplace_sync.mirror.rows import load_categories, load_fingerprints, load_stored, skill_rows, stored_bytes
 from marketplace_sync.mirror.soundness import unsound_categories, unsound_skills
-from marketplace_sync.models import DeadLetter, Skill
-from marketplace_sync.protocol.events import CategoryRecord, KnownRow, RatingChanged, SkillDeleted, SkillRecord
-from marketplace_sync.protocol.listing import read_known
-from marketplace_sync.protocol.refusals import DecodeError
+from marketplace_sync.models import Skill
+from marketplace_sync.protocol.events import CategoryRecord, RatingChanged, SkillDeleted, SkillRecord
 
 # A few hundred bytes may each be about a skill of a MiB: what is held of them is looked at before it is read. So many
 # skills are few enough in any case.
@@ -63,9 +59,6 @@ class BatchPlan:
         """Decide on `items`, in order. `on`: a plan that is being written. Raises `BatchTooLargeError`."""
         arrived = [item for item in items if isinstance(item, Arrived)]
         self._known_unchanged = _known_unchanged(arrived, on.after if on else {})
-        if any(type(item.event) is KnownRow for item in arrived):
-            items = [item if id(item) in self._known_unchanged else _read(item) for item in items]
-            arrived = [item for item in items if isinstance(item, Arrived)]
         self.items = items
         if self._known_unchanged:
             arrived = [item for item in arrived if id(item) not in self._known_unchanged]
@@ -131,7 +124,6 @@ class BatchPlan:
         if id(item) in self._known_unchanged:
             return Effect.UNCHANGED
         event = item.event
-        assert not isinstance(event, KnownRow), "all others were read"
         if isinstance(event, _OF_CATEGORIES):
             return self._decide_category(item, event)
         return self._decide_skill(item, event)
@@ -243,7 +235,7 @@ def _known_unchanged(arrived: Sequence[Arrived], planned: Mapping[str, Slot]) ->
         for item in arrived
         if item.polled
         and not item.by_row
-        and isinstance(item.event, _OF_ROWS)
+        and isinstance(item.event, SkillRecord)
         and times_named[item.event.skill_id] == 1
     ]
     held = load_fingerprints([row.skill_id for _, row in told if row.skill_id not in planned])
@@ -253,26 +245,11 @@ def _known_unchanged(arrived: Sequence[Arrived], planned: Mapping[str, Slot]) ->
     return {
         identity
         for identity, row in told
-        if (fingerprint := held.get(row.skill_id)) is not None and _fingerprint(row) == fingerprint
+        if (fingerprint := held.get(row.skill_id)) is not None and record_fingerprint(row) == fingerprint
     }
 
 
-def _fingerprint(row: SkillRecord | KnownRow) -> str | None:
-    return row.fingerprint if type(row) is KnownRow else record_fingerprint(row)  # type: ignore[arg-type]
-
-
-def _read(item: Item) -> Item:
-    """The same with a row that was known read after all: the mirror has something else."""
-    if not (isinstance(item, Arrived) and isinstance(row := item.event, KnownRow)):
-        return item
-    try:
-        return replace(item, event=read_known(row))
-    except DecodeError as refused:
-        return RefusedInput.of(refused.refusal, row.row, DeadLetter.Source.LISTING)
-
-
 _OF_CATEGORIES = (CategoryRecord, CategoryAbsent)
-_OF_ROWS = (SkillRecord, KnownRow)
 
 
 def _keys(arrived: Sequence[Arrived]) -> tuple[dict[str, None], set[Any]]:

@@ -45,19 +45,6 @@ class SkillRecord(msgspec.Struct, frozen=True, gc=False):
     updated: Stamp | None
 
 
-class KnownRow(msgspec.Struct, frozen=True, gc=False):
-    """A listing row that was read before, byte for byte, and is not read again unless that is needed.
-
-    `fingerprint` is that of its record, which tells every field and a time. `row` has its bytes, `latest` is for its
-    times (`fields.latest_believable`): `listing.read_known` makes the record of them.
-    """
-
-    skill_id: str
-    fingerprint: str
-    row: bytes
-    latest: str
-
-
 class SkillDeleted(msgspec.Struct, frozen=True, gc=False):
     """That skill is gone. `deleted`: the server's `deleted_at`, else the envelope's time, else `None`."""
 
@@ -119,17 +106,15 @@ class SkillPage:
     """One page of the skill listing. Totals are `None` where the server tells none.
 
     `page_size` is what the server says it used. `rows` counts every element, broken ones included.
-    `digests`: where a cache of rows was asked, under what it would know each of `skills` again.
     """
 
-    skills: tuple[SkillRecord | KnownRow, ...]
+    skills: tuple[SkillRecord, ...]
     broken: tuple[BrokenRow, ...]
     rows: int
     page: int | None
     page_size: int | None
     total: int | None
     total_pages: int | None
-    digests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

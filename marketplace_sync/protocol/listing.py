@@ -4,21 +4,12 @@ A body that is not what PROTOCOL.md describes is refused as a whole: it must nev
 catalogue. A row that is not is set apart, and the rest of the page stands.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from msgspec import Raw
-
-from marketplace_sync.protocol.events import (
-    BrokenRow,
-    CategoryPage,
-    CategoryRecord,
-    KnownRow,
-    SkillPage,
-    SkillRecord,
-)
+from marketplace_sync.protocol.events import BrokenRow, CategoryPage, CategoryRecord, SkillPage, SkillRecord
 from marketplace_sync.protocol.fields import latest_believable, total
 from marketplace_sync.protocol.json_text import NOT_STRICT, encode_row, fault, json_type, read_json, read_strictly
 from marketplace_sync.protocol.limits import MAX_BODY_MARKS, MAX_ROWS
@@ -30,36 +21,24 @@ from marketplace_sync.protocol.typed import cut_out_rows, skill_row
 _MAX_MISSED = 20
 
 
-class KnownRows(Protocol):
-    """Rows that were read before, known by their bytes."""
-
-    def digests(self, rows: Sequence[Raw]) -> Sequence[str]:
-        """What each of `rows` would be known under."""
-
-    def find(self, digests: Sequence[str]) -> Mapping[str, tuple[str, str]]:
-        """Id and fingerprint of those that are known, by digest."""
-
-
 class _Read(NamedTuple):
-    """The page (read as a whole: with its rows), and what its rows are; `digests` of `skills`, or none."""
+    """The page (read as a whole: with its rows), and what its rows are."""
 
     page: Any
-    skills: list[SkillRecord | KnownRow]
+    skills: list[SkillRecord]
     broken: list[BrokenRow]
-    digests: list[str]
 
 
-def decode_skill_page(body: bytes, *, server_now: datetime, known: KnownRows | None = None) -> SkillPage:
+def decode_skill_page(body: bytes, *, server_now: datetime) -> SkillPage:
     """Read an answer to `GET /skills`: an object with `skills`, or a bare list of them.
 
     `server_now`: the server's `Date`, aware. A key that is listed twice is given twice, in order.
-    Rows that `known` has are given unread. Page figures that are absent, negative or no whole numbers
-    are `None`, never a refusal: paging can do without them. Raises `DecodeError` when the whole body
-    can't be read.
+    Page figures that are absent, negative or no whole numbers are `None`, never a refusal: paging can do without
+    them. Raises `DecodeError` when the whole body can't be read.
     """
     _check_size(body)
     latest = latest_believable(server_now)
-    page, skills, broken, digests = _by_row(body, latest, known) or _at_once(body, latest)
+    page, skills, broken = _by_row(body, latest) or _at_once(body, latest)
     about: dict[str, Any] = page if isinstance(page, dict) else {}
     return SkillPage(
         skills=tuple(skills),
@@ -69,27 +48,7 @@ def decode_skill_page(body: bytes, *, server_now: datetime, known: KnownRows | N
         page_size=total(about.get("page_size"), 1),
         total=total(about.get("total"), 0),
         total_pages=total(about.get("total_pages"), 0),
-        digests=tuple(digests),
     )
-
-
-def read_known(row: KnownRow) -> SkillRecord:
-    """The record of a row that was not read.
-
-    Raises `DecodeError`, with its key, though it could be read once: how deep JSON may be depends on where it is read.
-    """
-    if (record := skill_row(row.row, row.latest)) is not None:
-        return record
-    try:
-        data, doubtful = read_json(row.row)
-        return skill_record(data, doubtful=doubtful, latest=row.latest)
-    except DecodeError as refused:
-        raise DecodeError(replace(refused.refusal, key=row.skill_id)) from None
-
-
-def records_of(page: SkillPage) -> Iterator[SkillRecord]:
-    """All of the page's skills, read."""
-    return (read_known(row) if isinstance(row, KnownRow) else row for row in page.skills)
 
 
 def decode_category_page(body: bytes, *, server_now: datetime) -> CategoryPage:
@@ -124,13 +83,13 @@ def decode_skill(body: bytes, *, server_now: datetime) -> SkillRecord:
 
 def _at_once(body: bytes, latest: str) -> _Read:
     page, doubtful = read_json(body)
-    read = _Read(page, [], [], [])
+    read = _Read(page, [], [])
     for row in _rows(page, "skills"):
         _read_row(row, doubtful, latest, read)
     return read
 
 
-def _by_row(body: bytes, latest: str, known: KnownRows | None) -> _Read | None:
+def _by_row(body: bytes, latest: str) -> _Read | None:
     """The same, row by row: a third less CPU, and never more than one row's JSON in memory.
 
     `None` where the body has another shape, or is not strictly JSON: then it has to be read as a whole.
@@ -139,15 +98,9 @@ def _by_row(body: bytes, latest: str, known: KnownRows | None) -> _Read | None:
     if found is None or len(found[1]) > MAX_ROWS:
         return None
     page, rows = found
-    digests = known.digests(rows) if known else []
-    as_before = known.find(digests) if known and digests else {}
-    read = _Read(page, [], [], [])
+    read = _Read(page, [], [])
     missed = 0
-    for raw, digest in zip(map(bytes, rows), digests or [""] * len(rows), strict=True):
-        if (told := as_before.get(digest)) is not None:
-            read.skills.append(KnownRow(*told, raw, latest))
-            read.digests.append(digest)
-            continue
+    for raw in map(bytes, rows):
         record = skill_row(raw, latest) if missed < _MAX_MISSED else None
         if record is not None:
             read.skills.append(record)
@@ -157,21 +110,15 @@ def _by_row(body: bytes, latest: str, known: KnownRows | None) -> _Read | None:
                 data, doubtful = read_strictly(raw)
             except NOT_STRICT:
                 return None
-            if not _read_row(data, doubtful, latest, read):
-                continue
-        if digests:
-            read.digests.append(digest)
+            _read_row(data, doubtful, latest, read)
     return read
 
 
-def _read_row(row: Any, doubtful: bool, latest: str, into: _Read) -> bool:
-    """Is it a skill?"""
+def _read_row(row: Any, doubtful: bool, latest: str, into: _Read) -> None:
     try:
         into.skills.append(skill_record(row, doubtful=doubtful, latest=latest))
     except DecodeError as refused:
         into.broken.append(_broken(row, refused, skill_key))
-        return False
-    return True
 
 
 def _read(body: bytes) -> tuple[Any, bool]:

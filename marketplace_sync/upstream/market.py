@@ -41,7 +41,6 @@ from marketplace_sync.upstream.errors import (
     quoted,
 )
 from marketplace_sync.upstream.proxies import Proxy
-from marketplace_sync.upstream.row_cache import RowCache, Unread
 from marketplace_sync.upstream.tls import asks_for_certificate
 from marketplace_sync.variants import token_headers
 
@@ -83,8 +82,8 @@ class MarketClient:
 
     `access` is what the process shares, made of the settings where it is not given. `clock` is the budget's clock,
     seconds, monotonic; `wall` our own time of day, used where an answer has no `Date`; `sleep` waits. `answered` is
-    called for each try with path template, status and seconds, as `requests`. `rows`, where given, knows listing rows
-    that it was told to remember; it is closed with the client. `retry_delays`: the waits before each further try.
+    called for each try with path template, status and seconds, as `requests`. `retry_delays`: the waits before each
+    further try.
     """
 
     def __init__(
@@ -97,12 +96,10 @@ class MarketClient:
         wall: Callable[[], datetime] = utc_now,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         answered: Callable[[str, str, float], None] = lambda *_: None,
-        rows: RowCache | None = None,
         retry_delays: Sequence[float] = RETRY_DELAYS,
     ) -> None:
         self._config = config
         self._retry_delays = retry_delays
-        self._rows = rows
         self._budget = RequestBudget(config.requests_per_minute) if budget is None else budget
         self._clock = clock
         self._wall = wall
@@ -152,23 +149,15 @@ class MarketClient:
     async def aclose(self) -> None:
         """Closes the connections. Not to be used afterwards."""
         await self._http.aclose()
-        if self._rows is not None:
-            self._rows.close()
 
-    async def skill_page(self, page: int, *, page_size: int, begun: Begun = None, every_row: bool = False) -> SkillPage:
-        """One page of the listing; pages count from 1. `every_row`: rows that were read before are read again."""
-        known = Unread(self._rows) if self._rows is not None and every_row else self._rows
+    async def skill_page(self, page: int, *, page_size: int, begun: Begun = None) -> SkillPage:
+        """Return one page of the listing; pages count from 1."""
         return await self._fetch(
             SKILLS,
-            lambda body, now: decode_skill_page(body, server_now=now, known=known),
+            lambda body, now: decode_skill_page(body, server_now=now),
             params={"page": page, "page_size": page_size},
             begun=begun,
         )
-
-    async def remember(self, rows: Sequence[tuple[str, SkillRecord]]) -> None:
-        """These rows of the listing, each with its digest, need not be read when they come again."""
-        if self._rows is not None and rows:
-            await asyncio.to_thread(self._rows.remember, rows)
 
     async def categories(self, *, begun: Begun = None) -> CategoryPage:
         """All categories; the marketplace does not page them."""

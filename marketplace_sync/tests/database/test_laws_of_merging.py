@@ -36,7 +36,6 @@ from marketplace_sync.protocol.messages import decode_message
 from marketplace_sync.simulator.faults import FaultSet
 from marketplace_sync.simulator.http import Api, HttpRequest
 from marketplace_sync.simulator.marketplace import Marketplace
-from marketplace_sync.upstream.row_cache import RowCache, Unread
 from marketplace_sync.upstream.stream import Received
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -118,9 +117,8 @@ class World:
 class ScriptedMarket:
     """The marketplace's HTTP side without a network: the script moves on while a request is under way."""
 
-    def __init__(self, world: World, rows: RowCache) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._rows = rows
 
     async def _get(self, path: str, begun: Callable[[], None] | None) -> bytes | None:
         if begun is not None:
@@ -131,16 +129,10 @@ class ScriptedMarket:
         await asyncio.sleep(0)
         return None if answer.status == 404 else answer.body
 
-    async def skill_page(
-        self, page: int, *, page_size: int, begun: Callable[[], None] | None = None, every_row: bool = False
-    ) -> SkillPage:
+    async def skill_page(self, page: int, *, page_size: int, begun: Callable[[], None] | None = None) -> SkillPage:
         body = await self._get(f"/api/v1/skills?page={page}&page_size={page_size}", begun)
         assert body is not None
-        known = Unread(self._rows) if every_row else self._rows
-        return decode_skill_page(body, server_now=self._world.now, known=known)
-
-    async def remember(self, rows: Sequence[tuple[str, SkillRecord]]) -> None:
-        self._rows.remember(rows)
+        return decode_skill_page(body, server_now=self._world.now)
 
     async def categories(self, *, begun: Callable[[], None] | None = None) -> CategoryPage:
         body = await self._get("/api/v1/categories", begun)
@@ -168,7 +160,6 @@ class NoRepairs:
 async def play_out(script: Sequence[Op], config: SyncConfig) -> Marketplace:
     world = World(script)
     database = Database()
-    rows = RowCache()
     try:
         lease = await database.control(acquire, "test:1")
         intake = Intake(
@@ -181,7 +172,7 @@ async def play_out(script: Sequence[Op], config: SyncConfig) -> Marketplace:
                 Received(raw, len(raw), decode_message(raw, server_now=world.now)), session.writer
             )
             runner = SyncRunner(
-                ScriptedMarket(world, rows), session.writer, database, lease, session.arrivals,  # type: ignore[arg-type]
+                ScriptedMarket(world), session.writer, database, lease, session.arrivals,  # type: ignore[arg-type]
                 page_size=2, max_pages=100, stream=intake,
             )  # fmt: skip
 
@@ -199,7 +190,6 @@ async def play_out(script: Sequence[Op], config: SyncConfig) -> Marketplace:
             await catch_up(runner, database)
     finally:
         await database.close()
-        rows.close()
     return world.market
 
 

@@ -1,17 +1,13 @@
 """Planning ahead: a batch that is planned while the one before it waits to be written does what it would have done."""
 
-import json
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from django.db import DataError, transaction
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
-from marketplace_sync.engine.merge import record_fingerprint
 from marketplace_sync.mirror import isolate
 from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planned
 from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, Item, SkillAbsent
@@ -23,13 +19,10 @@ from marketplace_sync.models import Category, DeadLetter, FeedChange, Skill, Tom
 from marketplace_sync.protocol.events import (
     SKILL_EMPTY,
     CategoryRecord,
-    KnownRow,
     RatingChanged,
     SkillDeleted,
     SkillRecord,
 )
-from marketplace_sync.protocol.fields import latest_believable
-from marketplace_sync.protocol.listing import read_known
 from marketplace_sync.protocol.stamps import Stamp
 
 pytestmark = pytest.mark.django_db
@@ -44,7 +37,6 @@ def at(second: int | None) -> Stamp | None:
     return None if second is None else Stamp(f"2026-03-01T10:00:{second:02}")
 
 
-LATEST = latest_believable(datetime(2026, 3, 1, 12, tzinfo=UTC))
 ids = st.sampled_from(["a", "b", "c"])
 seconds = st.one_of(st.none(), st.integers(0, 9))
 categories = st.sampled_from(["x", "y", None])
@@ -149,7 +141,7 @@ def test_a_batch_planned_ahead_does_what_it_would_have_done(
 )
 def test_a_batch_leaves_what_its_items_leave_one_by_one(lease: Lease, script: list[list[tuple[Event, bool]]]) -> None:
     """A row that says what the mirror had before the batch is no news, unless the batch has news of that skill."""
-    made = [[as_known(item) for item in batch] for batch in items_of(script)]
+    made = items_of(script)
     together, alone = (
         undone(in_order, made, lease),
         undone(in_order, [[item] for items in made for item in items], lease),
@@ -158,60 +150,6 @@ def test_a_batch_leaves_what_its_items_leave_one_by_one(lease: Lease, script: li
         assert together[what] == alone[what]
     effects, one_by_one = ([effect for result in told["results"] for effect in result[0]] for told in (together, alone))
     assert effects == one_by_one
-
-
-def as_known(item: Item) -> Item:
-    """The same as a listing tells it that told it before; as it is where it is no row that says all, with a time."""
-    if not (isinstance(item, Arrived) and item.polled and isinstance(event := item.event, SkillRecord)):
-        return item
-    fingerprint = record_fingerprint(event)
-    if fingerprint is None or event.updated is None:
-        return item
-    told = {**event.fields, **event.extra, "skill_id": event.skill_id, "updated_at": f"{event.updated}Z"}
-    told["created_at"] = told.pop("remote_created_at")
-    row = KnownRow(event.skill_id, fingerprint, json.dumps(told).encode(), LATEST)
-    assert read_known(row) == event
-    return replace(item, event=row)
-
-
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(script=batches, planned_ahead=st.booleans())
-def test_a_row_that_was_not_read_does_what_it_would_have_done(
-    lease: Lease, script: list[list[tuple[Event, bool]]], planned_ahead: bool
-) -> None:
-    made = items_of(script)
-    known = [[as_known(item) for item in batch] for batch in made]
-    assert undone(ahead if planned_ahead else in_order, known, lease) == undone(in_order, made, lease)
-
-
-def test_the_letter_for_a_row_that_was_not_read_has_what_it_says(lease: Lease) -> None:
-    item = as_known(Arrived(skill("a", 1, code="c"), 1, FeedChange.Source.LISTING, polled=True))
-    assert isinstance(item, Arrived) and isinstance(item.event, KnownRow)
-    letter = isolate._letter(item, "too long")
-    told = json.loads(letter.head)
-    assert (told["skill_id"], told["code"], letter.refusal.key) == ("a", "c", "a")
-
-
-def test_a_known_row_that_can_not_be_read_again_is_a_dead_letter(lease: Lease) -> None:
-    """How deep JSON may be depends on how deep the stack is: what one thread read may be too deep in another."""
-    deep = b"[1," * 110_000 + b"1" + b"]" * 110_000
-    row = b'{"skill_id": "a", "name": "a", "updated_at": "2026-03-01T10:00:01Z", "ratings": ' + deep + b"}"
-    known = Arrived(KnownRow("a", "0" * 32, row, LATEST), 1, FeedChange.Source.LISTING, polled=True)
-    result = apply_each([known, *told(skill("b", 1), first=2)], lease)
-    assert result.effects == [Effect.REFUSED, Effect.CREATED]
-    letter = DeadLetter.objects.get()
-    assert (letter.key, letter.source, letter.size) == ("a", "listing", len(row))
-
-
-def test_a_known_row_too_deep_for_the_strict_reading_is_read_by_the_other(lease: Lease) -> None:
-    row = (
-        b'{"skill_id": "a", "name": "n", "updated_at": "2026-03-01T10:00:01Z", "ratings": '
-        + b"[" * 5_000
-        + b"]" * 5_000
-    )
-    known = Arrived(KnownRow("a", "0" * 32, row + b"}", LATEST), 1, FeedChange.Source.LISTING, polled=True)
-    assert apply_each([known], lease).effects == [Effect.CREATED]
-    assert Skill.objects.get().name == "n"
 
 
 def skill(skill_id: str, second: int, **fields: Any) -> SkillRecord:

@@ -24,14 +24,13 @@ from marketplace_sync.mirror.lease import acquire
 from marketplace_sync.mirror.plan import Plan
 from marketplace_sync.mirror.state import state_row
 from marketplace_sync.models import Category, Command, DeadLetter, FeedChange, Skill, SyncRun, Tombstone
-from marketplace_sync.protocol.events import KnownRow, SkillDeleted, SkillRecord
+from marketplace_sync.protocol.events import SkillDeleted, SkillRecord
 from marketplace_sync.protocol.stamps import stamp_of
 from marketplace_sync.simulator.server import SimulatorServer
 from marketplace_sync.tests.support.harness import PATIENCE, Mirror, marketplace, mirror, quick_config, skill
 from marketplace_sync.tests.support.outages import locked_database
 from marketplace_sync.upstream import market as upstream_market
 from marketplace_sync.upstream.market import MarketClient
-from marketplace_sync.upstream.row_cache import RowCache
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -84,11 +83,11 @@ async def a_while(server: SimulatorServer) -> None:
 
 @asynccontextmanager
 async def passes(
-    database: Database, *, skills: int, page_size: int = 100, rows: RowCache | None = None
+    database: Database, *, skills: int, page_size: int = 100
 ) -> AsyncIterator[tuple[SimulatorServer, Session, SyncRunner]]:
     """Passes that the test itself begins, over so many skills, into a mirror that is written through `database`."""
     try:
-        async with marketplace(skills=skills) as server, MarketClient(quick_config(server), rows=rows) as market:
+        async with marketplace(skills=skills) as server, MarketClient(quick_config(server)) as market:
             lease = await database.control(acquire, "test:1")
             async with writing_session(database, lease, SyncConfig()) as session:
                 runner = SyncRunner(
@@ -356,16 +355,14 @@ class TestAMarketThatMoves:
             assert "skill-00002" in await held_ids(running)
 
 
-class TestRowsThatAreKnown:
-    async def test_a_row_is_read_until_two_passes_found_it_the_same_and_again_when_the_mirror_has_lost_it(self) -> None:
-        async with passes(Database(), skills=30, page_size=10, rows=RowCache()) as (server, session, runner):
-            for unread in (0, 0, 30, 30):
-                assert await known_rows(runner) == unread
-                assert (await runner.run("poll")).progress.listed == 30
+class TestRowsThatHaveNotChanged:
+    async def test_a_full_sync_writes_only_the_rows_that_differ(self) -> None:
+        async with passes(Database(), skills=30, page_size=10) as (server, session, runner):
+            await runner.run("poll")
+            assert (await runner.run("poll")).progress.unchanged == 30
             lost, changed, kept = list(server.market.skills)[:3]
             await session.database.control(Skill.objects.filter(skill_id=lost).delete)
             server.market.put_skill({**server.market.skills[changed], "version": "9.9.9"})
-            assert await known_rows(runner) == 29
             done = (await runner.run("poll")).progress
             assert (done.created, done.updated, done.unchanged) == (1, 1, 28)
             mirrored = await session.database.control(lambda: {skill.skill_id: skill for skill in Skill.objects.all()})
@@ -374,35 +371,15 @@ class TestRowsThatAreKnown:
             assert mirrored[changed].version == "9.9.9"
             assert mirrored[kept].version == server.market.skills[kept]["version"]
 
-    async def test_what_the_stream_has_changed_since_is_not_undone_by_a_known_row(self) -> None:
-        """The listing lags: it says byte for byte what it said before, and the stream has told more since."""
-        async with passes(Database(), skills=10, rows=RowCache()) as (server, session, runner):
-            for _ in range(2):
-                await runner.run("poll")
+    async def test_a_listing_that_lags_does_not_undo_what_the_stream_changed(self) -> None:
+        async with passes(Database(), skills=10) as (server, session, runner):
+            await runner.run("poll")
             changed = next(iter(server.market.skills))
-            told = SkillRecord(changed, {"version": "9.9.9"}, {}, stamp_of(server.market.now() + timedelta(seconds=1)))
-            session.writer.offer(Arrived(told, session.arrivals.next(), FeedChange.Source.STREAM), 1)
+            newer = SkillRecord(changed, {"version": "9.9.9"}, {}, stamp_of(server.market.now() + timedelta(seconds=1)))
+            session.writer.offer(Arrived(newer, session.arrivals.next(), FeedChange.Source.STREAM), 1)
             done = (await runner.run("poll")).progress
             assert (done.stale, done.unchanged) == (1, 9)
-            assert await known_rows(runner) == 10
             assert (await session.database.control(lambda: Skill.objects.get(skill_id=changed).version)) == "9.9.9"
-
-    async def test_the_daemon_reads_no_row_that_it_has_found_the_same_before(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        caplog.set_level("INFO")
-        async with live(30, page_size=10) as (_, running):
-            for _ in range(3):
-                assert (await sync(running)).unchanged == 30
-        ended = [record.msg for record in caplog.records if record.name.endswith("daemon.full_sync")]
-        unread = [event["unread"] for event in ended if isinstance(event, dict) and event["event"] == "sync_ended"]
-        assert unread[-3:] == [0, 30, 30]
-
-
-async def known_rows(runner: SyncRunner) -> int:
-    """How many rows of its listing would not be read."""
-    pages = [await runner._market.skill_page(number, page_size=runner._page_size) for number in (1, 2, 3)]
-    return sum(isinstance(row, KnownRow) for page in pages for row in page.skills)
 
 
 class TestServersVary:

@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 from unittest.mock import patch
 
@@ -15,14 +14,13 @@ from hypothesis import strategies as st
 from marketplace_sync.protocol import listing, messages, typed
 from marketplace_sync.protocol.events import SkillPage, SkillRecord
 from marketplace_sync.protocol.fields import latest_believable
-from marketplace_sync.protocol.listing import decode_skill_page, records_of
+from marketplace_sync.protocol.listing import decode_skill_page
 from marketplace_sync.protocol.messages import decode_message
 from marketplace_sync.protocol.refusals import DecodeError
 from marketplace_sync.simulator.catalog import generate
 from marketplace_sync.simulator.wire import encode
 from marketplace_sync.tests.fuzz.checks import NOW
 from marketplace_sync.tests.fuzz.test_corpus import inputs
-from marketplace_sync.upstream.row_cache import RowCache
 
 LATEST = latest_believable(NOW)
 SKILL = {
@@ -132,18 +130,6 @@ def check_page(raw: bytes) -> None:
     with tolerant_reading_alone():
         expected = said(decode_skill_page, raw)
     assert said(decode_skill_page, raw) == expected
-    with closing(RowCache()) as known:
-        for _ in range(2):
-            assert said(decode_remembering, raw, known=known) == expected
-
-
-def decode_remembering(raw: bytes, *, server_now: datetime, known: RowCache) -> SkillPage:
-    """The page, with all its rows read; the next time they are known."""
-    page = decode_skill_page(raw, server_now=server_now, known=known)
-    assert len(page.digests) in (0, len(page.skills))
-    records = tuple(records_of(page))
-    known.remember(list(zip(page.digests, records, strict=False)))
-    return replace(page, skills=records, digests=())
 
 
 def as_bytes(text: str) -> bytes:
