@@ -16,7 +16,7 @@ from marketplace_sync.mirror import isolate
 from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planned
 from marketplace_sync.mirror.arrived import Arrived, Effect, Item, RefusedInput
 from marketplace_sync.mirror.lease import Lease, LeaseLostError, acquire
-from marketplace_sync.mirror.plan import Plan
+from marketplace_sync.mirror.plan import BatchPlan
 from marketplace_sync.mirror.sql import select
 from marketplace_sync.models import DeadLetter, FeedChange, LeaseRow, Skill, Tombstone
 from marketplace_sync.protocol.events import SKILL_EMPTY, CategoryRecord, SkillDeleted, SkillRecord
@@ -35,8 +35,8 @@ class Slow(Database):
         self.now = 0.0
         self.sizes: list[int] = []
 
-    async def write(self, function: Callable[..., Any], batch: Plan | Sequence[Item], *more: Any) -> Any:  # type: ignore[override]
-        size = len(batch.items if isinstance(batch, Plan) else batch)
+    async def write(self, function: Callable[..., Any], batch: BatchPlan | Sequence[Item], *more: Any) -> Any:  # type: ignore[override]
+        size = len(batch.items if isinstance(batch, BatchPlan) else batch)
         self.sizes.append(size)
         result = await super().write(function, batch, *more)
         self.now += self.full_batch * size / MAX_BATCH_ITEMS
@@ -135,8 +135,8 @@ async def test_what_was_planned_on_what_was_refused_is_planned_anew(monkeypatch:
     planned = threading.Event()
 
     def refusing(apply: Callable[..., BatchResult], wait: bool) -> Callable[..., BatchResult]:
-        def applied(batch: Plan | Sequence[Item], lease: Lease) -> BatchResult:
-            items = batch.items if isinstance(batch, Plan) else batch
+        def applied(batch: BatchPlan | Sequence[Item], lease: Lease) -> BatchResult:
+            items = batch.items if isinstance(batch, BatchPlan) else batch
             if any(isinstance(item, Arrived) and item.arrival == 1 for item in items):
                 assert not wait or planned.wait(30)
                 raise DataError("too long for its column")
@@ -180,7 +180,7 @@ async def test_a_batch_that_has_to_be_tried_again_is_not_overtaken(lost: str, mo
     handed_over = threading.Event()
     tries = 0
 
-    def once(plan: Plan, lease: Lease) -> BatchResult:
+    def once(plan: BatchPlan, lease: Lease) -> BatchResult:
         nonlocal tries
         tries += 1
         if tries == 1:
@@ -279,7 +279,7 @@ async def test_only_many_rows_leave_checkpoints_to_others(monkeypatch: pytest.Mo
     database = Database()
     told: list[int] = []
 
-    def before_it_writes(plan: Plan, lease: Lease) -> BatchResult:
+    def before_it_writes(plan: BatchPlan, lease: Lease) -> BatchResult:
         told.append(int(select("PRAGMA wal_autocheckpoint")[0][0]))
         if len(told) == 2:
             raise OperationalError("the file is locked")

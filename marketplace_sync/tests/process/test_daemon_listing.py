@@ -21,7 +21,7 @@ from marketplace_sync.daemon.writer import MAX_BATCH_ITEMS, Writer
 from marketplace_sync.engine import schedule
 from marketplace_sync.mirror.arrived import Arrived, Effect, Item, RefusedInput
 from marketplace_sync.mirror.lease import acquire
-from marketplace_sync.mirror.plan import Plan
+from marketplace_sync.mirror.plan import BatchPlan
 from marketplace_sync.mirror.state import state_row
 from marketplace_sync.models import Category, Command, DeadLetter, FeedChange, Skill, SyncRun, Tombstone
 from marketplace_sync.protocol.events import SkillDeleted, SkillRecord
@@ -402,8 +402,8 @@ class TestServersVary:
                 super().__init__()
                 self.sizes: list[int] = []
 
-            async def write(self, function: Callable[..., Any], batch: Plan | Sequence[Item], *more: Any) -> Any:  # type: ignore[override]
-                self.sizes.append(len(batch.items if isinstance(batch, Plan) else batch))
+            async def write(self, function: Callable[..., Any], batch: BatchPlan | Sequence[Item], *more: Any) -> Any:  # type: ignore[override]
+                self.sizes.append(len(batch.items if isinstance(batch, BatchPlan) else batch))
                 return await super().write(function, batch, *more)
 
         skills = 2 * MAX_BATCH_ITEMS + 400
