@@ -17,7 +17,7 @@ NOTHING = "–"
 TONES: Mapping[str, str] = {
     # the stream
     "live": "good", "catching_up": "busy", "connecting": "busy", "reconnecting": "warn", "polling": "warn",
-    "resting": "bad", "not_running": "bad", "disabled": "warn",
+    "suspended": "bad", "not_running": "bad", "disabled": "warn",
     # health and runs
     "healthy": "good", "degraded": "warn", "unhealthy": "bad",
     # runs and commands

@@ -41,7 +41,7 @@ MEANING = {
     "connecting": "The first connection is being opened.",
     "reconnecting": "The connection was lost; it is tried again after a delay.",
     "polling": "There is no stream, as the settings want it: changes come by full syncs alone.",
-    "resting": "All attempts are used up: the stream waits for a person to press Reconnect.",
+    "suspended": "All attempts are used up: the stream waits for a person to press Reconnect.",
     "disabled": "The stream is switched off.",
     "not_running": "No daemon is running, as the settings want it: nothing is being mirrored.",
 }

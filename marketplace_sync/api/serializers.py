@@ -281,7 +281,7 @@ class StatusSerializer(serializers.Serializer[Any]):
     """How the live stream stands, after a crash too."""
 
     state = serializers.ChoiceField(
-        choices=("not_running", "connecting", "catching_up", "live", "reconnecting", "polling", "resting", "disabled")
+        choices=("not_running", "connecting", "catching_up", "live", "reconnecting", "polling", "suspended", "disabled")
     )
     connected = serializers.BooleanField()
     enabled = serializers.BooleanField()

@@ -37,7 +37,7 @@ def shown_state(connection: Connection, *, caught_up: bool) -> WebSocketState.St
         case Mode.POLLING:
             return State.POLLING
         case Mode.SUSPENDED:
-            return State.RESTING
+            return State.SUSPENDED
         case Mode.DISABLED:
             return State.DISABLED
         case Mode.STOPPED:

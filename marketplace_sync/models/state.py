@@ -3,6 +3,8 @@
 from django.db import models
 from django.db.models import Q
 
+from marketplace_sync.models.fields import ConnectionStateField
+
 
 class WebSocketState(models.Model):
     """How the connection stood when the daemon last said so. One row, `id` 1, held to one by the database.
@@ -22,13 +24,13 @@ class WebSocketState(models.Model):
         LIVE = "live"
         RECONNECTING = "reconnecting"
         POLLING = "polling"
-        RESTING = "resting"
+        SUSPENDED = "suspended"
         DISABLED = "disabled"
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
     connected = models.BooleanField(default=False)
     enabled = models.BooleanField(default=True)
-    state = models.CharField(max_length=12, choices=State.choices, default=State.NOT_RUNNING)
+    state = ConnectionStateField(max_length=12, choices=State.choices, default=State.NOT_RUNNING)
     state_since = models.DateTimeField(null=True)
     level_at = models.DateTimeField(null=True)
     complete = models.BooleanField(default=True, db_default=True)

@@ -170,7 +170,7 @@ _STATES: Mapping[str, tuple[Health, str, str]] = {
     State.CATCHING_UP: (Health.HEALTHY, "The stream is open; a full sync catches up with what was missed.", ""),
     State.RECONNECTING: (Health.DEGRADED, "The stream is broken, and is tried again.", ""),
     State.POLLING: (Health.DEGRADED, "The stream kept failing, and is left alone for a while.", "Reconnect"),
-    State.RESTING: (Health.DEGRADED, "The stream has used up its attempts, and is not tried again.", "Reconnect"),
+    State.SUSPENDED: (Health.DEGRADED, "The stream has used up its attempts, and is not tried again.", "Reconnect"),
     State.DISABLED: (Health.DEGRADED, "The stream is disabled, by a person or an agent.", "Enable"),
     State.NOT_RUNNING: (Health.UNHEALTHY, "There is no stream: no daemon has been heard of.", ""),
 }

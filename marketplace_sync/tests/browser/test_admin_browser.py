@@ -54,18 +54,18 @@ async def test_disable_enable_reconnect_and_sync_are_done_and_told(
         ]
 
 
-async def test_the_disabled_stream_is_closed_within_two_seconds_and_a_resting_one_reconnects(
+async def test_the_disabled_stream_is_closed_within_two_seconds_and_a_suspended_one_reconnects(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await ask(person, "root", superuser=True)
     async with marketplace() as server:
         server.faults.add("accept-then-close")
         async with mirror(server, fallback_seconds=0.05, reconnect_attempts=4) as running:
-            await running.until_state("resting")
+            await running.until_state("suspended")
             with web_server(monkeypatch) as base:
                 async with browser_page(base) as page:
                     await page.goto(HOME)
-                    await expect(page.locator(".mm-state")).to_contain_text("resting")
+                    await expect(page.locator(".mm-state")).to_contain_text("suspended")
                     server.faults.clear()
                     await press(page, "Reconnect")
                     await expect(page.locator(".mm-state")).to_contain_text("live")

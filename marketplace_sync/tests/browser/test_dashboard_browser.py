@@ -81,8 +81,8 @@ async def test_what_happens_is_shown_without_a_reload(monkeypatch: pytest.Monkey
                 # The marketplace fails; it is tried again until a person is needed.
                 market.faults.add("accept-then-close")
                 await market.drop_connections()
-                await expect(state).to_have_text("resting")
-                await expect(page.locator("#mm-said")).to_have_text("The mirror is resting.")
+                await expect(state).to_have_text("suspended")
+                await expect(page.locator("#mm-said")).to_have_text("The mirror is suspended.")
                 market.faults.clear()
                 await press(page, "Reconnect")
                 await expect(page.locator("#mm-answer")).to_contain_text("done")

@@ -62,7 +62,7 @@ def unsettled(market: Marketplace) -> Open:
     return Open(
         reasons,
         enable=not now.row.enabled and not asked,
-        reconnect=now.row.state == "resting" and not asked,
+        reconnect=now.row.state == "suspended" and not asked,
         approve=approve,
     )
 

@@ -121,7 +121,7 @@ async def test_attempts_used_up_it_rests_until_a_person_asks() -> None:
     async with marketplace() as server, mirror(server, start=False, **limits) as running:
         server.faults.add("accept-then-close")
         await running.start()
-        await running.until_state("resting")
+        await running.until_state("suspended")
         row = (await running.status()).row
         assert (row.reconnect_attempts, row.next_ws_attempt_at) == (5, None)
         server.faults.clear()

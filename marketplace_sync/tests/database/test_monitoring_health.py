@@ -95,7 +95,7 @@ CASES: dict[str, tuple[Facts, str, Health]] = {
     "reconnecting": (facts(state=State.RECONNECTING), "connection", Health.DEGRADED),
     "polling as a fallback": (facts(state=State.POLLING, fallback_to_polling=True), "connection", Health.DEGRADED),
     "polling by the settings": (facts(state=State.POLLING), "connection", Health.HEALTHY),
-    "resting": (facts(state=State.RESTING, fallback_to_polling=True), "connection", Health.DEGRADED),
+    "suspended": (facts(state=State.SUSPENDED, fallback_to_polling=True), "connection", Health.DEGRADED),
     "disabled by a person": (facts(state=State.DISABLED), "connection", Health.DEGRADED),
     "a pass three intervals ago": (facts(clean_sync_at=ago(seconds=2700)), "pass", Health.HEALTHY),
     "a pass longer ago": (facts(clean_sync_at=ago(seconds=2701)), "pass", Health.DEGRADED),
@@ -242,7 +242,7 @@ def test_what_is_told_without_a_login_names_no_host_and_quotes_nobody() -> None:
     stand_by("db-8.internal:4712")
     at = timezone.now()
     WebSocketState.objects.update_or_create(
-        pk=1, defaults={"state": State.RESTING, "disconnect_reason": "closed (1008): <b>/srv/market</b>"}
+        pk=1, defaults={"state": State.SUSPENDED, "disconnect_reason": "closed (1008): <b>/srv/market</b>"}
     )
     SyncRun.objects.create(
         reason="poll", state="failed", started_at=at, finished_at=at, error="TLS: not valid for market.internal"

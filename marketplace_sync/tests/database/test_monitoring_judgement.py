@@ -55,7 +55,7 @@ def test_the_worst_check_comes_first_and_a_cause_before_its_consequences(given: 
 
 def test_everything_that_is_not_healthy_says_what_to_do_or_follows_from_what_does() -> None:
     for each in (
-        facts(alive=False, standby=0), facts(alive=False), facts(state=State.RESTING), facts(held_removals=5),
+        facts(alive=False, standby=0), facts(alive=False), facts(state=State.SUSPENDED), facts(held_removals=5),
         facts(daemon_text=says(api=1)), facts(daemon_text=says(lag=61)), facts(dead_letters_last_hour=100),
         facts(failures=3, failing_since=ago(minutes=5)),
     ):  # fmt: skip
@@ -87,7 +87,7 @@ def test_the_database_says_why_nothing_can_be_written(trouble: WriteTrouble, wor
 
 @pytest.mark.parametrize(
     ("state", "refused"),
-    [(State.POLLING, says(api=1, stream=1)), (State.RECONNECTING, says()), (State.RESTING, says())],
+    [(State.POLLING, says(api=1, stream=1)), (State.RECONNECTING, says()), (State.SUSPENDED, says())],
 )
 def test_nothing_says_that_polling_helps_while_nothing_can_be_read(state: str, refused: str) -> None:
     given = facts(

@@ -132,24 +132,24 @@ def reach(mode: Mode) -> Driven:
 # The inputs named "old" are reports of an attempt before the latest.
 TABLE = """
                   idle  connecting  open  waiting  polling  suspended  disabled  stopped
-start             C     .           .     .        .        .        .         .
-start-disabled    D     .           .     .        .        .        .         .
-opened            x     O           .     x        x        x        x         x
-opened-old        x     x           x     x        x        x        x         x
-failed            .     W           W     .        .        .        .         .
-failed-refused    .     P           P     .        .        .        .         .
-failed-429        .     W           W     .        .        .        .         .
-failed-old        .     .           .     .        .        .        .         .
-lost              .     W           W     .        .        .        .         .
-lost-refused      .     P           P     .        .        .        .         .
-lost-old          .     .           .     .        .        .        .         .
-tick-early        .     .           .     .        .        .        .         .
-tick-due          .     .           O     C        C        .        .         .
-reconnect         .     .           XC    C        C        C        .         .
-token             .     .           .     .        C        .        .         .
-disable           D     XD          XD    D        D        D        .         .
-enable            .     .           .     .        .        .        C         .
-stop              S     XS          XS    S        S        S        S         .
+start             C     .           .     .        .        .          .         .
+start-disabled    D     .           .     .        .        .          .         .
+opened            x     O           .     x        x        x          x         x
+opened-old        x     x           x     x        x        x          x         x
+failed            .     W           W     .        .        .          .         .
+failed-refused    .     P           P     .        .        .          .         .
+failed-429        .     W           W     .        .        .          .         .
+failed-old        .     .           .     .        .        .          .         .
+lost              .     W           W     .        .        .          .         .
+lost-refused      .     P           P     .        .        .          .         .
+lost-old          .     .           .     .        .        .          .         .
+tick-early        .     .           .     .        .        .          .         .
+tick-due          .     .           O     C        C        .          .         .
+reconnect         .     .           XC    C        C        C          .         .
+token             .     .           .     .        C        .          .         .
+disable           D     XD          XD    D        D        D          .         .
+enable            .     .           .     .        .        .          C         .
+stop              S     XS          XS    S        S        S          S         .
 """
 HEAD, *ROWS = [line.split() for line in TABLE.strip().splitlines()]
 CELLS = [(Mode(mode), name, cell) for name, *cells in ROWS for mode, cell in zip(HEAD, cells, strict=True)]

@@ -49,6 +49,7 @@ def test_no_two_classes_have_the_same_name() -> None:
         ("a.py", "# 100 messages a second.", "a second"),
         ("marketplace_sync/mirror/a.py", "faults = []", "fault"),
         ("docs/a.md", "Everything happens at once.", "at once"),
+        ("a.py", "# A resting stream waits.", "resting"),
         ("docs/a.md", "Once the mirror is level, it follows.", "level with"),
     ],
 )
@@ -64,6 +65,7 @@ def test_a_private_word_is_found(path: str, line: str, rule: str) -> None:
         ("a.py", 'state = "held"  # SyncRun.State.HELD, held_count'),
         ("docs/a.md", "Removals on hold need approval; the run's state is `held`."),
         ("docs/a.md", "A dead letter keeps the reason."),
+        ("docs/a.md", "The release before stores `resting`."),
         ("docs/a.md", "100 messages per second; the log level is INFO."),
         ("marketplace_sync/simulator/a.py", "faults = []"),
     ],
