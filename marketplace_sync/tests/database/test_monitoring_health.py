@@ -14,7 +14,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from marketplace_sync.conf import SyncConfig, find_faults
+from marketplace_sync.conf import SyncConfig, find_problems
 from marketplace_sync.daemon import publisher
 from marketplace_sync.mirror.lease import acquire, stand_by
 from marketplace_sync.mirror.status import Status
@@ -161,7 +161,7 @@ def test_thresholds_in_the_wrong_order_are_told(settings: Any) -> None:
     settings.ATOM_SAAS_API_URL, settings.ATOM_SAAS_API_TOKEN = "https://market.example", "a-token-for-checks"
     settings.HEALTH_PASS_DEGRADED_INTERVALS, settings.HEALTH_PASS_UNHEALTHY_INTERVALS = "6", "4"
     settings.HEALTH_LAG_DEGRADED_SECONDS, settings.HEALTH_LAG_UNHEALTHY_SECONDS = "60", "60"
-    (fault,) = find_faults(settings)
+    (fault,) = find_problems(settings)
     assert (fault.level, fault.setting) == ("warning", "HEALTH_PASS_UNHEALTHY_INTERVALS")
     assert "HEALTH_PASS_DEGRADED_INTERVALS" in fault.message
 
