@@ -1,24 +1,21 @@
 """Django's settings. Everything that differs between machines comes from the environment or `.env`."""
 
-import os
 from pathlib import Path
 
 from atomproject import bodies
-from atomproject.env import Environment
+from atomproject.env import read_environment
 from marketplace_sync import conf, logs, postgres
-from marketplace_sync.setting_values import Kind
+from marketplace_sync.setting import Kind
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-# DJANGO_ENV_FILE names another file than .env; empty: none is read.
-_dotenv = Environment(os.environ, None).str("DJANGO_ENV_FILE", default=".env")
-env = Environment(os.environ, BASE_DIR / _dotenv if _dotenv else None, named="DJANGO_ENV_FILE" in os.environ)
+env = read_environment(BASE_DIR)
 
-# The marketplace's settings, as they are written; `conf.load_config` reads them.
+# The marketplace's settings, as they are written; `conf.load_config` parses them.
 for _setting in conf.SETTINGS:
-    # A setting to which "set but empty" is a value of its own is None where it is not set.
+    # None distinguishes unset from empty where an empty value counts.
     _raw = None if _setting.empty_counts and _setting.name not in env.ENVIRON else env.raw(_setting.name)
-    # A proxy's URL may hold a password, and its name does not make Django's error page hide it.
+    # A proxy's URL may contain a password, and its name does not make Django's error page hide it.
     globals()[_setting.name] = logs.Secret(_raw or "") if _setting.kind is Kind.PROXY else _raw
 
 DEBUG = env.flag("DJANGO_DEBUG")
@@ -44,7 +41,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "atomproject.headers.security_headers",  # around all others: what they answer themselves has them too
+    "atomproject.headers.security_headers",  # outermost: responses of the other middleware have them too
     "django.middleware.security.SecurityMiddleware",
     "atomproject.static.StaticFilesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -69,7 +66,7 @@ ASGI_APPLICATION = "atomproject.asgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        # Before the packages' own, for what is said differently here.
+        # Before the packages' own templates, some of which it replaces.
         "DIRS": [BASE_DIR / "atomproject" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
@@ -83,9 +80,8 @@ TEMPLATES = [
 ]
 
 DATABASES = {"default": env.database(BASE_DIR)}
-DATABASE_STATEMENT_SECONDS = env.number(
-    "DATABASE_STATEMENT_SECONDS"
-)  # of web processes: `marketplace_sync.web.deadline`
+# Of web processes: `marketplace_sync.web.deadline`.
+DATABASE_STATEMENT_SECONDS = env.number("DATABASE_STATEMENT_SECONDS")
 postgres.set_up_sessions()
 CHANNEL_LAYERS = env.channel_layers()
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -116,19 +112,18 @@ SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 if env.flag("DJANGO_HTTPS"):
     SECURE_SSL_REDIRECT = True
-    SECURE_REDIRECT_EXEMPT = [r"^(.*/)?health/[a-z]+$"]  # probes come from within, past the proxy that speaks HTTPS
+    SECURE_REDIRECT_EXEMPT = [r"^(.*/)?health/[a-z]+$"]  # probes bypass the proxy
     SECURE_HSTS_SECONDS = 31_536_000  # a year
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
-    # "preload" would let anybody put the domain on browsers' built-in lists, from which it takes months to get off:
-    # for its owner to decide, not for this project.
+    # "preload" would let anybody put the domain on browsers' built-in lists; removal takes months. Its owner decides.
     SILENCED_SYSTEM_CHECKS = ["security.W021"]
 if env.flag("DJANGO_BEHIND_PROXY"):
-    # Whoever can reach this process without the proxy could claim HTTPS, so it is never trusted unasked.
+    # A client that reaches this process without the proxy could claim HTTPS, so the header is not trusted by default.
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
-# All else of the API's stands in `marketplace_sync.api.defaults`, whatever a project says here.
+# Everything else of the API is set in `marketplace_sync.api.defaults`, independent of the project.
 REST_FRAMEWORK = {"DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema"}
 SPECTACULAR_SETTINGS = {
     "TITLE": "Marketplace mirror",
@@ -155,18 +150,18 @@ SPECTACULAR_SETTINGS = {
 KNOX_TOKEN_MODEL = "marketplace_sync.AgentKey"
 REST_KNOX = {
     "TOKEN_MODEL": KNOX_TOKEN_MODEL,
-    "TOKEN_PREFIX": "mirror_",  # so that a key that got lost is known for what it is
-    "TOKEN_TTL": None,  # each key says itself whether it expires
+    "TOKEN_PREFIX": "mirror_",  # so that secret scanners recognise a leaked key
+    "TOKEN_TTL": None,  # each key has its own expiry
     "AUTH_HEADER_PREFIX": "Bearer",
 }
-# Its own table is not wanted: nothing would be in it, and its foreign key keeps PostgreSQL from emptying the users'.
+# knox's own table would stay empty, and its foreign key would keep PostgreSQL from truncating the users' table.
 MIGRATION_MODULES = {"knox": None}
 
-# The login page hands no `next` on; Django's own default leads nowhere here.
+# Django's own defaults lead to pages that do not exist here.
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
 
-# The admin's looks; what is on its pages is in `marketplace_sync.admin`.
+# The theme of the admin; its pages are in `marketplace_sync.admin`.
 UNFOLD = {
     "SITE_TITLE": "Marketplace mirror",
     "SITE_HEADER": "Marketplace mirror",
@@ -196,9 +191,9 @@ LOGGING = logs.logging_config(
     level=env.choice("LOG_LEVEL", logs.LEVELS), as_json=env.choice("LOG_FORMAT", ("console", "json")) == "json"
 )
 
-# A token out of `.env` is looked up there again while the daemon runs; the process's environment can't change.
-ENVIRONMENT_TOKEN = env.again("ATOM_SAAS_API_TOKEN")
+# The daemon reads a token in `.env` again while it runs; the environment of a process cannot change.
+ENVIRONMENT_TOKEN = env.rereader("ATOM_SAAS_API_TOKEN")
 
-# For the system checks: what could not be read, and every name there is, to find misspelt ones.
-ENVIRONMENT_FAULTS = tuple(env.faults)
+# For the system checks: values that could not be read, and all names, among which misspelt ones are found.
+ENVIRONMENT_PROBLEMS = tuple(env.problems)
 ENVIRONMENT_NAMES = env.names()

@@ -1,4 +1,4 @@
-"""System checks: `manage.py check` tells everything that is wrong with the settings at once."""
+"""System checks: `manage.py check` reports every problem of the settings."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,32 +12,31 @@ from marketplace_sync.upstream.access import access_problems
 
 @register("marketplace_sync")
 def check_settings(**_options: Any) -> list[CheckMessage]:
-    """The settings of this app, see `conf.SETTINGS`."""
-    return [_message(fault) for fault in find_problems(settings)]
+    """Check the settings of this app, see `conf.SETTINGS`."""
+    return [_message(problem) for problem in find_problems(settings)]
 
 
 @register("marketplace_sync")
 def check_access(**_options: Any) -> list[CheckMessage]:
-    """The files and proxies that the settings name. A missing token is an error only where one is needed."""
+    """Check the files and proxies that the settings name. A missing token is an error only where it is needed."""
     try:
         config = load_config(settings)
     except ConfigError:
-        return []  # `check_settings` tells it
-    return [_message(fault) for fault in access_problems(config, token="warning")] if config.enabled else []
+        return []  # `check_settings` reports it
+    return [_message(problem) for problem in access_problems(config, token="warning")] if config.enabled else []
 
 
 @register("marketplace_sync")
 def check_environment(**_options: Any) -> list[CheckMessage]:
-    """What the settings module could not read, and names in it that nothing reads.
+    """Report values that the settings module could not read, and names that nothing reads.
 
-    `ENVIRONMENT_FAULTS` and `ENVIRONMENT_NAMES` are the settings module's to fill; a project without
-    them has nothing to tell here.
+    The settings module may define `ENVIRONMENT_PROBLEMS` and `ENVIRONMENT_NAMES`; without them nothing is reported.
     """
-    faults: Iterable[SettingProblem] = getattr(settings, "ENVIRONMENT_FAULTS", ())
+    problems: Iterable[SettingProblem] = getattr(settings, "ENVIRONMENT_PROBLEMS", ())
     names: Iterable[str] = getattr(settings, "ENVIRONMENT_NAMES", ())
-    return [_message(fault) for fault in (*faults, *unknown_names(names))]
+    return [_message(problem) for problem in (*problems, *unknown_names(names))]
 
 
-def _message(fault: SettingProblem) -> CheckMessage:
-    kind = Error if fault.level == "error" else Warning
-    return kind(fault.message, hint=fault.hint, id=fault.id)
+def _message(problem: SettingProblem) -> CheckMessage:
+    kind = Error if problem.level == "error" else Warning
+    return kind(problem.message, hint=problem.hint, id=problem.id)

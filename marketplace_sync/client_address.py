@@ -14,7 +14,8 @@ from django.conf import settings
 from django.http import HttpRequest
 
 from marketplace_sync.conf import BY_NAME
-from marketplace_sync.setting_values import InvalidValueError, Networks, parse
+from marketplace_sync.setting import InvalidValueError, Networks
+from marketplace_sync.setting_values import parse
 
 # No real chain of proxies is longer; a client could send thousands.
 _MAX_HOPS = 20

@@ -1,137 +1,34 @@
-"""One setting: what it may be, and how a raw value becomes a typed one.
-
-Pure, and told nothing of Django: `conf` has the table of this app's settings, and the project's own
-settings module describes the settings of Django with the same words.
-"""
+"""Parse the raw value of a setting into a typed one, or report what to write instead."""
 
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from marketplace_sync.redaction import Secret
+from marketplace_sync.setting import InvalidValueError, Kind, Networks, Setting
 from marketplace_sync.variants import VariantError, read_auth, read_prefix
 
-Level = Literal["error", "warning"]
-
-# Shown in messages at most; a person recognises the value by its beginning.
+# How much of a value a message shows: enough to recognise it.
 _SHOWN_CHARS = 60
 _MAX_LIST_ITEMS = 100
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _UNSEEN = re.compile(r"[\s\x00-\x20\x7f-\xa0]")
-# SOCKS can be named, for other programs' sake; `upstream.proxies` says so when it would have to be used.
+# Other programs support SOCKS; `upstream.proxies` reports it where the mirror would have to.
 _PROXY_SCHEMES = ("http", "https", "socks", "socks4", "socks4a", "socks5", "socks5h")
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-
-
-class Kind(StrEnum):
-    """What a setting's value is."""
-
-    BOOL = "true or false"
-    INT = "a whole number"
-    FLOAT = "a number"
-    FLOATS = "numbers with commas between"
-    URL = "a URL"
-    SECRET = "a secret"
-    TEXT = "a text"
-    FILE = "the path of a file"
-    CHOICE = "one of a few words"
-    PROXY = "the URL of a proxy"
-    HOSTS = "host names with commas between"
-    PREFIX = "the path of a URL, or nothing"
-    AUTH = "bearer, or the name of a header"
-    QUERY_AUTH = "query:NAME, bearer, or the name of a header"
-    NETWORKS = "addresses and networks with commas between"
-
-
-# The word for whoever connects through a Unix socket, who has no address.
+# Stands for clients that connect through a Unix socket, which have no address.
 UNIX_SOCKET = "unix"
 
 
-@dataclass(frozen=True, slots=True)
-class Networks:
-    """Addresses and networks. `unix`: whoever connects through a Unix socket belongs to them."""
-
-    networks: tuple[IPv4Network | IPv6Network, ...]
-    unix: bool = False
-
-    def contain(self, address: str) -> bool:
-        """Return whether the address ("" for a Unix socket) belongs to one of them."""
-        if not address:
-            return self.unix
-        try:
-            parsed = ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self.networks)
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One row of a table of settings.
-
-    `default` is written as in `.env`. `least` and `most` are what can work at all, `recommended` what
-    is wise; both are inclusive and in the setting's own unit. `zero_is_off`: 0 is allowed below
-    `least`. `scale` makes the field of the setting's number (60 where minutes become seconds).
-    """
-
-    name: str
-    number: int  # of its checks: marketplace_sync.E0nn and W0nn
-    kind: Kind
-    default: str
-    help: str
-    field: str = ""  # of `SyncConfig`
-    least: float = -math.inf
-    most: float = math.inf
-    recommended: tuple[float, float] = (-math.inf, math.inf)
-    unit: str = ""
-    zero_is_off: bool = False
-    scale: float = 1
-    schemes: tuple[str, ...] = ()  # of a URL
-    choices: tuple[str, ...] = ()  # the words, where it is one of a few
-    empty_counts: bool = False  # set but empty is a value of its own, and not the default
-
-    def fault(self, level: Level, message: str, hint: str) -> "SettingProblem":
-        """A fault of this setting. `message` goes on after its name."""
-        return SettingProblem(fault_id(level, self.number), self.name, f"{self.name} {message}", hint, level)
-
-
-@dataclass(frozen=True, slots=True)
-class SettingProblem:
-    """Something wrong with a setting, for a person. Neither text ever holds a secret's value."""
-
-    id: str
-    setting: str
-    message: str
-    hint: str
-    level: Level = "error"
-
-    def __str__(self) -> str:
-        return f"{self.message} {self.hint}"
-
-
-class InvalidValueError(ValueError):
-    """A value that is not of its kind, or can't work. `hint` says what to write instead."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.message, self.hint = message, hint
-
-
-def fault_id(level: Level, number: int) -> str:
-    return f"marketplace_sync.{'E' if level == 'error' else 'W'}{number:03d}"
-
-
 def parse(setting: Setting, raw: object) -> Any:
-    """The typed value of what was configured. Nothing, or an empty text that does not count, is the default.
+    """Return the typed value of a setting. `None`, or an empty text that does not count, is the default.
 
-    Raises `InvalidValueError`. A value of the right Python type is taken as it is, within the same bounds.
+    Raises `InvalidValueError`. A value of the right Python type is accepted within the same bounds.
     """
     blank = isinstance(raw, str) and (not raw or (raw.isspace() and setting.kind is not Kind.SECRET))
     empty = raw is None or (blank and not setting.empty_counts)
@@ -139,7 +36,7 @@ def parse(setting: Setting, raw: object) -> Any:
 
 
 def outside_recommended(setting: Setting, value: Any) -> str:
-    """What is unwise about a value that works, after the setting's name; "" when nothing is."""
+    """Return why a possible value is not recommended, as text after the setting's name; "" if it is."""
     low, high = setting.recommended
     if isinstance(value, Secret):
         return f"has only {len(value)} characters." if value and len(value) < low else ""
@@ -153,7 +50,7 @@ def outside_recommended(setting: Setting, value: Any) -> str:
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether a URL's host is this machine, so that no other can listen."""
+    """Return whether a URL's host is this machine, so that no other machine can read the traffic."""
     if host is None:
         return False
     if host == "localhost" or host.endswith(".localhost"):
@@ -165,6 +62,7 @@ def is_loopback(host: str | None) -> bool:
 
 
 def parse_bool(setting: Setting, raw: object) -> bool:
+    """Return the boolean that the text means. Raises `InvalidValueError`."""
     if isinstance(raw, bool):
         return raw
     text = raw.strip().lower() if isinstance(raw, str) else ""
@@ -178,15 +76,15 @@ def parse_bool(setting: Setting, raw: object) -> bool:
 
 
 def split_url(text: str, schemes: Sequence[str], example: str) -> SplitResult:
-    """The parts of a URL with one of these schemes and a host. Raises `InvalidValueError`, never showing the URL."""
+    """Split a URL that has one of these schemes and a host. Raises `InvalidValueError`, which never shows the URL."""
     hint = f"For example: {example}"
     if _UNSEEN.search(text):
-        raise InvalidValueError("has white space or control characters in it.", hint)
+        raise InvalidValueError("contains white space or control characters.", hint)
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise InvalidValueError("is not a URL: its host or port can't be read.", hint) from None
+        raise InvalidValueError("is not a URL: its host or port is invalid.", hint) from None
     if parts.scheme not in schemes:
         raise InvalidValueError(f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)}.", hint)
     if not host or port == 0:
@@ -202,15 +100,13 @@ def _read_url(setting: Setting, raw: object) -> str:
         return ""
     parts = split_url(text, setting.schemes, f"{setting.name}={setting.schemes[0]}://api.atomsaas.com")
     if "@" in parts.netloc:
-        raise InvalidValueError(
-            "must not hold a user name or password.", "Put the token in ATOM_SAAS_API_TOKEN, the URL without."
-        )
+        raise InvalidValueError("must not contain a user name or password.", "Put the token into ATOM_SAAS_API_TOKEN.")
     if parts.query or "?" in text:
         raise InvalidValueError(
-            "must not hold a query.", "End it before the ?. The token belongs in ATOM_SAAS_API_TOKEN alone."
+            "must not contain a query.", "End it before the ?. The token belongs in ATOM_SAAS_API_TOKEN."
         )
     if parts.fragment or "#" in text:
-        raise InvalidValueError("must not hold a fragment.", "End it before the #.")
+        raise InvalidValueError("must not contain a fragment.", "End it before the #.")
     return text.rstrip("/")
 
 
@@ -218,11 +114,11 @@ def _read_secret(setting: Setting, raw: object) -> Secret:
     if isinstance(raw, Secret):
         raw = raw.reveal()
     if not isinstance(raw, str):
-        raise InvalidValueError("is not a text.", f"Write {setting.name}=..., as the marketplace gave it.")
+        raise InvalidValueError("is not a text.", f"Write {setting.name}=..., as the marketplace issued it.")
     if raw and (not raw.isascii() or not raw.isprintable() or " " in raw):
         raise InvalidValueError(
-            "has white space, control or non-ASCII characters in it, which no HTTP header can carry.",
-            "Copy it again as the marketplace gave it: a UUID or a JWT, nothing before or after.",
+            "contains white space, control or non-ASCII characters, which no HTTP header can carry.",
+            "Copy it again as the marketplace issued it: a UUID or a JWT, nothing before or after.",
         )
     return Secret(raw)
 
@@ -256,11 +152,11 @@ def _read_proxy(setting: Setting, raw: object) -> Secret:
     text = raw.strip()
     if not text:
         return Secret("")
-    # As every other program takes it: a host alone is a proxy that is spoken to in clear text.
+    # As in other programs, a host alone is a proxy over plain HTTP.
     url = text if "://" in text else f"http://{text}"
     parts = split_url(url, _PROXY_SCHEMES, example)
     if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise InvalidValueError("has more in it than a login, a host and a port.", f"For example: {example}")
+        raise InvalidValueError("contains more than a login, a host and a port.", f"For example: {example}")
     return Secret(url.rstrip("/"))
 
 
@@ -285,7 +181,9 @@ def _read_networks(setting: Setting, raw: object) -> Networks:
             elif item:
                 networks.append(ip_network(item, strict=False))
         except ValueError:
-            raise InvalidValueError(f"has {_shown(item)}, which is no address and no network.", example) from None
+            raise InvalidValueError(
+                f"contains {_shown(item)}, which is neither an address nor a network.", example
+            ) from None
     return Networks(tuple(networks), unix)
 
 
@@ -298,9 +196,9 @@ def _read_variant(setting: Setting, raw: object) -> str:
         if setting.kind is Kind.PREFIX:
             return read_prefix(raw, setting.name)
         return read_auth(raw, setting.name, query=setting.kind is Kind.QUERY_AUTH)
-    except VariantError as fault:
-        # Not shown: somebody may have written the token here.
-        raise InvalidValueError(fault.message, fault.hint) from None
+    except VariantError as error:
+        # The value is not shown: it may be a token in the wrong place.
+        raise InvalidValueError(error.message, error.hint) from None
 
 
 def _read_int(setting: Setting, raw: object) -> int:
@@ -341,7 +239,7 @@ def _bounded(setting: Setting, value: float) -> float:
         return value
     off = "0 (none), or " if setting.zero_is_off else ""
     span = _span(setting.least, setting.most)
-    raise InvalidValueError(f"is {value:g}{_unit(setting)}; only {off}{span} can work.", _advice(setting))
+    raise InvalidValueError(f"is {value:g}{_unit(setting)}; only {off}{span} is possible.", _advice(setting))
 
 
 def _advice(setting: Setting) -> str:

@@ -36,7 +36,7 @@ def configured(command: BaseCommand, *, fault_status: int = 1, off_status: int =
             sys.exit(off_status)
         access = Access(config, getattr(settings, "ENVIRONMENT_TOKEN", None))
     except ConfigError as error:
-        faults += error.faults
+        faults += error.problems
     if faults:
         fail(command, *map(str, faults), status=fault_status)
     _refuse(command, project_errors(), fault_status)
@@ -67,7 +67,7 @@ def using_database(command: BaseCommand) -> Iterator[None]:
 
 def environment_errors() -> tuple[SettingProblem, ...]:
     """What Django's own settings could not be read from; the settings module leaves it there."""
-    faults: tuple[SettingProblem, ...] = getattr(settings, "ENVIRONMENT_FAULTS", ())
+    faults: tuple[SettingProblem, ...] = getattr(settings, "ENVIRONMENT_PROBLEMS", ())
     return tuple(fault for fault in faults if fault.level == "error")
 
 

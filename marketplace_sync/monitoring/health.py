@@ -130,10 +130,10 @@ def _pass(facts: Facts, config: SyncConfig) -> Check:
     if facts.failing_since is not None:
         figures |= {"failures": facts.failures, "failing_since": facts.failing_since.isoformat()}
     missed = 0.0 if age is None else age / config.sync_interval_seconds
-    if missed > config.health_pass_unhealthy:
+    if missed > config.health_sync_unhealthy:
         reason = "No full sync was clean for far longer than the interval."
         return unhealthy(f"{reason}{_failing(facts)}", do=_to_read(facts), detail=facts.failure, **figures)
-    if missed > config.health_pass_degraded:
+    if missed > config.health_sync_degraded:
         reason = "No full sync was clean for longer than the interval."
         return degraded(f"{reason}{_failing(facts)}", do=_to_read(facts), detail=facts.failure, **figures)
     if facts.clean_sync_at is None and not facts.clean_sync_ahead:

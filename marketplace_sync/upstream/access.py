@@ -5,7 +5,7 @@ from ssl import SSLContext
 
 from marketplace_sync.conf import BY_NAME, ConfigError, SyncConfig
 from marketplace_sync.logs import protect
-from marketplace_sync.setting_values import InvalidValueError, Level, SettingProblem
+from marketplace_sync.setting import InvalidValueError, Level, SettingProblem
 from marketplace_sync.upstream.proxies import Proxy, proxy_for, proxy_problems
 from marketplace_sync.upstream.tls import client_context, file_problems
 from marketplace_sync.upstream.token import Token, file_source, read_token
@@ -46,7 +46,7 @@ def _token_faults(config: SyncConfig, level: Level) -> tuple[SettingProblem, ...
         except InvalidValueError as unfit:
             setting = BY_NAME["ATOM_SAAS_API_TOKEN_FILE"]
             hint = f"{setting.name} must name a file with the token in it and nothing else, which this user may read."
-            return (setting.fault(level, unfit.message, hint),)
+            return (setting.problem(level, unfit.message, hint),)
     return ()
 
 

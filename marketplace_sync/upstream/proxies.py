@@ -18,7 +18,8 @@ from urllib.parse import unquote, urlsplit
 
 from marketplace_sync.conf import BY_NAME, SyncConfig
 from marketplace_sync.logs import Secret
-from marketplace_sync.setting_values import SettingProblem, is_loopback
+from marketplace_sync.setting import SettingProblem
+from marketplace_sync.setting_values import is_loopback
 
 _DEFAULT_PORTS = {"https": 443, "wss": 443, "http": 80, "ws": 80}
 _WITH_PORT = re.compile(r"(\[[^\]]+\]|[^:\[\]]+):(\d{1,5})", re.ASCII)
@@ -73,7 +74,7 @@ def proxy_problems(config: SyncConfig) -> Iterator[SettingProblem]:
     for name in {found.setting for url in (config.api_url, config.ws_url) if (found := proxy_for(config, url))}:
         url: Secret = getattr(config, BY_NAME[name].field)
         if url.reveal().lower().startswith("socks"):
-            yield BY_NAME[name].fault(
+            yield BY_NAME[name].problem(
                 "error",
                 "names a SOCKS proxy, which is not supported.",
                 f"Name an HTTP proxy, {name}=http://proxy.example:3128, or the marketplace's host in NO_PROXY.",

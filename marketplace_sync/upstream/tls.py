@@ -8,7 +8,7 @@ import ssl
 from pathlib import Path
 
 from marketplace_sync.conf import BY_NAME, SyncConfig
-from marketplace_sync.setting_values import SettingProblem
+from marketplace_sync.setting import SettingProblem
 
 _CA, _CERT, _KEY = "ATOM_SAAS_CA_FILE", "ATOM_SAAS_CLIENT_CERT_FILE", "ATOM_SAAS_CLIENT_KEY_FILE"
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -78,16 +78,16 @@ def file_problems(config: SyncConfig) -> tuple[SettingProblem, ...]:
     faults = []
     for name, path in ((_CA, config.ca_file), (_CERT, config.client_cert_file), (_KEY, config.client_key_file)):
         if path and (problem := _unreadable(path)):
-            faults.append(BY_NAME[name].fault("error", problem, f"{name} must name a file that this user may read."))
+            faults.append(BY_NAME[name].problem("error", problem, f"{name} must name a file that this user may read."))
         elif path and name != _KEY and not _holds_certificate(path):
             hint = f"{name} must name a file with -----BEGIN CERTIFICATE----- in it."
-            faults.append(BY_NAME[name].fault("error", "holds no certificate in PEM form.", hint))
+            faults.append(BY_NAME[name].problem("error", "holds no certificate in PEM form.", hint))
     if config.client_cert_file and not {_CERT, _KEY} & {fault.setting for fault in faults}:
         try:
             _load_own(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), config)
         except ssl.SSLError as problem:
             name = _KEY if config.client_key_file else _CERT
-            faults.append(BY_NAME[name].fault("error", *_KEY_PROBLEMS.get(problem.reason or "", _NO_KEY)))
+            faults.append(BY_NAME[name].problem("error", *_KEY_PROBLEMS.get(problem.reason or "", _NO_KEY)))
     return tuple(faults)
 
 

@@ -12,7 +12,8 @@ import structlog
 
 from marketplace_sync.conf import BY_NAME
 from marketplace_sync.logs import Secret, forget, protect
-from marketplace_sync.setting_values import InvalidValueError, parse
+from marketplace_sync.setting import InvalidValueError
+from marketplace_sync.setting_values import parse
 
 log = structlog.get_logger(__name__)
 

@@ -61,7 +61,7 @@ def read_settings() -> tuple[Step, SyncConfig | None, Access | None]:
             return Step("settings", False, 0.0, "ATOM_SAAS_ENABLED is false.", hint), None, None
         access = Access(config, getattr(settings, "ENVIRONMENT_TOKEN", None))
     except ConfigError as error:
-        faults += error.faults
+        faults += error.problems
     seconds = round(time.monotonic() - begun, 3)
     if faults or config is None:
         detail, hint = " ".join(fault.message for fault in faults), " ".join(fault.hint for fault in faults)

@@ -143,11 +143,11 @@ def test_each_fault_is_told_by_its_check_and_by_the_whole(case: str) -> None:
 def test_thresholds_are_settings() -> None:
     late = facts(clean_sync_at=ago(seconds=2000), daemon_text=says(lag=30), dead_letters_last_hour=20)
     assert judge(late, CONFIG).status is Health.HEALTHY
-    strict = replace(CONFIG, health_pass_degraded=2, health_lag_degraded=20, health_dead_letters=20)
+    strict = replace(CONFIG, health_sync_degraded=2, health_lag_degraded=20, health_dead_letters=20)
     assert {name for name, check in judge(late, strict).checks.items() if check.status is Health.DEGRADED} == {
         "pass", "lag", "dead_letters",
     }  # fmt: skip
-    stricter = replace(CONFIG, health_pass_degraded=1, health_pass_unhealthy=2, health_lag_unhealthy=25)
+    stricter = replace(CONFIG, health_sync_degraded=1, health_sync_unhealthy=2, health_lag_unhealthy=25)
     assert {name for name, check in judge(late, stricter).checks.items() if check.status is Health.UNHEALTHY} == {
         "pass", "lag",
     }  # fmt: skip
@@ -159,11 +159,11 @@ def test_thresholds_are_settings() -> None:
 
 def test_thresholds_in_the_wrong_order_are_told(settings: Any) -> None:
     settings.ATOM_SAAS_API_URL, settings.ATOM_SAAS_API_TOKEN = "https://market.example", "a-token-for-checks"
-    settings.HEALTH_PASS_DEGRADED_INTERVALS, settings.HEALTH_PASS_UNHEALTHY_INTERVALS = "6", "4"
+    settings.HEALTH_SYNC_DEGRADED_INTERVALS, settings.HEALTH_SYNC_UNHEALTHY_INTERVALS = "6", "4"
     settings.HEALTH_LAG_DEGRADED_SECONDS, settings.HEALTH_LAG_UNHEALTHY_SECONDS = "60", "60"
     (fault,) = find_problems(settings)
-    assert (fault.level, fault.setting) == ("warning", "HEALTH_PASS_UNHEALTHY_INTERVALS")
-    assert "HEALTH_PASS_DEGRADED_INTERVALS" in fault.message
+    assert (fault.level, fault.setting) == ("warning", "HEALTH_SYNC_UNHEALTHY_INTERVALS")
+    assert "HEALTH_SYNC_DEGRADED_INTERVALS" in fault.message
 
 
 def test_a_mirror_that_is_switched_off_is_no_fault() -> None:

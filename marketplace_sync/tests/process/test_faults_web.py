@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from django.db import connection
 
-from atomproject.env import POSTGRES_POOL, shared
+from atomproject.databases import POSTGRES_POOL, for_web
 from marketplace_sync.api.throttles import AT_ONCE
 from marketplace_sync.tests.support.live_feed import agent_key, ask
 from marketplace_sync.tests.support.outages import Doorway, doorway
@@ -126,7 +126,7 @@ async def are_gone(processes: set[int]) -> None:
 
 def test_on_sqlite_a_connection_is_a_file_and_there_is_nothing_to_share() -> None:
     database = {"ENGINE": "django.db.backends.sqlite3", "NAME": "x", "OPTIONS": {}}
-    assert shared(database) == database
+    assert for_web(database) == database
 
 
 @pytest.mark.usefixtures("postgres")

@@ -11,7 +11,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from atomproject.env import ENVIRONMENT, POSTGRES_OPTIONS, Environment, _kept_key
+from atomproject.databases import POSTGRES_OPTIONS
+from atomproject.env import ENVIRONMENT, Environment
+from atomproject.secret_key import kept_key
 from atomproject.settings_page import FILES
 from marketplace_sync.conf import SETTINGS
 
@@ -104,31 +106,31 @@ def test_a_line_that_is_no_setting_is_told_without_being_shown(
     tmp_path: Path, line: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     env = environment(tmp_path, f"# a comment\n\n{line}\nB=2")
-    (fault,) = env.faults
-    assert (fault.id, fault.level) == ("marketplace_sync.W039", "warning")
-    assert "line 3" in fault.message
+    (problem,) = env.problems
+    assert (problem.id, problem.level) == ("marketplace_sync.W039", "warning")
+    assert "line 3" in problem.message
     assert env.raw("B") == "2"
-    assert SECRET not in "".join([repr(fault), *capfd.readouterr(), caplog.text])
+    assert SECRET not in "".join([repr(problem), *capfd.readouterr(), caplog.text])
 
 
 def test_a_file_that_is_no_text_is_an_error_and_no_traceback(tmp_path: Path) -> None:
-    assert [fault.id for fault in environment(tmp_path, b"A=\xff\xfe").faults] == ["marketplace_sync.E039"]
-    assert [fault.id for fault in Environment({}, tmp_path).faults] == ["marketplace_sync.E039"]
-    assert Environment({}, tmp_path / "none").faults == []
+    assert [problem.id for problem in environment(tmp_path, b"A=\xff\xfe").problems] == ["marketplace_sync.E039"]
+    assert [problem.id for problem in Environment({}, tmp_path).problems] == ["marketplace_sync.E039"]
+    assert Environment({}, tmp_path / "none").problems == []
 
 
 def test_a_file_that_was_named_has_to_be_there(tmp_path: Path) -> None:
     """Or a service would run on with every default: an empty mirror of its own, say."""
-    (fault,) = Environment({}, tmp_path / "none", named=True).faults
-    assert fault.id == "marketplace_sync.E039"
-    assert str(tmp_path / "none") in fault.message
+    (problem,) = Environment({}, tmp_path / "none", required=True).problems
+    assert problem.id == "marketplace_sync.E039"
+    assert str(tmp_path / "none") in problem.message
     told = manage("check", DJANGO_ENV_FILE=str(tmp_path / "none"))
     assert (told.returncode, "E039" in told.stderr) == (1, True)
 
 
 def database(url: str, folder: Path) -> tuple[dict[str, object], list[str]]:
     env = Environment({"DATABASE_URL": url}, None)
-    return env.database(folder), [fault.id for fault in env.faults]
+    return env.database(folder), [problem.id for problem in env.problems]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +181,7 @@ def test_a_database_that_can_not_be_is_an_error_and_refuses_every_query(tmp_path
 def test_a_redis_url_that_can_not_be_is_an_error(url: str) -> None:
     env = Environment({"REDIS_URL": url}, None)
     assert env.channel_layers()["default"]["BACKEND"] == "channels.layers.InMemoryChannelLayer"
-    assert [fault.id for fault in env.faults] == ["marketplace_sync.E032"]
+    assert [problem.id for problem in env.problems] == ["marketplace_sync.E032"]
 
 
 def test_redis_carries_the_channel_layer_where_it_is_named() -> None:
@@ -193,7 +195,7 @@ def test_redis_carries_the_channel_layer_where_it_is_named() -> None:
 def test_processes_that_start_together_agree_on_the_secret_key(tmp_path: Path) -> None:
     file = tmp_path / ".secret_key"
     with ThreadPoolExecutor(16) as pool:
-        keys = set(pool.map(lambda _: _kept_key(file), range(64)))
+        keys = set(pool.map(lambda _: kept_key(file), range(64)))
     (key,) = keys
     assert len(key) >= 50
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -208,7 +210,7 @@ def test_an_empty_key_file_is_made_anew(tmp_path: Path) -> None:
 def test_a_folder_that_can_not_be_written_to_is_told(tmp_path: Path) -> None:
     env = Environment({}, None)
     assert len(env.secret_key(tmp_path / "no" / "such" / ".secret_key")) >= 50
-    assert [fault.id for fault in env.faults] == ["marketplace_sync.W033"]
+    assert [problem.id for problem in env.problems] == ["marketplace_sync.W033"]
     assert Environment({"DJANGO_SECRET_KEY": "mine"}, None).secret_key(tmp_path / "no" / "key") == "mine"
 
 
@@ -231,7 +233,7 @@ def test_the_reference_has_every_setting_with_its_bounds() -> None:
     page = (FOLDER / "docs" / "settings.md").read_text(encoding="utf-8")
     for setting in (*SETTINGS, *ENVIRONMENT):
         assert page.count(f"| `{setting.name}` |") == 1
-    assert "| `ATOM_SAAS_WS_PONG_TIMEOUT` | `10` | A ping not answered by then: the peer is dead. |" in page
+    assert "| `ATOM_SAAS_WS_PONG_TIMEOUT` | `10` | A peer that has not answered a ping after this time" in page
     assert "| 0.01 to 86,400 seconds | 2 to 60 seconds | 9 |" in page
 
 
@@ -241,7 +243,7 @@ def test_the_example_as_it_stands_is_the_defaults(tmp_path: Path) -> None:
         code = (
             "import json; from atomproject import settings as s; from marketplace_sync.conf import load_config;"
             "print(json.dumps([repr(load_config(s)), s.DATABASES, s.CHANNEL_LAYERS, s.ALLOWED_HOSTS, s.DEBUG, "
-            "s.LOGGING, len(s.ENVIRONMENT_FAULTS)]))"
+            "s.LOGGING, len(s.ENVIRONMENT_PROBLEMS)]))"
         )
         shown[file] = subprocess.run(
             [sys.executable, "-c", code], cwd=FOLDER, env={**os.environ, "DJANGO_ENV_FILE": file, "DATABASE_URL": ""},

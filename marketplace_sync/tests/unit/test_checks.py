@@ -6,7 +6,7 @@ import pytest
 from django.core.checks import Error, run_checks
 
 from marketplace_sync.conf import SETTINGS, find_problems, unknown_names
-from marketplace_sync.setting_values import Kind, SettingProblem
+from marketplace_sync.setting import Kind, SettingProblem
 
 # For each kind, a text that can't be one.
 IMPOSSIBLE = {
@@ -68,7 +68,7 @@ def test_a_misspelt_name_is_told_with_the_right_one(settings: Any) -> None:
 
 
 def test_what_the_settings_module_could_not_read_is_told(settings: Any) -> None:
-    settings.ENVIRONMENT_FAULTS = (
+    settings.ENVIRONMENT_PROBLEMS = (
         SettingProblem("marketplace_sync.E031", "DATABASE_URL", "DATABASE_URL is odd.", "Fix it."),
     )
     (message,) = told().values()
@@ -76,7 +76,7 @@ def test_what_the_settings_module_could_not_read_is_told(settings: Any) -> None:
 
 
 def test_a_project_without_our_settings_module_has_nothing_more_to_tell(settings: Any) -> None:
-    del settings.ENVIRONMENT_FAULTS, settings.ENVIRONMENT_NAMES
+    del settings.ENVIRONMENT_PROBLEMS, settings.ENVIRONMENT_NAMES
     assert told() == {}
 
 

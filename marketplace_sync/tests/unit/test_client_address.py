@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from atomproject.peer import RealPeer
 from marketplace_sync.client_address import client_address, neighbourhood, of_request, of_scope
 from marketplace_sync.conf import BY_NAME
-from marketplace_sync.setting_values import InvalidValueError, Networks, parse
+from marketplace_sync.setting import InvalidValueError, Networks
+from marketplace_sync.setting_values import parse
 
 
 def networks(raw: str) -> Networks:
@@ -71,7 +72,7 @@ def test_an_invalid_setting_trusts_nobody() -> None:
     with override_settings(TRUSTED_PROXIES="10.0.0.0/8,nginx"):
         scope = {"client": ("10.0.0.5", 1), "headers": [(b"x-forwarded-for", b"203.0.113.9")]}
         assert of_scope(scope) == "10.0.0.5"
-    with pytest.raises(InvalidValueError, match="'nginx', which is no address and no network"):
+    with pytest.raises(InvalidValueError, match="'nginx', which is neither an address nor a network"):
         networks("10.0.0.0/8,nginx")
 
 

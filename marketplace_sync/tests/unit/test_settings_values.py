@@ -17,9 +17,9 @@ from marketplace_sync.conf import (
     SyncConfig,
     find_problems,
     load_config,
-    ws_url_of,
 )
-from marketplace_sync.setting_values import Kind
+from marketplace_sync.conf_rules import ws_url_of
+from marketplace_sync.setting import Kind
 
 TOKEN = "0e7c1a52-tok-9f"
 GOOD = {"ATOM_SAAS_API_URL": "https://market.example", "ATOM_SAAS_API_TOKEN": TOKEN}
@@ -133,7 +133,7 @@ def test_text_and_python_values_become_typed(name: str, raw: object, field: str,
 def test_what_can_not_work_is_one_error_of_that_setting(name: str, raw: object) -> None:
     with pytest.raises(ConfigError) as caught:
         load(**{name: raw})
-    (fault,) = caught.value.faults
+    (fault,) = caught.value.problems
     assert fault.setting == name
     assert fault.id == f"marketplace_sync.E{BY_NAME[name].number:03d}"
     assert fault.message.startswith(name)
@@ -144,7 +144,7 @@ def test_what_can_not_work_is_one_error_of_that_setting(name: str, raw: object) 
 def test_every_error_is_told_at_once_in_the_order_of_the_table() -> None:
     with pytest.raises(ConfigError) as caught:
         load(ATOM_SAAS_PAGE_SIZE="x", ATOM_SAAS_WS_URL="nowhere", FEED_KEEP_ROWS="-1")
-    assert [fault.setting for fault in caught.value.faults] == [
+    assert [fault.setting for fault in caught.value.problems] == [
         "ATOM_SAAS_WS_URL", "ATOM_SAAS_PAGE_SIZE", "FEED_KEEP_ROWS",
     ]  # fmt: skip
     assert len(str(caught.value).splitlines()) == 3
@@ -157,7 +157,7 @@ def test_a_missing_url_or_token_is_an_error_only_where_a_marketplace_is_needed()
     }
     with pytest.raises(ConfigError) as caught:
         load_config(SimpleNamespace(), need_marketplace=True)
-    assert [fault.id for fault in caught.value.faults] == ["marketplace_sync.E001", "marketplace_sync.E003"]
+    assert [fault.id for fault in caught.value.problems] == ["marketplace_sync.E001", "marketplace_sync.E003"]
 
 
 def test_switched_off_it_needs_neither_url_nor_token() -> None:
@@ -249,7 +249,7 @@ def test_whatever_is_configured_is_a_config_or_faults(configured: dict[str, Any]
     try:
         config = load_config(SimpleNamespace(**configured))
     except ConfigError as error:
-        assert all(fault.level == "error" and fault.hint for fault in error.faults)
+        assert all(fault.level == "error" and fault.hint for fault in error.problems)
         return
     for setting in SETTINGS:
         value = getattr(config, setting.field)

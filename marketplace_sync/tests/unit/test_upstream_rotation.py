@@ -12,7 +12,7 @@ import pytest
 from atomproject.env import Environment
 from marketplace_sync.conf import ConfigError, Secret, SyncConfig, find_problems, load_config
 from marketplace_sync.logs import redact
-from marketplace_sync.setting_values import InvalidValueError
+from marketplace_sync.setting import InvalidValueError
 from marketplace_sync.tests.support.upstream_peers import ScriptedHttp, answer
 from marketplace_sync.upstream.access import Access, access_problems
 from marketplace_sync.upstream.errors import TokenRefusedError
@@ -90,7 +90,7 @@ def broken(file: Path) -> dict[str, Callable[[], Any]]:
         "can't be read: it is no regular file.": again_as(lambda: os.mkfifo(file)),
         "can't be read: it has more than 65536 bytes.": lambda: file.write_text("x" * 65_537),
         "can't be read: it is not UTF-8.": lambda: file.write_bytes(b"\xff\xfe"),
-        "has white space, control or non-ASCII characters in it, which no HTTP header can carry.": lambda: (
+        "contains white space, control or non-ASCII characters, which no HTTP header can carry.": lambda: (
             file.write_text(f"{NEW} and a comment")
         ),
     }
@@ -162,9 +162,9 @@ def test_a_missing_file_is_an_error_where_a_marketplace_is_needed_and_elsewhere_
 def test_a_token_of_the_process_can_not_change_and_one_of_the_file_can(tmp_path: Path) -> None:
     dotenv = tmp_path / ".env"
     dotenv.write_text(f"T='{OLD}'\n")
-    assert Environment({"T": OLD}, dotenv).again("T") is None
-    assert Environment({}, None).again("T") is None
-    again = Environment({}, dotenv).again("T")
+    assert Environment({"T": OLD}, dotenv).rereader("T") is None
+    assert Environment({}, None).rereader("T") is None
+    again = Environment({}, dotenv).rereader("T")
     assert again is not None
     token = Token(Secret(OLD), again)
     dotenv.write_text(f'A=1\nexport T="{NEW}"\n')
