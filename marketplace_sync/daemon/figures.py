@@ -11,7 +11,7 @@ from marketplace_sync.engine.latency import MOST_SECONDS, bucket_of
 from marketplace_sync.mirror.arrived import Arrived, Effect
 from marketplace_sync.mirror.figures import count_minute
 from marketplace_sync.mirror.lease import Lease
-from marketplace_sync.protocol.events import told_at
+from marketplace_sync.protocol.events import reported_at
 from marketplace_sync.protocol.stamps import moment_of, stamp_of
 from marketplace_sync.upstream.clock import server_time
 
@@ -41,7 +41,7 @@ class Figures:
         for item, effect in zip(batch.items, batch.effects, strict=True):
             # No stream message is a `SkillAbsent`, and of a `RefusedInput` nothing is applied.
             if effect in _APPLIED and isinstance(item, Arrived):
-                stamp = told_at(item.event)  # type: ignore[arg-type]
+                stamp = reported_at(item.event)  # type: ignore[arg-type]
                 if stamp is not None and stamp >= day_ago:
                     self._lags[bucket_of((now - moment_of(stamp)).total_seconds())] += 1
 

@@ -3,14 +3,15 @@
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from marketplace_sync.daemon.arrivals import Arrivals
 from marketplace_sync.daemon.writer import Committed, Writer
 from marketplace_sync.engine.rates import TokenBucket
-from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, RefusedInput
+from marketplace_sync.mirror.arrived import Arrived, Effect, Event, RefusedInput
 from marketplace_sync.models import DeadLetter, FeedChange
-from marketplace_sync.protocol.events import CategoryRecord, Change, SkillDeleted, SkillRecord
+from marketplace_sync.protocol.events import Change
+from marketplace_sync.protocol.message_types import Announces, Repair, Subject, repair_of, subject_of, type_of
 from marketplace_sync.protocol.refusals import Refusal
 from marketplace_sync.upstream.stream import Received
 
@@ -106,8 +107,9 @@ class Intake:
         elif isinstance(received.event, Refusal):
             self._refuse(received, received.event, writer)
         elif writer.offer(Arrived(received.event, arrival, FeedChange.Source.STREAM), received.size):
-            if isinstance(received.event, SkillRecord):
-                self.announced.discard(received.event.skill_id)
+            message_type = type_of(received.event)
+            if message_type.announces is Announces.PRESENT:
+                self.announced.discard(message_type.key_of(received.event))
         else:
             self._shed(received, arrival)
 
@@ -124,14 +126,23 @@ class Intake:
         if counts[Effect.REFUSED]:
             for item, effect in zip(batch.items, batch.effects, strict=True):
                 if effect is Effect.REFUSED and isinstance(item, Arrived):
-                    self._mend_unstorable(item.event)
+                    self._repair_unstorable(item.event)
 
-    def _mend_unstorable(self, event: Event) -> None:
-        """The database refused what was told. Asked for, it may be better, and refused again it marks no gap."""
-        if isinstance(event, CategoryRecord | CategoryAbsent):
-            self._repairs.loss()
-        else:
-            self._repairs.fetch(event.skill_id)
+    def _repair_unstorable(self, event: Event) -> None:
+        """Repair what the database refused. A fetched record may be better; one that is refused again marks no gap."""
+        if isinstance(event, Change):
+            message_type = type_of(event)
+            self._repair(message_type.subject, message_type.key_of(event))
+
+    def _repair(self, subject: Subject, key: str | None) -> None:
+        match repair := repair_of(subject, key):
+            case Repair.FETCH:
+                assert key is not None
+                self._repairs.fetch(key)
+            case Repair.FULL_SYNC:
+                self._repairs.loss()
+            case _:
+                assert_never(repair)
 
     def _refuse(self, received: Received, refusal: Refusal, writer: Writer) -> None:
         letter = RefusedInput.of(refusal, received.raw, DeadLetter.Source.STREAM)
@@ -139,19 +150,27 @@ class Intake:
             self.totals["rejected"] += 1
             self._lost(refusal, "rejected")
             self._repairs.loss()
-        elif refusal.key is not None and not refusal.kind.startswith("category"):
-            self._repairs.fetch(refusal.key)
         else:
-            self._repairs.loss()
+            self._repair(subject_of(refusal.kind), refusal.key)
 
     def _shed(self, received: Received, arrival: int) -> None:
         self.totals["shed"] += 1
         self._lost(received.event, "shed")
-        match received.event:
-            case SkillDeleted(skill_id=skill_id):
-                self.announced.add(skill_id, arrival)
-                self.moves += 1
-            case SkillRecord(skill_id=skill_id):
-                self.announced.discard(skill_id)
-                self.moves += 1
+        if not isinstance(received.event, Refusal):
+            self._announce(received.event, arrival)
         self._repairs.loss()
+
+    def _announce(self, event: Change, arrival: int) -> None:
+        """Keep what a shed message reports about the existence of its skill."""
+        message_type = type_of(event)
+        match message_type.announces:
+            case Announces.REMOVED:
+                self.announced.add(message_type.key_of(event), arrival)
+                self.moves += 1
+            case Announces.PRESENT:
+                self.announced.discard(message_type.key_of(event))
+                self.moves += 1
+            case None:
+                return
+            case _:
+                assert_never(message_type.announces)

@@ -21,7 +21,8 @@ from marketplace_sync.daemon.writer import Committed
 from marketplace_sync.engine.connection import Connection, Mode
 from marketplace_sync.mirror.arrived import Arrived, Effect, Event, Item, RefusedInput
 from marketplace_sync.models import AuditRow, Command, DeadLetter, SyncRun, WebSocketState
-from marketplace_sync.protocol.events import CategoryRecord, Change, RatingChanged, SkillDeleted, SkillRecord, told_at
+from marketplace_sync.protocol.events import Change, reported_at
+from marketplace_sync.protocol.message_types import BY_NAME, type_of
 from marketplace_sync.protocol.refusals import Code, Refusal
 from marketplace_sync.protocol.stamps import moment_of
 from marketplace_sync.upstream.clock import server_time
@@ -31,10 +32,6 @@ M = TypeVar("M", prometheus.Counter, prometheus.Gauge, prometheus.Histogram)
 
 PREFIX = "atom_mirror"
 
-_TYPES: Mapping[type, str] = {
-    SkillRecord: "skill_update", CategoryRecord: "category_update",
-    RatingChanged: "rating_update", SkillDeleted: "skill_delete",
-}  # fmt: skip
 _OTHER = "other"
 _OUTCOMES = (*sorted(set(TOTAL_OF.values())), "shed")
 _SYNC_OUTCOMES = ("clean", "unclean", "degraded", "held", "failed")
@@ -66,7 +63,7 @@ class Metrics:
 
         self.received = self._counter("messages_received", "Stream messages received, heartbeats aside")
         self._messages = self._counter(
-            "messages", "Stream messages by type and by what became of them", type=(*_TYPES.values(), _OTHER),
+            "messages", "Stream messages by type and by what became of them", type=(*BY_NAME, _OTHER),
             outcome=_OUTCOMES,
         )  # fmt: skip
         self._letters = self._counter(
@@ -254,16 +251,16 @@ def _begun(metric: M, labels: Mapping[str, Iterable[str]]) -> M:
 
 def _type_of(event: Event | Refusal) -> str:
     """A message's type, one of five words: what the server calls something else is `other`."""
-    if type(event) is Refusal:
-        return event.kind if event.kind in _TYPES.values() else _OTHER
-    return _TYPES.get(type(event), _OTHER)
+    if isinstance(event, Refusal):
+        return event.kind if event.kind in BY_NAME else _OTHER
+    return type_of(event).name if isinstance(event, Change) else _OTHER
 
 
 def _lag_of(batch: Committed, now: datetime) -> float | None:
     """How late the first change of a batch that changed something is, it waited longest; `None` where nothing tells."""
     for item, effect in zip(batch.items, batch.effects, strict=True):
         if effect in _APPLIED and isinstance(item, Arrived) and isinstance(item.event, Change):
-            stamp = told_at(item.event)
+            stamp = reported_at(item.event)
             lag = (now - moment_of(stamp)).total_seconds() if stamp is not None else None
             return max(lag, 0.0) if lag is not None and lag <= _LONGEST_LAG else None
     return None

@@ -18,6 +18,7 @@ from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.models import DeadLetter, FeedChange
 from marketplace_sync.protocol.events import Ping, Pong
 from marketplace_sync.protocol.listing import decode_category_page, decode_skill
+from marketplace_sync.protocol.message_types import Subject, subject_of
 from marketplace_sync.protocol.messages import decode_message
 from marketplace_sync.protocol.refusals import Code, DecodeError
 from marketplace_sync.upstream.errors import MalformedResponseError, UpstreamError
@@ -102,7 +103,7 @@ class Replayer:
 
     async def _fetch(self, letter: DeadLetter, why: str) -> tuple[Effect, str]:
         """Ask the marketplace for the letter's skill instead; `why` it has to be."""
-        if letter.kind.startswith("category"):
+        if letter.kind == LISTED_CATEGORY or subject_of(letter.kind) is Subject.CATEGORY:
             raise ReplayError(f"{_sentence(why)} The next pass reads all categories.")
         if not letter.key:
             raise ReplayError(f"{_sentence(why)} It names no skill that could be fetched; the next pass reads all.")

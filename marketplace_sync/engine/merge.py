@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from hashlib import blake2b
 from operator import itemgetter
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 from msgspec.structs import replace
@@ -26,6 +26,7 @@ from marketplace_sync.protocol.events import (
     SKILL_FIELDS,
     CategoryRecord,
     RatingChanged,
+    SkillChange,
     SkillDeleted,
     SkillRecord,
 )
@@ -119,6 +120,21 @@ def record_fingerprint(record: SkillRecord) -> str | None:
     if len(record.fields) < len(SKILL_FIELDS):
         return None
     return fingerprint_of(_to_microseconds(record.fields), record.extra, record.updated)
+
+
+def merge_change(
+    slot: Slot, event: SkillChange, arrival: int, *, polled: bool, forced: bool = False, unsound: bool = False
+) -> tuple[Slot, MergeOutcome]:
+    """Apply a message or a listing row about a skill to its slot. The keywords are those of `merge_record`."""
+    match event:
+        case SkillRecord():
+            return merge_record(slot, event, arrival, polled=polled, forced=forced, unsound=unsound)
+        case SkillDeleted():
+            return merge_deletion(slot, event, arrival)
+        case RatingChanged():
+            return merge_rating(slot, event, arrival)
+        case _:
+            assert_never(event)
 
 
 def merge_record(

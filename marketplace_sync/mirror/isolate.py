@@ -16,12 +16,21 @@ import structlog
 from django.db import DataError, Error, IntegrityError
 
 from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planned
-from marketplace_sync.mirror.arrived import LISTED_CATEGORY, Arrived, CategoryAbsent, Effect, Event, Item, RefusedInput
+from marketplace_sync.mirror.arrived import (
+    LISTED_CATEGORY,
+    Arrived,
+    CategoryAbsent,
+    Effect,
+    Item,
+    RefusedInput,
+    SkillAbsent,
+)
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.plan import BatchPlan, BatchTooLargeError
 from marketplace_sync.mirror.sql import checkpoints_left
 from marketplace_sync.models import DeadLetter, FeedChange
-from marketplace_sync.protocol.events import CategoryRecord, RatingChanged, SkillDeleted, SkillRecord
+from marketplace_sync.protocol.events import Change
+from marketplace_sync.protocol.message_types import CATEGORY_UPDATE, SKILL_DELETE, MessageType, Subject, type_of
 from marketplace_sync.protocol.refusals import Code, Refusal
 
 log = structlog.get_logger(__name__)
@@ -144,35 +153,27 @@ def _refuses_content(fault: Exception) -> bool:
 
 def _letter(item: Arrived, reason: str) -> RefusedInput:
     """The dead letter for an event. The bytes it came in are gone by now: it is told again as the protocol would."""
-    kind, data = _told_again(item.event)
-    key = _storable(data.get("skill_id") or data["name"])
+    message_type, data = _message_of(item.event)
+    kind = message_type.name
+    key = _storable(data[message_type.subject.value])
     source = DeadLetter.Source.STREAM if item.source == FeedChange.Source.STREAM else DeadLetter.Source.LISTING
     told: dict[str, object] = {"type": kind, "data": data}
     if source is DeadLetter.Source.LISTING:
         told = data
-        kind = LISTED_CATEGORY if kind.startswith("category") else ""
+        kind = LISTED_CATEGORY if message_type.subject is Subject.CATEGORY else ""
     refusal = Refusal(Code.UNSTORABLE, "", _storable(reason), key, kind)
     # Escapes for all but ASCII: lone surrogates and NUL are no bytes of the text then.
     return RefusedInput.of(refusal, json.dumps(told, default=str), source)
 
 
-def _told_again(event: Event) -> tuple[str, dict[str, object]]:
-    """A message's `type` and `data` that would be decoded to this event."""
-    match event:
-        case SkillRecord():
-            named = {"created_at" if name == "remote_created_at" else name: it for name, it in event.fields.items()}
-            return "skill_update", {**event.extra, **named, "skill_id": event.skill_id, "updated_at": event.updated}
-        case CategoryRecord():
-            named = {"created_at" if name == "remote_created_at" else name: it for name, it in event.fields.items()}
-            return "category_update", {**named, "name": event.name, "updated_at": event.updated}
-        case RatingChanged():
-            told = {"skill_id": event.skill_id, "rating": event.rating, "updated_at": event.updated}
-            return "rating_update", {**told, **event.figures}
-        case SkillDeleted():
-            return "skill_delete", {"skill_id": event.skill_id, "deleted_at": event.deleted}
-        case CategoryAbsent():
-            return "category_update", {"name": event.name}
-    return "skill_delete", {"skill_id": event.skill_id}
+def _message_of(event: Change | SkillAbsent | CategoryAbsent) -> tuple[MessageType, dict[str, object]]:
+    """Return the type and the `data` of a message that would be decoded to this event."""
+    if isinstance(event, SkillAbsent):
+        return SKILL_DELETE, {"skill_id": event.skill_id}
+    if isinstance(event, CategoryAbsent):
+        return CATEGORY_UPDATE, {"name": event.name}
+    message_type = type_of(event)
+    return message_type, message_type.encode(event)
 
 
 def _storable(text: object) -> str:

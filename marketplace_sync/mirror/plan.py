@@ -21,9 +21,7 @@ from marketplace_sync.engine.merge import (
     StoredTombstone,
     merge_absence,
     merge_category,
-    merge_deletion,
-    merge_rating,
-    merge_record,
+    merge_change,
     record_fingerprint,
 )
 from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, Item, RefusedInput, SkillAbsent
@@ -31,7 +29,7 @@ from marketplace_sync.mirror.feed import FeedRow, feed_row, skill_change
 from marketplace_sync.mirror.rows import load_categories, load_fingerprints, load_stored, skill_rows, stored_bytes
 from marketplace_sync.mirror.soundness import unsound_categories, unsound_skills
 from marketplace_sync.models import Skill
-from marketplace_sync.protocol.events import CategoryRecord, RatingChanged, SkillDeleted, SkillRecord
+from marketplace_sync.protocol.events import CategoryRecord, SkillChange, SkillRecord
 
 # A few hundred bytes may each be about a skill of a MiB: what is held of them is looked at before it is read. So many
 # skills are few enough in any case.
@@ -128,21 +126,16 @@ class BatchPlan:
             return self._decide_category(item, event)
         return self._decide_skill(item, event)
 
-    def _decide_skill(self, item: Arrived, event: SkillRecord | SkillDeleted | RatingChanged | SkillAbsent) -> Effect:
+    def _decide_skill(self, item: Arrived, event: SkillChange | SkillAbsent) -> Effect:
         key = event.skill_id
         before = self.after[key]
         unsound = item.by_row and key in self._unsound
-        match event:
-            case SkillRecord():
-                after, outcome = merge_record(
-                    before, event, item.arrival, polled=item.polled, forced=item.forced, unsound=unsound
-                )
-            case SkillDeleted():
-                after, outcome = merge_deletion(before, event, item.arrival)
-            case RatingChanged():
-                after, outcome = merge_rating(before, event, item.arrival)
-            case SkillAbsent():
-                after, outcome = merge_absence(before, item.arrival, unsound=unsound)
+        if isinstance(event, SkillAbsent):
+            after, outcome = merge_absence(before, item.arrival, unsound=unsound)
+        else:
+            after, outcome = merge_change(
+                before, event, item.arrival, polled=item.polled, forced=item.forced, unsound=unsound
+            )
         self.after[key] = after
         match outcome:
             case MergeOutcome.UNCHANGED:

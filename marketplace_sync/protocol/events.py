@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 
@@ -84,13 +84,20 @@ class Pong:
     """The peer answers a ping of ours."""
 
 
-Change = SkillRecord | SkillDeleted | RatingChanged | CategoryRecord
+SkillChange = SkillRecord | SkillDeleted | RatingChanged
+Change = SkillChange | CategoryRecord
 Heartbeat = Ping | Pong
 
 
-def told_at(change: Change) -> Stamp | None:
-    """The marketplace's own time of a change; `None` when it told none, or one too far ahead to believe."""
-    return change.deleted if isinstance(change, SkillDeleted) else change.updated
+def reported_at(change: Change) -> Stamp | None:
+    """Return the marketplace's time of a change; `None` where it sent none, or one too far ahead to believe."""
+    match change:
+        case SkillDeleted():
+            return change.deleted
+        case SkillRecord() | RatingChanged() | CategoryRecord():
+            return change.updated
+        case _:
+            assert_never(change)
 
 
 @dataclass(frozen=True, slots=True)

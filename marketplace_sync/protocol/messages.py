@@ -4,18 +4,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from marketplace_sync.protocol.events import Change, Heartbeat, Ping, Pong
+from marketplace_sync.protocol.events import Change, Heartbeat
 from marketplace_sync.protocol.fields import latest_believable
 from marketplace_sync.protocol.json_text import fault, is_storable, json_type, read_json
 from marketplace_sync.protocol.limits import MAX_MESSAGE_BYTES
-from marketplace_sync.protocol.records import (
-    category_key,
-    category_record,
-    rating_changed,
-    skill_deleted,
-    skill_key,
-    skill_record,
-)
+from marketplace_sync.protocol.message_types import BY_NAME, HEARTBEATS, readable_key
 from marketplace_sync.protocol.refusals import Code, DecodeError, Refusal
 from marketplace_sync.protocol.typed import skill_update
 
@@ -61,29 +54,17 @@ def _event(message: Any, doubtful: bool, server_now: datetime) -> Change | Heart
         raise fault(Code.MISSING, "type", "required")
     if type(kind) is not str:
         raise fault(Code.BAD_TYPE, "type", f"must be text, not {json_type(kind)}")
-    match kind:
-        case "ping":
-            return Ping()
-        case "pong":
-            return Pong()
-        case "skill_update" | "category_update" | "rating_update" | "skill_delete":
-            data = message.get("data")
-            if data is None:
-                raise fault(Code.MISSING, "data", "required")
-            if type(data) is not dict:
-                raise fault(Code.BAD_TYPE, "data", f"must be an object, not {json_type(data)}")
-        case _:
-            raise fault(Code.UNKNOWN_TYPE, "type", f"the protocol has no type {kind[:_MAX_KIND_CHARS]!r}")
-    latest = latest_believable(server_now)
-    match kind:
-        case "skill_update":
-            return skill_record(data, doubtful=doubtful, latest=latest)
-        case "category_update":
-            return category_record(data, doubtful=doubtful, latest=latest)
-        case "rating_update":
-            return rating_changed(data, doubtful=doubtful, latest=latest)
-        case _:
-            return skill_deleted(data, sent=message.get("timestamp"), doubtful=doubtful, latest=latest)
+    if (heartbeat := HEARTBEATS.get(kind)) is not None:
+        return heartbeat
+    message_type = BY_NAME.get(kind)
+    if message_type is None:
+        raise fault(Code.UNKNOWN_TYPE, "type", f"the protocol has no type {kind[:_MAX_KIND_CHARS]!r}")
+    data = message.get("data")
+    if data is None:
+        raise fault(Code.MISSING, "data", "required")
+    if type(data) is not dict:
+        raise fault(Code.BAD_TYPE, "data", f"must be an object, not {json_type(data)}")
+    return message_type.decode(data, message.get("timestamp"), doubtful, latest_believable(server_now))
 
 
 def _refused_unread(raw: str | bytes, code: Code, reason: str) -> DecodeError:
@@ -101,6 +82,4 @@ def _about(message: Any) -> tuple[str, str | None]:
         return "", None
     kind = message.get("type")
     kind = kind[:_MAX_KIND_CHARS] if isinstance(kind, str) else ""
-    data = message.get("data")
-    key = category_key(data) if kind == "category_update" else skill_key(data)
-    return (kind if is_storable(kind) else ""), key
+    return (kind if is_storable(kind) else ""), readable_key(kind, message.get("data"))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from marketplace_sync.protocol import fields
-from marketplace_sync.protocol.events import CategoryRecord, RatingChanged, SkillDeleted, SkillRecord
+from marketplace_sync.protocol.events import RATING_FIELDS, CategoryRecord, SkillRecord
 from marketplace_sync.protocol.json_text import check_storable, fault, json_type
 from marketplace_sync.protocol.limits import (
     MAX_CATEGORY_CHARS,
@@ -48,7 +48,6 @@ _LONGEST_TEXT = {
 }  # fmt: skip
 # Read elsewhere, or not ours to keep: `ratings` are the votes that a single fetch brings along.
 _NOT_EXTRA = frozenset({"skill_id", "created_at", "updated_at", "ratings"})
-_RATING_READERS = ("average_rating", "rating_count")
 
 _CATEGORY_READERS: Mapping[str, tuple[str, fields.Reader]] = {
     "description": ("description", fields.text()),
@@ -60,8 +59,7 @@ _category_name = fields.required_text(MAX_CATEGORY_CHARS)
 
 def skill_record(row: Any, *, doubtful: bool, latest: str) -> SkillRecord:
     """A skill as a `skill_update`, a listing row or a single fetch tells it; `skill_id` and `name` are required."""
-    data = _documented_names(_object(row), _SKILL_ALIASES)
-    skill_id = fields.skill_id(data.get("skill_id"), "skill_id", doubtful)
+    skill_id, data = identified_skill(row, doubtful)
     if "name" not in data:
         raise fault(Code.MISSING, "name", "required")
     known: dict[str, Any] = {}
@@ -82,32 +80,20 @@ def skill_record(row: Any, *, doubtful: bool, latest: str) -> SkillRecord:
     return SkillRecord(skill_id, known, extra, updated)
 
 
-def skill_deleted(data: Any, *, sent: Any, doubtful: bool, latest: str) -> SkillDeleted:
-    """A deletion. `sent`: the envelope's `timestamp`, which stands in for a `deleted_at` that tells nothing.
-
-    It is no part of the record: one that is no time is none, and no reason to refuse the deletion.
-    """
-    data = _documented_names(_object(data), _SKILL_ALIASES)
-    skill_id = fields.skill_id(data.get("skill_id"), "skill_id", doubtful)
-    deleted = fields.believable_time(data.get("deleted_at"), "deleted_at", latest)
-    if deleted is None:
-        sent_at = fields.readable_time(sent)
-        deleted = None if sent_at is None or sent_at > latest else sent_at
-    return SkillDeleted(skill_id, deleted)
+def identified_skill(data: Any, doubtful: bool) -> tuple[str, dict[str, Any]]:
+    """Return the skill id of a message's `data`, and `data` under the documented names."""
+    named = _documented_names(_object(data), _SKILL_ALIASES)
+    return fields.skill_id(named.get("skill_id"), "skill_id", doubtful), named
 
 
-def rating_changed(data: Any, *, doubtful: bool, latest: str) -> RatingChanged:
-    """One vote, and the figures as far as they were told: a null average is told, and means none."""
-    data = _documented_names(_object(data), _SKILL_ALIASES)
-    skill_id = fields.skill_id(data.get("skill_id"), "skill_id", doubtful)
-    vote = fields.vote(data.get("rating"), "rating", doubtful)
+def rating_figures(data: Mapping[str, Any], doubtful: bool) -> dict[str, Any]:
+    """Return the rating figures that `data` has, out of `RATING_FIELDS`. A null average means: not rated."""
     figures: dict[str, Any] = {}
-    for field in _RATING_READERS:
+    for field in RATING_FIELDS:
         if field in data:
             target, read = _SKILL_READERS[field]
             figures[target] = read(data[field], field, doubtful)
-    updated = fields.believable_time(data.get("updated_at"), "updated_at", latest)
-    return RatingChanged(skill_id, vote, figures, updated)
+    return figures
 
 
 def category_record(row: Any, *, doubtful: bool, latest: str) -> CategoryRecord:

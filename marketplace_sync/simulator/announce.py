@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+from marketplace_sync.protocol.message_types import SKILL_UPDATE, Subject, subject_of
 from marketplace_sync.simulator.faults import FaultSet
 from marketplace_sync.simulator.listing import alias_category, alias_skill
 from marketplace_sync.simulator.malformed import BadMessage, bad_messages
@@ -71,7 +72,7 @@ class Announcer:
             to(lambda stream: stream.send_bytes(BROKEN_FRAME))
 
     def _padded(self, message: Message, subject: str) -> bytes | None:
-        if message.get("type") != "skill_update":
+        if message.get("type") != SKILL_UPDATE.name:
             return None
         for name in ("oversize-hard", "oversize"):
             if (fault := self._faults.take(name, subject)) is not None:
@@ -100,5 +101,5 @@ class Announcer:
 
 def _aliased(message: Message) -> Message:
     data: dict[str, Any] = message["data"]
-    renamed = alias_category(data) if message["type"] == "category_update" else alias_skill(data)
+    renamed = alias_category(data) if subject_of(message["type"]) is Subject.CATEGORY else alias_skill(data)
     return {**message, "data": renamed}

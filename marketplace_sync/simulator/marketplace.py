@@ -7,10 +7,18 @@ that is a change nobody is told of.
 
 import copy
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from marketplace_sync.protocol.message_types import (
+    BY_NAME,
+    CATEGORY_UPDATE,
+    RATING_UPDATE,
+    SKILL_DELETE,
+    SKILL_UPDATE,
+    MessageType,
+)
 from marketplace_sync.simulator.wire import read_time, write_time
 
 Record = dict[str, Any]
@@ -67,7 +75,7 @@ class Marketplace:
         self.skills[skill_id] = copy.deepcopy(data) if held is None else {**held, **copy.deepcopy(data)}
         self._gone.pop(skill_id, None)
         if announce:
-            self._announce("skill_update", data)
+            self._announce(SKILL_UPDATE, data)
         return self.skills[skill_id]
 
     def delete_skill(self, skill_id: str, *, announce: bool = True) -> str:
@@ -78,7 +86,7 @@ class Marketplace:
         self._votes.pop(skill_id, None)
         self._gone[skill_id] = deleted_at
         if announce:
-            self._announce("skill_delete", {"skill_id": skill_id, "deleted_at": deleted_at})
+            self._announce(SKILL_DELETE, {"skill_id": skill_id, "deleted_at": deleted_at})
         return deleted_at
 
     def rate(self, skill_id: str, rating: int, *, announce: bool = True, with_average: bool = True) -> Record:
@@ -129,7 +137,7 @@ class Marketplace:
                 data.setdefault("created_at", data["updated_at"])
         self.categories[name] = {**(held or {}), **copy.deepcopy(data)}
         if announce:
-            self._announce("category_update", data)
+            self._announce(CATEGORY_UPDATE, data)
         return self.categories[name]
 
     def apply(self, message: Message, raw: bytes | None = None) -> None:
@@ -137,25 +145,34 @@ class Marketplace:
 
         For replays: nothing is copied. `raw` is its JSON. Raises `ValueError` when the message is none of ours.
         """
-        match message:
-            case {"type": "skill_update", "data": {"skill_id": str(skill_id)} as data}:
-                held = self.skills.get(skill_id)
-                self.skills[skill_id] = data if held is None else {**held, **data}
-                self._gone.pop(skill_id, None)
-            case {"type": "skill_delete", "data": {"skill_id": str(skill_id)} as data}:
-                self.skills.pop(skill_id, None)
-                self._votes.pop(skill_id, None)
-                self._gone[skill_id] = data.get("deleted_at") or message.get("timestamp") or ""
-            case {"type": "category_update", "data": {"name": str(name)} as data}:
-                self.categories[name] = {**self.categories.get(name, {}), **data}
-            case {"type": "rating_update", "data": {"skill_id": str(skill_id)} as data}:
-                figures = {name: data[name] for name in ("average_rating", "rating_count") if name in data}
-                if skill_id in self.skills:
-                    self.skills[skill_id] = {**self.skills[skill_id], **figures}
-            case _:
-                raise ValueError("not a skill_update, skill_delete, category_update or rating_update with its id")
+        message_type = BY_NAME.get(str(message.get("type")))
+        data = message.get("data")
+        key = data.get(message_type.subject.value) if message_type and isinstance(data, dict) else None
+        if message_type is None or not isinstance(key, str):
+            raise ValueError(f"not a message with its id, of one of the types {', '.join(BY_NAME)}")
+        _TAKEN_BY[message_type](self, key, message)
         for listener in self.listeners:
             listener(message, raw)
+
+    def _take_skill(self, skill_id: str, message: Message) -> None:
+        self.skills[skill_id] = (
+            {**self.skills[skill_id], **message["data"]} if skill_id in self.skills else message["data"]
+        )
+        self._gone.pop(skill_id, None)
+
+    def _take_removal(self, skill_id: str, message: Message) -> None:
+        self.skills.pop(skill_id, None)
+        self._votes.pop(skill_id, None)
+        self._gone[skill_id] = message["data"].get("deleted_at") or message.get("timestamp") or ""
+
+    def _take_category(self, name: str, message: Message) -> None:
+        self.categories[name] = {**self.categories.get(name, {}), **message["data"]}
+
+    def _take_rating(self, skill_id: str, message: Message) -> None:
+        data = message["data"]
+        figures = {name: data[name] for name in ("average_rating", "rating_count") if name in data}
+        if skill_id in self.skills:
+            self.skills[skill_id] = {**self.skills[skill_id], **figures}
 
     def _next_time(self, key: str, *records: Record | None) -> str:
         """Now, or one microsecond past the newest time that was said of `key`."""
@@ -183,9 +200,18 @@ class Marketplace:
         if with_average:
             data |= {"average_rating": skill["average_rating"], "rating_count": skill["rating_count"]}
         data["updated_at"] = self._next_time(skill_id, skill)
-        self._announce("rating_update", data)
+        self._announce(RATING_UPDATE, data)
 
-    def _announce(self, kind: str, data: Record) -> None:
-        message = {"type": kind, "data": data, "timestamp": write_time(self.now())}
+    def _announce(self, message_type: MessageType, data: Record) -> None:
+        message = {"type": message_type.name, "data": data, "timestamp": write_time(self.now())}
         for listener in self.listeners:
             listener(message, None)
+
+
+# What a message of each type does to the truth when a recorded history is replayed.
+_TAKEN_BY: Mapping[MessageType, Callable[[Marketplace, str, Message], None]] = {
+    SKILL_UPDATE: Marketplace._take_skill,
+    SKILL_DELETE: Marketplace._take_removal,
+    CATEGORY_UPDATE: Marketplace._take_category,
+    RATING_UPDATE: Marketplace._take_rating,
+}

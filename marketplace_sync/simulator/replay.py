@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from marketplace_sync.protocol.message_types import SKILL_UPDATE
 from marketplace_sync.simulator.catalog import bare_category, read_lines
 from marketplace_sync.simulator.marketplace import Marketplace, Message
 from marketplace_sync.simulator.pace import Pace
@@ -53,7 +54,7 @@ async def replay(market: Marketplace, path: Path, rate: float, drain: Callable[[
 
 def _unlisted_category(market: Marketplace, message: Message) -> str | None:
     match message:
-        case {"type": "skill_update", "data": {"category": str(name)}} if name and name not in market.categories:
+        case {"type": SKILL_UPDATE.name, "data": {"category": str(name)}} if name and name not in market.categories:
             return name
     return None
 

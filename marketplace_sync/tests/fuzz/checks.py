@@ -37,6 +37,7 @@ from marketplace_sync.protocol.limits import (
     MAX_VERSION_CHARS,
 )
 from marketplace_sync.protocol.listing import decode_category_page, decode_skill, decode_skill_page
+from marketplace_sync.protocol.message_types import CATEGORY_UPDATE, SKILL_UPDATE, type_of
 from marketplace_sync.protocol.messages import decode_message
 from marketplace_sync.protocol.refusals import Code, DecodeError, Refusal
 from marketplace_sync.protocol.stamps import moment_of, parse_stamp, stamp_of
@@ -86,8 +87,10 @@ def check_message(raw: str | bytes) -> None:
     check_event(event)
     if isinstance(event, Ping | Pong):
         return
-    again = decode_message(json.dumps(wire_message(event), ensure_ascii=False), server_now=NOW)
-    assert again == event, f"told again, it is {again!r}"
+    message_type = type_of(event)
+    message = {"type": message_type.name, "data": message_type.encode(event)}
+    again = decode_message(json.dumps(message, ensure_ascii=False), server_now=NOW)
+    assert again == event, f"encoded and decoded again, it is {again!r}"
 
 
 def check_event(event: Change | Heartbeat) -> None:
@@ -123,7 +126,7 @@ def check_single(raw: bytes) -> None:
         check_refusal(refused.refusal)
     else:
         check_skill(skill)
-        assert decode_skill(_encoded(wire_skill(skill)), server_now=NOW) == skill
+        assert decode_skill(_encoded(SKILL_UPDATE.encode(skill)), server_now=NOW) == skill
 
 
 def check_skill_page(raw: bytes) -> None:
@@ -138,7 +141,9 @@ def check_skill_page(raw: bytes) -> None:
         for skill in page.skills:
             check_skill(skill)
         check_broken(page.broken)
-        assert decode_skill_page(_encoded([*map(wire_skill, page.skills)]), server_now=NOW).skills == page.skills
+        assert (
+            decode_skill_page(_encoded([*map(SKILL_UPDATE.encode, page.skills)]), server_now=NOW).skills == page.skills
+        )
 
 
 def check_category_page(raw: bytes) -> None:
@@ -150,7 +155,7 @@ def check_category_page(raw: bytes) -> None:
         for category in categories.categories:
             check_category(category)
         check_broken(categories.broken)
-        told = _encoded([*map(wire_category, categories.categories)])
+        told = _encoded([*map(CATEGORY_UPDATE.encode, categories.categories)])
         assert decode_category_page(told, server_now=NOW).categories == categories.categories
 
 
@@ -262,30 +267,6 @@ def check_broken(broken: tuple[BrokenRow, ...]) -> None:
     for row in broken:
         check_refusal(row.refusal)
         json.loads(row.raw.decode())
-
-
-def wire_message(event: Change) -> dict[str, Any]:
-    """The event as the marketplace would tell it."""
-    match event:
-        case SkillRecord():
-            return {"type": "skill_update", "data": wire_skill(event)}
-        case CategoryRecord():
-            return {"type": "category_update", "data": wire_category(event)}
-        case RatingChanged(skill_id=skill_id, rating=rating, figures=figures, updated=updated):
-            data = {"skill_id": skill_id, "rating": rating, **figures, "updated_at": updated}
-            return {"type": "rating_update", "data": data}
-        case SkillDeleted(skill_id=skill_id, deleted=deleted):
-            return {"type": "skill_delete", "data": {"skill_id": skill_id, "deleted_at": deleted}}
-
-
-def wire_skill(record: SkillRecord) -> dict[str, Any]:
-    told = {("created_at" if name == "remote_created_at" else name): value for name, value in record.fields.items()}
-    return {**record.extra, **told, "skill_id": record.skill_id, "updated_at": record.updated}
-
-
-def wire_category(record: CategoryRecord) -> dict[str, Any]:
-    told = {("created_at" if name == "remote_created_at" else name): value for name, value in record.fields.items()}
-    return {**told, "name": record.name, "updated_at": record.updated}
 
 
 def _encoded(value: Any) -> bytes:

@@ -5,6 +5,8 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from marketplace_sync.protocol.message_types import BY_NAME, HEARTBEATS
+
 SKILL: dict[str, Any] = {
     "skill_id": "550e8400-e29b-41d4-a716-446655440000", "name": "Send Email", "description": "Sends é.",
     "version": "1.0.0", "code": "def send(): ...", "command": "python", "python_packages": ["pandas>=1.3"],
@@ -19,7 +21,7 @@ CATEGORY: dict[str, Any] = {
 RATING = {"skill_id": "s1", "rating": 5, "average_rating": "4.5", "rating_count": 43,
           "updated_at": "2026-01-15T10:30:00Z"}  # fmt: skip
 DELETED = {"skill_id": "s1", "deleted_at": "2026-01-15T10:30:00Z"}
-KINDS = ("skill_update", "category_update", "rating_update", "skill_delete", "ping", "pong", "hello", "")
+KINDS = (*BY_NAME, *HEARTBEATS, "hello", "")
 NAMES = (*SKILL, *CATEGORY, *RATING, *DELETED, "id", "skill_name", "avg_rating", "ratings", "remote_created_at",
          "type", "data", "timestamp", "skills", "categories", "error", "page", "page_size", "total",
          "total_pages", "\0", "\ud800", "x" * 300)  # fmt: skip
