@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.advice import Advice, CheckError
-from marketplace_sync.upstream.connection import NEXT_ADDRESS_AFTER
 from marketplace_sync.upstream.errors import (
     MalformedResponseError,
     UpstreamError,
@@ -24,7 +23,7 @@ from marketplace_sync.upstream.errors import (
 from marketplace_sync.upstream.market import MarketClient
 from marketplace_sync.upstream.proxies import Proxy
 from marketplace_sync.upstream.stream import Stream
-from marketplace_sync.upstream.tunnel import open_tls
+from marketplace_sync.upstream.transport import NEXT_ADDRESS_AFTER, open_tls
 
 _PORTS = {"https": 443, "wss": 443, "http": 80, "ws": 80}
 # Clocks that differ by more are worth a word: times in logs and pages are ours.
@@ -132,7 +131,7 @@ class Checkup:
             return NOT_USED
         try:
             async with asyncio.timeout(self._config.connect_timeout):
-                return await open_tls(self._config, self._access)
+                return await open_tls(self._config.api_url, proxy=proxy, tls=self._access.tls)
         except TimeoutError:
             raise UpstreamTimeoutError(f"no TLS handshake within {self._config.connect_timeout:g} s") from None
 

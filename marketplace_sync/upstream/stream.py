@@ -21,13 +21,7 @@ from marketplace_sync.protocol.messages import decode_message
 from marketplace_sync.protocol.refusals import DecodeError, Refusal
 from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.clock import http_date, utc_now
-from marketplace_sync.upstream.connection import (
-    CLOSE_WITHIN,
-    MarketConnection,
-    hard_limit,
-    header,
-    open_connection,
-)
+from marketplace_sync.upstream.connection import MarketConnection
 from marketplace_sync.upstream.errors import (
     TOKEN_REFUSED_CODES,
     PeerDeadError,
@@ -37,6 +31,7 @@ from marketplace_sync.upstream.errors import (
     network_reason,
     quoted,
 )
+from marketplace_sync.upstream.handshake import hard_limit, header, open_connection
 from marketplace_sync.upstream.heartbeat import Due, Pulse
 
 # How long the reader may go on while messages wait, before the rest of the process gets a turn. A flood never
@@ -136,11 +131,7 @@ class Stream:
         then is handed over.
         """
         self._closing = True
-        try:
-            async with asyncio.timeout(CLOSE_WITHIN):
-                await self._connection.close()
-        except TimeoutError:
-            self.abort()
+        await self._connection.close()
         if self._running:
             await self._ended.wait()
 
@@ -216,7 +207,7 @@ class Stream:
 
     def _fault(self, end: ConnectionClosed) -> UpstreamError:
         """Why the connection ended, when it was not our wish."""
-        if self._connection.deaf:
+        if self._connection.peer_reads_nothing:
             return PeerDeadError("the peer reads nothing of what we send")
         if end.rcvd is not None:
             code, said = end.rcvd.code, f": {quoted(end.rcvd.reason)}" if end.rcvd.reason else ""

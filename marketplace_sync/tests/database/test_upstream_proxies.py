@@ -12,9 +12,11 @@ from marketplace_sync.models import Skill
 from marketplace_sync.tests.support.connect_proxy import ConnectProxy
 from marketplace_sync.tests.support.harness import marketplace, mirror
 from marketplace_sync.tests.support.tls_front import Authority, addresses, behind_tls, tls_front
-from marketplace_sync.tests.support.upstream_peers import reasons
+from marketplace_sync.tests.support.upstream_peers import ScriptedHttp, reasons
 from marketplace_sync.upstream.access import access_problems
+from marketplace_sync.upstream.errors import UnreachableError
 from marketplace_sync.upstream.proxies import named, proxy_for
+from marketplace_sync.upstream.stream import Stream
 
 # Only the proxies of the tests take it for this machine: whoever reaches it went through one.
 HOST = "market.invalid"
@@ -129,6 +131,24 @@ async def test_a_proxy_that_can_not_be_used_is_named_with_why() -> None:
         f"the marketplace can't be reached through the proxy {at}: Connection refused",
         f"the stream can't be reached through the proxy {at}: Connection refused",
     ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "it gives no HTTP answer"),
+        (b"HTTP/1.1 200 " + b"x" * 100_000, "it gives no HTTP answer"),
+        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "it answers HTTP 502"),
+        (b"", "the proxy closed the connection"),
+    ],
+    ids=["no HTTP", "no end", "502", "nothing"],
+)
+async def test_a_proxy_that_opens_no_tunnel_is_named_with_its_answer(answer: bytes, reason: str) -> None:
+    async with ScriptedHttp(answer) as proxy:
+        at = f"127.0.0.1:{proxy.port}"
+        with pytest.raises(UnreachableError) as caught:
+            await Stream.open(config(https_proxy=Secret(f"http://{at}")))
+    assert caught.value.reason == f"the stream can't be reached through the proxy {at}: {reason}"
 
 
 @pytest.mark.usefixtures("everything_logged")

@@ -36,8 +36,8 @@ from marketplace_sync.tests.support.upstream_peers import Script, ScriptedHttp, 
 from marketplace_sync.upstream import market as upstream_market
 from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.clock import utc_now
-from marketplace_sync.upstream.connection import open_connection
 from marketplace_sync.upstream.errors import UpstreamError
+from marketplace_sync.upstream.handshake import open_connection
 from marketplace_sync.upstream.market import MarketClient
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -26,7 +26,6 @@ from marketplace_sync.tests.support.upstream_peers import (
     no_pong_frames,
     ws_peer,
 )
-from marketplace_sync.upstream.connection import hard_limit, with_token
 from marketplace_sync.upstream.errors import (
     PeerDeadError,
     RateLimitedError,
@@ -36,6 +35,7 @@ from marketplace_sync.upstream.errors import (
     UpstreamError,
     UpstreamTimeoutError,
 )
+from marketplace_sync.upstream.handshake import hard_limit, with_token
 from marketplace_sync.upstream.stream import Received, Stream
 
 PING = '{"type": "ping"}'
@@ -366,7 +366,7 @@ async def test_close_hands_over_what_was_received_and_run_returns() -> None:
 
 
 async def test_close_is_bounded_when_the_peer_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("marketplace_sync.upstream.stream.CLOSE_WITHIN", 0.05)
+    monkeypatch.setattr("marketplace_sync.upstream.connection.CLOSE_WITHIN", 0.05)
 
     async def peer(connection: ServerConnection) -> None:
         await connection.send(update(1))
