@@ -5,5 +5,7 @@ stream. Both give the typed events of `protocol`, and raise the exceptions of `e
 looks like an empty answer. When to connect, to list or to give up is decided elsewhere.
 """
 
-# Named to the marketplace in every request and handshake.
-USER_AGENT = "marketplace-mirror/1.0"
+from marketplace_sync import __version__
+
+# Sent with every request and handshake.
+USER_AGENT = f"marketplace-mirror/{__version__}"

@@ -6,9 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from marketplace_sync.tests.support.processes import MANAGE
-
-PAGE = MANAGE.parent / "docs" / "embedding.md"
+CHECKOUT = Path(__file__).resolve().parents[3]
+PAGE = CHECKOUT / "docs" / "embedding.md"
 # What every project has, however it came by it.
 OWN_SETTINGS = """
 import os
@@ -34,12 +33,16 @@ def snippets() -> dict[str, str]:
 
 
 def make_project(tmp_path: Path) -> Path:
-    """Make a fresh project; its folder. Of ours only the app is on its path."""
-    found = snippets()
+    """Write a project and return its folder. Of this checkout only the app is on its path."""
     library = tmp_path / "library"
     library.mkdir()
-    (library / "marketplace_sync").symlink_to(MANAGE.parent / "marketplace_sync")
-    folder = tmp_path / "project"
+    (library / "marketplace_sync").symlink_to(CHECKOUT / "marketplace_sync")
+    return write_project(tmp_path / "project")
+
+
+def write_project(folder: Path) -> Path:
+    """Write the files of a project that uses the app, and return its folder."""
+    found = snippets()
     (folder / "shop").mkdir(parents=True)
     (folder / "shop/__init__.py").touch()
     (folder / "shop/apps.py").write_text(found["apps.py"])

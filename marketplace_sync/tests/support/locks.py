@@ -1,7 +1,9 @@
-"""The lock files of `requirements/`, read for tests."""
+"""Read the lock files of `requirements/`."""
 
 import re
+import tomllib
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -20,13 +22,17 @@ class Locked:
 
 
 def listed(name: str) -> list[Requirement]:
-    """What `requirements/NAME.in` asks for, the files that it includes aside."""
-    lines = (FOLDER / f"{name}.in").read_text().splitlines()
-    return [Requirement(line) for line in lines if line and not line.startswith(("#", "-r"))]
+    """Return what `requirements/NAME.in` requires; for "runtime" what pyproject.toml requires, with all extras."""
+    if name == "runtime":
+        project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]
+        lines = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
+    else:
+        lines = (FOLDER / f"{name}.in").read_text().splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
 
 
 def locked(name: str) -> list[Locked]:
-    """What `requirements/NAME.txt` installs."""
+    """Return what `requirements/NAME.txt` installs."""
     text = re.sub(r"^\s*#.*\n", "", (FOLDER / f"{name}.txt").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
     found = []
     for line in filter(None, map(str.strip, text.splitlines())):

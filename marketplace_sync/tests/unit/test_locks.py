@@ -8,10 +8,11 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from marketplace_sync import __version__
 from marketplace_sync.tests.support.locks import FOLDER, listed, locked
 
 PROJECT = FOLDER.parent
-LISTS = sorted(path.stem for path in FOLDER.glob("*.in"))
+LISTS = sorted(["runtime", *(path.stem for path in FOLDER.glob("*.in"))])
 
 
 def test_each_list_has_its_lock() -> None:
@@ -68,9 +69,15 @@ def test_requirements_txt_installs_the_whole_lock() -> None:
     assert [line for line in lines if line and not line.startswith("#")] == ["-r requirements/test.txt"]
 
 
-def test_the_package_itself_asks_for_the_direct_pins() -> None:
-    """`pip install .` reads a list that setuptools understands, which a file with hashes is not."""
+def test_the_package_requires_ranges() -> None:
+    """An app that pins exact versions could not be installed beside others."""
+    for wanted in listed("runtime"):
+        assert [bound.operator for bound in wanted.specifier if bound.operator in ("==", "===")] == [], wanted
+        assert wanted.specifier, wanted
+
+
+def test_the_version_has_one_place() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
-    assert project["tool"]["setuptools"]["dynamic"]["dependencies"] == {"file": ["requirements/runtime.in"]}
-    lines = (FOLDER / "runtime.in").read_text().splitlines()
-    assert [line for line in lines if not line.startswith("#")] == [str(wanted) for wanted in listed("runtime")]
+    assert "version" in project["project"]["dynamic"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "marketplace_sync.__version__"}
+    assert f"## [{__version__}]" in (PROJECT / "CHANGELOG.md").read_text()
