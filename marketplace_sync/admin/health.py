@@ -10,15 +10,15 @@ from marketplace_sync.models import SyncRun, WebSocketState
 from marketplace_sync.monitoring.report import Report
 
 # Whose page shows the words of the marketplace that a check's detail quotes.
-_DETAIL_OF = {"pass": SyncRun, "connection": WebSocketState}
+_DETAIL_OF = {"sync": SyncRun, "connection": WebSocketState}
 # Checks that follow from a daemon that is not there, and say nothing more.
 _FOLLOW = {"connection", "token", "lag"}
 
 
 def health(request: HttpRequest, report: Report) -> dict[str, Any]:
     """Return the worst check first, with its cause and what to do; details for those who may see their source."""
-    broken = {name for name, _ in report.troubles()}
-    shown = [(name, check) for name, check in report.troubles() if not ("daemon" in broken and name in _FOLLOW)]
+    broken = {name for name, _ in report.problems()}
+    shown = [(name, check) for name, check in report.problems() if not ("daemon" in broken and name in _FOLLOW)]
     return {
         "health": badge(str(report.status)),
         "health_tone": TONES[str(report.status)],

@@ -15,7 +15,7 @@ from django.db.migrations.executor import MigrationExecutor
 from marketplace_sync.conf import ConfigError, SettingProblem, SyncConfig, load_config
 from marketplace_sync.database_checks import check_database
 from marketplace_sync.logs import redact
-from marketplace_sync.monitoring.summary import database_trouble
+from marketplace_sync.monitoring.summary import database_error_text
 from marketplace_sync.postgres import set_up_sessions
 from marketplace_sync.project_checks import project_errors
 from marketplace_sync.upstream.access import Access
@@ -62,7 +62,7 @@ def using_database(command: BaseCommand) -> Iterator[None]:
     try:
         yield
     except Error as error:
-        fail(command, f"{command.__module__.rpartition('.')[2]}: {database_trouble(error)}")
+        fail(command, f"{command.__module__.rpartition('.')[2]}: {database_error_text(error)}")
 
 
 def environment_errors() -> tuple[SettingProblem, ...]:

@@ -1,1 +1,1 @@
-"""For those who watch the mirror by machine: Prometheus' `/metrics` and health checks. Reads, and changes nothing."""
+"""Prometheus metrics and health checks: what machines watch the mirror by. Reads, and changes nothing."""

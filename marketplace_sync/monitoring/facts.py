@@ -1,4 +1,4 @@
-"""What the database says of the mirror now, for metrics and health alike: some dozen small queries."""
+"""The facts about the mirror for metrics and health: about a dozen small queries."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,15 +17,17 @@ from marketplace_sync.models import Command, DaemonMetrics, DeadLetter, FeedServ
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """How things stand at `now`, the database's time.
+    """The facts at `now`, the database's time.
 
-    `daemon_text` are the living daemon's own metrics, "" where none lives or it has not said anything yet;
-    `daemon_written_at` is when it did. `open_commands` counts by action and state. `first_sync_at` is when the oldest
-    full sync that is remembered began, `clean_sync_at` when the last clean one ended. `clean_sync_ahead`: a later clean
-    one is dated ahead of the clock. `failures`: the full syncs that failed since one could last read the marketplace,
-    `failing_since` is when the first of them began, `failure` what the last one said. `write_trouble` is looked for
-    where the heartbeat is late. `refused_records`: what the last sync that read anything could not read;
-    `refused_share`: the part of it, 0.0 to 1.0.
+    - `first_sync_at`: start of the oldest recorded full sync; `clean_sync_at`: end of the last clean one.
+    - `clean_sync_ahead`: a later clean full sync is dated ahead of the database's clock.
+    - `failures`: full syncs that failed since one last read the marketplace; `failing_since`: start of the first of
+      these; `failure`: the error of the last.
+    - `refused_records`: refused rows of the last full sync that read any row; `refused_share`: their share, 0.0 to 1.0.
+    - `open_commands`: counts by action and state.
+    - `daemon_text`: the running daemon's own metrics, "" if none runs or it has not written any yet;
+      `daemon_written_at`: when it wrote them.
+    - `write_trouble`: why nothing can be written; only probed while the heartbeat is late.
     """
 
     now: datetime
@@ -54,67 +56,69 @@ class Facts:
 
 
 def read_facts() -> Facts:
-    """Raises what the database raises."""
-    stand = status()
+    """Read the facts. Raise what the database raises."""
+    daemon_status = status()
     now = database_now()
     lease = LeaseRow.objects.filter(pk=1).first() or LeaseRow()
-    daemon = DaemonMetrics.objects.filter(pk=1, epoch=lease.epoch).first() if stand.alive else None
+    daemon = DaemonMetrics.objects.filter(pk=1, epoch=lease.epoch).first() if daemon_status.alive else None
     runs = SyncRun.objects.order_by("-id")
-    last = runs.exclude(state__in=_SAY_NOTHING).first()
-    failed = _failed_since_one_could_read() if last is not None and last.state == SyncRun.State.FAILED else None
-    begun = SyncRun.objects.filter(not_ahead("started_at", now)).order_by("id")
+    last = runs.exclude(state__in=_NOT_FINISHED).first()
+    failed = _failed_since_last_read() if last is not None and last.state == SyncRun.State.FAILED else None
+    started = SyncRun.objects.filter(not_ahead("started_at", now)).order_by("id")
     clean = runs.filter(is_clean=True)
-    believed = clean.filter(not_ahead("finished_at", now)).values_list("pk", "finished_at").first()
+    latest_clean = clean.filter(not_ahead("finished_at", now)).values_list("pk", "finished_at").first()
     newest_clean = clean.values_list("pk", flat=True).first()
-    read = runs.exclude(state__in=_SAY_NOTHING).filter(Q(listed__gt=0) | Q(refused__gt=0))
+    read = runs.exclude(state__in=_NOT_FINISHED).filter(Q(listed__gt=0) | Q(refused__gt=0))
     last_read = read.first() or SyncRun()
-    held = SyncRun.objects.filter(state=SyncRun.State.HELD).aggregate(runs=Count("id"), removals=Sum("held_count"))
-    letters = DeadLetter.objects.order_by()
+    on_hold = SyncRun.objects.filter(state=SyncRun.State.HELD).aggregate(runs=Count("id"), removals=Sum("held_count"))
+    dead_letters = DeadLetter.objects.order_by()
     commands = Command.objects.filter(state__in=(Command.State.PENDING, Command.State.ACCEPTED)).order_by()
-    serving = FeedServer.objects.filter(within("seen_at", now, FEED_SERVER_SECONDS)).aggregate(
+    feed_servers = FeedServer.objects.filter(within("seen_at", now, FEED_SERVER_SECONDS)).aggregate(
         processes=Count("name"), clients=Sum("clients"), lag=Max("lag")
     )
     return Facts(
         now=now,
-        status=stand,
+        status=daemon_status,
         epoch=lease.epoch,
         feed_seq=lease.feed_seq,
-        first_sync_at=begun.values_list("started_at", flat=True).first(),
-        clean_sync_at=believed[1] if believed is not None else None,
-        clean_sync_ahead=newest_clean is not None and (believed is None or believed[0] != newest_clean),
+        first_sync_at=started.values_list("started_at", flat=True).first(),
+        clean_sync_at=latest_clean[1] if latest_clean is not None else None,
+        clean_sync_ahead=newest_clean is not None and (latest_clean is None or latest_clean[0] != newest_clean),
         failures=failed["count"] if failed is not None else 0,
         failing_since=failed["since"] if failed is not None else None,
         failure=last.error if failed is not None and last is not None else "",
         refused_records=last_read.refused,
         refused_share=last_read.refused_share,
-        held_runs=held["runs"],
-        held_removals=held["removals"] or 0,
-        open_dead_letters=letters.filter(state=DeadLetter.State.OPEN).count(),
-        dead_letters_last_hour=letters.filter(within("last_seen_at", now, 3600)).count(),
+        held_runs=on_hold["runs"],
+        held_removals=on_hold["removals"] or 0,
+        open_dead_letters=dead_letters.filter(state=DeadLetter.State.OPEN).count(),
+        dead_letters_last_hour=dead_letters.filter(within("last_seen_at", now, 3600)).count(),
         open_commands={
             (action, state): count
             for action, state, count in commands.values_list("action", "state").annotate(Count("id"))
         },
-        feed_servers=serving["processes"],
-        feed_clients=serving["clients"] or 0,
-        feed_lag=serving["lag"] or 0,
+        feed_servers=feed_servers["processes"],
+        feed_clients=feed_servers["clients"] or 0,
+        feed_lag=feed_servers["lag"] or 0,
         daemon_text=daemon.text if daemon is not None else "",
         daemon_written_at=daemon.written_at if daemon is not None else None,
-        write_trouble=write_trouble() if _is_late(stand, now) else None,
+        write_trouble=write_trouble() if _is_late(daemon_status, now) else None,
     )
 
 
-# Runs that tell nothing of whether the marketplace can be read.
-_SAY_NOTHING = (SyncRun.State.RUNNING, SyncRun.State.INTERRUPTED)
+# Such runs do not show whether the marketplace can be read.
+_NOT_FINISHED = (SyncRun.State.RUNNING, SyncRun.State.INTERRUPTED)
 
 
-def _failed_since_one_could_read() -> dict[str, Any]:
-    """Count the runs that failed since the last one that could read; and when the first of them began."""
-    read = SyncRun.objects.exclude(state__in=(*_SAY_NOTHING, SyncRun.State.FAILED)).order_by("-id")
+def _failed_since_last_read() -> dict[str, Any]:
+    """Return how many runs failed since the last one that read the marketplace, and when the first of them began."""
+    read = SyncRun.objects.exclude(state__in=(*_NOT_FINISHED, SyncRun.State.FAILED)).order_by("-id")
     failed = SyncRun.objects.filter(state=SyncRun.State.FAILED, pk__gt=read.values_list("pk", flat=True).first() or 0)
     return failed.aggregate(count=Count("id"), since=Min("started_at"))
 
 
-def _is_late(stand: Status, now: datetime) -> bool:
-    """Return whether the daemon has missed two renewals; none is looked for while all is well."""
-    return not stand.alive or stand.heartbeat_at is None or (now - stand.heartbeat_at).total_seconds() > WATCH_SECONDS
+def _is_late(daemon_status: Status, now: datetime) -> bool:
+    """Return whether the daemon has missed two renewals of its lease."""
+    if not daemon_status.alive or daemon_status.heartbeat_at is None:
+        return True
+    return (now - daemon_status.heartbeat_at).total_seconds() > WATCH_SECONDS

@@ -1,4 +1,4 @@
-"""The one judgement of how the mirror stands: `/health/sync`, the overview and `manage.py mirrorstatus` show it."""
+"""The health of the mirror, judged in one place for `/health/sync`, the overview and `manage.py mirrorstatus`."""
 
 import logging
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from django.db import Error
 from marketplace_sync.conf import ConfigError, SyncConfig, load_config
 from marketplace_sync.monitoring.facts import Facts, read_facts
 from marketplace_sync.monitoring.health import NO_DATABASE, judge
-from marketplace_sync.monitoring.last_said import LastReported
+from marketplace_sync.monitoring.last_reported import LastReported
 from marketplace_sync.monitoring.report import Report
 
 log = structlog.get_logger(__name__)
 
-_said: LastReported[tuple[str, ...]] = LastReported(())
+_last_problems: LastReported[tuple[str, ...]] = LastReported(())
 
 
 def configured() -> SyncConfig:
-    """Return the settings; the defaults where one of them is wrong, which `manage.py check` shows."""
+    """Return the settings; the defaults if one of them is invalid, which `manage.py check` reports."""
     try:
         return load_config(settings)
     except ConfigError:
@@ -28,16 +28,16 @@ def configured() -> SyncConfig:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The report, and the facts that it was made of; `None` where the database did not answer."""
+    """The report and the facts it is based on; `None` if the database did not answer."""
 
     report: Report
     facts: Facts | None
 
 
 def judgement() -> Judgement:
-    """Look at the mirror and judge it. A database that does not answer is a judgement too.
+    """Read the facts and judge them. If the database does not answer, that is the judgement.
 
-    The log of each process has one line when the judgement changes, however often it is asked for.
+    Each process logs one line when the judgement changes, however often this is called.
     """
     cause, facts = "", None
     try:
@@ -45,11 +45,11 @@ def judgement() -> Judgement:
         report = judge(facts, configured())
     except Error as error:
         report, cause = NO_DATABASE, " ".join(str(error).split())
-    troubles = report.troubles()
-    if _said.differs(tuple(f"{name} {check.status}" for name, check in troubles)):
-        reason = cause or (troubles[0][1].reason if troubles else "")
+    problems = report.problems()
+    if _last_problems.changes_to(tuple(f"{name} {check.status}" for name, check in problems)):
+        reason = cause or (problems[0][1].reason if problems else "")
         log.log(
-            logging.WARNING if troubles else logging.INFO, "health_changed", status=str(report.status),
-            checks=",".join(name for name, _ in troubles), reason=reason,
+            logging.WARNING if problems else logging.INFO, "health_changed", status=str(report.status),
+            checks=",".join(name for name, _ in problems), reason=reason,
         )  # fmt: skip
     return Judgement(report, facts)

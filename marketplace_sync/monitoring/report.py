@@ -1,4 +1,4 @@
-"""What a judgement is made of: checks, each with its state, its cause and what to do; the worst first."""
+"""Health reports: checks, each with its status, the reason and what to do; the worst first."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,11 +6,11 @@ from enum import StrEnum
 
 
 class Health(StrEnum):
-    """How well; the worst check is the whole's."""
+    """The result of a check. The worst check decides the result of a report."""
 
-    HEALTHY = "healthy"  # right, and seconds fresh
-    DEGRADED = "degraded"  # it serves, and somebody should look
-    UNHEALTHY = "unhealthy"  # what it serves may be out of date, and this does not end by itself
+    HEALTHY = "healthy"  # correct, and at most seconds old
+    DEGRADED = "degraded"  # it works, but a person should look at it
+    UNHEALTHY = "unhealthy"  # what is served may be out of date, and a person has to act
 
 
 _FROM_BEST = tuple(Health)
@@ -18,9 +18,9 @@ _FROM_BEST = tuple(Health)
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question's answer. `do`: what a person can do about it. `figures` go with it, for people and programs.
+    """The result of one check. `do` is what a person can do about it; `figures` are numbers for people and programs.
 
-    All of it is shown without a login. `detail` is not: it may quote the marketplace.
+    Everything but `detail` is shown without a login: `detail` may quote the marketplace.
     """
 
     status: Health
@@ -30,29 +30,29 @@ class Check:
     detail: str = ""
 
     def as_json(self) -> dict[str, object]:
-        """Return what may be shown without a login."""
+        """Return everything that may be shown without a login."""
         advice = {"do": self.do} if self.do else {}
         return {"status": str(self.status), "reason": self.reason, **advice, **self.figures}
 
 
 def healthy(reason: str, **figures: object) -> Check:
-    """Return a check that found nothing wrong."""
+    """Return a check that found no problem."""
     return Check(Health.HEALTHY, reason, figures)
 
 
 def degraded(reason: str, *, do: str = "", detail: str = "", **figures: object) -> Check:
-    """Return a check that somebody should look at."""
+    """Return a check that a person should look at."""
     return Check(Health.DEGRADED, reason, figures, do, detail)
 
 
 def unhealthy(reason: str, *, do: str = "", detail: str = "", **figures: object) -> Check:
-    """Return a check that needs somebody now."""
+    """Return a check that a person has to act on now."""
     return Check(Health.UNHEALTHY, reason, figures, do, detail)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The checks by name, a cause before its consequences. `status` is the worst of them."""
+    """The checks by name, with a cause before its consequences. `status` is the worst of theirs."""
 
     checks: Mapping[str, Check]
 
@@ -61,13 +61,13 @@ class Report:
         return max((check.status for check in self.checks.values()), key=_FROM_BEST.index)
 
     def worst_first(self) -> list[tuple[str, Check]]:
-        """Return the checks, the worst first; of equally bad ones the cause before its consequences."""
+        """Return the checks, the worst first; among equally bad ones, the cause before its consequences."""
         return sorted(self.checks.items(), key=lambda each: -_FROM_BEST.index(each[1].status))
 
-    def troubles(self) -> list[tuple[str, Check]]:
-        """Return the checks that found something, the worst first."""
+    def problems(self) -> list[tuple[str, Check]]:
+        """Return the checks that found a problem, the worst first."""
         return [(name, check) for name, check in self.worst_first() if check.status is not Health.HEALTHY]
 
     def as_json(self) -> dict[str, object]:
-        """Return what may be shown without a login."""
+        """Return everything that may be shown without a login."""
         return {"status": str(self.status), "checks": {name: check.as_json() for name, check in self.worst_first()}}

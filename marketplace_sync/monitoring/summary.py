@@ -1,4 +1,4 @@
-"""How the mirror stands, for a terminal: `manage.py mirrorstatus`. Reads, and changes nothing."""
+"""The status of the mirror for a terminal: `manage.py mirrorstatus`. Reads, and changes nothing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ from marketplace_sync.monitoring.facts import Facts, read_facts
 from marketplace_sync.monitoring.health import judge
 from marketplace_sync.monitoring.report import Report
 
-# Troubles shown in the text, so that it has ten lines at most; --json has all.
+# Problems shown in the text, so that it has at most ten lines; --json has all.
 _SHOWN = 2
 
 
 class NoSummaryError(Exception):
-    """The database cannot be read; the text says why, and what to do."""
+    """The database cannot be read. The text gives the reason and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One look at the mirror."""
+    """The status of the mirror at one time."""
 
     report: Report
     facts: Facts
@@ -41,7 +41,7 @@ class Summary:
         return sum(self.facts.open_commands.values())
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it, the checks as a list with the worst first."""
+        """Return everything, the checks as a list with the worst first."""
         facts, row, run = self.facts, self.facts.status.row, self.last_run
         return {
             "status": str(self.report.status),
@@ -80,7 +80,7 @@ class Summary:
         }
 
     def lines(self) -> Iterator[str]:
-        """Yield ten lines at most: the judgement, how things stand, then the worst troubles."""
+        """Yield at most ten lines: the health, the figures, then the worst problems."""
         facts, row, run = self.facts, self.facts.status.row, self.last_run
         yield f"{str(self.report.status).upper()}: {_first_reason(self.report)}"
         yield f"state      {row.state}, {'connected' if row.connected else 'not connected'}"
@@ -97,17 +97,17 @@ class Summary:
             f"open       {self.open_commands} commands, {facts.open_dead_letters} dead letters, "
             f"{facts.held_removals} removals on hold"
         )
-        troubles = self.report.troubles()
-        for name, check in troubles[:_SHOWN]:
+        problems = self.report.problems()
+        for name, check in problems[:_SHOWN]:
             detail = f" ({check.detail})" if check.detail else ""
             yield f"{name:<10} {check.reason}{detail}{f' {check.do}' if check.do else ''}"
-        if more := [f"{name} ({check.status})" for name, check in troubles[_SHOWN:]]:
+        if more := [f"{name} ({check.status})" for name, check in problems[_SHOWN:]]:
             yield f"also       {', '.join(more)}"
 
 
 def summary(config: SyncConfig) -> Summary:
-    """Look at the mirror, daemon or not. Raises `NoSummaryError`."""
-    _need_a_database()
+    """Read the status, whether or not a daemon runs. Raise `NoSummaryError`."""
+    _require_database()
     try:
         facts = read_facts()
         skills, categories = catalogue_size()
@@ -120,29 +120,29 @@ def summary(config: SyncConfig) -> Summary:
             last_run=SyncRun.objects.order_by("-id").first(),
         )
     except Error as error:
-        raise NoSummaryError(database_trouble(error)) from None
+        raise NoSummaryError(database_error_text(error)) from None
 
 
-def database_trouble(error: Error) -> str:
-    """Return in one line why the database could not be used, and what to do where that is known."""
+def database_error_text(error: Error) -> str:
+    """Return in one line why the database could not be used, and what to do if that is known."""
     text = " ".join(str(error).split())
     if isinstance(error, ProgrammingError) or "no such table" in text or "no such column" in text:
-        return f"the database lacks migrations: run manage.py migrate ({text})"
+        return f"migrations are not applied: run manage.py migrate ({text})"
     return f"the database does not answer: {text}"
 
 
-def _need_a_database() -> None:
-    if connection.vendor == "unknown":  # what a setting that can't be read leaves
-        raise NoSummaryError("DATABASE_URL can't be read: see manage.py check")
+def _require_database() -> None:
+    if connection.vendor == "unknown":  # what Django sets for an invalid DATABASE_URL
+        raise NoSummaryError("DATABASE_URL is invalid: run manage.py check")
     name = connection.settings_dict["NAME"]
-    # SQLite would make the file.
+    # SQLite would create the file.
     if connection.vendor == "sqlite" and not Path(name).exists() and "memory" not in str(name):
-        raise NoSummaryError(f"there is no database file {name}: run manage.py migrate, or see DATABASE_URL")
+        raise NoSummaryError(f"there is no database file {name}: run manage.py migrate, or correct DATABASE_URL")
 
 
 def _first_reason(report: Report) -> str:
-    troubles = report.troubles()
-    return troubles[0][1].reason if troubles else "the mirror is right and fresh."
+    problems = report.problems()
+    return problems[0][1].reason if problems else "the mirror is correct and fresh."
 
 
 def _when(at: datetime | None, now: datetime) -> str:

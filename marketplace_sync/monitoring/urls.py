@@ -1,4 +1,4 @@
-"""Where the paths of monitoring lead. They have no slash at their end, as monitors write them."""
+"""The paths of monitoring. They have no slash at their end, as is usual for health checks."""
 
 from django.urls import path
 

@@ -14,67 +14,67 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from rest_framework.request import Request
 
 from marketplace_sync.api.defaults import JSONView
-from marketplace_sync.monitoring.briefly import Briefly, LookTimeoutError
 from marketplace_sync.monitoring.exposition import exposition
 from marketplace_sync.monitoring.facts import read_facts
 from marketplace_sync.monitoring.health import NO_DATABASE
 from marketplace_sync.monitoring.judgement import configured, judgement
-from marketplace_sync.monitoring.last_said import LastReported
+from marketplace_sync.monitoring.last_reported import LastReported
 from marketplace_sync.monitoring.readiness import Readiness
 from marketplace_sync.monitoring.report import Health, Report, healthy
+from marketplace_sync.monitoring.short_cache import ReadTimeoutError, ShortCache
 
 log = structlog.get_logger(__name__)
 
 _ALIVE = Report({"process": healthy("The process answers.")})
-_metrics_said = LastReported("")
+_metrics_error = LastReported("")
 
-facts = Briefly(read_facts)
-sync_health = Briefly(lambda: judgement().report)
-readiness = Briefly(Readiness().look)
+facts = ShortCache(read_facts)
+sync_health = ShortCache(lambda: judgement().report)
+readiness = ShortCache(Readiness().check)
 
 
-@non_atomic_requests  # else a database that is away would be a 500
+@non_atomic_requests  # otherwise an unreachable database would be a 500
 @require_safe
 @never_cache
 def live(request: HttpRequest) -> HttpResponse:
-    """This process answers. Nothing else is looked at: a restart would not mend a database."""
-    return _told(_ALIVE)
+    """Answer that this process runs. Nothing else is checked, because a restart would not repair a database."""
+    return _response(_ALIVE)
 
 
-@non_atomic_requests  # else a database that is away would be a 500
+@non_atomic_requests  # otherwise an unreachable database would be a 500
 @require_safe
 @never_cache
 def ready(request: HttpRequest) -> HttpResponse:
-    """This process can serve."""
-    return _asked(readiness)
+    """Answer whether this process can serve requests."""
+    return _checked(readiness)
 
 
-@non_atomic_requests  # else a database that is away would be a 500
+@non_atomic_requests  # otherwise an unreachable database would be a 500
 @require_safe
 @never_cache
 def sync(request: HttpRequest) -> HttpResponse:
-    """The mirror is right and fresh."""
-    return _asked(sync_health)
+    """Answer whether the mirror is correct and fresh."""
+    return _checked(sync_health)
 
 
-def _asked(report: Briefly[Report]) -> HttpResponse:
+def _checked(report: ShortCache[Report]) -> HttpResponse:
     try:
-        return _told(report())
-    except LookTimeoutError:
-        return _told(NO_DATABASE)
+        return _response(report())
+    except ReadTimeoutError:
+        return _response(NO_DATABASE)
 
 
-def _told(report: Report) -> HttpResponse:
+def _response(report: Report) -> HttpResponse:
     status = HTTPStatus.SERVICE_UNAVAILABLE if report.status is Health.UNHEALTHY else HTTPStatus.OK
     answer = JsonResponse(report.as_json(), status=status)
-    # Django would log an error with each 503. `judgement` logs one line when the answer changes.
+    # Django would log an error for each 503. `judgement` logs one line when the answer changes.
     answer._has_been_logged = True  # type: ignore[attr-defined]
     return answer
 
 
 @extend_schema(exclude=True)
 class MetricsView(JSONView):
-    """Prometheus' text. Any agent's key, a login, or everybody with `METRICS_PUBLIC=true`."""
+    """Serve the metrics to any agent's key and any login; to everybody with `METRICS_PUBLIC=true`."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         if not configured().metrics_public:
@@ -83,11 +83,11 @@ class MetricsView(JSONView):
     def get(self, request: Request) -> HttpResponseBase:
         try:
             text, status = exposition(facts()), HTTPStatus.OK
-            _metrics_said.differs("")
-        except (Error, LookTimeoutError) as fault:
-            if _metrics_said.differs(type(fault).__name__):
-                log.warning("metrics_without_database", reason=" ".join(str(fault).split()))
+            _metrics_error.changes_to("")
+        except (Error, ReadTimeoutError) as error:
+            if _metrics_error.changes_to(type(error).__name__):
+                log.warning("metrics_without_database", reason=" ".join(str(error).split()))
             text, status = "# The database does not answer.\n", HTTPStatus.SERVICE_UNAVAILABLE
         answer = HttpResponse(text, content_type=CONTENT_TYPE_PLAIN_0_0_4, status=status)
-        answer._has_been_logged = True  # type: ignore[attr-defined]  # not an error per scrape
+        answer._has_been_logged = True  # type: ignore[attr-defined]  # no error line per scrape
         return answer

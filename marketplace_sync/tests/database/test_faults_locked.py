@@ -68,9 +68,9 @@ def test_health_says_that_the_database_is_write_locked_and_not_to_start_a_daemon
         checks = health()
         first, second = list(checks.items())[:2]
         assert first[0] == "database"
-        assert "write-locked" in str(first[1]["reason"])
+        assert "locked for writing" in str(first[1]["reason"])
         assert second[0] == "daemon"
-        assert "it may well run" in str(second[1]["reason"])
+        assert "may be running" in str(second[1]["reason"])
         assert "Start" not in str(second[1]["do"])
     assert write_trouble() is None
     checks = health()

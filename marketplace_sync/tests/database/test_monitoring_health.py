@@ -19,12 +19,12 @@ from marketplace_sync.daemon import publisher
 from marketplace_sync.mirror.lease import acquire, stand_by
 from marketplace_sync.mirror.status import Status
 from marketplace_sync.models import DeadLetter, SyncRun, WebSocketState
-from marketplace_sync.monitoring import briefly, views
-from marketplace_sync.monitoring.briefly import Briefly, LookTimeoutError
+from marketplace_sync.monitoring import short_cache, views
 from marketplace_sync.monitoring.facts import Facts
 from marketplace_sync.monitoring.health import judge
 from marketplace_sync.monitoring.readiness import Readiness
 from marketplace_sync.monitoring.report import Health, Report, degraded, healthy, unhealthy
+from marketplace_sync.monitoring.short_cache import ReadTimeoutError, ShortCache
 from marketplace_sync.tests.support.harness import marketplace, mirror
 from marketplace_sync.tests.support.live_feed import ask
 from marketplace_sync.tests.support.scrapes import forget_answers
@@ -97,14 +97,14 @@ CASES: dict[str, tuple[Facts, str, Health]] = {
     "polling by the settings": (facts(state=State.POLLING), "connection", Health.HEALTHY),
     "suspended": (facts(state=State.SUSPENDED, fallback_to_polling=True), "connection", Health.DEGRADED),
     "disabled by a person": (facts(state=State.DISABLED), "connection", Health.DEGRADED),
-    "a pass three intervals ago": (facts(clean_sync_at=ago(seconds=2700)), "pass", Health.HEALTHY),
-    "a pass longer ago": (facts(clean_sync_at=ago(seconds=2701)), "pass", Health.DEGRADED),
-    "a pass twelve intervals ago": (facts(clean_sync_at=ago(seconds=10_800)), "pass", Health.DEGRADED),
-    "a pass far too long ago": (facts(clean_sync_at=ago(seconds=10_801)), "pass", Health.UNHEALTHY),
-    "the last pass failed": (facts(failures=1, failing_since=ago(seconds=30)), "pass", Health.DEGRADED),
-    "no pass yet": (facts(clean_sync_at=None, first_sync_at=None), "pass", Health.DEGRADED),
-    "none clean yet": (facts(clean_sync_at=None, first_sync_at=ago(seconds=10)), "pass", Health.DEGRADED),
-    "none clean for long": (facts(clean_sync_at=None), "pass", Health.UNHEALTHY),
+    "a pass three intervals ago": (facts(clean_sync_at=ago(seconds=2700)), "sync", Health.HEALTHY),
+    "a pass longer ago": (facts(clean_sync_at=ago(seconds=2701)), "sync", Health.DEGRADED),
+    "a pass twelve intervals ago": (facts(clean_sync_at=ago(seconds=10_800)), "sync", Health.DEGRADED),
+    "a pass far too long ago": (facts(clean_sync_at=ago(seconds=10_801)), "sync", Health.UNHEALTHY),
+    "the last pass failed": (facts(failures=1, failing_since=ago(seconds=30)), "sync", Health.DEGRADED),
+    "no pass yet": (facts(clean_sync_at=None, first_sync_at=None), "sync", Health.DEGRADED),
+    "none clean yet": (facts(clean_sync_at=None, first_sync_at=ago(seconds=10)), "sync", Health.DEGRADED),
+    "none clean for long": (facts(clean_sync_at=None), "sync", Health.UNHEALTHY),
     "a minute's lag": (facts(daemon_text=says(lag=60)), "lag", Health.HEALTHY),
     "more lag": (facts(daemon_text=says(lag=61)), "lag", Health.DEGRADED),
     "far too much lag": (facts(daemon_text=says(lag=901)), "lag", Health.UNHEALTHY),
@@ -145,11 +145,11 @@ def test_thresholds_are_settings() -> None:
     assert judge(late, CONFIG).status is Health.HEALTHY
     strict = replace(CONFIG, health_sync_degraded=2, health_lag_degraded=20, health_dead_letters=20)
     assert {name for name, check in judge(late, strict).checks.items() if check.status is Health.DEGRADED} == {
-        "pass", "lag", "dead_letters",
+        "sync", "lag", "dead_letters",
     }  # fmt: skip
     stricter = replace(CONFIG, health_sync_degraded=1, health_sync_unhealthy=2, health_lag_unhealthy=25)
     assert {name for name, check in judge(late, stricter).checks.items() if check.status is Health.UNHEALTHY} == {
-        "pass", "lag",
+        "sync", "lag",
     }  # fmt: skip
     never = replace(CONFIG, health_dead_letters=0)
     assert judge(facts(dead_letters_last_hour=10**6), never).status is Health.HEALTHY
@@ -230,7 +230,9 @@ async def test_the_health_of_a_real_mirror_and_of_one_whose_daemon_stopped(monke
             await running.ask(SyncRun.objects.update, state="failed", is_clean=None)
             code, told = await running.ask(asked, "/health/sync")
             assert (code, told["status"]) == (200, "degraded")
-            assert told["checks"]["pass"]["reason"].startswith("No full sync was clean yet. The marketplace could not")
+            assert told["checks"]["sync"]["reason"].startswith(
+                "No full sync has been clean yet. The marketplace could not"
+            )
             server.faults.clear()
         code, told = await ask(asked, "/health/sync")
         assert (code, told["checks"]["daemon"]["status"]) == (503, "unhealthy")
@@ -279,16 +281,16 @@ def test_a_database_that_lacks_migrations_is_not_ready() -> None:
         cursor.execute(f"UPDATE {table} SET name = 'x' WHERE app = 'marketplace_sync' AND name = %s", [newest])
     readiness = Readiness()
     try:
-        report = readiness.look()
+        report = readiness.check()
         assert report.status is Health.UNHEALTHY
         assert report.checks["migrations"].as_json()["missing"] == 1
     finally:
         with connection.cursor() as cursor:
             cursor.execute(f"UPDATE {table} SET name = %s WHERE app = 'marketplace_sync' AND name = 'x'", [newest])
-    assert readiness.look().status is Health.HEALTHY
+    assert readiness.check().status is Health.HEALTHY
     # Once applied they stay: a probe costs one query.
     with CaptureQueriesContext(connection) as queries:
-        assert readiness.look().status is Health.HEALTHY
+        assert readiness.check().status is Health.HEALTHY
     assert len(queries) == 1
 
 
@@ -334,7 +336,7 @@ def test_a_storm_of_probes_is_one_look_at_the_database() -> None:
 
 
 def test_many_threads_share_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(briefly, "KEPT_SECONDS", 60.0)
+    monkeypatch.setattr(short_cache, "MAX_AGE_SECONDS", 60.0)
     looks: list[int] = []
     begun = threading.Barrier(8)
 
@@ -342,7 +344,7 @@ def test_many_threads_share_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
         looks.append(1)
         return len(looks)
 
-    answer = Briefly(look)
+    answer = ShortCache(look)
 
     def probe() -> int:
         begun.wait()
@@ -350,19 +352,19 @@ def test_many_threads_share_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert {future.result() for future in [pool.submit(probe) for _ in range(8)]} == {1}
-    answer.forget()
+    answer.clear()
     assert answer() == 2
 
 
 def test_what_is_kept_is_looked_at_anew_once_it_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(briefly, "KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(short_cache, "MAX_AGE_SECONDS", 0.0)
     counted = iter(range(10))
-    answer = Briefly(lambda: next(counted))
+    answer = ShortCache(lambda: next(counted))
     assert [answer(), answer()] == [0, 1]
 
 
 def test_who_waits_for_a_look_that_hangs_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(briefly, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(short_cache, "LOCK_TIMEOUT_SECONDS", 0.05)
     hanging, let_go = threading.Event(), threading.Event()
 
     def hang() -> Report:
@@ -370,11 +372,11 @@ def test_who_waits_for_a_look_that_hangs_is_told_so(monkeypatch: pytest.MonkeyPa
         let_go.wait()
         return Report({"x": healthy("y")})
 
-    answer: Callable[[], Report] = Briefly(hang)
+    answer: Callable[[], Report] = ShortCache(hang)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(answer)
         hanging.wait()
-        with pytest.raises(LookTimeoutError):
+        with pytest.raises(ReadTimeoutError):
             answer()
         monkeypatch.setattr(views, "sync_health", answer)
         told = Client().get("/health/sync")

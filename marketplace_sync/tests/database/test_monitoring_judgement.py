@@ -21,7 +21,7 @@ from marketplace_sync.models import Command, LeaseRow, SyncRun, WebSocketState
 from marketplace_sync.monitoring import judgement
 from marketplace_sync.monitoring.facts import Facts, read_facts
 from marketplace_sync.monitoring.health import judge
-from marketplace_sync.monitoring.last_said import LastReported
+from marketplace_sync.monitoring.last_reported import LastReported
 from marketplace_sync.monitoring.report import Health, Report, degraded, healthy, unhealthy
 from marketplace_sync.tests.database.test_monitoring_health import ago, facts, says
 from marketplace_sync.tests.support.admin_rows import held_run, person
@@ -59,7 +59,7 @@ def test_everything_that_is_not_healthy_says_what_to_do_or_follows_from_what_doe
         facts(daemon_text=says(api=1)), facts(daemon_text=says(lag=61)), facts(dead_letters_last_hour=100),
         facts(failures=3, failing_since=ago(minutes=5)),
     ):  # fmt: skip
-        worst = judge(each, CONFIG).troubles()[0][1]
+        worst = judge(each, CONFIG).problems()[0][1]
         assert worst.do, worst.reason
 
 
@@ -68,8 +68,8 @@ def test_a_write_locked_database_is_the_cause_and_no_daemon_is_to_be_started() -
     given = replace(given, status=replace(given.status, daemon="host:1", heartbeat_at=ago(seconds=95)))
     told = checks(given)
     assert next(iter(told)) == "database"
-    assert told["database"][0] is Health.UNHEALTHY and "write-locked" in told["database"][1]
-    assert "95 s" in told["daemon"][1] and "it may well run, and wait" in told["daemon"][1]
+    assert told["database"][0] is Health.UNHEALTHY and "locked for writing" in told["database"][1]
+    assert "95 s" in told["daemon"][1] and "may be running and waiting" in told["daemon"][1]
     assert "Start" not in text_of(given)
 
 
@@ -95,14 +95,14 @@ def test_nothing_says_that_polling_helps_while_nothing_can_be_read(state: str, r
         clean_sync_at=ago(minutes=41),
     )  # fmt: skip
     told = text_of(given)
-    assert "Full syncs fail too: nothing comes in." in told
+    assert "Full syncs fail too, so no changes arrive." in told
     assert "Changes come by full syncs alone" not in told
     assert "could not be read since 2026-01-01 11:20:00Z: 7 full syncs have failed" in told
 
 
 def test_a_token_refused_by_the_stream_alone_is_told_apart_from_one_refused_over_http() -> None:
     stream, both = facts(daemon_text=says(stream=1)), facts(daemon_text=says(api=1, stream=1))
-    assert checks(stream)["token"][0] is Health.DEGRADED and "not over HTTP" in checks(stream)["token"][1]
+    assert checks(stream)["token"][0] is Health.DEGRADED and "accepts it over HTTP" in checks(stream)["token"][1]
     assert checks(both)["token"][0] is Health.UNHEALTHY and "over HTTP" in checks(both)["token"][1]
     assert next(iter(checks(both))) == "token"
     # A new token would be refused as well, where it is sent in the wrong way.
@@ -113,16 +113,16 @@ def test_a_token_refused_by_the_stream_alone_is_told_apart_from_one_refused_over
 def test_a_stopped_daemon_tries_nothing_again() -> None:
     given = facts(alive=False, standby=0, failures=2, failing_since=ago(minutes=3))
     told = text_of(given)
-    assert "no daemon runs, so none is tried" in told
-    assert "tried again" not in told
-    assert "it is tried again by itself" in text_of(facts(failures=2, failing_since=ago(minutes=3)))
+    assert "No daemon runs, so nothing is retried." in told
+    assert "The daemon retries" not in told
+    assert "The daemon retries." in text_of(facts(failures=2, failing_since=ago(minutes=3)))
 
 
 def test_a_stopped_daemon_a_dead_one_and_none_yet_are_told_apart() -> None:
     stopped = facts(alive=False, standby=0)
     assert "was stopped" in checks(stopped)["daemon"][1]
     dead = replace(stopped, status=replace(stopped.status, daemon="host:1", heartbeat_at=ago(seconds=40)))
-    assert "not been heard of for 40 s: it has died" in checks(dead)["daemon"][1]
+    assert "sent no heartbeat for 40 s. It has crashed" in checks(dead)["daemon"][1]
     assert "No daemon has run yet" in checks(replace(stopped, epoch=0))["daemon"][1]
     ahead = replace(dead, status=replace(dead.status, heartbeat_at=None, ahead_seconds=3600.0))
     assert "60 min ahead of the database's clock" in checks(ahead)["daemon"][1]
@@ -131,20 +131,20 @@ def test_a_stopped_daemon_a_dead_one_and_none_yet_are_told_apart() -> None:
 def test_live_with_removals_on_hold_is_not_all_well() -> None:
     told = judge(facts(held_removals=4236, held_runs=1), CONFIG)
     assert told.status is Health.DEGRADED
-    assert told.troubles()[0][0] == "removals" and "4,236 removals are on hold" in told.troubles()[0][1].reason
+    assert told.problems()[0][0] == "removals" and "4,236 removals are on hold" in told.problems()[0][1].reason
 
 
 def test_a_long_wait_for_the_next_attempt_suggests_a_reconnect() -> None:
     given = facts(state=State.POLLING, fallback_to_polling=True)
     given.status.row.next_ws_attempt_at = ago(minutes=-59)
     _, reason, do = checks(given)["connection"]
-    assert "until 2026-01-01 12:59:00Z" in reason and "reconnect" in do
+    assert "at 2026-01-01 12:59:00Z" in reason and "reconnect" in do
 
 
 def test_a_clean_pass_dated_ahead_is_no_recent_one() -> None:
-    assert checks(facts(clean_sync_ahead=True))["pass"][0] is Health.DEGRADED
-    assert checks(facts(clean_sync_ahead=True, clean_sync_at=ago(days=2)))["pass"][0] is Health.UNHEALTHY
-    assert checks(facts(clean_sync_ahead=True, clean_sync_at=None, first_sync_at=None))["pass"][0] is Health.DEGRADED
+    assert checks(facts(clean_sync_ahead=True))["sync"][0] is Health.DEGRADED
+    assert checks(facts(clean_sync_ahead=True, clean_sync_at=ago(days=2)))["sync"][0] is Health.UNHEALTHY
+    assert checks(facts(clean_sync_ahead=True, clean_sync_at=None, first_sync_at=None))["sync"][0] is Health.DEGRADED
 
 
 @pytest.mark.django_db
@@ -179,7 +179,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_probes_log_one_line_per_change_and_no_error(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(judgement, "_said", LastReported[tuple[str, ...]](()))
+    monkeypatch.setattr(judgement, "_last_problems", LastReported[tuple[str, ...]](()))
     caplog.set_level(logging.INFO)
     for _ in range(20):
         forget_answers()
@@ -197,8 +197,8 @@ def test_a_database_that_is_away_is_logged_once_per_kind_of_probe(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, no_database: None, settings: Any
 ) -> None:
     settings.METRICS_PUBLIC = "true"
-    monkeypatch.setattr(judgement, "_said", LastReported[tuple[str, ...]](()))
-    for module in ("readiness._database_said", "views._metrics_said"):
+    monkeypatch.setattr(judgement, "_last_problems", LastReported[tuple[str, ...]](()))
+    for module in ("readiness._database_error", "views._metrics_error"):
         monkeypatch.setattr(f"marketplace_sync.monitoring.{module}", LastReported(""))
     for _ in range(5):
         forget_answers()
@@ -252,7 +252,7 @@ def test_a_dead_daemon_is_told_once_on_pages(root: Client, address: str) -> None
     age_the_lease(60)
     body = root.get(address, follow=True).content.decode()
     assert "Start manage.py runsync" in body
-    assert "Not known: no daemon reports" not in body
+    assert "no daemon reports it" not in body
 
 
 @pytest.mark.parametrize("address", PAGES)
@@ -287,12 +287,12 @@ async def test_a_mirror_that_can_read_nothing_says_so_and_names_the_cause(
 
             async def says_so() -> bool:
                 told.update(await running.ask(asked_health))
-                return told["status"] != "healthy" and told["checks"]["pass"].get("failures", 0) >= 1
+                return told["status"] != "healthy" and told["checks"]["sync"].get("failures", 0) >= 1
 
             await running.until(says_so, f"the judgement names the trouble: {told}")
             body = json.dumps(told)
-            assert "could not be read since" in body and "it is tried again by itself" in body
-            assert "nothing comes in" in body
+            assert "could not be read since" in body and "The daemon retries." in body
+            assert "no changes arrive" in body
             assert "Changes come by full syncs alone" not in body
             if trouble == "token":
                 assert next(iter(told["checks"])) == "token"

@@ -75,7 +75,7 @@ def test_a_dead_daemon_is_exit_2_with_the_cause_first_and_ten_lines_at_most() ->
     SyncRun.objects.create(reason="poll", state="failed", started_at=at, finished_at=at, error="HTTP 503\x1b[31m")
     status, out, _ = mirrorstatus()
     assert status == 2
-    assert out.startswith("UNHEALTHY: The daemon has not been heard of for 60 min")
+    assert out.startswith("UNHEALTHY: The daemon has sent no heartbeat for 60 min")
     assert "not_running, not connected" in out
     assert len(out.splitlines()) <= 10
     assert "\x1b" not in out

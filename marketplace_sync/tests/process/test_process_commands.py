@@ -131,7 +131,7 @@ async def test_commands_of_people_say_in_one_line_that_the_database_cannot_be_us
     with programs(program_environment()) as start, socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         troubles = {
-            f"sqlite:///{tmp_path / 'fresh.sqlite3'}": "the database lacks migrations: run manage.py migrate",
+            f"sqlite:///{tmp_path / 'fresh.sqlite3'}": "migrations are not applied: run manage.py migrate",
             f"postgres://nobody@127.0.0.1:{unused.getsockname()[1]}/none": "the database does not answer: ",
             "mysql://nobody@127.0.0.1/none": "DATABASE_URL must start with ",
         }

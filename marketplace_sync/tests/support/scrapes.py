@@ -38,7 +38,7 @@ class Scrape:
 def forget_answers() -> None:
     """What is kept for a second is forgotten."""
     for kept in (views.facts, views.sync_health, views.readiness):
-        kept.forget()
+        kept.clear()
 
 
 def scrape(client: Client) -> Scrape:

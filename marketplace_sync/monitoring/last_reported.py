@@ -1,4 +1,4 @@
-"""What was said last, so that the log has one line per change and not one per probe."""
+"""The value that was logged last, so that the log has one line per change and not one per probe."""
 
 import threading
 from typing import Generic, TypeVar
@@ -13,8 +13,8 @@ class LastReported(Generic[T]):
         self._lock = threading.Lock()
         self._last = first
 
-    def differs(self, now: T) -> bool:
-        """Return whether this is another value than the last time, and remember it."""
+    def changes_to(self, now: T) -> bool:
+        """Remember the value, and return whether it is another one than before."""
         with self._lock:
             before, self._last = self._last, now
         return now != before
