@@ -6,10 +6,10 @@ import pytest
 from playwright.async_api import ConsoleMessage, Page, expect
 
 from marketplace_sync.models import AuditRow
-from marketplace_sync.tests.process.test_visible import UNSEEN, UNSEEN_HERE, WRITTEN
 from marketplace_sync.tests.support.admin_rows import dead_letter, person
 from marketplace_sync.tests.support.browser import ask, browser_page, press, web_server
 from marketplace_sync.tests.support.harness import marketplace, mirror, skill
+from marketplace_sync.tests.unit.test_visible import UNSEEN, UNSEEN_HERE, WRITTEN
 from marketplace_sync.visible import visible
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(150)]

@@ -4,17 +4,14 @@ import asyncio
 import signal
 import threading
 import time
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import Error, connection, transaction
 
-from marketplace_sync.daemon.core import Daemon
-from marketplace_sync.daemon.database import Database
-from marketplace_sync.daemon.owning import holder_name, wait_for_lease
-from marketplace_sync.mirror.lease import LEASE_SECONDS, RENEW_SECONDS, Lease, acquire
-from marketplace_sync.models import FeedChange, LeaseRow, Skill, SyncRun
+from marketplace_sync.mirror.lease import LEASE_SECONDS, Lease
+from marketplace_sync.models import FeedChange, LeaseRow, SyncRun
 from marketplace_sync.simulator.server import SimulatorServer
+from marketplace_sync.tests.database.test_faults_lease import owner
 from marketplace_sync.tests.support.harness import PATIENCE, Mirror, age_the_lease, marketplace, mirror, skill
 from marketplace_sync.tests.support.processes import (
     Environment,
@@ -32,10 +29,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 # Law 10 and issue "Faults": from the kill to the new owner.
 TAKEN_OVER_WITHIN = 15.0
-
-
-async def owner(watched: Mirror) -> LeaseRow:
-    return await watched.ask(LeaseRow.objects.get)
 
 
 async def is_owned_by(watched: Mirror, daemon: Program) -> bool:
@@ -221,46 +214,3 @@ async def test_a_lock_that_no_server_ends_goes_with_the_lease(program_environmen
         assert (await first.ended()).status == 1
         await until_live(watched, second)
         await level_at_the_end(watched, server)
-
-
-@pytest.mark.parametrize("off", [timedelta(hours=-1), timedelta(hours=1)])
-async def test_a_host_whose_clock_is_off_owns_and_follows_like_any_other(off: timedelta) -> None:
-    async with marketplace() as server, mirror(server, start=False) as watched:
-        database, stop = Database(), asyncio.Event()
-        lease = await wait_for_lease(database, holder_name(), stop)
-        assert lease is not None
-        daemon = Daemon(watched.config, wall=lambda: datetime.now(UTC) + off)
-        watched.task = asyncio.create_task(daemon.run(database, lease, stop))
-        watched.stop = stop
-        await watched.until_state("live")
-        renewed = (await owner(watched)).renewed_at
-        server.market.put_skill(skill(100))
-        server.market.delete_skill("skill-00003")
-        await watched.until_level()
-
-        async def renewed_since() -> bool:
-            return (await owner(watched)).renewed_at > renewed
-
-        await until(renewed_since, "the lease is renewed, by the database's clock")
-        status = await watched.status()
-        assert (status.alive, status.row.state) == (True, "live")
-        await watched.end()
-        await database.close()
-        # Whoever follows, with a clock of its own, is not kept waiting.
-        assert (await watched.ask(acquire, "other:2")).epoch == lease.epoch + 1
-
-
-def test_a_flood_of_batches_does_not_keep_the_lease_from_being_renewed() -> None:
-    """On SQLite nobody queues for the lock: whoever writes renews, or the lease could run out under load."""
-    lease = acquire("busy:1")
-    age_the_lease(RENEW_SECONDS + 1)
-    before = LeaseRow.objects.get().renewed_at
-    with lease.writing():
-        Skill.objects.count()
-    after = LeaseRow.objects.get()
-    assert after.renewed_at - before >= timedelta(seconds=RENEW_SECONDS)
-    with lease.writing() as head:
-        head.next_seq()
-    # Not at every batch: once in two seconds is enough.
-    assert LeaseRow.objects.get().renewed_at == after.renewed_at
-    assert LeaseRow.objects.get().feed_seq == after.feed_seq + 1

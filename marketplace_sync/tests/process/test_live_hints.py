@@ -4,27 +4,20 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
-from channels.layers import InMemoryChannelLayer, get_channel_layer
+from channels.layers import get_channel_layer
 
 from marketplace_sync.live import hints
 from marketplace_sync.live.hints import HintSender, hint_sender, listen
+from marketplace_sync.tests.database.test_live_hints import NEVER_LOOKS, layer_at
 from marketplace_sync.tests.support.harness import marketplace
 from marketplace_sync.tests.support.live_feed import QUICK, agent_key, ask, changes_to, new_pen, put, told, until, web
 from marketplace_sync.tests.support.processes import Environment, programs, settings_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-# Nothing would be told within the test's time without a hint.
-NEVER_LOOKS = replace(QUICK, poll=3600.0)
-
-
-def layer_at(url: str) -> dict[str, Any]:
-    return {"default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [url]}}}
 
 
 class Doorway:
@@ -101,18 +94,6 @@ def quiet_layer() -> Iterator[None]:
     logger.disabled = before
 
 
-async def test_a_hint_makes_it_immediate(redis_url: str, settings: Any) -> None:
-    settings.CHANNEL_LAYERS = layer_at(redis_url)
-    key, pen = await ask(agent_key), await ask(new_pen)
-    hint = hint_sender()
-    async with web(NEVER_LOOKS) as server, server.client(key) as client:
-        await told(client)
-        await until(lambda: hints.GROUP in str(get_channel_layer().groups), "the hub listens")
-        hint(await ask(pen.write, put("s1")))
-        assert [change["seq"] for change in await changes_to(client, 1)] == [1]
-    await get_channel_layer().flush()
-
-
 async def test_redis_away_in_the_middle_costs_only_the_haste(
     redis_url: str, settings: Any, quickly_again: None, quiet_layer: None
 ) -> None:
@@ -163,46 +144,6 @@ async def test_a_redis_that_was_never_there_is_no_fault(settings: Any, quickly_a
             hint(await ask(pen.write, put("s1")))
             assert [change["seq"] for change in await changes_to(client, 1)] == [1]
             await until(lambda: way.turned_away > 3, "they try again")
-
-
-class StuckLayer:
-    """A layer whose sends do not end by themselves."""
-
-    def __init__(self) -> None:
-        self.begun: list[int] = []
-        self.free = asyncio.Event()
-
-    async def group_send(self, group: str, message: dict[str, Any]) -> None:
-        self.begun.append(message["seq"])
-        await self.free.wait()
-
-
-async def test_hints_that_queue_up_become_one() -> None:
-    layer = StuckLayer()
-    hint = HintSender(layer)
-    hint(1)
-    await until(lambda: layer.begun == [1], "the first is under way")
-    for seq in (2, 3, 3, 2, 7):
-        hint(seq)
-    layer.free.set()
-    await until(lambda: layer.begun == [1, 7], "the newest is told")
-
-
-async def test_a_layer_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch, quickly_again: None) -> None:
-    monkeypatch.setattr(hints, "_SEND_SECONDS", 0.05)
-    layer = StuckLayer()
-    hint = HintSender(layer)
-    hint(1)
-    await until(lambda: len(layer.begun) == 3, "it is given up and tried again")
-    layer.free.set()
-    hint(2)
-    await until(lambda: layer.begun[-1] == 2, "it works again")
-
-
-def test_within_one_process_there_is_nobody_to_hint_at() -> None:
-    assert isinstance(get_channel_layer(), InMemoryChannelLayer)
-    assert hints.shared_layer() is None
-    hint_sender()(1)  # outside any event loop: it does nothing at all
 
 
 async def test_the_daemon_and_the_web_server_need_no_redis(program_environment: Environment) -> None:

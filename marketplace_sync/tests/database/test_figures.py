@@ -24,7 +24,6 @@ from marketplace_sync.protocol.events import Change, RatingChanged, SkillDeleted
 from marketplace_sync.protocol.stamps import Stamp, stamp_of
 from marketplace_sync.tests.support.harness import marketplace, mirror
 from marketplace_sync.tests.support.live_feed import ask
-from marketplace_sync.tests.support.processes import Environment, programs, settings_for, until
 
 NOW = datetime(2026, 1, 15, 10, 30, 20, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -192,25 +191,3 @@ async def test_a_restart_in_mid_minute_goes_on_with_the_minute(skew: timedelta) 
     assert sum(lags.values()) == totals["applied"]
     # The load of the machine is in it, an hour is not.
     assert (quantile(lags, 1.0) or 0) < 600
-
-
-@pytest.mark.django_db(transaction=True)
-async def test_a_daemon_that_is_killed_leaves_minutes_that_are_the_totals(
-    program_environment: Environment,
-) -> None:
-    async with marketplace() as server:
-        with programs(program_environment(**settings_for(server))) as started:
-            daemon = started.start("runsync")
-            vote = 0
-
-            async def some_arrived() -> bool:
-                nonlocal vote
-                vote += 1
-                server.market.rate("skill-00001", vote % 5 + 1)
-                return bool((await ask(state_row)).received >= 20)
-
-            await until(some_arrived, "20 messages are counted")
-            daemon.kill()
-            totals = await ask(all_totals)
-            assert totals["received"] >= 20
-            assert await ask(all_minutes) == totals

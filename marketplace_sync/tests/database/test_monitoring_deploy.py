@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ import yaml
 from django.test import Client
 
 from marketplace_sync.daemon import publisher
-from marketplace_sync.tests.conftest import without_service
 from marketplace_sync.tests.support.harness import marketplace, mirror
 from marketplace_sync.tests.support.scrapes import Scrape, scrape
 
@@ -29,14 +26,6 @@ _SELECTOR = re.compile(r"\b(atom_mirror_\w+)(?:\{([^}]*)\})?")
 _MATCHER = re.compile(r'(\w+)(=~|!=|!~|=)"([^"]*)"')
 # Sections of the runbook that are no alert's.
 _OTHER_SECTIONS = {"Being told"}
-
-
-def promtool(*arguments: str, folder: Path = PROMETHEUS) -> None:
-    """Run it; it has to be content."""
-    if not shutil.which("promtool"):
-        without_service("promtool")
-    said = subprocess.run(["promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    assert said.returncode == 0, said.stdout + said.stderr
 
 
 def panels() -> Iterator[tuple[str, str]]:
@@ -70,21 +59,6 @@ def agrees(labels: dict[str, str], label: str, operator: str, value: str) -> boo
     if operator in ("=~", "!~"):
         return bool(re.fullmatch(value, labels[label])) == (operator == "=~")
     return (labels[label] == value) == (operator == "=")
-
-
-def test_promtool_finds_the_rules_good() -> None:
-    promtool("check", "rules", "--lint=all", "--lint-fatal", "alerts.yml")
-
-
-def test_the_rules_pass_their_own_unit_tests() -> None:
-    promtool("test", "rules", "alerts_test.yml")
-
-
-def test_every_query_of_the_dashboard_is_one(tmp_path: Path) -> None:
-    rules = [{"record": f"panel:{number}", "expr": expr} for number, (_, expr) in enumerate(panels())]
-    assert len(rules) > 40
-    (tmp_path / "panels.yml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
-    promtool("check", "rules", "panels.yml", folder=tmp_path)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -6,7 +6,6 @@ that are off (`test_daemon_listing`); two daemons and a paused owner (`test_faul
 """
 
 import asyncio
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -20,8 +19,6 @@ from marketplace_sync.mirror.state import state_row
 from marketplace_sync.models import LeaseRow, Skill, SyncRun
 from marketplace_sync.simulator.server import SimulatorServer
 from marketplace_sync.tests.support.harness import PATIENCE, Mirror, marketplace, mirror, skill
-from marketplace_sync.tests.support.outages import doorway
-from marketplace_sync.tests.support.processes import Environment, programs, settings_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -141,29 +138,6 @@ async def test_a_token_refused_for_good_is_told_and_healed_without_a_restart(ref
 def takes(server: SimulatorServer, token: str) -> None:
     """From now on the marketplace takes this token and no other."""
     server.token = server.api.token = token
-
-
-async def test_redis_away_costs_the_daemon_nothing_and_is_told_once(
-    redis_url: str, program_environment: Environment
-) -> None:
-    async with marketplace() as server, mirror(server, start=False) as watched, doorway(redis_url) as way:
-        with programs(program_environment(**settings_for(server), REDIS_URL=way.url)) as start:
-            daemon = start.start("runsync")
-            await daemon.says("state state=live")
-            way.shut()
-            for number in range(100, 130):
-                server.market.put_skill(skill(number))
-                await server.drain()
-                await watched.until_db(Skill.objects.filter(skill_id=f"skill-{number:05}").exists, "it is followed")
-            await daemon.says("hints_away")
-            way.open()
-            await daemon.says("hints_back")
-            await watched.until_level()
-            assert daemon.err.count("hints_away") == 1
-            assert daemon.running and len(server.connects) == 1
-            assert await reasons(watched) == ["start"]
-            daemon.send(signal.SIGTERM)
-            assert (await daemon.ended()).status == 0
 
 
 async def reasons(running: Mirror) -> list[str]:

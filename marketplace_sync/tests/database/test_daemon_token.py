@@ -1,19 +1,14 @@
 """A token that is replaced while the daemon runs: nothing is lost, nothing waits for an hour, nothing is told."""
 
-import contextlib
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from marketplace_sync.daemon.database import Database
 from marketplace_sync.engine import schedule
-from marketplace_sync.models import Command, DeadLetter, Skill, SyncRun
+from marketplace_sync.models import Command, Skill, SyncRun
 from marketplace_sync.simulator.server import SimulatorServer
 from marketplace_sync.tests.support.harness import Mirror, marketplace, mirror, skill
-from marketplace_sync.tests.support.processes import Environment, programs, settings_for, until
+from marketplace_sync.tests.support.processes import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -132,80 +127,3 @@ async def test_an_emptied_file_changes_nothing(file: Path) -> None:
         await server.drop_connections(1000)
         await until(lambda: len(server.connects) == 2, "it has come back")
         await running.until_state("live")
-
-
-# The programs.
-
-
-@pytest.fixture
-def starts(program_environment: Environment) -> Callable[..., dict[str, str]]:
-    """The environment of a program that takes its token from a file."""
-
-    def environment(server: SimulatorServer, **settings: object) -> dict[str, str]:
-        hour = {"ATOM_SAAS_WS_FALLBACK_SECONDS": 3600, "ATOM_SAAS_API_TOKEN": "", "LOG_LEVEL": "DEBUG"}
-        return program_environment(**settings_for(server, **{**hour, **settings}))
-
-    return environment
-
-
-async def test_neither_the_old_nor_the_new_token_is_ever_told(file: Path, starts: Environment) -> None:
-    async with marketplace(token=OLD) as server, contextlib.AsyncExitStack() as ends:
-        database = Database()
-        ends.push_async_callback(database.close)
-        with programs(starts(server, ATOM_SAAS_API_TOKEN_FILE=file)) as start:
-            daemon = start.start("runsync")
-            await daemon.says("sync_ended")
-            accept(server, NEW)
-            await server.drop_connections(4401)
-            await daemon.says("refuses the token")
-            replace(file, NEW)
-            daemon.send(signal.SIGHUP)
-            await daemon.says("token_changed")
-            await daemon.says("stream_opened .*connection=[23]")
-            server.send_raw(f"no {OLD} and no {NEW}")
-            await until(lambda: database.control(DeadLetter.objects.exists), "what was sent is a dead letter")
-            letter = await database.control(DeadLetter.objects.get)
-            replace(file, "")
-            await daemon.says("token_unreadable")
-            daemon.send(signal.SIGTERM)
-            assert (await daemon.ended()).status == 0
-            replace(file, NEW)
-            once = await start.run("runsync", "--once")
-            checked = await start.run("verifysync")
-            assert (once.status, checked.status) == (0, 0)
-            said = "".join(program.out + program.err for program in start.started) + bytes(letter.head).decode()
-            assert " debug " in said and said.endswith("no *** and no ***")
-            for part in (OLD, NEW, OLD[:12], NEW[:20], NEW[-10:]):
-                assert part not in said
-
-
-async def test_a_token_out_of_the_settings_file_is_looked_up_there_again(tmp_path: Path, starts: Environment) -> None:
-    dotenv = tmp_path / "dotenv"
-    replace(dotenv, f"ATOM_SAAS_API_TOKEN={OLD}")
-    async with marketplace(token=NEW) as server:
-        environment = starts(server, DJANGO_ENV_FILE=dotenv)
-        del environment["ATOM_SAAS_API_TOKEN"]
-        with programs(environment) as start:
-            daemon = start.start("runsync")
-            await daemon.says("refuses the token")
-            replace(dotenv, f"ATOM_SAAS_PAGE_SIZE=7\nATOM_SAAS_API_TOKEN='{NEW}'")
-            await daemon.says("stream_opened")
-            await daemon.says("sync_ended .*state=done")
-            daemon.kill()
-
-
-async def test_a_file_that_is_not_there_ends_a_command_with_one_clear_line(tmp_path: Path, starts: Environment) -> None:
-    async with marketplace() as server:
-        with programs(starts(server, ATOM_SAAS_API_TOKEN_FILE=tmp_path / "none")) as start:
-            line = (
-                "ATOM_SAAS_API_TOKEN_FILE can't be read: No such file or directory. "
-                "ATOM_SAAS_API_TOKEN_FILE must name a file with the token in it and nothing else, "
-                "which this user may read.\n"
-            )
-            for arguments, status in ((("runsync",), 1), (("verifysync",), 2)):
-                ended = await start.run(*arguments)
-                assert (ended.status, ended.err) == (status, line)
-            checked = await start.run("check")
-            assert checked.status == 0 and "(marketplace_sync.W050)" in checked.err
-            assert server.accepted == 0
-            assert os.listdir(tmp_path) == []

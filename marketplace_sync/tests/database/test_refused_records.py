@@ -1,6 +1,5 @@
 """A refused record is content that the mirror does not have: no sync, command or answer may say otherwise."""
 
-import json
 from datetime import timedelta
 from typing import Any
 
@@ -10,14 +9,13 @@ from django.utils import timezone
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.daemon import command_desk
 from marketplace_sync.mirror.status import freshness
-from marketplace_sync.models import Command, Skill, SyncRun, WebSocketState
+from marketplace_sync.models import Command, SyncRun, WebSocketState
 from marketplace_sync.monitoring.facts import read_facts
 from marketplace_sync.monitoring.health import judge
 from marketplace_sync.simulator.server import SimulatorServer
-from marketplace_sync.tests.process.test_daemon_listing import live, sync
+from marketplace_sync.tests.database.test_daemon_listing import live, sync
 from marketplace_sync.tests.support.api_actors import agent
 from marketplace_sync.tests.support.harness import Mirror, marketplace, mirror, skill
-from marketplace_sync.tests.support.processes import Environment, mirrored
 from marketplace_sync.upstream import market as upstream_market
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -44,64 +42,6 @@ async def records_check(running: Mirror) -> tuple[str, dict[str, object]]:
     """What health says of the records."""
     check = judge(await running.ask(read_facts), SyncConfig()).checks["records"]
     return str(check.status), dict(check.figures)
-
-
-@pytest.mark.parametrize("fields", NEW_FORMATS[::2], ids=lambda fields: next(iter(fields)))
-async def test_a_listing_of_which_nothing_can_be_read_fails_every_command(
-    program_environment: Environment, fields: dict[str, Any]
-) -> None:
-    async with mirrored(program_environment, skills=3) as (server, watched, start):
-        assert (await start.run("runsync", "--once")).status == 0
-        before = await watched.ask(freshness)
-        spoil(server, fields=fields)
-        programs = [start.start("verifysync"), start.start("runsync", "--dry-run")]
-        once = await start.run("runsync", "--once")
-        assert once.status == 1 and once.out == ""
-        (reason,) = [line for line in once.err.splitlines() if line.startswith("runsync: ")]
-        assert reason.startswith("runsync: the pass failed: none of the 3 listed skills can be read. The first one: ")
-        assert f": {next(iter(fields))}" in reason
-        verify, dry_run = [await program.ended() for program in programs]
-        assert (verify.status, dry_run.status, verify.out, dry_run.out) == (2, 1, "", "")
-        assert "none of the 3 listed skills can be read" in verify.err
-        repair = await start.run("verifysync", "--repair")
-        assert (repair.status, repair.out) == (2, "")
-        assert await watched.ask(Skill.objects.count) == 3, "what cannot be read is listed all the same"
-        run = await watched.ask(SyncRun.objects.filter(reason="once").latest, "pk")
-        assert (run.state, run.refused, run.is_clean) == ("failed", 3, None)
-        assert (await watched.ask(freshness)).as_of == before.as_of
-        assert await records_check(watched) == ("unhealthy", {"refused": 3, "share": 1.0})
-
-
-async def test_a_sync_with_a_refused_record_is_degraded_and_verifysync_is_not_in_sync(
-    program_environment: Environment,
-) -> None:
-    async with mirrored(program_environment, skills=30) as (server, watched, start):
-        assert (await start.run("runsync", "--once")).status == 0
-        before = await watched.ask(freshness)
-        spoil(server, 7)
-        once = await start.run("runsync", "--once")
-        run = await watched.ask(SyncRun.objects.latest, "pk")
-        assert once.status == 0
-        assert once.out.splitlines()[-1] == (
-            f"Degraded (run {run.pk}): the mirror does not have what 1 of the listed records say: see the dead letters."
-        )
-        assert (run.state, run.is_clean, run.refused) == ("degraded", True, 1)
-        assert (await watched.ask(freshness)).as_of == before.as_of, "As-Of stands still"
-
-        for arguments in ((), ("--repair",)):
-            verified = await start.run("verifysync", "--json", *arguments)
-            told = json.loads(verified.out)
-            assert (verified.status, told["level"], told["missing"], told["different"]) == (1, False, [], {})
-            (refused,) = told["refused"]
-            assert refused.startswith("skill-00007: average_rating: ")
-        shown = await start.run("runsync", "--dry-run")
-        assert shown.status == 0 and shown.out.splitlines()[0].startswith("unreadable skill-00007: average_rating: ")
-
-        server.market.put_skill(skill(7, updated_at="2026-03-01T00:00:00Z"), announce=False, stamp=False)
-        assert (await start.run("runsync", "--once")).status == 0
-        assert (await start.run("verifysync")).status == 0
-        mended = (await watched.ask(freshness)).as_of
-        assert before.as_of is not None and mended is not None and mended > before.as_of
 
 
 async def test_as_of_stands_still_while_live_until_the_record_can_be_read() -> None:
@@ -133,27 +73,6 @@ async def test_a_live_message_that_cannot_be_read_nor_fetched_stops_as_of() -> N
         await running.until_db(lambda: WebSocketState.objects.get().complete, "the fetch brought it")
         await running.until_db(lambda: _later_than(stood), "As-Of moves again")
         assert await running.ask(SyncRun.objects.count) == 1
-
-
-async def test_a_listing_with_pages_that_cannot_be_read_is_no_full_sync(program_environment: Environment) -> None:
-    async with mirrored(program_environment, skills=30, ATOM_SAAS_PAGE_SIZE=10) as (server, watched, start):
-        assert (await start.run("runsync", "--once")).status == 0
-        before = await watched.ask(freshness)
-        server.faults.add("partial-listing")
-        once = await start.run("runsync", "--once")
-        assert once.status == 1
-        assert once.err.splitlines()[-1] == (
-            "runsync: the listing could not be read whole: page 2 of 3 came empty. What was read is applied."
-        )
-        assert (await start.run("verifysync")).status == 2
-        assert (await watched.ask(freshness)).as_of == before.as_of
-    async with live(30, page_size=10) as (server, running):
-        server.faults.add("partial-listing")
-        await sync(running)
-        await running.until_db(lambda: not WebSocketState.objects.get().complete, "As-Of stands still")
-        server.faults.clear()
-        await sync(running)
-        await running.until_db(lambda: WebSocketState.objects.get().complete, "As-Of moves again")
 
 
 async def test_a_sync_of_which_nothing_can_be_read_is_a_failed_command_and_no_loop() -> None:

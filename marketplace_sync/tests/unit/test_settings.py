@@ -1,10 +1,7 @@
 """The settings module: what it makes of the environment, of `.env` and of nothing at all."""
 
-import json
 import os
 import stat
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,60 +18,10 @@ FOLDER = Path(__file__).resolve().parents[3]
 SECRET = "s3cr3t-of-a-person"
 
 
-def manage(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "manage.py", *arguments], cwd=FOLDER, env={**os.environ, **environment},
-        capture_output=True, text=True, timeout=50, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-
-
 def environment(folder: Path, dotenv: str | bytes, **variables: str) -> Environment:
     file = folder / ".env"
     file.write_bytes(dotenv if isinstance(dotenv, bytes) else dotenv.encode())
     return Environment(variables, file)
-
-
-def test_with_nothing_set_the_database_is_made_and_only_the_marketplace_is_missed(tmp_path: Path) -> None:
-    made = manage("migrate", "--verbosity=0", DATABASE_URL=f"sqlite:///{tmp_path}/mirror.sqlite3")
-    assert (made.returncode, made.stdout) == (0, "")
-    told = [line.split(")")[0] for line in made.stderr.splitlines() if line.startswith("?")]
-    assert told == ["?: (marketplace_sync.W001", "?: (marketplace_sync.W003"]
-    assert (tmp_path / "mirror.sqlite3").stat().st_size > 0
-
-
-def test_check_tells_everything_that_is_wrong_at_once() -> None:
-    told = manage(
-        "check", DATABASE_URL="oracle://x", REDIS_URL="http://x", DJANGO_DEBUG="maybe", DJANGO_HTTPS="2",
-        DJANGO_ALLOWED_HOSTS="http://x/", LOG_LEVEL="loud", LOG_FORMAT="xml", ATOM_SAAS_PAGE_SIZE="many",
-        ATOM_SAAS_API_URL="nowhere", ATOM_SAAS_PAGESIZE="5", FEED_KEEP_DAYS="",
-    )  # fmt: skip
-    assert told.returncode == 1
-    assert "Traceback" not in told.stderr
-    errors = {line[3:].split(")")[0][-4:] for line in told.stderr.splitlines() if line.startswith("?")}
-    assert errors == {"E001", "W003", "E018", "E031", "E032", "E034", "E035", "E036", "E037", "E038", "W045"}
-    assert told.stderr.count("HINT:") == len(errors)
-
-
-def test_an_unreadable_database_url_touches_no_database() -> None:
-    told = manage("migrate", DATABASE_URL=f"postgres://me:{SECRET}@[::1/x")
-    assert told.returncode == 1
-    assert "E031" in told.stderr
-    assert "Traceback" not in told.stderr
-    assert SECRET not in told.stderr
-
-
-def test_https_redirects_all_but_probes_and_keeps_cookies_to_itself() -> None:
-    code = (
-        "from atomproject import settings as s;"
-        "print(s.SECURE_SSL_REDIRECT, s.SECURE_HSTS_SECONDS > 0, s.SESSION_COOKIE_SECURE, s.CSRF_COOKIE_SECURE);"
-        "import re; (exempt,) = s.SECURE_REDIRECT_EXEMPT;"
-        "print(*(bool(re.search(exempt, path)) for path in ('health/live', 'mirror/health/live', 'api/health/')))"
-    )
-    told = subprocess.run(
-        [sys.executable, "-c", code], cwd=FOLDER, env={**os.environ, "DJANGO_HTTPS": "true"},
-        capture_output=True, text=True, check=True, timeout=50,
-    )  # fmt: skip
-    assert told.stdout.split() == ["True"] * 6 + ["False"]
 
 
 def test_the_environment_comes_before_the_file_and_empty_is_a_value(tmp_path: Path) -> None:
@@ -117,15 +64,6 @@ def test_a_file_that_is_no_text_is_an_error_and_no_traceback(tmp_path: Path) -> 
     assert [problem.id for problem in environment(tmp_path, b"A=\xff\xfe").problems] == ["marketplace_sync.E039"]
     assert [problem.id for problem in Environment({}, tmp_path).problems] == ["marketplace_sync.E039"]
     assert Environment({}, tmp_path / "none").problems == []
-
-
-def test_a_file_that_was_named_has_to_be_there(tmp_path: Path) -> None:
-    """Or a service would run on with every default: an empty mirror of its own, say."""
-    (problem,) = Environment({}, tmp_path / "none", required=True).problems
-    assert problem.id == "marketplace_sync.E039"
-    assert str(tmp_path / "none") in problem.message
-    told = manage("check", DJANGO_ENV_FILE=str(tmp_path / "none"))
-    assert (told.returncode, "E039" in told.stderr) == (1, True)
 
 
 def database(url: str, folder: Path) -> tuple[dict[str, object], list[str]]:
@@ -235,37 +173,6 @@ def test_the_reference_has_every_setting_with_its_bounds() -> None:
         assert page.count(f"| `{setting.name}` |") == 1
     assert "| `ATOM_SAAS_WS_PONG_TIMEOUT` | `10` | A peer that has not answered a ping after this time" in page
     assert "| 0.01 to 86,400 seconds | 2 to 60 seconds | 9 |" in page
-
-
-def test_the_example_as_it_stands_is_the_defaults(tmp_path: Path) -> None:
-    shown = {}
-    for file in ("/dev/null", str(FOLDER / ".env.example")):
-        code = (
-            "import json; from atomproject import settings as s; from marketplace_sync.conf import load_config;"
-            "print(json.dumps([repr(load_config(s)), s.DATABASES, s.CHANNEL_LAYERS, s.ALLOWED_HOSTS, s.DEBUG, "
-            "s.LOGGING, len(s.ENVIRONMENT_PROBLEMS)]))"
-        )
-        shown[file] = subprocess.run(
-            [sys.executable, "-c", code], cwd=FOLDER, env={**os.environ, "DJANGO_ENV_FILE": file, "DATABASE_URL": ""},
-            capture_output=True, text=True, check=True, timeout=50,
-        ).stdout  # fmt: skip
-    first, second = map(json.loads, shown.values())
-    assert first == second
-    assert second[-1] == 0
-
-
-@pytest.mark.parametrize(("line", "prefix"), [("", "/api/v1"), ("ATOM_SAAS_API_PREFIX=", ""),
-                                              ("ATOM_SAAS_API_PREFIX=/market", "/market")])  # fmt: skip
-def test_a_prefix_that_is_set_but_empty_is_none(line: str, prefix: str, tmp_path: Path) -> None:
-    (tmp_path / "env").write_text(f"ATOM_SAAS_API_URL=https://market.example\n{line}\n")
-    code = (
-        "from atomproject import settings as s; from marketplace_sync.conf import load_config;"
-        "print(repr(load_config(s).api_prefix))"
-    )
-    environment = {**os.environ, "DJANGO_ENV_FILE": str(tmp_path / "env"), "DATABASE_URL": ""}
-    ended = subprocess.run([sys.executable, "-c", code], cwd=FOLDER, env=environment,
-                           capture_output=True, text=True, check=True, timeout=50)  # fmt: skip
-    assert ended.stdout.strip() == repr(prefix)
 
 
 async def test_static_files_come_whole_under_asgi_without_debug_or_a_collecting_step() -> None:

@@ -8,7 +8,6 @@ from django.template import Context, Template
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketplace_sync.tests.support.processes import Environment, mirrored
 from marketplace_sync.visible import for_terminal, has_unseen, visible
 from marketplace_sync.visible.html import visible_html
 
@@ -103,24 +102,3 @@ def test_the_filter_marks_a_name_and_keeps_html() -> None:
         '<span class="mm-badge mm-bad" title="This text has characters that are not seen. Each is marked.">'
         "hidden text</span>"
     )
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-async def test_a_dry_run_and_a_comparison_act_on_no_terminal(program_environment: Environment, encoding: str) -> None:
-    hostile = "\x1b]0;owned\x07\x1b[2J\ncreate forged\u202eé日\x9b1m"
-    escaped = "<U+001B>]0;owned<U+0007><U+001B>[2J<U+000A>create forged<U+202E>é日<U+009B>1m"
-    # Read as UTF-8, whatever it is.
-    expected = escaped.encode(encoding, "backslashreplace").decode(errors="replace")
-    async with mirrored(program_environment) as (server, _, start):
-        server.market.put_skill({"skill_id": hostile, "name": hostile}, announce=False)
-        foreseen = await start.run("runsync", "--dry-run", PYTHONIOENCODING=encoding)
-        assert foreseen.status == 0, foreseen.err
-        assert f"create {expected}" in foreseen.out.splitlines()
-        compared = await start.run("verifysync", PYTHONIOENCODING=encoding)
-        assert compared.status == 1, compared.err
-        assert f"  {expected}" in compared.out.splitlines()
-        as_json = await start.run("verifysync", "--json", PYTHONIOENCODING=encoding)
-        assert as_json.status == 1
-        assert as_json.out.isascii()
-        assert "\x1b" not in as_json.out

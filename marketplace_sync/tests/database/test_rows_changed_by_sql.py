@@ -1,6 +1,5 @@
 """Law 16: whatever changed a stored row, `verifysync` names the row and the column, and repair and sync heal it."""
 
-import json
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,12 +11,10 @@ from django.db.models import F
 from marketplace_sync.engine.merge import fingerprint_of
 from marketplace_sync.mirror.compare import same_value
 from marketplace_sync.mirror.rows import load_slots
-from marketplace_sync.mirror.search_index import misfiled_skills
-from marketplace_sync.models import Category, FeedChange, Skill, SyncRun
+from marketplace_sync.models import Category, Skill, SyncRun
 from marketplace_sync.simulator.server import SimulatorServer
-from marketplace_sync.tests.process.test_daemon_listing import live, sync
+from marketplace_sync.tests.database.test_daemon_listing import live, sync
 from marketplace_sync.tests.support.harness import CATEGORY, mirror, skill
-from marketplace_sync.tests.support.processes import Environment, mirrored
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -93,38 +90,6 @@ def test_every_column_is_among_those_that_are_changed_here() -> None:
     assert columns_of(Category) == {*CATEGORY_CHANGES, "id"}
 
 
-async def test_verifysync_names_each_changed_column_and_repair_restores_it(program_environment: Environment) -> None:
-    async with mirrored(program_environment, skills=0) as (server, watched, start):
-        fill(server)
-        assert (await start.run("runsync", "--once")).status == 0
-        before = await watched.ask(stored)
-        assert (await start.run("verifysync")).status == 0
-        await watched.ask(tamper)
-        damaged = await watched.ask(stored)
-
-        found = await start.run("verifysync", "--json")
-        assert found.status == 1
-        told = json.loads(found.out)
-        skills = {column: f"skill-{number:05}" for number, column in enumerate(SKILL_CHANGES)}
-        assert told["missing"] == [skills.pop("skill_id")] and told["extra"] == ["planted"]
-        assert told["withheld"] == 0
-        for column, skill_id in skills.items():
-            assert column.removesuffix("_id") in told["different"][skill_id], told["different"]
-        assert told["different"].keys() == set(skills.values())
-        for column in ("name", "tags", "category_id", "metadata", "extra", "average_rating", "remote_created_at"):
-            assert told["different"][skills[column]] == [column.removesuffix("_id")]
-        assert told["different"][skills["fingerprint"]] == ["fingerprint"]
-        categories = {column: f"category-{number}" for number, column in enumerate(CATEGORY_CHANGES)}
-        assert told["categories"]["missing"] == [categories.pop("name")] and told["categories"]["extra"] == ["planted"]
-        for column, name in categories.items():
-            assert column in told["categories"]["different"][name], told["categories"]
-        assert await watched.ask(stored) == damaged, "only looked at"
-
-        repaired = await start.run("verifysync", "--repair")
-        assert (repaired.status, repaired.out.splitlines()[-1]) == (0, "Level with the marketplace.")
-        assert await watched.ask(stored) == before
-
-
 async def test_a_sync_once_a_day_reads_the_rows_themselves_and_heals_them() -> None:
     async with live(0) as (server, running):
         fill(server)
@@ -162,22 +127,6 @@ async def test_neither_restarts_nor_a_clock_that_was_put_back_postpone_the_daily
             assert (await sync(again)).by_row
 
 
-async def test_a_single_sync_compares_rows_whenever_it_is_run(program_environment: Environment) -> None:
-    async with mirrored(program_environment, skills=3) as (_, watched, start):
-        assert (await start.run("runsync", "--once")).status == 0
-        before = await watched.ask(stored)
-        await watched.ask(update, Skill._meta.db_table, {"name": "x", "code": "y"}, "skill_id", "skill-00001")
-        foreseen = await start.run("runsync", "--dry-run")
-        assert foreseen.out.splitlines()[0] == "update skill-00001"
-        assert (await start.run("runsync", "--once")).out == (
-            "3 skills listed: 0 created, 1 updated, 0 removed, 2 unchanged, 0 refused.\n"
-        )
-        assert await watched.ask(stored) == before
-        # Who follows the feed hears what was healed.
-        change = await watched.ask(FeedChange.objects.latest, "seq")
-        assert (change.kind, change.data) == ("skill_updated", {"name": "Skill 1", "code": "def skill_1(): ..."})
-
-
 async def test_a_row_changed_together_with_its_times_is_replaced() -> None:
     async with live(3) as (_, running):
         before = await running.ask(stored)
@@ -204,25 +153,6 @@ async def test_a_fingerprint_made_to_match_the_changed_row_hides_nothing() -> No
         assert (await running.difference()).different == {"skill-00001": ["name"]}
         await sync(running)
         assert (await running.difference()).level
-
-
-async def test_a_later_update_with_every_field_equal_is_mentioned_and_does_not_count(
-    program_environment: Environment,
-) -> None:
-    async with mirrored(program_environment, skills=3) as (server, _, start):
-        server.market.put_category({**CATEGORY, "name": "c"}, announce=False)
-        assert (await start.run("runsync", "--once")).status == 0
-        server.market.skills["skill-00001"]["updated_at"] = "2026-02-01T00:00:00Z"
-        server.market.categories["c"]["updated_at"] = "2099-02-01T00:00:00.5Z"  # too far ahead: no time at all
-        found = await start.run("verifysync", "--json")
-        told = json.loads(found.out)
-        assert (found.status, told["later"], told["different"]) == (0, ["skill-00001"], {})
-        plain = await start.run("verifysync")
-        assert plain.status == 0 and "  skill-00001\n" in plain.out
-        # An earlier one is a difference: the mirror claims news that the marketplace does not have.
-        server.market.skills["skill-00001"]["updated_at"] = "2025-02-01T00:00:00Z"
-        found = await start.run("verifysync", "--json")
-        assert (found.status, json.loads(found.out)["different"]) == (1, {"skill-00001": ["remote_updated_at"]})
 
 
 async def test_a_renamed_category_is_found_in_its_skills_too() -> None:
@@ -319,42 +249,6 @@ async def test_a_category_that_cannot_be_read_is_healed(sqlite: None, column: st
         await running.ask(age_runs, 24)
         await sync(running)
         assert await running.ask(stored) == before
-
-
-def spoil_search() -> None:
-    """Leave a skill out of what search finds, another out of what its tag finds, and add one that is not there."""
-    first, second = Skill.objects.filter(skill_id__in=["skill-00001", "skill-00002"]).values_list("pk", flat=True)
-    with connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            cursor.execute("DELETE FROM marketplace_sync_skill_words WHERE skill = %s", [first])
-            cursor.execute("UPDATE marketplace_sync_skill_words SET tags = '[]' WHERE skill = %s", [second])
-            cursor.execute(
-                "INSERT INTO marketplace_sync_skill_words (skill, words, tags) VALUES (999999, to_tsvector('a'), '[]')"
-            )
-            return
-        cursor.execute(
-            "INSERT INTO marketplace_sync_skill_words (marketplace_sync_skill_words, rowid, words) "
-            "SELECT 'delete', id, name || ' ' || description || ' test' FROM marketplace_sync_skill WHERE id = %s",
-            [first],
-        )
-        cursor.execute("DELETE FROM marketplace_sync_skill_tag WHERE skill = %s", [second])
-        cursor.execute("INSERT INTO marketplace_sync_skill_tag (tag, skill) VALUES ('test', 999999)")
-
-
-async def test_skills_that_search_does_not_find_are_named_and_repaired(program_environment: Environment) -> None:
-    async with mirrored(program_environment, skills=5) as (_, watched, start):
-        assert (await start.run("runsync", "--once")).status == 0
-        assert await watched.ask(misfiled_skills) == set()
-        await watched.ask(spoil_search)
-        assert await watched.ask(lambda: Skill.objects.matching("skill 1").count()) == 0
-        found = await start.run("verifysync", "--json")
-        told = json.loads(found.out)
-        assert (found.status, told["level"]) == (1, False)
-        assert told["misfiled"] == ["row 999999", "skill-00001", "skill-00002"]
-        assert (told["missing"], told["extra"], told["different"]) == ([], [], {})
-        assert (await start.run("verifysync", "--repair")).status == 0
-        assert await watched.ask(lambda: Skill.objects.matching("skill 1").count()) == 1
-        assert await watched.ask(lambda: Skill.objects.tagged("test").count()) == 5
 
 
 def test_values_are_compared_as_json_and_not_as_python() -> None:

@@ -1,9 +1,6 @@
 """Times are ISO 8601 in UTC, whatever the host project's settings are, from the year 1 to the year 9999."""
 
-import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -30,7 +27,6 @@ from marketplace_sync.tests.database.test_admin_pages import pages
 from marketplace_sync.tests.support.admin_rows import fill
 from marketplace_sync.tests.support.api_actors import ApiClient, agent
 from marketplace_sync.tests.support.live_feed import QUICK, Visitor, agent_key, ask, bearer
-from marketplace_sync.tests.support.processes import MANAGE, Environment
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -161,44 +157,3 @@ def test_a_time_without_an_offset_is_asked_for_in_utc(client: ApiClient, zone: s
             assert rows["count"] == found, since
         for edge in ("0001-01-01T00:00", "9999-12-31T23:59:59.999999"):
             assert client.get("/api/admin/audit/", {"since": edge}).status_code == 200
-
-
-def test_a_hosts_settings_of_the_rest_framework_do_not_reach_an_answer(program_environment: Environment) -> None:
-    """In a process of its own: the framework reads some of its settings once, when it is imported."""
-    set_all_times_to(EDGES[0])
-    script = """
-import json, os, django
-from django.conf import settings
-import atomproject.settings as ours
-values = {name: getattr(ours, name) for name in dir(ours) if name.isupper()}
-values["TIME_ZONE"] = "Pacific/Auckland"
-values["REST_FRAMEWORK"] = {
-    "DATETIME_FORMAT": "%d.%m.%Y", "DATE_FORMAT": "%d", "UNICODE_JSON": False, "COMPACT_JSON": False,
-    "STRICT_JSON": False,
-    "DEFAULT_VERSIONING_CLASS": "rest_framework.versioning.AcceptHeaderVersioning", "ALLOWED_VERSIONS": ["7"],
-    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.BrowsableAPIRenderer"],
-    "DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.AnonRateThrottle"],
-    "EXCEPTION_HANDLER": "nowhere.handler", "NON_FIELD_ERRORS_KEY": "oops", "DEFAULT_PAGINATION_CLASS": None,
-}
-settings.configure(**values)
-django.setup()
-from django.test import Client
-from django.contrib.auth import get_user_model
-client = Client(headers={"host": "localhost", "accept": "application/json; version=1"})
-client.force_login(get_user_model().objects.create_superuser("host", password="x"))
-for path in PATHS:
-    answer = client.get(path)
-    print(json.dumps([path, answer.status_code, answer.content.decode()]))
-""".replace("PATHS", repr(READS))
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=program_environment(), cwd=MANAGE.parent, capture_output=True, text=True,
-        check=False, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(answers) == len(READS)
-    for path, status, content in answers:
-        assert status == 200, (path, content)
-        found = [value for _, value in times_in(json.loads(content)) if value is not None]
-        assert found and all(TIME.fullmatch(value) for value in found), (path, found)
-        assert ": " not in content[:12], "compact as ever"

@@ -3,8 +3,6 @@
 import json
 from datetime import timedelta
 from io import StringIO
-from pathlib import Path
-from typing import Any
 
 import pytest
 from django.core.management import call_command
@@ -19,7 +17,6 @@ from marketplace_sync.models import DaemonMetrics, DeadLetter, LeaseRow, SyncRun
 from marketplace_sync.tests.database.test_monitoring_health import says
 from marketplace_sync.tests.support.admin_rows import dead_letter, fill, held_run
 from marketplace_sync.tests.support.harness import age_the_lease
-from marketplace_sync.tests.support.processes import Environment, programs
 
 pytestmark = pytest.mark.django_db
 
@@ -129,23 +126,3 @@ def test_a_database_away_is_one_line_and_exit_2(no_database: None) -> None:
     assert "the database" in err or "there is no database file" in err
     status, out, _ = mirrorstatus("--json")
     assert (status, json.loads(out)["status"]) == (2, "unhealthy")
-
-
-async def test_a_missing_file_is_not_made_and_missing_migrations_are_named(
-    program_environment: Environment, tmp_path: Path
-) -> None:
-    missing, empty = tmp_path / "missing.sqlite3", tmp_path / "empty.sqlite3"
-    empty.touch()
-    with programs(program_environment()) as start:
-
-        async def asked(path: Path, *arguments: str) -> Any:
-            return await start.run("mirrorstatus", *arguments, DATABASE_URL=f"sqlite:///{path}")
-
-        ended = await asked(missing)
-        assert (ended.status, ended.out) == (2, "")
-        assert "there is no database file" in ended.err and not missing.exists()
-        ended = await asked(empty)
-        assert ended.status == 2
-        assert "manage.py migrate" in ended.err and "Traceback" not in ended.err
-        ended = await asked(Path("/nowhere/at/all.sqlite3"), "--json")
-        assert (ended.status, json.loads(ended.out)["status"]) == (2, "unhealthy")

@@ -1,0 +1,82 @@
+"""Security settings as a process reads them."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from atomproject.login import login_limits
+from marketplace_sync.tests.process.test_settings_of_programs import FOLDER, manage
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+HTTPS = {
+    "DJANGO_HTTPS": "true", "DJANGO_BEHIND_PROXY": "true", "ATOM_SAAS_API_URL": "https://api.atomsaas.com",
+    "ATOM_SAAS_API_TOKEN": "11111111-2222-4333-8444-555555555555", "DJANGO_ALLOWED_HOSTS": "mirror.example.com",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _fresh_windows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    login_limits.clear()
+    yield
+    login_limits.clear()
+
+
+# HTTPS.
+
+
+def test_the_check_for_deployment_finds_nothing_with_https() -> None:
+    told = manage("check", "--deploy", "--fail-level", "WARNING", **HTTPS)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout == "System check identified no issues (1 silenced).\n"
+
+
+def test_without_https_the_check_says_what_is_missing() -> None:
+    told = manage("check", "--deploy", **{**HTTPS, "DJANGO_HTTPS": "false"})
+    assert {"security.W004", "security.W008", "security.W012", "security.W016"} <= set(
+        re.findall(r"security\.W\d+", told.stderr)
+    )
+
+
+def test_a_forwarded_protocol_counts_behind_a_proxy_alone() -> None:
+    code = (
+        "import django; django.setup(); from django.test import Client;"
+        "answer = Client().get('/admin/login/', headers={'Host': 'mirror.example.com', 'X-Forwarded-Proto': 'https'});"
+        "print(answer.status_code, answer.get('Strict-Transport-Security'), answer.cookies.output())"
+    )
+    environment = {**os.environ, **HTTPS, "DATABASE_URL": "", "DJANGO_SETTINGS_MODULE": "atomproject.settings"}
+    told = {}
+    for proxy in ("true", "false"):
+        told[proxy] = subprocess.run(
+            [sys.executable, "-c", code], cwd=FOLDER, env={**environment, "DJANGO_BEHIND_PROXY": proxy},
+            capture_output=True, text=True, check=True, timeout=50,
+        ).stdout  # fmt: skip
+    assert told["true"].startswith("200 max-age=31536000; includeSubDomains")
+    assert "Secure" in told["true"] and "SameSite=Lax" in told["true"]
+    assert told["false"].startswith("301 None")
+
+
+def test_a_real_debug_page_of_a_database_that_is_away_has_no_password(tmp_path: Path) -> None:
+    code = (
+        "import django; django.setup(); from django.test import Client;"
+        "answer = Client(raise_request_exception=False).get('/admin/', headers={'Cookie': 'sessionid=' + 'x' * 32});"
+        "print(answer.status_code, answer.content.decode())"
+    )
+    environment = {
+        **os.environ, "DJANGO_DEBUG": "true", "DJANGO_SETTINGS_MODULE": "atomproject.settings",
+        "DATABASE_URL": "postgres://me:s3cr3t-of-db@127.0.0.1:1/mirror",
+        "REDIS_URL": "redis://:s3cr3t-of-redis@127.0.0.1:1/0",
+        "DJANGO_SECRET_KEY": "s3cr3t-that-signs-0123456789-0123456789-0123456789-abcdef",
+        "ATOM_SAAS_API_TOKEN": "s3cr3t-token-0123456789", "DJANGO_ALLOWED_HOSTS": "testserver",
+    }  # fmt: skip
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=FOLDER, env=environment, capture_output=True, text=True, timeout=50
+    )
+    assert told.stdout.startswith("500 "), told.stderr
+    assert "OperationalError" in told.stdout and "CHANNEL_LAYERS" in told.stdout
+    assert "s3cr3t" not in told.stdout + told.stderr
