@@ -10,7 +10,6 @@ PENDING = (
     ".env.example",
     ".gitignore",
     "Makefile",
-    "README.md",
     "atomproject/",
     "bench/",
     "deploy/",
