@@ -17,7 +17,7 @@ from marketplace_sync.admin.acting import origin_of
 from marketplace_sync.admin.bounds import BoundedList
 from marketplace_sync.admin.dashboard import INDEX_TEMPLATE
 from marketplace_sync.governance.actors import MANAGE_PERMISSION, actor_of
-from marketplace_sync.governance.agents import may_command, withdraw_commands
+from marketplace_sync.governance.agents import expire_commands_of, may_send_commands
 from marketplace_sync.governance.audit import Outcome, record
 from marketplace_sync.governance.errors import SuperuserRequiredError
 
@@ -114,8 +114,8 @@ def _audit(request: HttpRequest, verb: str, person: User, message: Any) -> None:
     changes = message if isinstance(message, list) else [str(message)]
     may = User.objects.get(pk=person.pk)  # as it is written, permissions included
     standing = actor_of(may)
-    lost = standing is None or not may_command(standing.maturity)
-    withdrawn = withdraw_commands(f"user:{may.get_username()}", "Its author lost the right to it.") if lost else {}
+    lost = standing is None or not may_send_commands(standing.maturity)
+    withdrawn = expire_commands_of(f"user:{may.get_username()}", "Its author lost the right to it.") if lost else {}
     record(
         actor,
         verb=verb,

@@ -18,6 +18,7 @@ from marketplace_sync.admin.present import ago, badge, column, moment, size, tex
 from marketplace_sync.admin.sites import reverse
 from marketplace_sync.governance.actions import DiscardDeadLetter, ReplayDeadLetter, ReplayDeadLetters, may
 from marketplace_sync.governance.actors import actor_of
+from marketplace_sync.governance.dead_letters import MAX_REPLAYED_TOGETHER
 from marketplace_sync.governance.errors import (
     DeniedError,
     ImpossibleError,
@@ -25,7 +26,6 @@ from marketplace_sync.governance.errors import (
     NotPossibleError,
     TooManyRequestsError,
 )
-from marketplace_sync.governance.steering import MAX_REPLAYED_TOGETHER
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.models import Command, DeadLetter
 from marketplace_sync.protocol.refusals import Code

@@ -35,7 +35,7 @@ def gone(request: HttpRequest, skill_id: str) -> dict[str, Any]:
     tombstone = Tombstone.objects.filter(skill_id=skill_id).first()
     rows = FeedChange.objects.filter(key=skill_id)
     deleted = rows.filter(kind=FeedChange.Kind.SKILL_DELETED).order_by("-seq").first()
-    at = deleted.at if deleted is not None else tombstone.buried_at if tombstone is not None else None
+    at = deleted.at if deleted is not None else tombstone.removed_at if tombstone is not None else None
     facts = [
         ("Id", text(skill_id)),
         ("Last known name", _last_name(skill_id)),

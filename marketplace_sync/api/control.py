@@ -35,6 +35,7 @@ from marketplace_sync.api.views import KnownParameters, read_body
 from marketplace_sync.api.waiting import MAX_WAIT_SECONDS, ended, wait_for
 from marketplace_sync.governance.actions import (
     ApproveRemoval,
+    CommandAction,
     Disable,
     DiscardDeadLetter,
     DismissRemoval,
@@ -43,7 +44,6 @@ from marketplace_sync.governance.actions import (
     ReplayDeadLetter,
     SyncNow,
 )
-from marketplace_sync.governance.steering import CommandAction as CommandRequest
 from marketplace_sync.models import AuditRow, Command, DeadLetter, SyncRun
 
 _WAIT = OpenApiParameter(
@@ -74,7 +74,7 @@ class Managed(KnownParameters):
     permission_classes = (MayManage,)
 
     def order(
-        self, request: Request, asked: type[CommandRequest], *target: int, fields: tuple[str, ...] = ()
+        self, request: Request, asked: type[CommandAction], *target: int, fields: tuple[str, ...] = ()
     ) -> Response:
         """Perform the action, and wait for the daemon's answer if that is wanted. `fields`: more of the body's."""
         wait = read_wait(request)

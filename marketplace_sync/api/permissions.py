@@ -6,7 +6,7 @@ from rest_framework.exceptions import NotAuthenticated
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
-from marketplace_sync.governance.actors import Actor, actor_of, demand
+from marketplace_sync.governance.actors import Actor, actor_of, require
 from marketplace_sync.governance.policy import Complexity
 
 
@@ -23,7 +23,7 @@ class IsActor(BasePermission):
     """Anyone with a name: reading the catalogue and the change feed is LOW."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        demand(actor_behind(request), Complexity.LOW)
+        require(actor_behind(request), Complexity.LOW)
         return True
 
 
@@ -33,5 +33,5 @@ class MayManage(IsActor):
     def has_permission(self, request: Request, view: Any) -> bool:
         actor = actor_behind(request)
         if request.method in SAFE_METHODS:
-            demand(actor, Complexity.CRITICAL)
+            require(actor, Complexity.CRITICAL)
         return True

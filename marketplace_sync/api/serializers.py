@@ -7,8 +7,9 @@ from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_sc
 from rest_framework import serializers
 
 from marketplace_sync.api import examples
-from marketplace_sync.api.waiting import NOBODY, expired
+from marketplace_sync.api.waiting import expired
 from marketplace_sync.mirror.clock import database_now
+from marketplace_sync.mirror.commands import NO_DAEMON_RESULT
 from marketplace_sync.models import AuditRow, Category, Command, DeadLetter, FeedChange, Skill, SyncRun
 
 
@@ -128,7 +129,7 @@ class CommandSerializer(Rows):
             instance.state = Command.State.EXPIRED
             # The end of its time is in the future where the clock was put back since.
             instance.finished_at = min(instance.expires_at, database_now())
-            instance.result = NOBODY
+            instance.result = NO_DAEMON_RESULT
         return super().to_representation(instance)
 
 

@@ -15,9 +15,6 @@ MAX_WAIT_SECONDS = 30
 # The daemon looks for commands every 0.5 s.
 LOOK_EVERY_SECONDS = 0.2
 
-# What `mirror.commands` writes once a daemon is there to write it.
-NOBODY = {"detail": "No daemon took this request on in time. Is `manage.py runsync` running?"}
-
 _places = BoundedSemaphore(MAX_WAITERS)
 
 

@@ -13,8 +13,8 @@ from marketplace_sync.daemon.replay import Replayer, ReplayError
 from marketplace_sync.daemon.stream_driver import ReconnectError, StreamDriver
 from marketplace_sync.daemon.sync_loop import SyncLoop
 from marketplace_sync.engine.connection import Mode
-from marketplace_sync.governance.acceptance import objection
-from marketplace_sync.mirror.commands import accept, answer, is_of_agent, open_commands
+from marketplace_sync.governance.acceptance import refusal_reason
+from marketplace_sync.mirror.commands import accept, answer, is_by_agent, pending_commands
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.removals import dismiss, held_removals, mark_approved, why_closed
 from marketplace_sync.mirror.state import save_enabled
@@ -77,13 +77,13 @@ class CommandDesk:
             while True:
                 until = time.monotonic() + LOOK_EVERY_SECONDS
                 agents = _AGENTS_IN_SERVICE - self._agents_in_service
-                for command in await self._database.control(open_commands, agents):
-                    if await self._database.control(accept, self._lease, command.pk, objection):
+                for command in await self._database.control(pending_commands, agents):
+                    if await self._database.control(accept, self._lease, command.pk, refusal_reason):
                         self._agents_in_service += _counts(command)
                         accepted.create_task(self._serve(command), name=f"command {command.pk}")
                     else:
                         self._ended(command.action, Command.State.EXPIRED)
-                    if is_of_agent(command) and time.monotonic() > until:
+                    if is_by_agent(command) and time.monotonic() > until:
                         break
                 await asyncio.sleep(LOOK_EVERY_SECONDS)
 
@@ -215,7 +215,7 @@ class CommandDesk:
 
 
 def _counts(command: Command) -> bool:
-    return is_of_agent(command) and command.action not in (Action.SYNC, Action.APPROVE)
+    return is_by_agent(command) and command.action not in (Action.SYNC, Action.APPROVE)
 
 
 def _told(report: SyncReport) -> dict[str, object]:

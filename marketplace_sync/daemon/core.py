@@ -33,7 +33,7 @@ from marketplace_sync.engine.connection import Connection, Mode
 from marketplace_sync.engine.rates import TokenBucket
 from marketplace_sync.engine.schedule import Schedule
 from marketplace_sync.mirror.arrived import Effect, Item
-from marketplace_sync.mirror.commands import close_open_commands
+from marketplace_sync.mirror.commands import end_open_commands
 from marketplace_sync.mirror.lease import RENEW_SECONDS, Lease
 from marketplace_sync.mirror.retention import (
     forget_changes,
@@ -129,7 +129,7 @@ async def writing_session(
 
 
 async def _close_left_open(database: Database, lease: Lease) -> None:
-    for close in (close_state, interrupt_open_runs, close_open_commands):
+    for close in (close_state, interrupt_open_runs, end_open_commands):
         await database.control(close, lease)
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar, final
 
 from django.db import transaction
 
-from marketplace_sync.governance.actors import Actor, as_of_now
+from marketplace_sync.governance.actors import Actor, reload_actor
 from marketplace_sync.governance.audit import Outcome, record
 from marketplace_sync.governance.errors import (
     DeniedError,
@@ -106,7 +106,7 @@ class Action(ABC, Generic[R]):
         return SuperuserRequiredError.required if cls.superuser_only else required_for(cls.complexity)
 
     @classmethod
-    def demand_of(cls, actor: Actor | None) -> None:
+    def check_right(cls, actor: Actor | None) -> None:
         """Raise `DeniedError` where the policy refuses this action to an actor, as the database knows it now."""
         if actor is None or not allows(actor.maturity, cls.complexity):
             raise MaturityRequiredError(required_for(cls.complexity), actor.maturity if actor else None)
@@ -114,9 +114,9 @@ class Action(ABC, Generic[R]):
             raise SuperuserRequiredError
 
     def _check(self) -> None:
-        now = as_of_now(self.actor)
+        now = reload_actor(self.actor)
         self._actual = now.maturity if now else ""
-        self.demand_of(now)
+        self.check_right(now)
 
     def _refuse(self, outcome: AuditRow.Outcome, required: str) -> float | None:
         """Write the refusal's row. Past the limit count it instead, and return the seconds until the next row."""

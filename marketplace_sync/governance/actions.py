@@ -1,30 +1,23 @@
-"""All management actions that the doors offer, and who may see their buttons."""
+"""All management actions that API and admin offer, and which of them an actor may perform."""
 
 from typing import Any
 
 from marketplace_sync.governance.action import MAX_REASON_CHARS, Action
 from marketplace_sync.governance.actors import Actor
 from marketplace_sync.governance.agents import DisableAgent, EnableAgent, RegisterAgent, SetMaturity
+from marketplace_sync.governance.commands import CommandAction, Disable, Enable, Reconnect, SyncNow
+from marketplace_sync.governance.dead_letters import DiscardDeadLetter, ReplayDeadLetter, ReplayDeadLetters
 from marketplace_sync.governance.errors import DeniedError
 from marketplace_sync.governance.keys import IssuedKey, IssueKey, RevokeKey, RotateKey
-from marketplace_sync.governance.steering import (
-    REQUESTS,
-    ApproveRemoval,
-    Disable,
-    DiscardDeadLetter,
-    DismissRemoval,
-    Enable,
-    Reconnect,
-    ReplayDeadLetter,
-    ReplayDeadLetters,
-    SyncNow,
-)
+from marketplace_sync.governance.removals import ApproveRemoval, DismissRemoval
 
 __all__ = [
     "ACTIONS",
+    "COMMAND_ACTIONS",
     "MAX_REASON_CHARS",
     "Action",
     "ApproveRemoval",
+    "CommandAction",
     "Disable",
     "DisableAgent",
     "DiscardDeadLetter",
@@ -44,9 +37,19 @@ __all__ = [
     "may",
 ]
 
-# The archive of the audit is not among them: no page and no API deletes from it.
+# One for each `Command.Action`.
+COMMAND_ACTIONS: tuple[type[CommandAction], ...] = (
+    Reconnect,
+    Disable,
+    Enable,
+    SyncNow,
+    ApproveRemoval,
+    DismissRemoval,
+    ReplayDeadLetter,
+)
+# `ArchiveAudit` is not among them: no page and no API deletes audit rows.
 ACTIONS: tuple[type[Action[Any]], ...] = (
-    *REQUESTS,
+    *COMMAND_ACTIONS,
     ReplayDeadLetters,
     DiscardDeadLetter,
     RegisterAgent,
@@ -60,9 +63,9 @@ ACTIONS: tuple[type[Action[Any]], ...] = (
 
 
 def may(actor: Actor | None, action: type[Action[Any]]) -> bool:
-    """Would the policy let `actor` do this? For showing buttons; the action decides anew."""
+    """Return whether the policy allows the action to the actor. For showing buttons; the action itself checks again."""
     try:
-        action.demand_of(actor)
+        action.check_right(actor)
     except DeniedError:
         return False
     return True

@@ -63,7 +63,7 @@ def actor_of(user: Any) -> Actor | None:
     )
 
 
-def as_of_now(actor: Actor) -> Actor | None:
+def reload_actor(actor: Actor) -> Actor | None:
     """The same actor as the database knows it now; `None` when it has ceased to be one.
 
     Locks the actor's account until the end of the transaction: its actions are decided one after the other, and none
@@ -76,7 +76,7 @@ def as_of_now(actor: Actor) -> Actor | None:
     return actor_of(users.select_related("mirror_agent").filter(pk=actor.user_pk).first())
 
 
-def actor_named(ident: str) -> Actor | None:
+def find_actor(ident: str) -> Actor | None:
     """Return the actor of this `ident` as the database knows it now; `None` when there is none any more."""
     if ident == COMMAND_LINE.ident:
         return COMMAND_LINE
@@ -87,7 +87,7 @@ def actor_named(ident: str) -> Actor | None:
     return actor if actor is not None and actor.ident == ident else None
 
 
-def demand(actor: Actor, complexity: Complexity) -> None:
+def require(actor: Actor, complexity: Complexity) -> None:
     """For reads, which are no management decisions and leave no audit row. Raises `MaturityRequiredError`."""
     if not allows(actor.maturity, complexity):
         raise MaturityRequiredError(required_for(complexity), actor.maturity)

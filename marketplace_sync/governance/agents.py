@@ -11,14 +11,14 @@ from marketplace_sync.governance.agent_users import new_user
 from marketplace_sync.governance.errors import InvalidInputError, NoSuchTargetError, NotPossibleError
 from marketplace_sync.governance.policy import Complexity, Maturity, allows
 from marketplace_sync.mirror.clock import database_now
-from marketplace_sync.mirror.commands import expire_pending
+from marketplace_sync.mirror.commands import expire_pending_commands
 from marketplace_sync.models import Agent
 
 # What fits into a URL and a log line as it is; no name of dots alone, which a URL would lose.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
-def maturity_named(text: str) -> Maturity:
+def parse_maturity(text: str) -> Maturity:
     """The level of that name. Raises `InvalidInputError`."""
     try:
         return Maturity(text)
@@ -26,14 +26,14 @@ def maturity_named(text: str) -> Maturity:
         raise InvalidInputError("maturity", f"One of {', '.join(Maturity)}.") from None
 
 
-def may_command(maturity: Maturity) -> bool:
+def may_send_commands(maturity: Maturity) -> bool:
     """Return whether an actor of this maturity may ask the daemon for anything."""
     return allows(maturity, Complexity.CRITICAL)
 
 
-def withdraw_commands(ident: str, reason: str) -> dict[str, list[int]]:
+def expire_commands_of(ident: str, reason: str) -> dict[str, list[int]]:
     """End the pending commands of an actor who has lost the right to them; what the audit notes of it."""
-    ended = expire_pending(ident, reason)
+    ended = expire_pending_commands(ident, reason)
     return {"expired_commands": ended} if ended else {}
 
 
@@ -70,7 +70,7 @@ class RegisterAgent(AgentAction[Agent]):
         super().__init__(name, actor=actor, reason=reason, origin=origin)
         if not _NAME.fullmatch(name):
             raise InvalidInputError("name", "1 to 64 of a-z, 0-9, '.', '_' and '-', a letter or a digit first.")
-        self.maturity = maturity_named(maturity)
+        self.maturity = parse_maturity(maturity)
 
     def execute(self) -> Agent:
         self.details = {"maturity": self.maturity}
@@ -101,7 +101,7 @@ class SetMaturity(AgentAction[Agent]):
         self, agent_name: str, maturity: Maturity | str, *, actor: Actor, reason: str = "", origin: str = ""
     ) -> None:
         super().__init__(agent_name, actor=actor, reason=reason, origin=origin)
-        self.maturity = maturity_named(maturity)
+        self.maturity = parse_maturity(maturity)
 
     def execute(self) -> Agent:
         agent = self.agent()
@@ -110,8 +110,8 @@ class SetMaturity(AgentAction[Agent]):
             raise NotPossibleError(f"Agent {agent.name} is {agent.maturity} already.")
         agent.maturity = self.maturity
         agent.save(update_fields=["maturity"])
-        if not may_command(self.maturity):
-            self.details |= withdraw_commands(f"agent:{agent.name}", f"Agent {agent.name} is {agent.maturity} now.")
+        if not may_send_commands(self.maturity):
+            self.details |= expire_commands_of(f"agent:{agent.name}", f"Agent {agent.name} is {agent.maturity} now.")
         return agent
 
 
@@ -126,7 +126,7 @@ class DisableAgent(AgentAction[Agent]):
             raise NotPossibleError(f"Agent {agent.name} is disabled already.")
         agent.enabled = False
         agent.save(update_fields=["enabled"])
-        self.details = withdraw_commands(f"agent:{agent.name}", f"Agent {agent.name} was disabled.")
+        self.details = expire_commands_of(f"agent:{agent.name}", f"Agent {agent.name} was disabled.")
         return agent
 
 

@@ -9,7 +9,7 @@ from knox.crypto import hash_token
 
 from marketplace_sync.governance.action import Action, R
 from marketplace_sync.governance.actors import Actor, actor_of
-from marketplace_sync.governance.agents import AgentAction, withdraw_commands
+from marketplace_sync.governance.agents import AgentAction, expire_commands_of
 from marketplace_sync.governance.errors import InvalidInputError, NoSuchTargetError, NotPossibleError
 from marketplace_sync.governance.key_notes import KeyRefusal, notes
 from marketplace_sync.governance.policy import Maturity
@@ -87,7 +87,7 @@ class KeyAction(Action[R]):
         key.revoked_at, key.revoked_by = timezone.now(), self.actor.ident
         key.save(update_fields=["revoked_at", "revoked_by"])
         # With which key a command was asked for is not known.
-        self.details |= withdraw_commands(f"agent:{key.agent.name}", f"A key of agent {key.agent.name} was revoked.")
+        self.details |= expire_commands_of(f"agent:{key.agent.name}", f"A key of agent {key.agent.name} was revoked.")
         return key
 
 

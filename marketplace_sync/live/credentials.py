@@ -15,7 +15,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from marketplace_sync import client_address
-from marketplace_sync.governance.actors import Actor, actor_of, demand
+from marketplace_sync.governance.actors import Actor, actor_of, require
 from marketplace_sync.governance.errors import MaturityRequiredError
 from marketplace_sync.governance.keys import failed_keys, find_key
 from marketplace_sync.governance.policy import Complexity
@@ -52,7 +52,7 @@ def authenticate(handshake: Handshake) -> tuple[Credential, Actor]:
     if actor is None:
         raise SubscriptionRefusedError(UNKNOWN, _NO_CREDENTIAL)
     try:
-        demand(actor, Complexity.LOW)
+        require(actor, Complexity.LOW)
     except MaturityRequiredError as error:
         raise SubscriptionRefusedError(FORBIDDEN, error.detail) from None
     return credential, actor
@@ -85,7 +85,7 @@ def _may_read(user: Any) -> bool:
     if actor is None:
         return False
     try:
-        demand(actor, Complexity.LOW)
+        require(actor, Complexity.LOW)
     except MaturityRequiredError:
         return False
     return True

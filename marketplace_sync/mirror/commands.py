@@ -1,4 +1,4 @@
-"""Requests of people and agents, as the daemon sees them: open, accepted, answered, expired (law 11)."""
+"""Commands: rows in which people and agents have the daemon do something, and in which it answers (law 11)."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -12,42 +12,76 @@ from marketplace_sync.models import Command, SyncRun
 
 State = Command.State
 
-# A request that no daemon has accepted for this long is expired: who asked wants to hear so.
+# A command that no daemon has accepted by then is expired, so that its author learns of it.
 EXPIRES_AFTER = timedelta(seconds=60)
 _LONGEST_WAIT = EXPIRES_AFTER + timedelta(seconds=AHEAD_SECONDS)
-# Open commands per actor (INTERFACE.md, HTTP API).
+# Open commands per actor.
 MAX_OPEN_PER_ACTOR = 20
 # Persons' commands read per look. They come before those of agents, and are never fewer than one person may have.
 _MAX_OF_PERSONS = 100
-_OF_AGENTS = Q(requested_by__startswith="agent:")
+_BY_AGENTS = Q(requested_by__startswith="agent:")
 _OPEN = Q(state__in=(State.PENDING, State.ACCEPTED))
 
 
-class TooManyOpenError(Exception):
+class TooManyOpenCommandsError(Exception):
     """The actor has `MAX_OPEN_PER_ACTOR` open commands; no further one was written."""
 
 
-def open_commands(agents: int) -> Sequence[Command]:
-    """Return what waits to be accepted: persons' commands, then the first `agents` of agents; each oldest first.
+def submit_command(
+    action: Command.Action, *, by: str, reason: str = "", args: dict[str, object] | None = None
+) -> Command:
+    """Write a command for the daemon, or return the open one of `by` with the same action and arguments.
 
-    A read without a transaction: it is done every half second.
+    The caller has checked that `by` may have it executed, and makes sure that no other command of `by` is written
+    meanwhile. Raises `TooManyOpenCommandsError`.
+    """
+    now = database_now()
+    args = args or {}
+    own = _open_commands_of(by, now)
+    for command in own:
+        if command.action == action and command.args == args and _repeat(command, now):
+            return command
+    if len(own) >= MAX_OPEN_PER_ACTOR:
+        raise TooManyOpenCommandsError
+    return Command.objects.create(
+        action=action, args=args, requested_by=by, reason=reason, requested_at=now, expires_at=now + EXPIRES_AFTER
+    )
+
+
+def _open_commands_of(by: str, now: datetime) -> list[Command]:
+    """Return the open commands of an actor. An expired one does not count, even if no daemon has marked it yet."""
+    return list(Command.objects.filter(_OPEN, requested_by=by).exclude(_expired(now)).order_by("id"))
+
+
+def _repeat(command: Command, now: datetime) -> bool:
+    """Note that the command was submitted again; return `False` when it has ended meanwhile."""
+    command.repeated_at, command.expires_at = now, now + EXPIRES_AFTER
+    still_open = Command.objects.filter(_OPEN, pk=command.pk)
+    return bool(still_open.update(repeated_at=command.repeated_at, expires_at=command.expires_at))
+
+
+def pending_commands(agents: int) -> Sequence[Command]:
+    """Return the commands that wait to be accepted: persons', then the first `agents` of agents; each oldest first.
+
+    Reads without a transaction: the daemon calls this every half second.
     """
     pending = Command.objects.filter(state=State.PENDING).order_by("id")
-    return [*pending.exclude(_OF_AGENTS)[:_MAX_OF_PERSONS], *pending.filter(_OF_AGENTS)[: max(agents, 0)]]
+    return [*pending.exclude(_BY_AGENTS)[:_MAX_OF_PERSONS], *pending.filter(_BY_AGENTS)[: max(agents, 0)]]
 
 
-def is_of_agent(command: Command) -> bool:
-    """Return whether an agent asked for it."""
+def is_by_agent(command: Command) -> bool:
+    """Return whether an agent submitted the command."""
     return command.requested_by.startswith("agent:")
 
 
-def accept(lease: Lease, command_id: int, objection: Callable[[Command], str]) -> bool:
-    """Take a request on; `False` when it has expired or was answered meanwhile.
+def accept(lease: Lease, command_id: int, refusal_reason: Callable[[Command], str]) -> bool:
+    """Accept a command for execution; return `False` when it has expired or ended meanwhile.
 
-    `objection` returns why its author may not have it any more, "" otherwise; such a request expires for that reason.
+    `refusal_reason` returns why the author has lost the right to the command, "" otherwise. A command without that
+    right expires, and its result gives the reason.
 
-    One that is taken on already is ours, for a new owner of the lease closes those of the last: the connection was
-    lost after the commit, and if the second try said no the request would be nobody's.
+    A command that is accepted already belongs to this daemon, since a new owner of the lease ends those of the last
+    one. The commit's answer was lost then, and a `False` at the second try would leave the command to nobody.
     """
     with lease.writing() as head:
         command = Command.objects.select_for_update().filter(_OPEN, pk=command_id).first()
@@ -55,7 +89,7 @@ def accept(lease: Lease, command_id: int, objection: Callable[[Command], str]) -
             return False
         if command.state == State.ACCEPTED:
             return True
-        result = _NOBODY if has_expired(command, head.now) else _withdrawn(objection(command))
+        result = NO_DAEMON_RESULT if has_expired(command, head.now) else _rights_withdrawn(refusal_reason(command))
         if result is not None:
             command.state, command.finished_at, command.result = State.EXPIRED, head.now, result
         else:
@@ -67,21 +101,21 @@ def accept(lease: Lease, command_id: int, objection: Callable[[Command], str]) -
 def has_expired(command: Command, now: datetime) -> bool:
     """Return whether no daemon may accept `command` any more.
 
-    One whose time ends later than that of a command written now is from before the clock was put back: it expired at a
-    moment that nobody knows.
+    A command that expires later than one written now is older than a change of the clock, which was set back. When it
+    expired is unknown, so it has.
     """
     return command.state == State.PENDING and not now < command.expires_at <= now + _LONGEST_WAIT
 
 
 def _expired(now: datetime) -> Q:
-    """The same, as a condition."""
+    """Return `has_expired` as a condition."""
     return Q(state=State.PENDING) & ~Q(expires_at__gt=now, expires_at__lte=now + _LONGEST_WAIT)
 
 
-_NOBODY = {"detail": "No daemon took this request on in time. Is `manage.py runsync` running?"}
+NO_DAEMON_RESULT = {"detail": "No daemon accepted this command in time. Is `manage.py runsync` running?"}
 
 
-def _withdrawn(reason: str) -> dict[str, object] | None:
+def _rights_withdrawn(reason: str) -> dict[str, object] | None:
     return {"detail": reason, "code": "rights_withdrawn"} if reason else None
 
 
@@ -93,10 +127,10 @@ def answer(
     *,
     after_run: int | None = None,
 ) -> bool:
-    """Write what came of an accepted request: `done` or `failed`; whether nothing is left to be done for it.
+    """Write the result of an accepted command, `done` or `failed`; return whether nothing is left to be done for it.
 
-    `after_run`: the sync run that is its answer. Nothing is written, and `False` returned, when the actor asked again
-    after that run had begun: a full sync that begins later has to follow (law 11).
+    `after_run`: the sync run that is the answer. If the actor submitted the command again after that run had begun,
+    this writes nothing and returns `False`: a full sync that begins later has to follow (law 11).
     """
     with lease.writing() as head:
         accepted = Command.objects.select_for_update().filter(pk=command_id, state=State.ACCEPTED).first()
@@ -111,52 +145,24 @@ def answer(
         return True
 
 
-def close_open_commands(lease: Lease) -> None:
-    """What a dead daemon accepted and never answered has failed; what nobody took in time has expired."""
+def end_open_commands(lease: Lease) -> None:
+    """Mark as failed what a dead daemon accepted and never answered, and as expired what no daemon accepted in time."""
     with lease.writing() as head:
         Command.objects.filter(state=State.ACCEPTED).update(
             state=State.FAILED,
             finished_at=head.now,
-            result={"detail": "The daemon that had accepted this stopped before it was done. Ask again."},
+            result={"detail": "The daemon that accepted this command stopped before it was done. Send it again."},
         )
-        Command.objects.filter(_expired(head.now)).update(state=State.EXPIRED, finished_at=head.now, result=_NOBODY)
+        Command.objects.filter(_expired(head.now)).update(
+            state=State.EXPIRED, finished_at=head.now, result=NO_DAEMON_RESULT
+        )
 
 
-def request(action: Command.Action, *, by: str, reason: str = "", args: dict[str, object] | None = None) -> Command:
-    """Write a request down for the daemon, or return the open one of `by` that asks for the same.
-
-    The caller has checked that `by` may ask for it, and makes sure that no other request of `by` is written meanwhile.
-    Raises `TooManyOpenError`.
-    """
-    now = database_now()
-    args = args or {}
-    mine = _open_of(by, now)
-    for command in mine:
-        if command.action == action and command.args == args and _repeat(command, now):
-            return command
-    if len(mine) >= MAX_OPEN_PER_ACTOR:
-        raise TooManyOpenError
-    return Command.objects.create(
-        action=action, args=args, requested_by=by, reason=reason, requested_at=now, expires_at=now + EXPIRES_AFTER
-    )
-
-
-def _open_of(by: str, now: datetime) -> list[Command]:
-    """The open commands of an actor; one past its time is not, though no daemon was there to write so."""
-    return list(Command.objects.filter(_OPEN, requested_by=by).exclude(_expired(now)).order_by("id"))
-
-
-def _repeat(command: Command, now: datetime) -> bool:
-    """Note that it was asked for again; `False` when it has ended meanwhile."""
-    command.repeated_at, command.expires_at = now, now + EXPIRES_AFTER
-    open_still = Command.objects.filter(_OPEN, pk=command.pk)
-    return bool(open_still.update(repeated_at=command.repeated_at, expires_at=command.expires_at))
-
-
-def expire_pending(by: str, detail: str) -> list[int]:
-    """End what `by` asked for and no daemon has taken on yet, for its rights were taken away; the commands' ids."""
+def expire_pending_commands(by: str, detail: str) -> list[int]:
+    """Expire the commands of `by` that no daemon has accepted yet, because `by` lost the right; return their ids."""
     pending = Command.objects.filter(state=State.PENDING, requested_by=by)
     ids = list(pending.order_by("id").values_list("pk", flat=True))
     if ids:
-        pending.filter(pk__in=ids).update(state=State.EXPIRED, finished_at=database_now(), result=_withdrawn(detail))
+        result = _rights_withdrawn(detail)
+        pending.filter(pk__in=ids).update(state=State.EXPIRED, finished_at=database_now(), result=result)
     return ids

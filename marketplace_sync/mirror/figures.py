@@ -44,7 +44,7 @@ def count_minute(lease: Lease) -> None:
         row = _row_of(head.now)
         row.skills, row.categories, row.open_dead_letters = skills, categories, letters
         row.save()
-        WebSocketState.objects.filter(pk=1, state=WebSocketState.State.LIVE, complete=True).update(level_at=head.now)
+        WebSocketState.objects.filter(pk=1, state=WebSocketState.State.LIVE, complete=True).update(in_sync_at=head.now)
 
 
 def lags_of(*rows: MinuteFigures) -> Counter[int]:

@@ -1,4 +1,4 @@
-"""Removals that a run held back, and what persons decided about them: approved or dismissed (law 5)."""
+"""Removals on hold, and what was decided about them: approved or dismissed (law 5)."""
 
 from collections.abc import Collection, Iterable
 
@@ -14,50 +14,56 @@ _BATCH = 5000
 
 
 def held_removals(run_id: int) -> frozenset[str]:
-    """Return the skills that a run would have removed, whatever has become of it since."""
+    """Return the skills that a sync run would have removed, whatever was decided since."""
     return frozenset(HeldRemoval.objects.filter(run_id=run_id).values_list("skill_id", flat=True))
 
 
 def why_closed(run: SyncRun) -> str:
-    """Return why nothing of what this run lists can be approved, "" when something can.
+    """Return why none of the removals of a sync run can be approved, "" when some can.
 
-    That is so while it is held, or dismissed, or a newer held run lists some of the same.
+    Some can while the run is held, while one of its dismissals stands, or while a newer held run lists one of them.
     """
     match run.state:
         case State.HELD:
             return ""
-        case State.SUPERSEDED if _waiting_still(run):
-            return ""
         case State.SUPERSEDED:
-            return f"Run {run.pk} was superseded, and no newer run holds any of its removals. See the newest run."
-        case State.DISMISSED if _dismissed_still(run):
-            return ""
+            if _on_hold_in_newer_run(run):
+                return ""
+            return (
+                f"Sync run {run.pk} was superseded, and no newer one has its removals on hold. Review the newest one."
+            )
         case State.DISMISSED:
-            return f"Run {run.pk} was dismissed, and none of its skills is missing any more."
+            if _still_dismissed(run):
+                return ""
+            return f"Sync run {run.pk} was dismissed, and none of its skills is missing any more."
         case State.APPROVED:
-            return f"The removals of run {run.pk} were approved already."
-    return f"Run {run.pk} holds no removals: it is {run.state}."
+            return f"The removals of sync run {run.pk} were approved already."
+    # Any other state, also one that only a newer release knows.
+    return f"Sync run {run.pk} has no removals on hold: it is {run.state}."
 
 
-def _waiting_still(run: SyncRun) -> bool:
+def _on_hold_in_newer_run(run: SyncRun) -> bool:
     newer = HeldRemoval.objects.filter(run__state=State.HELD, run_id__gt=run.pk, skill_id=OuterRef("skill_id"))
     return HeldRemoval.objects.filter(Exists(newer), run=run).exists()
 
 
-def _dismissed_still(run: SyncRun) -> bool:
+def _still_dismissed(run: SyncRun) -> bool:
     dismissed = DismissedRemoval.objects.filter(skill_id=OuterRef("skill_id"))
     return HeldRemoval.objects.filter(Exists(dismissed), run=run).exists()
 
 
 def mark_approved(lease: Lease, run_id: int) -> None:
-    """A person let the run's removals go ahead, and they have."""
+    """Mark a sync run whose approved removals were made."""
     open_states = (State.HELD, State.SUPERSEDED, State.DISMISSED)
     with lease.writing():
         SyncRun.objects.filter(pk=run_id, state__in=open_states).update(state=State.APPROVED)
 
 
 def dismiss(lease: Lease, run_id: int, *, by: str) -> int:
-    """Keep the skills that a run would have removed; how many. Newer held runs with no others are dismissed too."""
+    """Keep the skills that a sync run would have removed; return how many. `by`: the actor.
+
+    Held runs that have no other removals on hold are dismissed too.
+    """
     with lease.writing() as head:
         kept = sorted(held_removals(run_id))
         DismissedRemoval.objects.bulk_create(
@@ -77,12 +83,15 @@ def dismiss(lease: Lease, run_id: int, *, by: str) -> int:
 
 
 def without_dismissed(skill_ids: Iterable[str]) -> frozenset[str]:
-    """Return those whose removal nobody has dismissed; in the writing transaction, where no other follows."""
+    """Return the skills whose removal nobody has dismissed.
+
+    To be called in the writing transaction, so that no dismissal comes in between.
+    """
     return frozenset(skill_ids) - set(DismissedRemoval.objects.values_list("skill_id", flat=True))
 
 
 def forget_dismissed(relisted: Collection[str]) -> None:
-    """Forget the dismissals of skills that are listed again, or gone; in the writing transaction of a run's end."""
+    """Delete the dismissals of skills that are listed again or removed. Part of the transaction that ends a run."""
     if not DismissedRemoval.objects.exists():
         return
     ids = sorted(relisted)

@@ -28,8 +28,8 @@ def forget_tombstones(lease: Lease) -> int:
     One that is dated ahead of the clock, which was put back since, would be kept for longer: its 7 days begin now.
     """
     with lease.writing() as head:
-        Tombstone.objects.exclude(not_ahead("buried_at", head.now)).update(buried_at=head.now)
-        old = Tombstone.objects.filter(buried_at__lt=head.now - TOMBSTONES_KEPT).order_by("buried_at")
+        Tombstone.objects.exclude(not_ahead("removed_at", head.now)).update(removed_at=head.now)
+        old = Tombstone.objects.filter(removed_at__lt=head.now - TOMBSTONES_KEPT).order_by("removed_at")
         return Tombstone.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:STEP])).delete()[0]
 
 

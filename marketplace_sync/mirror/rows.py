@@ -48,7 +48,8 @@ _REST = (
 _FOUND_BY = ("name", "description", "tags")
 _SKILLS = Bulk(Skill, ("synced_at", "category_id", *_FOUND_BY, *_REST, "skill_id"), keyed=True)
 _SKILLS_FOUND_AS_BEFORE = Bulk(Skill, ("synced_at", *_REST, "skill_id"), keyed=True)
-_TOMBSTONES = Bulk(Tombstone, ("deleted_at", "deleted_stamp", "arrival", "buried_at", "skill_id"), keyed=True)
+_REMOVED_AT = str(Tombstone._meta.get_field("removed_at").column)
+_TOMBSTONES = Bulk(Tombstone, ("deleted_at", "deleted_stamp", "arrival", _REMOVED_AT, "skill_id"), keyed=True)
 _SKILL, _GRAVE, _CATEGORY = (model._meta.db_table for model in (Skill, Tombstone, Category))
 
 

@@ -44,7 +44,7 @@ def save_state(
         if columns["state"] != before.state:
             written["state_since"] = head.now
         if before.state == WebSocketState.State.LIVE and before.complete:
-            written["level_at"] = head.now
+            written["in_sync_at"] = head.now
         WebSocketState.objects.filter(pk=1).update(**written)
         grown = {name: written[name] - getattr(before, name) for name in TOTALS}
         add_to_minute(head.now, grown, lags)
@@ -74,4 +74,4 @@ def close_state(lease: Lease) -> None:
             fallback_started_at=None,
         )
         # The clock was put back: it would count as proof once the clock is there.
-        WebSocketState.objects.exclude(not_ahead("level_at", head.now)).update(level_at=None)
+        WebSocketState.objects.exclude(not_ahead("in_sync_at", head.now)).update(in_sync_at=None)

@@ -99,7 +99,7 @@ def freshness() -> Freshness:
         .annotate(
             now=Now(),
             state=Subquery(state.values("state")),
-            level_at=Subquery(state.values("level_at")),
+            in_sync_at=Subquery(state.values("in_sync_at")),
             complete=Subquery(state.values("complete")),
             listed_at=Subquery(passes.values("started_at")[:1]),
         )
@@ -107,12 +107,12 @@ def freshness() -> Freshness:
     )
     if row is None:
         return Freshness(WebSocketState.State.NOT_RUNNING, None, 0)
-    holder, epoch, renewed_at, feed_seq, now, told, level_at, complete, listed_at = row
+    holder, epoch, renewed_at, feed_seq, now, told, in_sync_at, complete, listed_at = row
     sign = observer.look(holder, epoch, renewed_at, database_now=now, now=time.monotonic())
-    level_at = believable(level_at, now)
+    in_sync_at = believable(in_sync_at, now)
     # What a daemon that died meant when it said so last counts as well.
     if told == WebSocketState.State.LIVE and complete and sign.at is not None:
-        level_at = sign.at
-    known = [at for at in (level_at, believable(listed_at, now)) if at is not None]
+        in_sync_at = sign.at
+    known = [at for at in (in_sync_at, believable(listed_at, now)) if at is not None]
     state_now = told if sign.alive and told is not None else WebSocketState.State.NOT_RUNNING
     return Freshness(str(state_now), max(known, default=None), feed_seq)

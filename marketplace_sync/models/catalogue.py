@@ -106,14 +106,14 @@ class Tombstone(models.Model):
     """A removed skill: what keeps an older record from reviving it (law 3).
 
     `deleted_stamp` is compared like a row's `updated_stamp`; `None` ties with everything.
-    `buried_at` is the database's clock: graves are forgotten seven days after it.
+    `removed_at` is the database's clock: graves are forgotten seven days after it.
     """
 
     skill_id = models.CharField(max_length=MAX_ID_CHARS, unique=True)
     deleted_at = models.DateTimeField(null=True)
     deleted_stamp = models.CharField(max_length=STAMP_CHARS, null=True)  # noqa: DJ001 - None: no time told
     arrival = models.BigIntegerField(default=0)
-    buried_at = models.DateTimeField(db_index=True)
+    removed_at = models.DateTimeField(db_column="buried_at", db_index=True)
     # The primary key that the skill had: addresses of its page name it.
     skill_row = models.BigIntegerField(null=True, editable=False)
 

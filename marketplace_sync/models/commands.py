@@ -1,16 +1,16 @@
-"""What people and agents ask of the daemon. A request is a row; the daemon accepts, does, answers (law 11)."""
+"""Commands: what the daemon executes for people and agents. It accepts each row, executes it and answers (law 11)."""
 
 from django.db import models
 from django.db.models import Q
 
 
 class Command(models.Model):
-    """One request. It expires when no daemon has accepted it by `expires_at`.
+    """One command. It expires when no daemon has accepted it by `expires_at`.
 
-    An actor has at most one open command per action and arguments. Asking again for the same sets `repeated_at` and
-    returns the open one (`mirror.commands.request`).
+    An actor has at most one open command per action and arguments. Submitting the same again sets `repeated_at` and
+    returns the open one (`mirror.commands.submit_command`).
 
-    `result` is JSON for the asker: what was done, or why not (`{"detail": "..."}`).
+    `result` is JSON for the author: what was done, or why not (`{"detail": "..."}`).
     """
 
     class Action(models.TextChoices):
@@ -51,10 +51,10 @@ class Command(models.Model):
             ),
         )
         indexes = (
-            # The daemon looks here every half second; the ended ones, nearly all, stay out.
+            # The daemon reads this every half second; ended commands, nearly all, are not in the index.
             models.Index(fields=("id",), name="command_open", condition=Q(state__in=("pending", "accepted"))),
         )
 
     def __str__(self) -> str:
         # Without the state: titles that show this do not change while the page does.
-        return f"request {self.pk}: {self.action}"
+        return f"command {self.pk}: {self.action}"

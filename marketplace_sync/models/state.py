@@ -7,13 +7,12 @@ from marketplace_sync.models.fields import ConnectionStateField
 
 
 class WebSocketState(models.Model):
-    """How the connection stood when the daemon last said so. One row, `id` 1, held to one by the database.
+    """The connection's state as the daemon last wrote it. One row, `id` 1; the database allows no second one.
 
-    Written on change and at most once a second in between. Ask `status()` of `mirror.status` what
-    is true now: after a crash this row still says what was true then (law 9).
-    `level_at`: when the daemon last said `live`, at most a few seconds behind; it stays when the state goes.
-    `complete`: nothing that the marketplace reported is known to be missing for having been refused or lost; `level_at`
-    stands still while it is false.
+    The daemon writes it on change, and at most once per second otherwise. After a crash the row keeps what was true
+    before (law 9): `mirror.status.status()` returns what is true now.
+    `in_sync_at`: when the state was last `live`, a few seconds late at most; it stays when the state changes.
+    `complete`: the mirror knows of nothing that it refused or missed. While it is `False`, `in_sync_at` does not move.
     The totals count stream messages since the mirror was made; they survive restarts.
     """
 
@@ -32,7 +31,7 @@ class WebSocketState(models.Model):
     enabled = models.BooleanField(default=True)
     state = ConnectionStateField(max_length=12, choices=State.choices, default=State.NOT_RUNNING)
     state_since = models.DateTimeField(null=True)
-    level_at = models.DateTimeField(null=True)
+    in_sync_at = models.DateTimeField(db_column="level_at", null=True)
     complete = models.BooleanField(default=True, db_default=True)
     last_connected_at = models.DateTimeField(null=True)
     last_message_at = models.DateTimeField(null=True)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from playwright.async_api import Route, expect
 
-from marketplace_sync.mirror.commands import request as request_command
+from marketplace_sync.mirror.commands import submit_command
 from marketplace_sync.models import AuditRow, Command, Skill
 from marketplace_sync.tests.support.admin_rows import dead_letter, fill, person
 from marketplace_sync.tests.support.browser import ask, browser_page, press, web_server
@@ -110,7 +110,7 @@ async def test_without_a_daemon_the_page_says_so(monkeypatch: pytest.MonkeyPatch
             await expect(page.locator(".mm-state")).to_contain_text("not running")
             await expect(page.locator("#mm-steer button", has_text="Reconnect")).to_be_disabled()
             await expect(page.locator("#mm-steer")).to_contain_text("No daemon is running")
-            command = await ask(request_command, Command.Action.RECONNECT, by="agent:night")
+            command = await ask(submit_command, Command.Action.RECONNECT, by="agent:night")
             await page.goto(f"{HOME}?request={command.pk}")
             await expect(page.locator(".mm-answer")).to_contain_text("No daemon is running")
             # Its time is over: the page finds out by itself.

@@ -12,7 +12,7 @@ from typing import Any
 from django.db import DatabaseError, connections
 
 from marketplace_sync.governance.actors import COMMAND_LINE
-from marketplace_sync.mirror.commands import TooManyOpenError, request
+from marketplace_sync.mirror.commands import TooManyOpenCommandsError, submit_command
 from marketplace_sync.models import Command
 from marketplace_sync.simulator.listing import DRIFT_ID
 from marketplace_sync.simulator.marketplace import Marketplace
@@ -96,8 +96,8 @@ class Hands:
 
         def asking() -> bool:
             try:
-                request(action, by=COMMAND_LINE.ident, args=args)
-            except (DatabaseError, TooManyOpenError):
+                submit_command(action, by=COMMAND_LINE.ident, args=args)
+            except (DatabaseError, TooManyOpenCommandsError):
                 connections.close_all()
                 return False
             return True

@@ -184,7 +184,7 @@ def test_what_is_not_possible_is_said(root: Client) -> None:
     type(run).objects.update(state="superseded")
     seen = {"reason": "x", "held_count": "1"}
     answer = root.post(at("syncrun", "approve", run.pk), seen, follow=True)
-    assert "was superseded, and no newer run holds any of its removals" in answer.content.decode()
+    assert "was superseded, and no newer one has its removals on hold" in answer.content.decode()
     assert AuditRow.objects.get().outcome == "not_possible"
     assert root.post(at("syncrun", "approve", 999), seen).status_code == 404
 
@@ -211,7 +211,7 @@ def test_an_approval_without_a_count_or_a_reason_shows_the_form_again(root: Clie
 def test_a_run_that_holds_another_number_than_was_seen_is_not_approved(root: Client) -> None:
     run = held_run("s1", "s2")
     answer = root.post(at("syncrun", "approve", run.pk), {"reason": "x", "held_count": "3"}, follow=True)
-    assert "holds 2 removals, not 3" in answer.content.decode()
+    assert "has 2 removals on hold, not 3" in answer.content.decode()
     assert not Command.objects.exists()
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from marketplace_sync.governance.acceptance import objection
+from marketplace_sync.governance.acceptance import refusal_reason
 from marketplace_sync.governance.policy import Maturity
 from marketplace_sync.mirror.commands import accept
 from marketplace_sync.mirror.lease import acquire
@@ -108,7 +108,7 @@ def test_agents_may_approve_where_the_setting_says_so(settings: Any) -> None:
     command = client.ask(approve(run), SEEN).json()
     # The daemon asks again: the setting may have been changed since.
     settings.APPROVALS_BY_AGENTS = "false"
-    assert not accept(acquire("host:1"), command["id"], objection)
+    assert not accept(acquire("host:1"), command["id"], refusal_reason)
 
 
 def test_settings_that_cannot_be_read_let_no_agent_approve(settings: Any) -> None:

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from marketplace_sync.api import authentication, throttles, waiting
 from marketplace_sync.api.status import without_secrets
-from marketplace_sync.governance.acceptance import objection
+from marketplace_sync.governance.acceptance import refusal_reason
 from marketplace_sync.governance.policy import Maturity
 from marketplace_sync.governance.sliding_window import SlidingWindow
 from marketplace_sync.mirror.commands import accept, answer
@@ -312,7 +312,7 @@ def until(true: Any, what: str) -> None:
 
 def finish(command: Command, lease: Lease) -> None:
     """Do as the daemon does."""
-    assert accept(lease, command.pk, objection)
+    assert accept(lease, command.pk, refusal_reason)
     answer(lease, command.pk, Command.State.DONE, {"detail": "A new stream is open."})
 
 

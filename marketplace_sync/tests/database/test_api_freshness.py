@@ -26,7 +26,7 @@ def daemon(state: str, *, beat_ago: float | None = 1.0, level_ago: float | None 
     beat = None if beat_ago is None else now - timedelta(seconds=beat_ago)
     level = None if level_ago is None else now - timedelta(seconds=level_ago)
     LeaseRow.objects.update_or_create(pk=1, defaults={"holder": "" if beat is None else "here:1", "renewed_at": beat})
-    WebSocketState.objects.update_or_create(pk=1, defaults={"state": state, "level_at": level})
+    WebSocketState.objects.update_or_create(pk=1, defaults={"state": state, "in_sync_at": level})
 
 
 def clean_pass(began_ago: float, *, clean: bool | None = True) -> None:
@@ -50,7 +50,7 @@ def beat() -> datetime | None:
 
 
 def level() -> datetime | None:
-    return WebSocketState.objects.get().level_at
+    return WebSocketState.objects.get().in_sync_at
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -77,7 +77,7 @@ def set_all_times_to(edge: datetime) -> datetime:
     )  # fmt: skip
     FeedChange.objects.create(seq=1, kind="skill_deleted", key="edge", at=edge, source="stream")
     LeaseRow.objects.update_or_create(pk=1, defaults={"feed_seq": 1, "holder": "here:1", "renewed_at": edge})
-    times = ("last_connected_at", "last_message_at", "fallback_started_at", "next_ws_attempt_at", "level_at")
+    times = ("last_connected_at", "last_message_at", "fallback_started_at", "next_ws_attempt_at", "in_sync_at")
     WebSocketState.objects.update_or_create(pk=1, defaults=dict.fromkeys(times, edge))
     return edge
 

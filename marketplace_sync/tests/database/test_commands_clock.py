@@ -7,7 +7,7 @@ import pytest
 from marketplace_sync.admin.requests import told
 from marketplace_sync.api.waiting import ended
 from marketplace_sync.mirror.clock import database_now
-from marketplace_sync.mirror.commands import accept, answer, close_open_commands, request
+from marketplace_sync.mirror.commands import accept, answer, end_open_commands, submit_command
 from marketplace_sync.mirror.lease import Lease, acquire
 from marketplace_sync.mirror.runs import begin_run
 from marketplace_sync.models import Command
@@ -19,7 +19,7 @@ ACTION = Command.Action.SYNC
 
 
 def asked_before_the_clock_was_put_back(seconds: float, by: str = "user:ada") -> Command:
-    command = request(ACTION, by=by)
+    command = submit_command(ACTION, by=by)
     ahead = timedelta(seconds=seconds)
     command.requested_at += ahead
     command.expires_at += ahead
@@ -46,8 +46,8 @@ def test_a_command_from_before_the_clock_was_put_back_is_not_carried_out(lease: 
 def test_it_expires_when_a_daemon_starts_and_counts_for_nobody(lease: Lease) -> None:
     command = asked_before_the_clock_was_put_back(3600)
     # The same request is a new command, not this one again.
-    assert request(ACTION, by="user:ada").pk != command.pk
-    close_open_commands(lease)
+    assert submit_command(ACTION, by="user:ada").pk != command.pk
+    end_open_commands(lease)
     command.refresh_from_db()
     assert command.state == "expired"
     assert Command.objects.filter(state="pending").count() == 1
@@ -68,7 +68,7 @@ def test_a_clock_a_second_ahead_expires_nothing(lease: Lease) -> None:
 
 
 def test_a_repetition_dated_ahead_does_not_keep_a_command_open(lease: Lease) -> None:
-    command = request(ACTION, by="user:ada")
+    command = submit_command(ACTION, by="user:ada")
     assert accept(lease, command.pk, lambda _: "")
     Command.objects.update(repeated_at=database_now() + timedelta(hours=1))
     run = begin_run(lease, "asked")

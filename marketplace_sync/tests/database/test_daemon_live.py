@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from marketplace_sync.mirror.commands import request
+from marketplace_sync.mirror.commands import submit_command
 from marketplace_sync.mirror.state import state_row
 from marketplace_sync.models import Category, Command, FeedChange, Skill, SyncRun
 from marketplace_sync.tests.support.harness import marketplace, mirror, skill
@@ -171,8 +171,8 @@ async def test_a_disable_is_answered_although_it_is_enabled_again_before_the_str
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         server.faults.add("mute")  # it takes its time to close: it never answers
-        disable = await running.ask(request, Command.Action.DISABLE, by="command line")
-        enable = await running.ask(request, Command.Action.ENABLE, by="command line")
+        disable = await running.ask(submit_command, Command.Action.DISABLE, by="command line")
+        enable = await running.ask(submit_command, Command.Action.ENABLE, by="command line")
 
         def both_done() -> bool:
             return Command.objects.filter(pk__in=(disable.pk, enable.pk), state="done").count() == 2

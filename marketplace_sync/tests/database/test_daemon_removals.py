@@ -8,7 +8,7 @@ import pytest
 from marketplace_sync.daemon import command_desk
 from marketplace_sync.daemon.core import writing_session
 from marketplace_sync.daemon.full_sync import SyncRunner
-from marketplace_sync.mirror.commands import request
+from marketplace_sync.mirror.commands import submit_command
 from marketplace_sync.mirror.lease import acquire
 from marketplace_sync.models import Command, DismissedRemoval, HeldRemoval, Skill, SyncRun
 from marketplace_sync.simulator.server import SimulatorServer
@@ -189,7 +189,7 @@ async def test_a_removal_dismissed_while_a_run_is_under_way_is_not_held_by_it() 
         run = await sync(running)
         server.faults.add("slow-body", times=1, match="/api/v1/skills?", seconds=0.5)
         await running.ask(Command.objects.all().delete)
-        later = await running.ask(lambda: request(SYNC, by="command line"))
+        later = await running.ask(lambda: submit_command(SYNC, by="command line"))
         await running.until_db(SyncRun.objects.filter(state="running").exists, "the sync has begun")
         assert (await running.command(DISMISS, run=run.pk)).state == "done"
         await running.until_db(lambda: Command.objects.get(pk=later.pk).state == "done", "the sync has ended")
@@ -203,7 +203,7 @@ async def test_no_skill_is_dismissed_while_its_removal_is_approved_with_another_
         first, second = await sync(running), await sync(running)
         server.faults.add("slow-body", times=1, match="/api/v1/skills?", seconds=0.5)
         await running.ask(Command.objects.all().delete)
-        approval = await running.ask(lambda: request(APPROVE, by="command line", args={"run": second.pk}))
+        approval = await running.ask(lambda: submit_command(APPROVE, by="command line", args={"run": second.pk}))
         await running.until_db(SyncRun.objects.filter(state="running").exists, "the approval's sync has begun")
         answer = await running.command(DISMISS, run=first.pk)
         assert (answer.state, "being approved" in answer.result["detail"]) == ("failed", True)

@@ -95,8 +95,8 @@ def test_a_minute_in_which_nothing_happens_has_a_row_with_the_sizes(lease: Lease
     count_minute(lease)
     row = MinuteFigures.objects.get()
     assert (row.received, row.lag_p50, row.skills, row.categories, row.open_dead_letters) == (0, None, 0, 0, 0)
-    level_at = state_row().level_at
-    assert level_at is not None and (database_now() - level_at).total_seconds() < 30
+    in_sync_at = state_row().in_sync_at
+    assert in_sync_at is not None and (database_now() - in_sync_at).total_seconds() < 30
 
 
 @pytest.mark.django_db

@@ -11,7 +11,7 @@ from django.db import connections
 from django.test import Client
 from django.urls import reverse
 
-from marketplace_sync.governance.acceptance import objection
+from marketplace_sync.governance.acceptance import refusal_reason
 from marketplace_sync.governance.actions import (
     Disable,
     DisableAgent,
@@ -114,10 +114,10 @@ def test_a_command_does_not_outlive_its_authors_rights(name: str) -> None:
     actor = make()
     lease = acquire("host:1")
     kept, command = Reconnect(actor=actor).perform(), Disable(actor=actor).perform()
-    assert accept(lease, kept.pk, objection)
+    assert accept(lease, kept.pk, refusal_reason)
     withdraw()
     before = AuditRow.objects.count()
-    assert not accept(lease, command.pk, objection)
+    assert not accept(lease, command.pk, refusal_reason)
     command.refresh_from_db()
     assert (command.state, command.result["code"]) == ("expired", "rights_withdrawn")
     assert actor.ident in command.result["detail"]
@@ -132,7 +132,7 @@ def test_an_account_that_took_over_the_name_inherits_no_command() -> None:
     command = Disable(actor=agent("scout")).perform()
     Command.objects.update(requested_by="user:agent:scout")
     command.refresh_from_db()
-    assert "may not do this any more" in objection(command)
+    assert "may not do this any more" in refusal_reason(command)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_taking_rights_away_expires_what_is_pending(withdraw: Callable[[], Any])
     accepted, pending, foreign = (
         Reconnect(actor=scout).perform(), Disable(actor=scout).perform(), Disable(actor=other).perform(),
     )  # fmt: skip
-    assert accept(lease, accepted.pk, objection)
+    assert accept(lease, accepted.pk, refusal_reason)
     withdraw().perform()
     assert [
         Command.objects.get(pk=command.pk).state for command in (accepted, pending, foreign)

@@ -7,7 +7,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser, Permission
 
 from marketplace_sync.governance.actions import ACTIONS, Reconnect, RegisterAgent, may
-from marketplace_sync.governance.actors import COMMAND_LINE, Actor, actor_of, as_of_now, demand
+from marketplace_sync.governance.actors import COMMAND_LINE, Actor, actor_of, reload_actor, require
 from marketplace_sync.governance.agents import DisableAgent
 from marketplace_sync.governance.errors import MaturityRequiredError
 from marketplace_sync.governance.policy import Complexity, Maturity, allows, required_for
@@ -51,9 +51,9 @@ def test_every_management_action_needs_the_highest_maturity_and_has_its_own_verb
 
 def test_reading_is_for_everybody_who_is_somebody() -> None:
     student = Actor(kind="person", ident="user:x", maturity=Maturity.STUDENT, is_superuser=False, user_pk=1)
-    demand(student, Complexity.LOW)
+    require(student, Complexity.LOW)
     with pytest.raises(MaturityRequiredError) as refused:
-        demand(student, Complexity.CRITICAL)
+        require(student, Complexity.CRITICAL)
     assert (refused.value.required, refused.value.actual) == ("AUTONOMOUS", "STUDENT")
 
 
@@ -103,7 +103,7 @@ class TestActors:
         account = agent(Maturity.AUTONOMOUS).user
         before = actor_of(account)
         DisableAgent("scout", actor=COMMAND_LINE).perform()
-        assert before is not None and as_of_now(before) is None
+        assert before is not None and reload_actor(before) is None
 
     def test_an_agents_account_has_no_password_and_a_name_that_no_form_takes(self) -> None:
         account = agent().user
@@ -113,5 +113,5 @@ class TestActors:
 
     def test_an_actor_without_an_account_is_none_but_the_command_line(self) -> None:
         forged = Actor(kind="person", ident="x", maturity=Maturity.AUTONOMOUS, is_superuser=True, user_pk=None)
-        assert as_of_now(COMMAND_LINE) == COMMAND_LINE
-        assert as_of_now(forged) is None
+        assert reload_actor(COMMAND_LINE) == COMMAND_LINE
+        assert reload_actor(forged) is None

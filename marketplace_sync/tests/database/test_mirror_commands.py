@@ -9,12 +9,12 @@ from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.mirror.commands import (
     EXPIRES_AFTER,
     MAX_OPEN_PER_ACTOR,
-    TooManyOpenError,
+    TooManyOpenCommandsError,
     accept,
     answer,
-    close_open_commands,
-    open_commands,
-    request,
+    end_open_commands,
+    pending_commands,
+    submit_command,
 )
 from marketplace_sync.mirror.lease import Lease, LeaseLostError, acquire
 from marketplace_sync.mirror.runs import Progress, begin_run, end_run
@@ -31,7 +31,7 @@ def lease(db: None) -> Lease:
 
 
 def asked(run: int = 7, by: str = "ada") -> Command:
-    return request(Action.SYNC, by=by, reason="to see", args={"run": run})
+    return submit_command(Action.SYNC, by=by, reason="to see", args={"run": run})
 
 
 def allowed(command: Command) -> str:
@@ -56,9 +56,9 @@ def test_a_request_waits_and_says_who_asked_for_what_and_why() -> None:
 
 def test_requests_are_seen_oldest_first_until_they_are_taken_on(lease: Lease) -> None:
     commands = [asked(run) for run in range(3)]
-    assert [command.pk for command in open_commands(10)] == [command.pk for command in commands]
+    assert [command.pk for command in pending_commands(10)] == [command.pk for command in commands]
     assert accept(lease, commands[0].pk, allowed)
-    assert [command.pk for command in open_commands(10)] == [command.pk for command in commands[1:]]
+    assert [command.pk for command in pending_commands(10)] == [command.pk for command in commands[1:]]
 
 
 def test_a_request_stays_taken_on_when_its_daemon_has_to_say_so_twice(lease: Lease) -> None:
@@ -108,7 +108,7 @@ def test_the_start_closes_what_a_dead_daemon_left_open_and_what_expired(lease: L
         accept(lease, command.pk, allowed)
     answer(lease, done.pk, State.DONE, {"detail": "It is."})
     overdue(expired)
-    close_open_commands(lease)
+    end_open_commands(lease)
     assert [now(command).state for command in (accepted, expired, waiting, done)] == [
         State.FAILED, State.EXPIRED, State.PENDING, State.DONE,
     ]  # fmt: skip
@@ -136,8 +136,8 @@ def test_the_database_holds_a_command_to_ending_with_a_time() -> None:
 def test_a_person_comes_before_every_agent(lease: Lease) -> None:
     agents = [asked(run, by="agent:busy") for run in range(5)]
     person = asked(by="user:ada")
-    assert [command.pk for command in open_commands(2)] == [person.pk, agents[0].pk, agents[1].pk]
-    assert list(open_commands(-1)) == [person]
+    assert [command.pk for command in pending_commands(2)] == [person.pk, agents[0].pk, agents[1].pk]
+    assert list(pending_commands(-1)) == [person]
 
 
 def test_asking_again_for_the_same_returns_the_open_command(lease: Lease) -> None:
@@ -163,7 +163,7 @@ def test_a_command_past_its_time_is_no_open_one(lease: Lease) -> None:
 def test_an_actor_has_twenty_open_commands_at_most(lease: Lease) -> None:
     commands = [asked(run) for run in range(MAX_OPEN_PER_ACTOR)]
     assert MAX_OPEN_PER_ACTOR == 20
-    with pytest.raises(TooManyOpenError):
+    with pytest.raises(TooManyOpenCommandsError):
         asked(99)
     assert asked(3).pk == commands[3].pk
     assert asked(99, by="eve").requested_by == "eve"

@@ -240,7 +240,7 @@ def test_freshness_is_never_in_the_future_whichever_time_is(alive: bool) -> None
         later = database_now() + timedelta(hours=1)
         if not alive:
             renewed_ahead(3600)
-        WebSocketState.objects.update(level_at=later, state="live" if not alive else "reconnecting")
+        WebSocketState.objects.update(in_sync_at=later, state="live" if not alive else "reconnecting")
         old = database_now() - timedelta(hours=2)
         SyncRun.objects.create(reason="poll", state="done", is_clean=True, started_at=old, finished_at=old)
         SyncRun.objects.create(reason="poll", state="done", is_clean=True, started_at=later, finished_at=later)
@@ -250,9 +250,9 @@ def test_freshness_is_never_in_the_future_whichever_time_is(alive: bool) -> None
 
 def test_a_time_ahead_is_forgotten_when_a_daemon_starts() -> None:
     with live_state():
-        WebSocketState.objects.update(level_at=database_now() + timedelta(hours=1))
+        WebSocketState.objects.update(in_sync_at=database_now() + timedelta(hours=1))
         close_state(Lease(1, "dead:1"))
-        assert WebSocketState.objects.get().level_at is None
+        assert WebSocketState.objects.get().in_sync_at is None
 
 
 # Other stored times that "now" is compared with.
@@ -289,9 +289,9 @@ def test_dead_letters_dated_ahead_are_not_of_the_last_hour() -> None:
 def test_a_tombstone_dated_ahead_begins_its_seven_days_now() -> None:
     lease = acquire("a:1")
     at = database_now() + timedelta(days=400)
-    Tombstone.objects.create(skill_id="s", arrival=0, buried_at=at)
+    Tombstone.objects.create(skill_id="s", arrival=0, removed_at=at)
     forget_tombstones(lease)
-    assert Tombstone.objects.get().buried_at <= database_now()
+    assert Tombstone.objects.get().removed_at <= database_now()
 
 
 def test_a_minutes_figures_more_than_a_day_ahead_are_forgotten() -> None:

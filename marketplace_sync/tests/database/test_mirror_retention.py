@@ -22,7 +22,7 @@ def lease(db: None) -> Lease:
 def remove_skills(**days_ago: float) -> None:
     now = database_now()
     Tombstone.objects.bulk_create(
-        [Tombstone(skill_id=name, buried_at=now - timedelta(days=days)) for name, days in days_ago.items()]
+        [Tombstone(skill_id=name, removed_at=now - timedelta(days=days)) for name, days in days_ago.items()]
     )
 
 

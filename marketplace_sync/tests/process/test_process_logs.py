@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from marketplace_sync.mirror.commands import request
+from marketplace_sync.mirror.commands import submit_command
 from marketplace_sync.models import Command, LeaseRow, SyncRun
 from marketplace_sync.tests.support.harness import marketplace
 from marketplace_sync.tests.support.live_feed import ask
@@ -31,7 +31,7 @@ async def test_connection_run_and_command_stand_in_every_line_that_belongs_to_th
         with programs(environment) as started:
             daemon = started.start("runsync")
             await daemon.says('"event": "state".*"state": "live"')
-            asked = await ask(request, Command.Action.SYNC, by="command line")
+            asked = await ask(submit_command, Command.Action.SYNC, by="command line")
 
             async def answered() -> bool:
                 await ask(asked.refresh_from_db)

@@ -15,7 +15,7 @@ from marketplace_sync.daemon.core import Daemon
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.daemon.owning import holder_name, wait_for_lease
 from marketplace_sync.daemon.verify import Verifier
-from marketplace_sync.mirror.commands import request
+from marketplace_sync.mirror.commands import submit_command
 from marketplace_sync.mirror.compare import Difference
 from marketplace_sync.mirror.status import Status, status
 from marketplace_sync.models import Command, LeaseRow, Skill
@@ -116,7 +116,7 @@ class Mirror:
 
     async def command(self, action: Command.Action, **args: object) -> Command:
         """Ask the daemon for something and wait for its answer."""
-        asked = await self.ask(request, action, by="command line", args=args)
+        asked = await self.ask(submit_command, action, by="command line", args=args)
 
         async def answered() -> bool:
             await self.ask(asked.refresh_from_db)
