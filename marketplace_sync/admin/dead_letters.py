@@ -99,7 +99,7 @@ class DeadLetterAdmin(ManagementAdmin):
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
         own = [
-            path(f"<int:letter_id>/{name}/", view(self.one), {"name": name}, f"marketplace_sync_deadletter_{name}")
+            path(f"<int:dead_letter_id>/{name}/", view(self.one), {"name": name}, f"marketplace_sync_deadletter_{name}")
             for name in KINDS
         ]
         return own + list(super().get_urls())
