@@ -46,13 +46,12 @@ NOT_STRICT = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 # Python refuses to read an integer of more than 4,300 digits; all of them are out of range anyhow.
 _MAX_DIGITS = 4_000
-# Text nested deeper than this is cut: MAX_DEPTH for the record, and some for what it is wrapped in.
+# Brackets deeper than this are left out of the second reading: MAX_DEPTH for the record, and some around it.
 _CUT_DEPTH = MAX_DEPTH + 8
-# Cutting costs about 0.3 us a token. Past this the message is refused unread rather than hold up the reader.
-_MAX_CUT_TOKENS = 100_000
-# A text, or a run of brackets. Possessive, so that a text which never ends costs one look and not one
-# for each quote in it.
-_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]+|[\]}]+', re.DOTALL)
+# Brackets and quotes of such a text, at 0.4 µs each. Past this many it is refused unread: the reader must not wait.
+_MAX_MARKS = 220_000
+# A text, a bracket, or what stands between them. Possessive: a text without an end is looked through once.
+_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]|[^"\[\]{}]++', re.DOTALL)
 
 # Values of these types are storable whatever they hold, texts that are not doubtful: most `metadata` has no others.
 _SOUND = frozenset({str, bool, type(None)})
@@ -191,33 +190,22 @@ def _second_reading(raw: str | bytes) -> Any:
     except RecursionError:
         pass
     try:
-        return _lenient.decode(_without_depths(text))
+        return _lenient.decode(_shallow(text))
     except ValueError:
         raise fault(Code.TOO_DEEP, "", f"nested deeper than {MAX_DEPTH}") from None
 
 
-def _without_depths(text: str) -> str:
-    """`text` without what lies deeper than _CUT_DEPTH, by brackets and quotes alone.
-
-    Raises `ValueError` when there is too much of it to look at.
-    """
+def _shallow(text: str) -> str:
+    """Return `text` without what lies deeper than `_CUT_DEPTH`. Raises `ValueError` where it has too many brackets."""
+    if sum(map(text.count, '[]{}"')) > _MAX_MARKS:
+        raise ValueError("too many brackets and quotes")
     kept: list[str] = []
-    depth = kept_to = 0
-    for count, found in enumerate(_TOKEN.finditer(text)):
-        if count >= _MAX_CUT_TOKENS:
-            raise ValueError("too many tokens")
-        start, end = found.span()
-        if text[start] in "[{":
-            if depth < _CUT_DEPTH <= depth + end - start:
-                kept.append(text[kept_to : start + _CUT_DEPTH - depth])
-            depth += end - start
-        elif text[start] in "]}":
-            if depth - (end - start) < _CUT_DEPTH <= depth:
-                kept_to = start + depth - _CUT_DEPTH
-            depth -= end - start
-    if depth >= _CUT_DEPTH:
-        raise ValueError("never closed")
-    kept.append(text[kept_to:])
+    depth = 0
+    for token in _TOKEN.findall(text):
+        depth += token in "[{"
+        if depth < _CUT_DEPTH or (depth == _CUT_DEPTH and token in "[]{}"):
+            kept.append(token)
+        depth -= token in "]}"
     return "".join(kept)
 
 
