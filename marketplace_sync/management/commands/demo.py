@@ -13,6 +13,7 @@ from django.db import connection
 
 from marketplace_sync.demo import Demo, DemoError, database_line, free_port, make_admin, make_agent
 from marketplace_sync.management.marketplace import environment_errors, fail, show
+from marketplace_sync.management.optional import SIMULATOR_MISSING, has_simulator
 
 
 class Command(BaseCommand):
@@ -23,6 +24,8 @@ class Command(BaseCommand):
         parser.add_argument("--port", type=int, default=8000, help="the web server's port (%(default)s, or a free one)")
 
     def handle(self, *, port: int, **options: Any) -> None:
+        if not has_simulator():
+            raise CommandError(SIMULATOR_MISSING)
         self.stop = asyncio.Event()
         if not 0 <= port <= 65_535:
             raise CommandError(f"--port is {port}; a port is a number from 0 (any free one) to 65535.")

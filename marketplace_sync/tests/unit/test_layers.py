@@ -81,8 +81,8 @@ ROOMS: dict[str, Room] = {
     ),
     "parent_watch": room("", DJANGO | SOCKETS),
     "monitoring": room("models mirror live api conf", SOCKETS - {"asyncio", "http"}),
-    # Simulator, daemon and web server in one: it sees what a person who starts each would.
-    "demo": room("protocol models mirror governance daemon simulator conf logs"),
+    # It starts the simulator, the daemon and the web server as programs.
+    "demo": room("protocol models mirror governance daemon conf logs"),
     "management": room(
         "protocol engine models mirror upstream daemon simulator demo governance live monitoring conf logs visible "
         "postgres database_checks project_checks"
@@ -159,6 +159,17 @@ def test_the_table_itself_has_no_circle() -> None:
         for name in free:
             del left[name]
     assert left == {}
+
+
+def test_only_its_command_imports_the_simulator() -> None:
+    """A wheel may leave the simulator out; tests/process/test_without_simulator.py shows what is missing then."""
+    importers = {
+        name
+        for name, path in modules()
+        for _, module in imported(ast.parse(path.read_text()))
+        if f"{module}.".startswith(f"{APP}.simulator.") and not name.startswith("simulator")
+    }
+    assert importers == {"management.commands.runsimulator"}
 
 
 def test_all_modules_are_looked_at() -> None:
