@@ -12,7 +12,7 @@ from marketplace_sync.daemon.full_sync import SyncReport
 from marketplace_sync.daemon.replay import Replayer, ReplayError
 from marketplace_sync.daemon.stream_driver import ReconnectError, StreamDriver
 from marketplace_sync.daemon.sync_loop import SyncLoop
-from marketplace_sync.engine.connection import Mode
+from marketplace_sync.engine.connection_state import Mode
 from marketplace_sync.governance.acceptance import refusal_reason
 from marketplace_sync.mirror.commands import accept, answer, is_by_agent, pending_commands
 from marketplace_sync.mirror.lease import Lease

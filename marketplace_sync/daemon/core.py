@@ -29,7 +29,7 @@ from marketplace_sync.daemon.stream_driver import StreamDriver
 from marketplace_sync.daemon.sync_loop import SyncLoop
 from marketplace_sync.daemon.token_watch import watch_token
 from marketplace_sync.daemon.writer import Committed, Writer
-from marketplace_sync.engine.connection import Connection, Mode
+from marketplace_sync.engine.connection_state import ConnectionState, Mode
 from marketplace_sync.engine.rates import TokenBucket
 from marketplace_sync.engine.schedule import Schedule
 from marketplace_sync.mirror.arrived import Effect, Item
@@ -221,7 +221,7 @@ class Daemon:
             metrics.state(reporter.state())
             reporter.poke()
 
-        def changed(before: Connection, after: Connection) -> None:
+        def changed(before: ConnectionState, after: ConnectionState) -> None:
             metrics.moved(before, after)
             if after.mode is Mode.OPEN and before.mode is not Mode.OPEN:
                 passes.stream_opened()

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from marketplace_sync.daemon.full_sync import SyncReport
 from marketplace_sync.daemon.intake import TOTAL_OF
 from marketplace_sync.daemon.writer import Committed
-from marketplace_sync.engine.connection import Connection, Mode
+from marketplace_sync.engine.connection_state import ConnectionState, Mode
 from marketplace_sync.mirror.arrived import Arrived, Effect, Event, Item, RefusedInput
 from marketplace_sync.models import AuditRow, Command, DeadLetter, SyncRun, WebSocketState
 from marketplace_sync.protocol.events import Change, reported_at
@@ -133,7 +133,7 @@ class Metrics:
             self._state = shown
             self._states.labels(shown).inc()
 
-    def moved(self, before: Connection, after: Connection) -> None:
+    def moved(self, before: ConnectionState, after: ConnectionState) -> None:
         """The connection machine has decided; counts the attempts that have ended."""
         if before.mode is Mode.CONNECTING and (after.mode is not Mode.CONNECTING or after.attempt != before.attempt):
             self._attempts.labels("opened" if after.mode is Mode.OPEN else "failed").inc()

@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from marketplace_sync.daemon.database import Database
-from marketplace_sync.engine.connection import Connection, Mode
+from marketplace_sync.engine.connection_state import ConnectionState, Mode
 from marketplace_sync.logs import redact
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.state import save_state
@@ -23,7 +23,7 @@ _CLOCK_WAS_SET = timedelta(seconds=2)
 State = WebSocketState.State
 
 
-def shown_state(connection: Connection, *, caught_up: bool) -> WebSocketState.State:
+def shown_state(connection: ConnectionState, *, caught_up: bool) -> WebSocketState.State:
     """The public word for how things stand."""
     match connection.mode:
         case Mode.IDLE:
@@ -56,7 +56,7 @@ class Reporter:
         database: Database,
         lease: Lease,
         *,
-        connection: Callable[[], Connection],
+        connection: Callable[[], ConnectionState],
         caught_up: Callable[[], bool],
         complete: Callable[[], bool],
         totals: Counter[str],

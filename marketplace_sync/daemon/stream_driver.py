@@ -11,10 +11,11 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from marketplace_sync.conf import SyncConfig
-from marketplace_sync.engine.connection import (
+from marketplace_sync.engine.connection import decide
+from marketplace_sync.engine.connection_state import (
     CloseStream,
     Connect,
-    Connection,
+    ConnectionState,
     DisableRequested,
     Effect,
     EnableRequested,
@@ -31,7 +32,6 @@ from marketplace_sync.engine.connection import (
     Tick,
     TokenReplaced,
     accepts_reconnect,
-    decide,
     next_wake,
     slot_free_in,
 )
@@ -73,7 +73,7 @@ class StreamDriver:
         *,
         receive: Callable[[Received], None],
         poll: Callable[[], None],
-        changed: Callable[[Connection, Connection], None],
+        changed: Callable[[ConnectionState, ConnectionState], None],
         clock: Callable[[], float],
         wall: Callable[[], datetime],
         draw: Callable[[], float] = random.random,
@@ -88,7 +88,7 @@ class StreamDriver:
         self._clock = clock
         self._wall = wall
         self._draw = draw
-        self.state = Connection(limits=limits_of(config))
+        self.state = ConnectionState(limits=limits_of(config))
         # The marketplace's clock minus ours, as the newest connection told it.
         self.server_offset = timedelta(0)
         self._inbox: asyncio.Queue[Input] = asyncio.Queue()

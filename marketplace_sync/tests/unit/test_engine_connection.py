@@ -1,17 +1,20 @@
 """The connection machine: every mode with every input, the walk of the delays, and laws over random histories."""
 
 from dataclasses import fields
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from marketplace_sync.engine.connection import (
+from marketplace_sync.engine.connection import TABLE as TABLE_OF_TRANSITIONS
+from marketplace_sync.engine.connection import decide
+from marketplace_sync.engine.connection_state import (
     ATTEMPT_WINDOW,
     CloseStream,
     Connect,
-    Connection,
+    ConnectionState,
     DisableRequested,
     Effect,
     EnableRequested,
@@ -28,7 +31,6 @@ from marketplace_sync.engine.connection import (
     Tick,
     TokenReplaced,
     accepts_reconnect,
-    decide,
     next_wake,
     slot_free_in,
 )
@@ -41,7 +43,7 @@ class Driven:
     """A machine with a clock; remembers its effects."""
 
     def __init__(self, limits: Limits = LIMITS, now: float = 1000.0) -> None:
-        self.state = Connection(limits=limits)
+        self.state = ConnectionState(limits=limits)
         self.now = now
 
     def tell(self, event: Input, draw: float = 0.0) -> tuple[Effect, ...]:
@@ -68,7 +70,7 @@ class Driven:
         return slept
 
 
-def assert_consistent(state: Connection) -> None:
+def assert_consistent(state: ConnectionState) -> None:
     limits = state.limits
     open_, waits = state.mode is Mode.OPEN, state.mode in (Mode.WAITING, Mode.POLLING)
     assert (state.opened_at is not None) == open_
@@ -93,11 +95,11 @@ def assert_consistent(state: Connection) -> None:
         assert state.reconnect_attempts == limits.reconnect_attempts
     elif state.mode is not Mode.STOPPED:
         assert state.reconnect_attempts < limits.reconnect_attempts
-    assert not state.refused or state.hourly
-    assert not state.replaced or state.mode in (Mode.CONNECTING, Mode.OPEN)
+    assert not state.token_refused or state.always_falls_back
+    assert not state.token_replaced or state.mode in (Mode.CONNECTING, Mode.OPEN)
     assert state.first_attempt_ended or state.mode in (Mode.IDLE, Mode.CONNECTING)
-    assert len(state.begun) <= limits.attempts_per_minute
-    assert list(state.begun) == sorted(state.begun)
+    assert len(state.attempt_times) <= limits.attempts_per_minute
+    assert list(state.attempt_times) == sorted(state.attempt_times)
 
 
 def reach(mode: Mode) -> Driven:
@@ -203,12 +205,14 @@ def test_every_input_in_every_mode(mode: Mode, name: str, cell: str) -> None:
 
 
 def test_the_table_is_whole() -> None:
+    assert set(TABLE_OF_TRANSITIONS) == set(get_args(Input))
+    assert {len(row) for row in TABLE_OF_TRANSITIONS.values()} == {len(Mode)}
     assert {(mode, name.split("-")[0]) for mode, name, _ in CELLS} == {
         (mode, name)
         for mode in Mode
         for name in ("start", "opened", "failed", "lost", "tick", "token", "reconnect", "disable", "enable", "stop")
     }
-    assert len(fields(Connection)) == 15  # a new field needs a look at assert_consistent
+    assert len(fields(ConnectionState)) == 15  # a new field needs a look at assert_consistent
 
 
 @pytest.mark.parametrize("accept_then_drop", [False, True], ids=["refuse", "accept-then-drop"])
@@ -588,7 +592,7 @@ class AnyHistory(RuleBasedStateMachine):
     )
     def start(self, limits: Limits, enabled: bool) -> None:
         self.now = 0.0
-        self.state = Connection(limits=limits)
+        self.state = ConnectionState(limits=limits)
         self.under_way: set[int] = set()  # attempts and streams that are there
         self.written_off: list[int] = []
         self.connects: list[float] = []  # those that the limit counts
@@ -611,7 +615,7 @@ class AnyHistory(RuleBasedStateMachine):
                         self.connects.append(self.now)
         if before.mode is Mode.SUSPENDED and self.state.mode is not Mode.SUSPENDED:
             assert isinstance(event, ReconnectRequested | TokenReplaced | DisableRequested | StopRequested)
-            assert before.refused or not isinstance(event, TokenReplaced)
+            assert before.token_refused or not isinstance(event, TokenReplaced)
         if before.mode is Mode.STOPPED:
             assert self.state == before
 
