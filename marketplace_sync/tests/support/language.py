@@ -15,7 +15,7 @@ from typing import NamedTuple
 PROJECT = Path(__file__).resolve().parents[3]
 # The run state and what is named after it; removed from a line before it is searched for "hold".
 _HELD_STATE = re.compile(
-    r"""["'`]held["'`]|\bHELD\b|held_(?:count|changed|removals?|runs?|reason|at)\b|Held(?:Removal|Changed)\w*"""
+    r"""["'`]held["'`]|\bHELD\b|held_(?:count|changed|removals?|runs?|reason|at)\b|removals_held\b|Held(?:Removal|Changed)\w*"""
     r"""|\b[Hh]eld[ -](?:removal|run|sync)s?\b|\b[Rr]emovals?\ (?:that\ )?(?:is|are|was|were)\ held\b"""
     r"""|\bon\ hold\b|state=held"""
 )
