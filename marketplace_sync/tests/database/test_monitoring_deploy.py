@@ -25,7 +25,7 @@ RUNBOOK = (FOLDER / "docs" / "runbook.md").read_text()
 _SELECTOR = re.compile(r"\b(atom_mirror_\w+)(?:\{([^}]*)\})?")
 _MATCHER = re.compile(r'(\w+)(=~|!=|!~|=)"([^"]*)"')
 # Sections of the runbook that are no alert's.
-_OTHER_SECTIONS = {"Being told"}
+_OTHER_SECTIONS = {"Setting up alerts"}
 
 
 def panels() -> Iterator[tuple[str, str]]:
@@ -79,7 +79,7 @@ async def test_everything_that_is_asked_for_is_in_a_real_scrape(monkeypatch: pyt
 def test_what_a_scrape_lacks_is_noticed() -> None:
     fewer = Scrape('atom_mirror_syncs_total{outcome="clean"} 1\natom_mirror_daemon_up 1\n')
     told = lacking(fewer)
-    assert 'MirrorPassesFailing: atom_mirror_syncs_total{outcome="failed"}' in told
+    assert 'MirrorSyncsFailing: atom_mirror_syncs_total{outcome="failed"}' in told
     assert not any(line.endswith("atom_mirror_daemon_up") for line in told)
 
 
