@@ -16,6 +16,7 @@ from marketplace_sync.engine.rates import RequestBudget
 from marketplace_sync.protocol.listing import decode_skill_page
 from marketplace_sync.protocol.refusals import Code
 from marketplace_sync.tests.support.upstream_peers import NOW, TOKEN, Script, ScriptedHttp, answer, config
+from marketplace_sync.upstream import http as upstream_http
 from marketplace_sync.upstream import market as upstream_market
 from marketplace_sync.upstream.errors import (
     MalformedResponseError,
@@ -243,7 +244,7 @@ async def test_an_absurd_wait_in_the_body_ends_the_tries() -> None:
 
 
 async def test_the_body_of_a_refusal_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream_market, "ERROR_BODY_SECONDS", 0.05)
+    monkeypatch.setattr(upstream_http, "ERROR_BODY_SECONDS", 0.05)
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(answer(429, b'{"retry_after": 40', length=1000))
