@@ -167,7 +167,7 @@ class Absences:
 
 def named_categories(page: CategoryPage) -> list[str] | None:
     """The categories that a listing names; `None` where a broken row hides a name."""
-    broken = [row.refusal.key for row in page.broken]
+    broken = [row.refusal.key for row in page.refused]
     if None in broken:
         return None
     return [record.name for record in page.categories] + [name for name in broken if name is not None]

@@ -34,7 +34,7 @@ from marketplace_sync.mirror.arrived import (
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.runs import Progress, begin_run, end_run, save_progress
 from marketplace_sync.models import DeadLetter, FeedChange, SyncRun
-from marketplace_sync.protocol.events import BrokenRow, CategoryPage, SkillPage, SkillRecord
+from marketplace_sync.protocol.events import CategoryPage, RefusedRow, SkillPage, SkillRecord
 from marketplace_sync.protocol.refusals import Refusal
 from marketplace_sync.upstream.errors import NothingReadableError, UpstreamError
 from marketplace_sync.upstream.market import MarketClient
@@ -302,21 +302,21 @@ class _FullSync:
             return
         arrival, page = await self._categories
         self._categories = None  # it holds the page
-        self.progress.listed_categories = len(page.categories) + len(page.broken)
+        self.progress.listed_categories = len(page.categories) + len(page.refused)
         self._category_names = named_categories(page)
         items: list[Item] = [self._arrived(record, arrival) for record in page.categories]
-        items += await self._letters(page.broken, LISTED_CATEGORY)
+        items += await self._letters(page.refused, LISTED_CATEGORY)
         self._categories_submitted = asyncio.create_task(self._r._writer.submit(items), name="submit categories")
 
     async def _take_page(self, number: int, arrival: int, page: SkillPage) -> None:
-        named = [row.refusal.key for row in page.broken if row.refusal.key is not None]
-        self._unreadable += len(page.broken) - len(named)
+        named = [row.refusal.key for row in page.refused if row.refusal.key is not None]
+        self._unreadable += len(page.refused) - len(named)
         new = self._seen.add_all(record.skill_id for record in page.skills) + self._seen.add_all(named)
         self._plan.read(number, page, new=new)
         await self._submit_categories()
         # Its rows first, then the dead letters.
         items: list[Item] = [self._arrived(record, arrival) for record in page.skills]
-        items += await self._letters(page.broken)
+        items += await self._letters(page.refused)
         # This page may be planned while the one before it is being written (see `Writer`); no more than two wait.
         # It is kept before the wait, so that whatever ends the wait finds it to cancel.
         before = self._submitted
@@ -351,7 +351,7 @@ class _FullSync:
             by_row=self._run.by_row,
         )  # fmt: skip
 
-    async def _letters(self, rows: Sequence[BrokenRow], kind: str = "") -> list[Item]:
+    async def _letters(self, rows: Sequence[RefusedRow], kind: str = "") -> list[Item]:
         letters: list[Item] = []
         for number, row in enumerate(rows, 1):
             if self._refused_first is None or (self._refused_first.kind and not kind):  # a skill is named rather

@@ -96,8 +96,8 @@ class Replayer:
             return event
         if letter.source == DeadLetter.Source.LISTING and letter.kind == LISTED_CATEGORY:
             page = decode_category_page(b"[" + head + b"]", server_now=now)
-            if page.broken:
-                raise DecodeError(page.broken[0].refusal)
+            if page.refused:
+                raise DecodeError(page.refused[0].refusal)
             return page.categories[0]
         return decode_skill(head, server_now=now)
 

@@ -59,9 +59,9 @@ class Verifier:
         categories = await self._market.categories()
         await self._database.control(compare_categories, categories.categories, found)
         found.refused += [f"category {row.refusal.key or 'without a readable name'}: {row.refusal}"
-                          for row in categories.broken]  # fmt: skip
+                          for row in categories.refused]  # fmt: skip
         # A category whose row can't be read is listed all the same.
-        found.extra_categories -= {row.refusal.key for row in categories.broken if row.refusal.key}
+        found.extra_categories -= {row.refusal.key for row in categories.refused if row.refusal.key}
         seen = SeenIds()
         plan = PagePlan(self._page_size, self._max_pages)
         skills, read = 0, 0
@@ -71,10 +71,10 @@ class Verifier:
             new = [record for record in page.skills if seen.add(record.skill_id)]
             skills += page.rows
             read += len(page.skills)
-            found.unnamed += sum(row.refusal.key is None for row in page.broken)
-            broken = [row.refusal.key for row in page.broken if row.refusal.key is not None]
+            found.unnamed += sum(row.refusal.key is None for row in page.refused)
+            broken = [row.refusal.key for row in page.refused if row.refusal.key is not None]
             plan.read(number, page, new=len(new) + sum(map(seen.add, broken)))
-            found.refused += [f"{row.refusal.key or 'no readable id'}: {row.refusal}" for row in page.broken]
+            found.refused += [f"{row.refusal.key or 'no readable id'}: {row.refusal}" for row in page.refused]
             self.would += await self._database.control(compare_skills, new, found)
             await self._database.control(compare_refused, broken, found)
 
@@ -82,7 +82,7 @@ class Verifier:
         if plan.problem:
             raise MalformedResponseError(f"the listing can't be read whole: {plan.problem}")
         self.listed = len(seen)
-        named = next(iter(found.refused[len(categories.broken) :]), "")
+        named = next(iter(found.refused[len(categories.refused) :]), "")
         if reason := nothing_readable(read, skills - read, named):
             raise NothingReadableError(reason)
         found.extra = await self._database.control(unlisted_skills, seen)

@@ -1,6 +1,6 @@
-"""What the marketplace speaks, as typed values. Pure: no Django, asyncio, sockets or clocks.
+"""Typed events of what the marketplace sends. Pure: no Django, asyncio, sockets or clocks.
 
-`decode_message` reads one WebSocket message, `decode_skill_page`, `decode_category_page` and
-`decode_skill` read HTTP bodies. Each gives frozen events of `events`, or refuses with a
-`Refusal` of `refusals` that carries a code, the field and the reason.
+`messages.decode_message` reads one WebSocket message. `listing.decode_skill_page`, `decode_category_page` and
+`decode_skill` read HTTP bodies. Each returns frozen events of `events` or raises `DecodeError`, whose `Refusal` has a
+code, the field and the reason. docs/protocol.md describes the wire, `message_types` has the table of messages.
 """

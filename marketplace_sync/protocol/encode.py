@@ -1,16 +1,16 @@
-"""What we send over the WebSocket: heartbeats, strictly as PROTOCOL.md writes them."""
+"""Encode the heartbeats, the only messages that the mirror sends over the WebSocket."""
 
 import json
 from datetime import UTC, datetime
 
 
 def ping_message(now: datetime) -> str:
-    """A JSON ping; `now` is our clock, aware."""
+    """Return a JSON ping; `now` is our clock, aware."""
     return _heartbeat("ping", now)
 
 
 def pong_message(now: datetime) -> str:
-    """The answer to a JSON ping; `now` is our clock, aware: it is no echo of the ping's."""
+    """Return the answer to a JSON ping; `now` is our clock, aware. It does not repeat the ping's time."""
     return _heartbeat("pong", now)
 
 

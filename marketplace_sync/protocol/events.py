@@ -1,4 +1,4 @@
-"""The typed events that every later stage works on. All are frozen; no raw JSON passes this line unread before."""
+"""The typed, frozen events that all other rooms work on. Nobody else reads raw JSON."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ import msgspec
 from marketplace_sync.protocol.refusals import Refusal
 from marketplace_sync.protocol.stamps import Stamp
 
-# The fields of a skill that a record may bring, by the mirror's own names. A record holds only
-# those the server named: an absent field leaves what the mirror has, a null arrives as its empty value.
+# The fields that a skill record may have, by the names of the mirror. A record has only those that the server sent: an
+# absent field leaves the stored value, a null is the field's empty value.
 SKILL_FIELDS = (
     "name", "description", "version", "code", "command", "python_packages", "npm_packages", "tags",
     "metadata", "category", "average_rating", "rating_count", "remote_created_at",
 )  # fmt: skip
-# What a null, and a field never told, is in the mirror.
+# What a null, or a field that was never sent, is in the mirror.
 SKILL_EMPTY: Mapping[str, Any] = {
     "name": "", "description": "", "version": "", "code": "", "command": "", "python_packages": [],
     "npm_packages": [], "tags": [], "metadata": {}, "category": None, "average_rating": None,
@@ -30,13 +30,13 @@ CATEGORY_EMPTY: Mapping[str, Any] = {
 
 
 class SkillRecord(msgspec.Struct, frozen=True, gc=False):
-    """A skill as told by a `skill_update`, a listing row or a single fetch.
+    """A skill as a `skill_update`, a listing row or a single fetch reports it.
 
     `fields` has a subset of `SKILL_FIELDS`: text as `str`, packages and tags as `list[str]`,
     `metadata` a `dict`, `category` its name or `None`, `average_rating` a `float` 0 to 5 or `None`,
     `rating_count` an `int`, `remote_created_at` a `Stamp` or `None`.
-    `extra` holds the fields that the protocol does not know, as they came.
-    `updated` is the server's `updated_at`; `None` when it told none, or one too far ahead to believe.
+    `extra` has the fields that the protocol does not know, as they were sent.
+    `updated` is the server's `updated_at`; `None` where it sent none, or one too far ahead to believe.
     """
 
     skill_id: str
@@ -46,17 +46,17 @@ class SkillRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class SkillDeleted(msgspec.Struct, frozen=True, gc=False):
-    """That skill is gone. `deleted`: the server's `deleted_at`, else the envelope's time, else `None`."""
+    """The skill was removed. `deleted`: the server's `deleted_at`, else the envelope's time, else `None`."""
 
     skill_id: str
     deleted: Stamp | None
 
 
 class RatingChanged(msgspec.Struct, frozen=True, gc=False):
-    """That skill's rating figures changed; nothing else did.
+    """The skill's rating figures changed; nothing else did.
 
     `rating` is one person's vote, 1 to 5. `figures` has `average_rating` (`float` or `None`) and
-    `rating_count` (`int`) as far as told; without `average_rating` the skill has to be fetched.
+    `rating_count` (`int`) where the message has them; without `average_rating` the skill has to be fetched.
     `updated`: the server's `updated_at` or `None`.
     """
 
@@ -67,7 +67,7 @@ class RatingChanged(msgspec.Struct, frozen=True, gc=False):
 
 
 class CategoryRecord(msgspec.Struct, frozen=True, gc=False):
-    """A category as told by a `category_update` or the listing. `fields`: a subset of `CATEGORY_FIELDS`."""
+    """A category as a `category_update` or the listing reports it. `fields`: a subset of `CATEGORY_FIELDS`."""
 
     name: str
     fields: Mapping[str, Any]
@@ -76,7 +76,7 @@ class CategoryRecord(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """The peer asks whether we live; answer with a pong."""
+    """The peer checks whether we are alive; the answer is a pong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +101,8 @@ def reported_at(change: Change) -> Stamp | None:
 
 
 @dataclass(frozen=True, slots=True)
-class BrokenRow:
-    """A listing row that was refused. `refusal.key` is its id or name where that much was readable."""
+class RefusedRow:
+    """A listing row that could not be decoded. `refusal.key` is its id or name where that was readable."""
 
     refusal: Refusal
     raw: bytes  # the row alone, encoded again
@@ -110,13 +110,13 @@ class BrokenRow:
 
 @dataclass(frozen=True, slots=True)
 class SkillPage:
-    """One page of the skill listing. Totals are `None` where the server tells none.
+    """One page of the skill listing. Totals are `None` where the server sends none.
 
-    `page_size` is what the server says it used. `rows` counts every element, broken ones included.
+    `page_size` is what the server reports to have used. `rows` counts every element, refused ones included.
     """
 
     skills: tuple[SkillRecord, ...]
-    broken: tuple[BrokenRow, ...]
+    refused: tuple[RefusedRow, ...]
     rows: int
     page: int | None
     page_size: int | None
@@ -126,7 +126,7 @@ class SkillPage:
 
 @dataclass(frozen=True, slots=True)
 class CategoryPage:
-    """The category listing, whole."""
+    """The whole category listing."""
 
     categories: tuple[CategoryRecord, ...]
-    broken: tuple[BrokenRow, ...]
+    refused: tuple[RefusedRow, ...]

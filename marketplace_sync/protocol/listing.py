@@ -1,7 +1,7 @@
-"""HTTP bodies: the pages of the skill listing, the category listing, a single skill.
+"""Decode HTTP bodies: a page of the skill listing, the category listing, a single skill.
 
-A body that is not what PROTOCOL.md describes is refused as a whole: it must never look like an empty
-catalogue. A row that is not is set apart, and the rest of the page stands.
+A body that is not as docs/protocol.md describes it is refused as a whole: it must never look like an empty catalogue.
+A row that is not as described is refused alone, and the rest of the page is used.
 """
 
 from collections.abc import Callable
@@ -9,41 +9,48 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from marketplace_sync.protocol.events import BrokenRow, CategoryPage, CategoryRecord, SkillPage, SkillRecord
+from marketplace_sync.protocol.events import CategoryPage, CategoryRecord, RefusedRow, SkillPage, SkillRecord
 from marketplace_sync.protocol.fields import latest_believable, total
-from marketplace_sync.protocol.json_text import NOT_STRICT, encode_row, fault, json_type, read_json, read_strictly
+from marketplace_sync.protocol.json_text import (
+    NOT_STRICT,
+    decode_error,
+    encode_row,
+    json_type,
+    read_json,
+    read_strictly,
+)
 from marketplace_sync.protocol.limits import MAX_BODY_MARKS, MAX_ROWS
 from marketplace_sync.protocol.records import category_key, category_record, skill_key, skill_record
 from marketplace_sync.protocol.refusals import Code, DecodeError
 from marketplace_sync.protocol.typed import cut_out_rows, skill_row
 
-# A server whose rows are not as documented is not asked for it a thousand times: a miss adds 5 us to the 15 of a row.
+# After so many rows that the fast path could not read, the rest of a page skips it: a miss costs 5 µs, a row 15.
 _MAX_MISSED = 20
 
 
-class _Read(NamedTuple):
-    """The page (read as a whole: with its rows), and what its rows are."""
+class _PageContent(NamedTuple):
+    """What a body contains. `page` is the JSON around the rows; it may still contain them."""
 
     page: Any
     skills: list[SkillRecord]
-    broken: list[BrokenRow]
+    refused: list[RefusedRow]
 
 
 def decode_skill_page(body: bytes, *, server_now: datetime) -> SkillPage:
-    """Read an answer to `GET /skills`: an object with `skills`, or a bare list of them.
+    """Decode an answer to `GET /skills`: an object with `skills`, or a bare list of them.
 
-    `server_now`: the server's `Date`, aware. A key that is listed twice is given twice, in order.
-    Page figures that are absent, negative or no whole numbers are `None`, never a refusal: paging can do without
-    them. Raises `DecodeError` when the whole body can't be read.
+    `server_now`: the server's `Date`, aware. A key that is listed twice is returned twice, in order.
+    Totals that are absent, negative or not whole numbers become `None` and refuse nothing: paging works without
+    them. Raises `DecodeError` when the body as a whole can't be read.
     """
     _check_size(body)
     latest = latest_believable(server_now)
-    page, skills, broken = _by_row(body, latest) or _at_once(body, latest)
+    page, skills, refused = _read_by_row(body, latest) or _read_whole(body, latest)
     about: dict[str, Any] = page if isinstance(page, dict) else {}
     return SkillPage(
         skills=tuple(skills),
-        broken=tuple(broken),
-        rows=len(skills) + len(broken),
+        refused=tuple(refused),
+        rows=len(skills) + len(refused),
         page=total(about.get("page"), 1),
         page_size=total(about.get("page_size"), 1),
         total=total(about.get("total"), 0),
@@ -52,73 +59,72 @@ def decode_skill_page(body: bytes, *, server_now: datetime) -> SkillPage:
 
 
 def decode_category_page(body: bytes, *, server_now: datetime) -> CategoryPage:
-    """Read an answer to `GET /categories`: an object with `categories`, or a bare list of them.
+    """Decode an answer to `GET /categories`: an object with `categories`, or a bare list of them.
 
     Raises `DecodeError` when the body as a whole can't be read.
     """
     page, doubtful = _read(body)
     latest = latest_believable(server_now)
     categories: list[CategoryRecord] = []
-    broken: list[BrokenRow] = []
+    refused: list[RefusedRow] = []
     for row in _rows(page, "categories"):
         try:
             categories.append(category_record(row, doubtful=doubtful, latest=latest))
-        except DecodeError as refused:
-            broken.append(_broken(row, refused, category_key))
-    return CategoryPage(tuple(categories), tuple(broken))
+        except DecodeError as error:
+            refused.append(_refused_row(row, error, category_key))
+    return CategoryPage(tuple(categories), tuple(refused))
 
 
 def decode_skill(body: bytes, *, server_now: datetime) -> SkillRecord:
-    """Read an answer to `GET /skills/{skill_id}`, without its `ratings`.
+    """Decode an answer to `GET /skills/{skill_id}`, without its `ratings`.
 
-    Raises `DecodeError`, with the `key` where the body has one. Whether it is the skill that was asked
-    for is for the caller to compare.
+    Raises `DecodeError`, with the `key` where the body has one. The caller compares whether it is the requested skill.
     """
     row, doubtful = _read(body)
     try:
         return skill_record(row, doubtful=doubtful, latest=latest_believable(server_now))
-    except DecodeError as refused:
-        raise DecodeError(replace(refused.refusal, key=skill_key(row))) from None
+    except DecodeError as error:
+        raise DecodeError(replace(error.refusal, key=skill_key(row))) from None
 
 
-def _at_once(body: bytes, latest: str) -> _Read:
+def _read_whole(body: bytes, latest: str) -> _PageContent:
     page, doubtful = read_json(body)
-    read = _Read(page, [], [])
+    content = _PageContent(page, [], [])
     for row in _rows(page, "skills"):
-        _read_row(row, doubtful, latest, read)
-    return read
+        _read_row(row, doubtful, latest, content)
+    return content
 
 
-def _by_row(body: bytes, latest: str) -> _Read | None:
-    """The same, row by row: a third less CPU, and never more than one row's JSON in memory.
+def _read_by_row(body: bytes, latest: str) -> _PageContent | None:
+    """Read a body row by row: a third less CPU, and never more than one row's JSON in memory.
 
-    `None` where the body has another shape, or is not strictly JSON: then it has to be read as a whole.
+    `None` where the body has another shape, or is not strictly JSON: then it must be read as a whole.
     """
     found = cut_out_rows(body, "skills")
     if found is None or len(found[1]) > MAX_ROWS:
         return None
     page, rows = found
-    read = _Read(page, [], [])
+    content = _PageContent(page, [], [])
     missed = 0
     for raw in map(bytes, rows):
         record = skill_row(raw, latest) if missed < _MAX_MISSED else None
         if record is not None:
-            read.skills.append(record)
+            content.skills.append(record)
         else:
             missed += 1
             try:
                 data, doubtful = read_strictly(raw)
             except NOT_STRICT:
                 return None
-            _read_row(data, doubtful, latest, read)
-    return read
+            _read_row(data, doubtful, latest, content)
+    return content
 
 
-def _read_row(row: Any, doubtful: bool, latest: str, into: _Read) -> None:
+def _read_row(row: Any, doubtful: bool, latest: str, into: _PageContent) -> None:
     try:
         into.skills.append(skill_record(row, doubtful=doubtful, latest=latest))
-    except DecodeError as refused:
-        into.broken.append(_broken(row, refused, skill_key))
+    except DecodeError as error:
+        into.refused.append(_refused_row(row, error, skill_key))
 
 
 def _read(body: bytes) -> tuple[Any, bool]:
@@ -127,33 +133,33 @@ def _read(body: bytes) -> tuple[Any, bool]:
 
 
 def _check_size(body: bytes) -> None:
-    """Refuses what would take more memory than an honest body."""
-    # Counting takes 2.7 us a row, so it is left out where there are not even as many bytes.
+    """Refuse a body that would take more memory than an honest one."""
+    # Counting takes 2.7 µs per row, so a body with fewer bytes than that is not counted.
     if len(body) > MAX_BODY_MARKS and sum(map(body.count, (b",", b"[", b"{"))) > MAX_BODY_MARKS:
-        raise fault(Code.TOO_LONG, "", f"more than {MAX_BODY_MARKS:,} commas and brackets in one answer")
+        raise decode_error(Code.TOO_LONG, "", f"more than {MAX_BODY_MARKS:,} commas and brackets in one answer")
 
 
 def _rows(page: Any, field: str) -> list[Any]:
     if type(page) is list:
         return _few_enough(page, field)
     if type(page) is not dict:
-        raise fault(Code.BAD_TYPE, "", f"must be an object with `{field}` or a list, not {json_type(page)}")
-    # Also beside rows: an empty list that comes with an error is no empty catalogue.
+        raise decode_error(Code.BAD_TYPE, "", f"must be an object with `{field}` or a list, not {json_type(page)}")
+    # Also where there are rows: an empty list together with an error is not an empty catalogue.
     if page.get("error"):
-        raise fault(Code.MISSING, field, "the answer reports an error instead")
+        raise decode_error(Code.MISSING, field, "the answer reports an error instead")
     rows = page.get(field)
     if rows is None:
-        raise fault(Code.MISSING, field, "required")
+        raise decode_error(Code.MISSING, field, "required")
     if type(rows) is not list:
-        raise fault(Code.BAD_TYPE, field, f"must be a list, not {json_type(rows)}")
+        raise decode_error(Code.BAD_TYPE, field, f"must be a list, not {json_type(rows)}")
     return _few_enough(rows, field)
 
 
 def _few_enough(rows: list[Any], field: str) -> list[Any]:
     if len(rows) > MAX_ROWS:
-        raise fault(Code.TOO_LONG, field, f"{len(rows):,} rows in one answer; at most {MAX_ROWS:,}")
+        raise decode_error(Code.TOO_LONG, field, f"{len(rows):,} rows in one answer; at most {MAX_ROWS:,}")
     return rows
 
 
-def _broken(row: Any, refused: DecodeError, key_of: Callable[[Any], str | None]) -> BrokenRow:
-    return BrokenRow(replace(refused.refusal, key=key_of(row)), encode_row(row))
+def _refused_row(row: Any, error: DecodeError, key_of: Callable[[Any], str | None]) -> RefusedRow:
+    return RefusedRow(replace(error.refusal, key=key_of(row)), encode_row(row))

@@ -1,7 +1,7 @@
 """The message types of the stream: one table, which decoding, repair, dead letters, metrics and the simulator read.
 
 Everything that differs from type to type is a column here, except what an event does to the mirror: that is in
-`engine/merge.py`. The section "A message type" of docs/contributing.md says how to add one.
+`engine/merge.py`. The section "A message type" of docs/contributing.md lists the steps to add one.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,8 +1,8 @@
-"""From a JSON object to a record: which field is read how, under which names, and what is kept beside.
+"""Read skills and categories: which field is read how, under which names, and which fields are kept as `extra`.
 
-The functions take `doubtful` of `json_text.read_json` and `latest` of `fields.latest_believable`.
-They raise `DecodeError` without `key` and `kind`; `skill_key` and `category_key` tell the key. A fault
-in a field that came under another name is reported under the documented one.
+`doubtful` is that of `json_text.read_json`, `latest` that of `fields.latest_believable`. The functions raise
+`DecodeError` without `key` and `kind`; `skill_key` and `category_key` read the key. An error in a field that was sent
+under another name is reported under the documented one.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 
 from marketplace_sync.protocol import fields
 from marketplace_sync.protocol.events import RATING_FIELDS, CategoryRecord, SkillRecord
-from marketplace_sync.protocol.json_text import check_storable, fault, json_type
+from marketplace_sync.protocol.json_text import check_storable, decode_error, json_type
 from marketplace_sync.protocol.limits import (
     MAX_CATEGORY_CHARS,
     MAX_COMMAND_CHARS,
@@ -21,10 +21,10 @@ from marketplace_sync.protocol.limits import (
 from marketplace_sync.protocol.refusals import Code, DecodeError
 from marketplace_sync.protocol.stamps import Stamp
 
-# Names that deployed servers use, and the documented one (PROTOCOL.md, "read tolerantly").
+# Names that deployed servers use, and the documented one (docs/protocol.md, "Records").
 _SKILL_ALIASES = {"id": "skill_id", "skill_name": "name", "avg_rating": "average_rating"}
 _CATEGORY_ALIASES = {"category": "name"}
-# Here a null is as good as nothing: the other name may have the value.
+# A null counts as absent in these: the other name may have the value.
 _REQUIRED = frozenset({"skill_id", "name"})
 
 _SKILL_READERS: Mapping[str, tuple[str, fields.Reader]] = {
@@ -42,11 +42,11 @@ _SKILL_READERS: Mapping[str, tuple[str, fields.Reader]] = {
     "rating_count": ("rating_count", fields.count),
 }
 _NO_LIMIT = 2**63
-# What nearly every text is, so that it costs no call: sound, and no longer than this.
+# Texts up to these lengths are taken without a call of their reader, which nearly all are.
 _LONGEST_TEXT = {
     "description": _NO_LIMIT, "version": MAX_VERSION_CHARS, "code": _NO_LIMIT, "command": MAX_COMMAND_CHARS,
 }  # fmt: skip
-# Read elsewhere, or not ours to keep: `ratings` are the votes that a single fetch brings along.
+# Not kept as `extra`. `ratings` are the newest votes, which only a single fetch has.
 _NOT_EXTRA = frozenset({"skill_id", "created_at", "updated_at", "ratings"})
 
 _CATEGORY_READERS: Mapping[str, tuple[str, fields.Reader]] = {
@@ -58,10 +58,10 @@ _category_name = fields.required_text(MAX_CATEGORY_CHARS)
 
 
 def skill_record(row: Any, *, doubtful: bool, latest: str) -> SkillRecord:
-    """A skill as a `skill_update`, a listing row or a single fetch tells it; `skill_id` and `name` are required."""
+    """Read a skill of a `skill_update`, a listing or a single fetch; `skill_id` and `name` are required."""
     skill_id, data = identified_skill(row, doubtful)
     if "name" not in data:
-        raise fault(Code.MISSING, "name", "required")
+        raise decode_error(Code.MISSING, "name", "required")
     known: dict[str, Any] = {}
     extra: dict[str, Any] = {}
     for field, value in data.items():
@@ -97,7 +97,7 @@ def rating_figures(data: Mapping[str, Any], doubtful: bool) -> dict[str, Any]:
 
 
 def category_record(row: Any, *, doubtful: bool, latest: str) -> CategoryRecord:
-    """A category of a `category_update` or the listing; unknown fields have no column and are left out."""
+    """Read a category of a `category_update` or the listing. Unknown fields have no column and are left out."""
     data = _documented_names(_object(row), _CATEGORY_ALIASES)
     name = _category_name(data.get("name"), "name", doubtful)
     known = {
@@ -112,7 +112,7 @@ def category_record(row: Any, *, doubtful: bool, latest: str) -> CategoryRecord:
 
 
 def skill_key(row: Any) -> str | None:
-    """The skill's id where a row has one that could stand in a record, whatever else is wrong with it."""
+    """Return the skill id of a row, if it is valid, whatever else is wrong with the row; else `None`."""
     if not isinstance(row, dict):
         return None
     try:
@@ -122,7 +122,7 @@ def skill_key(row: Any) -> str | None:
 
 
 def category_key(row: Any) -> str | None:
-    """The category's name where a row has one that could stand in a record."""
+    """Return the category name of a row, if it is valid; else `None`."""
     if not isinstance(row, dict):
         return None
     try:
@@ -133,22 +133,21 @@ def category_key(row: Any) -> str | None:
 
 
 def _created(value: Any) -> Mapping[str, Stamp | None]:
-    """Return `created_at` as a record has it: null clears it; what can't be read leaves what the mirror has."""
+    """Return `created_at` as a field of a record. Null clears it; a text that is no time leaves the stored value."""
     created = fields.readable_time(value)
     return {} if created is None and value is not None else {"remote_created_at": created}
 
 
 def _object(row: Any) -> dict[str, Any]:
     if type(row) is not dict:
-        raise fault(Code.BAD_TYPE, "", f"must be an object, not {json_type(row)}")
+        raise decode_error(Code.BAD_TYPE, "", f"must be an object, not {json_type(row)}")
     return row
 
 
 def _documented_names(data: dict[str, Any], aliases: Mapping[str, str]) -> dict[str, Any]:
-    """`data` under the documented names.
+    """Return `data` with its fields under the documented names.
 
-    Where both are given the documented one wins, and the other is left as it came when it says
-    something else: an unknown field then.
+    Where both names are given the documented one wins. The other stays, as an unknown field, if its value differs.
     """
     if data.keys().isdisjoint(aliases):
         return data
@@ -158,11 +157,11 @@ def _documented_names(data: dict[str, Any], aliases: Mapping[str, str]) -> dict[
             continue
         if name not in named or (named[name] is None and name in _REQUIRED):
             named[name] = named.pop(alias)
-        elif _says_the_same(named[alias], named[name]):
+        elif _same_value(named[alias], named[name]):
             del named[alias]
     return named
 
 
-def _says_the_same(one: Any, other: Any) -> bool:
-    # Containers differ unseen: comparing them follows whatever depth the sender chose.
+def _same_value(one: Any, other: Any) -> bool:
+    # Containers count as different: to compare them would recurse as deep as the sender chose.
     return not isinstance(one, list | dict) and not isinstance(other, list | dict) and str(one) == str(other)

@@ -1,4 +1,4 @@
-"""Why something the marketplace sent was not accepted. The codes are public: dead letters, API and metrics use them."""
+"""Reasons for refusing what the marketplace sent. The codes are public: dead letters, API and metrics use them."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,27 +9,27 @@ class Code(StrEnum):
 
     TOO_LARGE = "too_large"  # over the message limit (1 MiB)
     BINARY = "binary"  # a binary frame; the protocol is text
-    NOT_JSON = "not_json"  # not JSON (NaN and Infinity are no JSON)
+    NOT_JSON = "not_json"  # not JSON (NaN and Infinity are not JSON)
     TOO_DEEP = "too_deep"  # nested past MAX_DEPTH
     BAD_TYPE = "bad_type"  # a value of another JSON type than the field's
     MISSING = "missing"  # a required field is absent or null
     BLANK = "blank"  # a required text is empty or white space only
     TOO_LONG = "too_long"  # a text or a list longer than its limit
-    BAD_CHARACTER = "bad_character"  # NUL, a lone surrogate or a byte that is not UTF-8: PostgreSQL can't hold them
-    OUT_OF_RANGE = "out_of_range"  # a number outside its range, or one no database holds
+    BAD_CHARACTER = "bad_character"  # NUL, a lone surrogate or a byte that is not UTF-8: PostgreSQL can't store them
+    OUT_OF_RANGE = "out_of_range"  # a number outside its range, or one that no database stores
     BAD_TIME = "bad_time"  # not an ISO 8601 time
-    BAD_ID = "bad_id"  # an id that cannot be asked for by URL ("." or "..")
+    BAD_ID = "bad_id"  # an id that no URL can contain ("." or "..")
     UNKNOWN_TYPE = "unknown_type"  # an envelope `type` that the protocol does not have
-    UNSTORABLE = "unstorable"  # the decoder let it through and the database refused it
+    UNSTORABLE = "unstorable"  # the decoder accepted it and the database refused it
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One refused message, row or record: what is wrong, where, and with whom.
+    """What is wrong with one message, row or record, and where.
 
     `field` is a dotted path into `data` ("tags[3]"), or "" for the whole.
-    `key` is the `skill_id` (a category's name) where it was readable, else `None`: one fetch of
-    that skill can then stand in for a whole pass.
+    `key` is the `skill_id` (or the category's name) where it was readable, else `None`. With it, a single fetch can
+    replace a full sync.
     `kind` is the envelope's `type` where that was readable, else "".
     """
 
@@ -44,7 +44,7 @@ class Refusal:
 
 
 class DecodeError(ValueError):
-    """Raised by the decoders. `refusal` says why; the text is the refusal's."""
+    """Raised by the decoders. `refusal` has the reason; the text is the refusal's."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(str(refusal))

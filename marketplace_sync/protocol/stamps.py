@@ -1,14 +1,14 @@
 """Server times at full precision.
 
-The newest record wins, and two records may differ by less than a microsecond, which is all that
-`datetime` holds. A `Stamp` is therefore text in one canonical form, UTC, that sorts as time does:
-`2026-01-15T10:30:00` with a fraction only where there is one, without trailing zeros
-(`2026-01-15T10:30:00.123456789`). A prefix sorts first, so plain string comparison is the order.
+The newest record wins, and two records may differ by less than a microsecond, the precision of `datetime`. A `Stamp`
+is therefore text in one canonical form, in UTC: `2026-01-15T10:30:00`, with a fraction only where there is one, and
+without trailing zeros (`2026-01-15T10:30:00.123456789`). A prefix sorts first, so comparing the texts compares the
+times.
 
 Servers write a time in several forms, and some change the form with the value: Java leaves out seconds that are 0, Go
 repeats an offset that has no name, PostgreSQL writes a year of five digits, JavaScript prints `Invalid Date`.
 `parse_stamp` reads every form that has one meaning. It does not read numbers: whether 1768473000 counts seconds or
-something else is a guess, and a wrong guess makes the record the newest for good.
+something else is a guess, and a wrong guess would make the record the newest for good.
 """
 
 import re
@@ -17,19 +17,19 @@ from typing import NewType
 
 Stamp = NewType("Stamp", str)
 
-# A fraction longer than this is no clock's reading; the column that keeps stamps is 64 wide.
+# No clock has a longer fraction. The column that stores stamps is 64 wide.
 MAX_FRACTION_DIGITS = 32
 
-# The lengths of whole seconds and of six digits: nothing to cut and nothing to fill up.
-_AS_IT_IS = (19, 26)
+# The lengths of whole seconds and of microseconds: nothing to cut and nothing to fill up.
+_MICROSECOND_LENGTHS = (19, 26)
 
-# The canonical form but for its end, as nearly every server writes it: nothing to convert, half the time.
+# The form that nearly every server writes. It needs no conversion, which halves the time.
 _USUAL = re.compile(rf"(\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{{1,{MAX_FRACTION_DIGITS}}})?(?:Z|\+00:00)", re.ASCII)
 _FRACTION = rf"(?:[.,](?P<fraction>\d{{0,{MAX_FRACTION_DIGITS}}}))?"
 _HALF = r"(?:\s?(?P<half>[ap])\.?m\.?)?"
 # An offset may be followed by a Z (where it is zero) and by its name: Go writes "+0000 UTC" or "-0300 -03",
 # Java "+01:00[Europe/Paris]", Elixir "+01:00 CET Europe/Paris", JavaScript "GMT+0100 (Central European Standard Time)".
-# Go adds what its monotonic clock reads. A name alone is no offset.
+# Go adds the value of its monotonic clock. A name alone is no offset.
 _NAMES = (
     r"(?:(?<=[+-]00:00)Z)?(?:\s(?:[A-Z]{3,5}|[+-]\d\d(?:\d\d)?))?"
     r"(?:\[[\w/+:-]{1,64}\]|\s[A-Z][\w+-]{0,31}(?:/[\w+-]{1,32}){1,2}|\s\([^()]{1,64}\))?(?:\sm=[+-]\d{1,12}\.\d{1,9})?"
@@ -57,8 +57,8 @@ _MONTHS = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
     "december",
 )  # fmt: skip
-# What stands for "never": MySQL's zero date, the first moment of Go and .NET, years that no column holds, and what
-# languages print for a time that is none.
+# What stands for "never": MySQL's zero date, the first moment of Go and .NET, years that no column takes, and what
+# languages print for a missing time.
 _ZERO = "0001-01-01T00:00:00"
 _NEVER = re.compile(
     r"|-|0000-\d\d-\d\d.*|[+-]\d{4,}-\d\d-\d\dT.*|\d{5,}-\d\d-\d\d.*|\d{4,}-\d\d-\d\d.* BC|[+-]?infinity"
@@ -68,7 +68,7 @@ _NEVER = re.compile(
 
 
 class NoTimeError(ValueError):
-    """Raised for a text that stands for no time at all, or for one outside the years 1 to 9999 in UTC."""
+    """Raised for a text that means "no time", or for a time outside the years 1 to 9999 in UTC."""
 
 
 def parse_stamp(text: str) -> Stamp:
@@ -81,7 +81,7 @@ def parse_stamp(text: str) -> Stamp:
     usual = _USUAL.fullmatch(text)
     if usual is not None:
         seconds, fraction = usual.groups()
-        # Of 24:00, second 60 and a zero date the shapes below tell; a later Python reads the first of them.
+        # 24:00, second 60 and a zero date are left to the shapes below: newer Python versions read the first one here.
         if seconds[11:13] != "24" and seconds != _ZERO and _exists(seconds):
             return Stamp(seconds if fraction is None else (seconds + fraction).rstrip("0").rstrip("."))
     # A space may be doubled (C's days before the 10th) or a narrow one (before AM), and a minus the typographic one.
@@ -95,8 +95,8 @@ def parse_stamp(text: str) -> Stamp:
 
 
 def to_microseconds(stamp: Stamp) -> str:
-    """`stamp` cut at the microsecond, as `datetime.isoformat` writes it, without an offset."""
-    if len(stamp) in _AS_IT_IS:
+    """Return `stamp` cut at the microsecond, as `datetime.isoformat` writes it, without an offset."""
+    if len(stamp) in _MICROSECOND_LENGTHS:
         return stamp
     seconds, _, digits = stamp.partition(".")
     micros = digits[:6].ljust(6, "0")
@@ -104,12 +104,12 @@ def to_microseconds(stamp: Stamp) -> str:
 
 
 def stamp_of(moment: datetime) -> Stamp:
-    """The stamp of an aware `datetime`."""
+    """Return the stamp of an aware `datetime`."""
     return parse_stamp(moment.astimezone(UTC).isoformat())
 
 
 def moment_of(stamp: Stamp) -> datetime:
-    """The aware UTC `datetime` of a stamp, cut at the microsecond."""
+    """Return the aware UTC `datetime` of a stamp, cut at the microsecond."""
     seconds, _, digits = stamp.partition(".")
     micros = int(digits[:6].ljust(6, "0")) if digits else 0
     return datetime.fromisoformat(seconds).replace(microsecond=micros, tzinfo=UTC)
@@ -161,7 +161,7 @@ def _day(found: dict[str, str | None]) -> date:
 
 
 def _offset(text: str | None) -> timedelta:
-    """Return what has to be taken off to get UTC."""
+    """Return the time to subtract to get UTC."""
     signed = "" if text is None else text.upper().removeprefix("UTC").removeprefix("GMT").removeprefix("Z")
     if not signed:
         return timedelta(0)

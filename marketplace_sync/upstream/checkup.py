@@ -162,9 +162,9 @@ class Checkup:
     async def _skills(self) -> str:
         assert self._market is not None
         page = await self._market.skill_page(1, page_size=self._config.page_size)
-        unread = len(page.broken)
+        unread = len(page.refused)
         if unread:
-            first = page.broken[0].refusal
+            first = page.refused[0].refusal
             problem = f"{unread} of {page.rows} rows can't be read; the first: {first}"
             if unread == page.rows:
                 raise CheckError(problem, self._advice.unreadable())

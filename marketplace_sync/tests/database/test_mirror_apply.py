@@ -402,7 +402,7 @@ class TestDeadLetters:
     def test_a_broken_row_of_a_page_is_kept_alone(self, lease: Lease) -> None:
         body = json.dumps([{"skill_id": "a", "name": "A"}, {"skill_id": "b\x00", "name": "B"}]).encode()
         page = decode_skill_page(body, server_now=datetime.now(UTC))
-        apply_batch([RefusedInput.of(row.refusal, row.raw, DeadLetter.Source.LISTING) for row in page.broken], lease)
+        apply_batch([RefusedInput.of(row.refusal, row.raw, DeadLetter.Source.LISTING) for row in page.refused], lease)
         row = DeadLetter.objects.get()
         assert (row.source, row.key, json.loads(bytes(row.head))["name"]) == ("listing", "", "B")
 

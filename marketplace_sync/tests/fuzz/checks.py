@@ -14,13 +14,13 @@ from marketplace_sync.protocol.events import (
     CATEGORY_FIELDS,
     RATING_FIELDS,
     SKILL_FIELDS,
-    BrokenRow,
     CategoryRecord,
     Change,
     Heartbeat,
     Ping,
     Pong,
     RatingChanged,
+    RefusedRow,
     SkillDeleted,
     SkillRecord,
 )
@@ -135,12 +135,12 @@ def check_skill_page(raw: bytes) -> None:
     except DecodeError as refused:
         check_refusal(refused.refusal)
     else:
-        assert page.rows == len(page.skills) + len(page.broken)
+        assert page.rows == len(page.skills) + len(page.refused)
         for total in (page.page, page.page_size, page.total, page.total_pages):
             assert total is None or (type(total) is int and 0 <= total <= MAX_INTEGER)
         for skill in page.skills:
             check_skill(skill)
-        check_broken(page.broken)
+        check_broken(page.refused)
         assert (
             decode_skill_page(_encoded([*map(SKILL_UPDATE.encode, page.skills)]), server_now=NOW).skills == page.skills
         )
@@ -154,7 +154,7 @@ def check_category_page(raw: bytes) -> None:
     else:
         for category in categories.categories:
             check_category(category)
-        check_broken(categories.broken)
+        check_broken(categories.refused)
         told = _encoded([*map(CATEGORY_UPDATE.encode, categories.categories)])
         assert decode_category_page(told, server_now=NOW).categories == categories.categories
 
@@ -263,7 +263,7 @@ def check_refusal(refusal: Refusal) -> None:
         check_key(refusal.key, max(MAX_ID_CHARS, MAX_CATEGORY_CHARS))
 
 
-def check_broken(broken: tuple[BrokenRow, ...]) -> None:
+def check_broken(broken: tuple[RefusedRow, ...]) -> None:
     for row in broken:
         check_refusal(row.refusal)
         json.loads(row.raw.decode())

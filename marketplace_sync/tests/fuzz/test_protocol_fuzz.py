@@ -110,4 +110,4 @@ def test_a_record_is_read_alike_from_the_stream_and_from_a_page(row):
         assert isinstance(event, SkillRecord)
         streamed.append(event)
     assert list(page.skills) == streamed
-    assert [(row.refusal.code, row.refusal.field, row.refusal.key) for row in page.broken] == refused
+    assert [(row.refusal.code, row.refusal.field, row.refusal.key) for row in page.refused] == refused

@@ -35,7 +35,7 @@ def test_a_documented_page_is_read_with_its_totals():
     page = decode_skill_page(raw, server_now=NOW)
     assert page.skills == (RECORD_ONE, RECORD_TWO)
     assert (page.page, page.page_size, page.total, page.total_pages) == (2, 100, 1500, 15)
-    assert (page.rows, page.broken) == (2, ())
+    assert (page.rows, page.refused) == (2, ())
 
 
 def test_a_bare_list_is_a_page_without_totals():
@@ -128,7 +128,7 @@ def test_a_bad_row_is_set_apart_and_the_rest_of_the_page_stands(name):
     page = decode_skill_page(raw, server_now=NOW)
     assert page.skills == (RECORD_ONE, RECORD_TWO)
     assert (page.rows, page.total) == (3, 3)
-    [broken] = page.broken
+    [broken] = page.refused
     assert (broken.refusal.code, broken.refusal.key, broken.refusal.kind) == (code, key, "")
     assert broken.raw.count(b"[") <= MAX_DEPTH + 1  # or writing it would need as many levels as the sender chose
     again = json.loads(broken.raw)
@@ -136,14 +136,14 @@ def test_a_bad_row_is_set_apart_and_the_rest_of_the_page_stands(name):
 
 
 def test_a_broken_row_is_kept_as_it_came():
-    [broken] = decode_skill_page(body([{"name": "é", "x": [1, {"a": None}]}]), server_now=NOW).broken
+    [broken] = decode_skill_page(body([{"name": "é", "x": [1, {"a": None}]}]), server_now=NOW).refused
     assert json.loads(broken.raw) == {"name": "é", "x": [1, {"a": None}]}
 
 
 def test_a_bad_category_is_set_apart_under_its_name():
     page = decode_category_page(body({"categories": [{"name": "c", "skill_count": -1}, {"name": "d"}]}), server_now=NOW)
     assert page.categories == (CategoryRecord("d", {}, None),)
-    [broken] = page.broken
+    [broken] = page.refused
     assert (broken.refusal.code, broken.refusal.field, broken.refusal.key) == (Code.OUT_OF_RANGE, "skill_count", "c")
 
 

@@ -179,7 +179,7 @@ def test_one_broken_row_leaves_the_others_on_the_short_way():
     row = json.dumps(SKILL).encode()
     with patch.object(listing, "skill_record", wraps=listing.skill_record) as tolerant:
         page = decode_skill_page(b"[" + b", ".join([row, b'{"name": 3}', row]) + b"]", server_now=NOW)
-    assert (len(page.skills), len(page.broken), tolerant.call_count) == (2, 1, 1)
+    assert (len(page.skills), len(page.refused), tolerant.call_count) == (2, 1, 1)
 
 
 def test_a_page_of_other_rows_is_soon_left_to_the_tolerant_reading():
