@@ -28,6 +28,7 @@ from marketplace_sync.daemon.reporter import Reporter
 from marketplace_sync.daemon.stream_driver import StreamDriver
 from marketplace_sync.daemon.sync_loop import SyncLoop
 from marketplace_sync.daemon.token_watch import watch_token
+from marketplace_sync.daemon.write_queue import WriteQueue
 from marketplace_sync.daemon.writer import Committed, Writer
 from marketplace_sync.engine.connection_state import ConnectionState, Mode
 from marketplace_sync.engine.rates import TokenBucket
@@ -45,9 +46,10 @@ from marketplace_sync.mirror.retention import (
 )
 from marketplace_sync.mirror.runs import interrupt_open_runs
 from marketplace_sync.mirror.state import Remembered, close_state, remembered
+from marketplace_sync.protocol.events import Change
+from marketplace_sync.protocol.refusals import Refusal
 from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.market import MarketClient
-from marketplace_sync.upstream.stream import Received
 
 log = structlog.get_logger(__name__)
 
@@ -77,17 +79,17 @@ class Session:
     database: Database
     lease: Lease
     arrivals: Arrivals
-    writer: Writer
+    queue: WriteQueue
     announcer: FeedAnnouncer
     before: Remembered
     writing: asyncio.Task[None]
 
     async def drain(self, within: float) -> None:
         """Take nothing more and wait until all is committed. Raises `NotDrainedError` after `within` seconds."""
-        self.writer.close()
+        self.queue.close()
         _, late = await asyncio.wait([self.writing], timeout=max(within, 0.0))
         if late:
-            raise NotDrainedError(self.writer.waiting)
+            raise NotDrainedError(self.queue.waiting)
 
 
 @asynccontextmanager
@@ -113,13 +115,12 @@ async def writing_session(
         announcer.committed(seq)
         hint(seq)
 
-    writer = Writer(
-        database, lease, queue_max_bytes=config.queue_max_bytes, committed=committed, hint=grown, written=written
-    )
+    queue = WriteQueue(config.queue_max_bytes)
+    writer = Writer(queue, database, lease, committed=committed, hint=grown, written=written)
     async with asyncio.TaskGroup() as tasks:
         writing = tasks.create_task(writer.run(), name="writer")
         renewing = tasks.create_task(_renew(database, lease), name="lease")
-        session = Session(database, lease, Arrivals(lease.epoch), writer, announcer, before, writing)
+        session = Session(database, lease, Arrivals(lease.epoch), queue, announcer, before, writing)
         yield session
         await session.drain(DRAIN_SECONDS)
         renewing.cancel()
@@ -196,7 +197,7 @@ class Daemon:
         )
         figures = self._figures = Figures(server_offset=lambda: driver.server_offset, wall=self._wall)
         runner = SyncRunner(
-            market, session.writer, database, lease, session.arrivals,
+            market, session.queue, database, lease, session.arrivals,
             page_size=config.page_size, max_pages=config.max_pages, stream=intake, clock=self._clock,
             interval=config.sync_interval_seconds, held=session.announcer.held,
         )  # fmt: skip
@@ -211,11 +212,11 @@ class Daemon:
             changed=lambda: shown(),
             passed=metrics.passed,
         )
-        fetcher = Fetcher(market, session.writer, session.arrivals, completeness, passes.loss)
+        fetcher = Fetcher(market, session.queue, session.arrivals, completeness, passes.loss)
         repairs.passes, repairs.fetcher = passes, fetcher
 
-        def receive(received: Received) -> None:
-            intake.receive(received, session.writer)
+        def receive(event: Change | Refusal, raw: bytes) -> None:
+            intake.receive(event, raw, session.queue)
 
         def shown() -> None:
             metrics.state(reporter.state())
@@ -247,13 +248,13 @@ class Daemon:
             wall=self._wall,
         )  # fmt: skip
         replayer = Replayer(
-            market, session.writer, database, lease, session.arrivals,
+            market, session.queue, database, lease, session.arrivals,
             max_message_bytes=config.max_message_bytes, wall=self._wall,
         )  # fmt: skip
         desk = CommandDesk(
             database, lease, driver, passes, replayer, stream_wanted=self._stream_wanted, ended=metrics.command_ended
         )
-        publisher = Publisher(metrics, database, lease, session.writer, market, config, intake.totals, self._clock)
+        publisher = Publisher(metrics, database, lease, session.queue, market, config, intake.totals, self._clock)
 
         async with asyncio.TaskGroup() as tasks:
             streaming = tasks.create_task(driver.run(), name="stream")
@@ -270,7 +271,7 @@ class Daemon:
             driver.start(enabled=self._stream_wanted and session.before.enabled)
             await stop.wait()
             deadline = self._clock() + DRAIN_SECONDS
-            log.info("stopping", waiting=session.writer.waiting)
+            log.info("stopping", waiting=session.queue.waiting)
             driver.stop()
             for task in others:
                 task.cancel()

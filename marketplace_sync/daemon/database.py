@@ -28,7 +28,6 @@ log = structlog.get_logger(__name__)
 # the better answer.
 # A look at every row takes as long as it takes.
 _SURVEY_SECONDS = 3600.0
-# A batch that is handed over behind another waits for that one within its own time.
 PATIENCE_SECONDS = 60.0
 _RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 # A thread that has not come back by then, at the end, is stuck in the database.

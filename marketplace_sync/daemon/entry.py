@@ -117,7 +117,7 @@ async def _passes(
     lease = await take_lease(database, holder_name(), stop)
     async with MarketClient(config, access) as market, writing_session(database, lease, config) as session:
         runner = SyncRunner(
-            market, session.writer, database, lease, session.arrivals,
+            market, session.queue, database, lease, session.arrivals,
             page_size=config.page_size, max_pages=config.max_pages, repair=repair, by_row=True,
             held=session.announcer.held,
         )  # fmt: skip

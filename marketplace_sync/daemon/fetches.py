@@ -8,7 +8,7 @@ import structlog
 
 from marketplace_sync.daemon.arrivals import Arrivals
 from marketplace_sync.daemon.completeness import Completeness
-from marketplace_sync.daemon.writer import Writer, WriterClosedError
+from marketplace_sync.daemon.write_queue import WriteQueue, WriterClosedError
 from marketplace_sync.mirror.arrived import Arrived, Effect, Item, RefusedInput, SkillAbsent
 from marketplace_sync.models import DeadLetter, FeedChange
 from marketplace_sync.upstream.errors import MalformedResponseError, UpstreamError
@@ -29,14 +29,14 @@ class Fetcher:
     def __init__(
         self,
         market: MarketClient,
-        writer: Writer,
+        queue: WriteQueue,
         arrivals: Arrivals,
         completeness: Completeness,
         loss: Callable[[], None],
     ) -> None:
         self._completeness = completeness
         self._market = market
-        self._writer = writer
+        self._queue = queue
         self._arrivals = arrivals
         self._loss = loss
         self._waiting: OrderedDict[str, bool] = OrderedDict()  # skill -> must it be known?
@@ -98,7 +98,7 @@ class Fetcher:
                 items.append(Arrived(record, begun[0], FeedChange.Source.LISTING, polled=True))
             elif must:
                 items.append(Arrived(SkillAbsent(skill_id), begun[0], FeedChange.Source.LISTING, polled=True))
-        if Effect.REFUSED in await self._writer.submit(items):
+        if Effect.REFUSED in await self._queue.submit(items):
             self._completeness.refused(skill_id)
         else:
             self._completeness.fetched(skill_id)

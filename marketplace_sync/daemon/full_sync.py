@@ -17,7 +17,7 @@ from marketplace_sync.daemon.absence import Absences, Named, Settled, named_cate
 from marketplace_sync.daemon.arrivals import Arrivals
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.daemon.reading import nothing_readable, read_pages, requested
-from marketplace_sync.daemon.writer import Writer
+from marketplace_sync.daemon.write_queue import WriteQueue
 from marketplace_sync.engine.absence import Listing
 from marketplace_sync.engine.pages import PagePlan
 from marketplace_sync.mirror.absence import BegunRun, SeenIds
@@ -108,7 +108,7 @@ class SyncRunner:
     def __init__(
         self,
         market: MarketClient,
-        writer: Writer,
+        queue: WriteQueue,
         database: Database,
         lease: Lease,
         arrivals: Arrivals,
@@ -123,7 +123,7 @@ class SyncRunner:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._market = market
-        self._writer = writer
+        self._queue = queue
         self._database = database
         self._lease = lease
         self._arrivals = arrivals
@@ -208,7 +208,7 @@ class _FullSync:
         self._refused_first: Refusal | None = None
         self._started = self._shown = runner._clock()
         self._moves_before = runner._stream.moves
-        self._fleeting_before = runner._writer.fleeting
+        self._fleeting_before = runner._queue.fleeting
         self.begun = runner._arrivals.next()
         self.progress = Progress()
 
@@ -280,21 +280,21 @@ class _FullSync:
     def _all_found(self) -> bool:
         """Is each row a skill that the mirror had, when its batch was planned, and none there twice?"""
         done = self.progress
-        if self._run.by_row or self._r._writer.fleeting != self._fleeting_before:
+        if self._run.by_row or self._r._queue.fleeting != self._fleeting_before:
             return False
         return done.refused == done.stale == 0 and done.created + done.updated + done.unchanged == len(self._seen)
 
     async def found(self, record: SkillRecord, arrival: int) -> None:
-        self._count(await self._r._writer.submit([self._arrived(record, arrival)]))
+        self._count(await self._r._queue.submit([self._arrived(record, arrival)]))
 
     async def remove_skills(self, skill_ids: Sequence[str], arrival: int) -> None:
         items = [self._arrived(SkillAbsent(skill_id), arrival) for skill_id in skill_ids]
         for start in range(0, len(items), _REMOVAL_BATCH):
-            effects = await self._r._writer.submit(items[start : start + _REMOVAL_BATCH])
+            effects = await self._r._queue.submit(items[start : start + _REMOVAL_BATCH])
             self.progress.removed += effects.count(Effect.REMOVED)
 
     async def remove_categories(self, names: Sequence[str], arrival: int) -> None:
-        await self._r._writer.submit([self._arrived(CategoryAbsent(name), arrival) for name in names])
+        await self._r._queue.submit([self._arrived(CategoryAbsent(name), arrival) for name in names])
 
     async def _submit_categories(self) -> None:
         """Once: they are asked for together with the first page, and go into the mirror with it."""
@@ -306,7 +306,7 @@ class _FullSync:
         self._category_names = named_categories(page)
         items: list[Item] = [self._arrived(record, arrival) for record in page.categories]
         items += await self._letters(page.refused, LISTED_CATEGORY)
-        self._categories_submitted = asyncio.create_task(self._r._writer.submit(items), name="submit categories")
+        self._categories_submitted = asyncio.create_task(self._r._queue.submit(items), name="submit categories")
 
     async def _take_page(self, number: int, arrival: int, page: SkillPage) -> None:
         named = [row.refusal.key for row in page.refused if row.refusal.key is not None]
@@ -320,7 +320,7 @@ class _FullSync:
         # This page may be planned while the one before it is being written (see `Writer`); no more than two wait.
         # It is kept before the wait, so that whatever ends the wait finds it to cancel.
         before = self._submitted
-        self._submitted = asyncio.create_task(self._r._writer.submit(items), name=f"submit page {number}")
+        self._submitted = asyncio.create_task(self._r._queue.submit(items), name=f"submit page {number}")
         if before is not None:
             self._count(await before)
         self.progress.pages_done = self._plan.pages_read

@@ -6,14 +6,14 @@ from datetime import datetime
 from typing import Protocol, assert_never
 
 from marketplace_sync.daemon.arrivals import Arrivals
-from marketplace_sync.daemon.writer import Committed, Writer
+from marketplace_sync.daemon.write_queue import WriteQueue
+from marketplace_sync.daemon.writer import Committed
 from marketplace_sync.engine.rates import TokenBucket
 from marketplace_sync.mirror.arrived import Arrived, Effect, Event, RefusedInput
 from marketplace_sync.models import DeadLetter, FeedChange
 from marketplace_sync.protocol.events import Change
 from marketplace_sync.protocol.message_types import Announces, Repair, Subject, repair_of, subject_of, type_of
 from marketplace_sync.protocol.refusals import Refusal
-from marketplace_sync.upstream.stream import Received
 
 # Ids of deletes that were shed, so that the pass that finds them absent need not ask a person.
 MAX_ANNOUNCED = 100_000
@@ -97,21 +97,21 @@ class Intake:
         self.moves = 0
         self.last_message_at: datetime | None = None
 
-    def receive(self, received: Received, writer: Writer) -> None:
-        """One message that is no heartbeat. Quick: it runs in the read loop."""
+    def receive(self, event: Change | Refusal, raw: bytes, queue: WriteQueue) -> None:
+        """Count one message that is no heartbeat, and queue it or shed it. Quick: it runs in the read loop."""
         self.totals["received"] += 1
         self.last_message_at = self._wall()
         arrival = self._arrivals.next()
         if not self._bucket.take(self._clock()):
-            self._shed(received, arrival)
-        elif isinstance(received.event, Refusal):
-            self._refuse(received, received.event, writer)
-        elif writer.offer(Arrived(received.event, arrival, FeedChange.Source.STREAM), received.size):
-            message_type = type_of(received.event)
+            self._shed(event, arrival)
+        elif isinstance(event, Refusal):
+            self._refuse(event, raw, queue)
+        elif queue.offer(Arrived(event, arrival, FeedChange.Source.STREAM, size=len(raw))):
+            message_type = type_of(event)
             if message_type.announces is Announces.PRESENT:
-                self.announced.discard(message_type.key_of(received.event))
+                self.announced.discard(message_type.key_of(event))
         else:
-            self._shed(received, arrival)
+            self._shed(event, arrival)
 
     def committed(self, batch: Committed) -> None:
         """Count a batch, and ask for the fetches that it needs."""
@@ -144,20 +144,19 @@ class Intake:
             case _:
                 assert_never(repair)
 
-    def _refuse(self, received: Received, refusal: Refusal, writer: Writer) -> None:
-        letter = RefusedInput.of(refusal, received.raw, DeadLetter.Source.STREAM)
-        if not writer.offer(letter, received.size):
+    def _refuse(self, refusal: Refusal, raw: bytes, queue: WriteQueue) -> None:
+        if not queue.offer(RefusedInput.of(refusal, raw, DeadLetter.Source.STREAM)):
             self.totals["rejected"] += 1
             self._lost(refusal, "rejected")
             self._repairs.loss()
         else:
             self._repair(subject_of(refusal.kind), refusal.key)
 
-    def _shed(self, received: Received, arrival: int) -> None:
+    def _shed(self, event: Change | Refusal, arrival: int) -> None:
         self.totals["shed"] += 1
-        self._lost(received.event, "shed")
-        if not isinstance(received.event, Refusal):
-            self._announce(received.event, arrival)
+        self._lost(event, "shed")
+        if not isinstance(event, Refusal):
+            self._announce(event, arrival)
         self._repairs.loss()
 
     def _announce(self, event: Change, arrival: int) -> None:

@@ -13,7 +13,7 @@ from math import inf
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.daemon.metrics import Metrics
-from marketplace_sync.daemon.writer import Writer
+from marketplace_sync.daemon.write_queue import WriteQueue
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.metrics import catalogue_size, decided_since, save_daemon_metrics
 from marketplace_sync.upstream.market import MarketClient
@@ -32,7 +32,7 @@ class Publisher:
         metrics: Metrics,
         database: Database,
         lease: Lease,
-        writer: Writer,
+        queue: WriteQueue,
         market: MarketClient,
         config: SyncConfig,
         totals: Counter[str],
@@ -41,7 +41,7 @@ class Publisher:
         self._metrics = metrics
         self._database = database
         self._lease = lease
-        self._writer = writer
+        self._queue = queue
         self._market = market
         self._totals = totals
         self._clock = clock
@@ -72,8 +72,8 @@ class Publisher:
         metrics.received.inc(received - self._received)
         metrics.database_retries.inc(retries - self._retries)
         self._received, self._retries = received, retries
-        metrics.queue_items.set(self._writer.waiting)
-        metrics.queue_bytes.set(self._writer.waiting_bytes)
+        metrics.queue_items.set(self._queue.waiting)
+        metrics.queue_bytes.set(self._queue.waiting_bytes)
         left = self._market.budget.left(self._clock())
         metrics.budget_left.set(inf if left is None else left)
         metrics.settle()

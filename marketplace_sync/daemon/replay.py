@@ -11,7 +11,7 @@ from datetime import datetime
 from marketplace_sync.daemon.arrivals import Arrivals
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.daemon.reading import requested
-from marketplace_sync.daemon.writer import Writer, WriterClosedError
+from marketplace_sync.daemon.write_queue import WriteQueue, WriterClosedError
 from marketplace_sync.mirror.arrived import LISTED_CATEGORY, Arrived, Effect, Event, Item, RefusedInput, SkillAbsent
 from marketplace_sync.mirror.dead_letters import find_dead_letter, mark_replayed
 from marketplace_sync.mirror.lease import Lease
@@ -38,7 +38,7 @@ class Replayer:
     def __init__(
         self,
         market: MarketClient,
-        writer: Writer,
+        queue: WriteQueue,
         database: Database,
         lease: Lease,
         arrivals: Arrivals,
@@ -47,7 +47,7 @@ class Replayer:
         wall: Callable[[], datetime],
     ) -> None:
         self._market = market
-        self._writer = writer
+        self._queue = queue
         self._database = database
         self._lease = lease
         self._arrivals = arrivals
@@ -113,7 +113,7 @@ class Replayer:
             )
         except MalformedResponseError as fault:
             if fault.refusal is not None:
-                await self._writer.submit([RefusedInput.of(fault.refusal, fault.body, DeadLetter.Source.FETCH)])
+                await self._queue.submit([RefusedInput.of(fault.refusal, fault.body, DeadLetter.Source.FETCH)])
             raise ReplayError(f"{_sentence(why)} The skill as fetched can't be read either: {fault.reason}.") from None
         except UpstreamError as fault:
             raise ReplayError(f"{_sentence(why)} The skill could not be fetched: {fault.reason}.") from None
@@ -123,7 +123,7 @@ class Replayer:
 
     async def _apply(self, event: Event, arrival: int, *, polled: bool) -> Effect:
         item: Item = Arrived(event, arrival, FeedChange.Source.REPAIR, polled=polled)
-        (effect,) = await self._writer.submit([item])
+        (effect,) = await self._queue.submit([item])
         if effect is Effect.REFUSED:
             raise ReplayError("The database refuses it. The newest dead letter of that skill says why.")
         return effect

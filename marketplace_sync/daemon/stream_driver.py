@@ -37,7 +37,7 @@ from marketplace_sync.engine.connection_state import (
 )
 from marketplace_sync.upstream.access import Access
 from marketplace_sync.upstream.errors import UpstreamError
-from marketplace_sync.upstream.stream import Received, Stream
+from marketplace_sync.upstream.stream import Receive, Stream
 
 log = structlog.get_logger(__name__)
 
@@ -71,7 +71,7 @@ class StreamDriver:
         config: SyncConfig,
         access: Access,
         *,
-        receive: Callable[[Received], None],
+        receive: Receive,
         poll: Callable[[], None],
         changed: Callable[[ConnectionState, ConnectionState], None],
         clock: Callable[[], float],

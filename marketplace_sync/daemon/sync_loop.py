@@ -8,7 +8,7 @@ from structlog.contextvars import bound_contextvars
 from marketplace_sync.daemon.completeness import Completeness
 from marketplace_sync.daemon.full_sync import SyncReport, SyncRunner
 from marketplace_sync.daemon.intake import Announced
-from marketplace_sync.daemon.writer import WriterClosedError
+from marketplace_sync.daemon.write_queue import WriterClosedError
 from marketplace_sync.engine.schedule import Schedule, SyncOutcome
 from marketplace_sync.models import SyncRun
 

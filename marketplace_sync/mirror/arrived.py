@@ -42,7 +42,8 @@ class Arrived(msgspec.Struct, frozen=True, gc=False):
 
     `polled`: asked for by a request, and not told by the stream. `forced`: by a person's wish the
     marketplace's word counts whatever the times say. `run_id`: the pass that brought it, if any.
-    `by_row`: the stored row itself is compared with the event, not its fingerprint (law 16).
+    `by_row`: the stored row itself is compared with the event, not its fingerprint (law 16). `size`: the bytes of a
+    stream message, 0 for anything else.
     """
 
     event: Event
@@ -52,6 +53,7 @@ class Arrived(msgspec.Struct, frozen=True, gc=False):
     forced: bool = False
     run_id: int | None = None
     by_row: bool = False
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

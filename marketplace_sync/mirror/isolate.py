@@ -81,35 +81,26 @@ def plan_ahead(items: Sequence[Item], on: BatchPlan | None) -> BatchPlan | None:
     return None
 
 
-class OutOfTurnError(Exception):
-    """The batch before this one is not written yet: it failed, and is to be tried again first."""
-
-
 @dataclass(slots=True)
-class Turn:
-    """The place of a batch in the order of writing, which its tries and the batch planned on it know of.
+class PlannedBatch:
+    """A batch on its way to the database, with its plan.
 
-    `after`: the turn of the batch that it was planned on, if any. `as_planned`: does the mirror hold what was planned?
-    `None` until it is written. Only the thread that writes looks at it before that, so it needs no lock.
+    `plan`: `None` where there is none, or another attempt may have been committed already. `as_planned`: the batch is
+    committed and the mirror equals the plan, so the next batch may be planned on it.
     """
 
-    after: "Turn | None" = None
-    tried: bool = False
-    as_planned: bool | None = None
+    items: Sequence[Item]
+    plan: BatchPlan | None
+    as_planned: bool = False
 
 
-def apply_ahead(items: Sequence[Item], plan: BatchPlan | None, lease: Lease, turn: Turn) -> BatchResult:
-    """Apply `items` as planned; `turn` says afterwards whether it was so.
+def apply_planned_batch(batch: PlannedBatch, lease: Lease) -> BatchResult:
+    """Apply the batch as planned, and set `as_planned`; without a usable plan do as `apply_each` does.
 
-    Where they can't be written so, or what they were planned on is not what was written, or this is another try and the
-    first may have been committed, they are applied as `apply_each` does. Raises `OutOfTurnError` with nothing written.
+    Safe to call again after a lost connection: the plan is used once, as it is wrong after its own commit.
     """
-    before = turn.after
-    if before is not None and before.as_planned is None:
-        raise OutOfTurnError
-    holds = not turn.tried and (before is None or before.as_planned)
-    turn.tried = True
-    if plan is not None and holds:
+    plan, batch.plan = batch.plan, None
+    if plan is not None:
         try:
             with checkpoints_left():
                 result = apply_planned(plan, lease)
@@ -117,11 +108,9 @@ def apply_ahead(items: Sequence[Item], plan: BatchPlan | None, lease: Lease, tur
             if not _refuses_content(fault):
                 raise
         else:
-            turn.after, turn.as_planned = None, True
+            batch.as_planned = True
             return result
-    result = apply_each(items, lease)
-    turn.after, turn.as_planned = None, False
-    return result
+    return apply_each(batch.items, lease)
 
 
 def _apply_alone(item: Item, lease: Lease) -> BatchResult:

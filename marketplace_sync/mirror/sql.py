@@ -95,15 +95,6 @@ def is_at_once() -> bool:
     return bool(connection.connection.info.pipeline_status)
 
 
-def others_queue() -> bool:
-    """Do others that want to write have their turn when we write on and on?
-
-    PostgreSQL has them queue for the lease's row. SQLite has them look, every 0.1 s in the end, whether the file is
-    free, so there has to be a moment between two transactions.
-    """
-    return connection.vendor == "postgresql"
-
-
 def keep_few_pages() -> None:
     """Have this thread's connection keep 0.5 MiB of SQLite's pages, where the writer's keeps 6.
 

@@ -186,7 +186,7 @@ class Checkup:
             return NOT_USED
         received = 0
 
-        def receive(_: object) -> None:
+        def receive(event: object, raw: bytes) -> None:
             nonlocal received
             received += 1
 

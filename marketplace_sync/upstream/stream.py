@@ -10,7 +10,6 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Self
 
-import msgspec
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
@@ -39,15 +38,8 @@ from marketplace_sync.upstream.heartbeat import Due, Pulse
 TURN_SECONDS = 0.01
 
 
-class Received(msgspec.Struct, frozen=True, gc=False):
-    """One message that is not a heartbeat: a change, or why there is none.
-
-    `raw` are the bytes as they came, `size` is how many.
-    """
-
-    raw: bytes
-    size: int
-    event: Change | Refusal
+# Receives each message that is not a heartbeat: the change, or why it was refused, and the bytes as they came.
+Receive = Callable[[Change | Refusal, bytes], None]
 
 
 class Stream:
@@ -101,7 +93,7 @@ class Stream:
         """Have `run` send its first ping at once. To be called before it."""
         self._pulse.hurry(self._clock())
 
-    async def run(self, receive: Callable[[Received], None]) -> None:
+    async def run(self, receive: Receive) -> None:
         """Reads until the connection ends, handing every message but heartbeats to `receive`, in order.
 
         `receive` must be quick and must not raise: what it raises ends the connection and comes out here. Returns
@@ -139,7 +131,7 @@ class Stream:
         """Drops the connection at once; `run` then raises, unless `close` was asked for."""
         self._connection.abort()
 
-    async def _read(self, receive: Callable[[Received], None]) -> ConnectionClosed:
+    async def _read(self, receive: Receive) -> ConnectionClosed:
         """Reads until there is nothing left to read; gives the library's word on why."""
         turn_ends, server_now = 0.0, self._wall()
         while True:
@@ -151,12 +143,12 @@ class Stream:
                 await asyncio.sleep(0)
                 turn_ends = self._clock() + TURN_SECONDS
                 server_now = self._wall() + self.server_offset
-            received = self._decode(raw, is_text, server_now)
-            if received is not None:
-                receive(received)
+            event = self._decode(raw, is_text, server_now)
+            if event is not None:
+                receive(event, raw)
             self._handled += 1
 
-    def _decode(self, raw: bytes, is_text: bool, server_now: datetime) -> Received | None:
+    def _decode(self, raw: bytes, is_text: bool, server_now: datetime) -> Change | Refusal | None:
         """The message as an event or as a refusal; `None` when it was a heartbeat, which is dealt with here."""
         # RFC 6455 would have us close on text that is not UTF-8. One bad message is not worth all that follow: its
         # bytes are left to the decoder, which refuses it with the id where it can be read.
@@ -168,7 +160,7 @@ class Stream:
                 max_bytes=self._config.max_message_bytes,
             )
         except DecodeError as fault:
-            return Received(raw, len(raw), fault.refusal)
+            return fault.refusal
         match event:
             case Ping():
                 self._connection.write(text=pong_message(self._wall()))
@@ -177,7 +169,7 @@ class Stream:
                 self._pong()
                 return None
             case _:
-                return Received(raw, len(raw), event)
+                return event
 
     def _pong(self, payload: bytes | None = None) -> None:
         if self._pulse.pong(payload) and not self.answered_by:

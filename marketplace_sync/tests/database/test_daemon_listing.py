@@ -5,7 +5,7 @@ import gc
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,11 +17,12 @@ from marketplace_sync.daemon import command_desk
 from marketplace_sync.daemon.core import Session, writing_session
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.daemon.full_sync import SyncRunner
-from marketplace_sync.daemon.writer import MAX_BATCH_ITEMS, Writer
+from marketplace_sync.daemon.write_queue import MAX_BATCH_ITEMS, WriteQueue
+from marketplace_sync.daemon.writer import Writer
 from marketplace_sync.engine import schedule
 from marketplace_sync.mirror.arrived import Arrived, Effect, Item, RefusedInput
+from marketplace_sync.mirror.isolate import PlannedBatch
 from marketplace_sync.mirror.lease import acquire
-from marketplace_sync.mirror.plan import BatchPlan
 from marketplace_sync.mirror.state import state_row
 from marketplace_sync.models import Category, Command, DeadLetter, FeedChange, Skill, SyncRun, Tombstone
 from marketplace_sync.protocol.events import SkillDeleted, SkillRecord
@@ -91,7 +92,7 @@ async def passes(
             lease = await database.control(acquire, "test:1")
             async with writing_session(database, lease, SyncConfig()) as session:
                 runner = SyncRunner(
-                    market, session.writer, database, lease, session.arrivals, page_size=page_size, max_pages=10
+                    market, session.queue, database, lease, session.arrivals, page_size=page_size, max_pages=10
                 )
                 yield server, session, runner
     finally:
@@ -216,7 +217,7 @@ class TestAbsenceIsProved:
             server.faults.add("shrunken-listing", share=0.92)  # the marketplace has them all
             assert (await runner.run("poll")).again
             heard = SkillRecord("skill-00000", {"name": "Heard of"}, {}, stamp_of(datetime.now(UTC)))
-            await session.writer.submit([Arrived(heard, session.arrivals.next(), FeedChange.Source.STREAM)])
+            await session.queue.submit([Arrived(heard, session.arrivals.next(), FeedChange.Source.STREAM)])
             second = await runner.run("confirm")
             assert (second.progress.removed, singles(server)) == (23, [("skill-00000", 200)])
             assert await database.control(Skill.objects.filter(skill_id="skill-00000").exists)
@@ -376,7 +377,7 @@ class TestRowsThatHaveNotChanged:
             await runner.run("poll")
             changed = next(iter(server.market.skills))
             newer = SkillRecord(changed, {"version": "9.9.9"}, {}, stamp_of(server.market.now() + timedelta(seconds=1)))
-            session.writer.offer(Arrived(newer, session.arrivals.next(), FeedChange.Source.STREAM), 1)
+            session.queue.offer(Arrived(newer, session.arrivals.next(), FeedChange.Source.STREAM, size=1))
             done = (await runner.run("poll")).progress
             assert (done.stale, done.unchanged) == (1, 9)
             assert (await session.database.control(lambda: Skill.objects.get(skill_id=changed).version)) == "9.9.9"
@@ -402,15 +403,16 @@ class TestServersVary:
                 super().__init__()
                 self.sizes: list[int] = []
 
-            async def write(self, function: Callable[..., Any], batch: BatchPlan | Sequence[Item], *more: Any) -> Any:  # type: ignore[override]
-                self.sizes.append(len(batch.items if isinstance(batch, BatchPlan) else batch))
+            async def write(self, function: Callable[..., Any], batch: PlannedBatch, *more: Any) -> Any:  # type: ignore[override]
+                self.sizes.append(len(batch.items))
                 return await super().write(function, batch, *more)
 
         skills = 2 * MAX_BATCH_ITEMS + 400
         database = Watched()
         try:
             lease = await database.control(acquire, "test:1")
-            writer = Writer(database, lease, queue_max_bytes=1, committed=lambda _: None, clock=lambda: 0.0)
+            queue = WriteQueue(max_bytes=1)
+            writer = Writer(queue, database, lease, committed=lambda _: None, clock=lambda: 0.0)
             writing = asyncio.create_task(writer.run())
             rows: list[Item] = [
                 Arrived(
@@ -419,8 +421,8 @@ class TestServersVary:
                 )
                 for number in range(skills + 100)
             ]  # fmt: skip
-            effects = await writer.submit(rows)
-            writer.close()
+            effects = await queue.submit(rows)
+            queue.close()
             await writing
             assert effects == [Effect.CREATED] * skills + [Effect.UNCHANGED] * 100
             half = MAX_BATCH_ITEMS // 2  # until one has been seen to take no longer than it may

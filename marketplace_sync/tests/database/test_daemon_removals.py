@@ -253,6 +253,6 @@ async def _repair(running: Mirror) -> None:
         writing_session(running.database, lease, running.config) as session,
     ):
         runner = SyncRunner(
-            market, session.writer, running.database, lease, session.arrivals, page_size=100, max_pages=100, repair=True
+            market, session.queue, running.database, lease, session.arrivals, page_size=100, max_pages=100, repair=True
         )
         assert (await runner.run("repair")).clean

@@ -1,4 +1,4 @@
-"""How large a batch becomes, and what the threads of the database are told."""
+"""How large batches become, in which order they are written, and how the database's threads are set up."""
 
 import asyncio
 import gc
@@ -11,10 +11,12 @@ import pytest
 from django.db import DataError, OperationalError, connection
 
 from marketplace_sync.daemon.database import Database
-from marketplace_sync.daemon.writer import AHEAD_FROM, MAX_BATCH_ITEMS, MAX_BATCH_SECONDS, Writer
+from marketplace_sync.daemon.write_queue import MAX_BATCH_ITEMS, WriteQueue
+from marketplace_sync.daemon.writer import AHEAD_FROM, MAX_BATCH_SECONDS, Writer
 from marketplace_sync.mirror import isolate
 from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planned
 from marketplace_sync.mirror.arrived import Arrived, Effect, Item, RefusedInput
+from marketplace_sync.mirror.isolate import PlannedBatch
 from marketplace_sync.mirror.lease import Lease, LeaseLostError, acquire
 from marketplace_sync.mirror.plan import BatchPlan
 from marketplace_sync.mirror.sql import select
@@ -35,8 +37,8 @@ class Slow(Database):
         self.now = 0.0
         self.sizes: list[int] = []
 
-    async def write(self, function: Callable[..., Any], batch: BatchPlan | Sequence[Item], *more: Any) -> Any:  # type: ignore[override]
-        size = len(batch.items if isinstance(batch, BatchPlan) else batch)
+    async def write(self, function: Callable[..., Any], batch: PlannedBatch | Sequence[Item], *more: Any) -> Any:  # type: ignore[override]
+        size = len(batch.items if isinstance(batch, PlannedBatch) else batch)
         self.sizes.append(size)
         result = await super().write(function, batch, *more)
         self.now += self.full_batch * size / MAX_BATCH_ITEMS
@@ -51,13 +53,12 @@ async def test_a_batch_is_as_large_as_its_time_allows() -> None:
 
         async def flood() -> None:
             database.sizes.clear()
-            writer = Writer(
-                database, lease, queue_max_bytes=2**26, committed=lambda _: None, clock=lambda: database.now
-            )
+            queue = WriteQueue(2**26)
+            writer = Writer(queue, database, lease, committed=lambda _: None, clock=lambda: database.now)
             for number in range(3 * MAX_BATCH_ITEMS):
                 record = SkillRecord(f"s{number % 50}", {"name": f"Skill {number}"}, {}, None)
-                assert writer.offer(Arrived(record, next(arrivals), FeedChange.Source.STREAM), 100)
-            writer.close()
+                assert queue.offer(Arrived(record, next(arrivals), FeedChange.Source.STREAM, size=100))
+            queue.close()
             await writer.run()
 
         database.full_batch = MAX_BATCH_SECONDS / 2
@@ -76,7 +77,7 @@ async def test_a_batch_is_as_large_as_its_time_allows() -> None:
 
 
 class Watched(Database):
-    """A database that writes nothing until it is let, and tells what is being planned and written."""
+    """A database that writes nothing until `let` is set, and lists the sizes of what is planned and written."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,10 +89,10 @@ class Watched(Database):
         self.planned.put_nowait(len(items))
         return await super().plan(function, items, *more)
 
-    async def write(self, function: Callable[..., Any], items: Sequence[Item], *more: Any) -> Any:  # type: ignore[override]
-        self.writing.put_nowait(len(items))
+    async def write(self, function: Callable[..., Any], batch: PlannedBatch, *more: Any) -> Any:  # type: ignore[override]
+        self.writing.put_nowait(len(batch.items))
         await self.let.wait()
-        return await super().write(function, items, *more)
+        return await super().write(function, batch, *more)
 
 
 async def test_what_comes_while_a_batch_is_written_is_planned_then_once_half_as_much_waits() -> None:
@@ -99,7 +100,8 @@ async def test_what_comes_while_a_batch_is_written_is_planned_then_once_half_as_
     arrivals = itertools.count()
     try:
         lease = await database.control(acquire, "test:1")
-        writer = Writer(database, lease, queue_max_bytes=2**26, committed=lambda _: None)
+        queue = WriteQueue(2**26)
+        writer = Writer(queue, database, lease, committed=lambda _: None)
 
         def page(name: str, size: int) -> list[Item]:
             records = [SkillRecord(f"{name}{number}", {"name": name}, {}, None) for number in range(size)]
@@ -107,25 +109,24 @@ async def test_what_comes_while_a_batch_is_written_is_planned_then_once_half_as_
 
         async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
             tasks.create_task(writer.run())
-            pages = [tasks.create_task(writer.submit(page("a", 600)))]
+            pages = [tasks.create_task(queue.submit(page("a", 600)))]
             assert await database.planned.get() == await database.writing.get() == 600
-            pages.append(tasks.create_task(writer.submit(page("b", 250))))
+            pages.append(tasks.create_task(queue.submit(page("b", 250))))
             for _ in range(50):  # turns of the loop, more than it takes where as much is enough
                 await asyncio.sleep(0)
-            assert writer.waiting == 850
+            assert queue.waiting == 850
             assert database.planned.empty()
-            pages.append(tasks.create_task(writer.submit(page("c", 50))))
+            pages.append(tasks.create_task(queue.submit(page("c", 50))))
             assert await database.planned.get() == 300
             await Database.plan(database, int)  # so that is done
             for _ in range(50):
                 await asyncio.sleep(0)
-            # It is handed over already where that leaves others their turn, and else once the first is committed.
-            assert database.writing.qsize() == (connection.vendor == "postgresql")
+            assert database.writing.empty()  # until the first is committed
             assert not any(page.done() for page in pages)
             database.let.set()
             assert [set(await page) for page in pages] == [{Effect.CREATED}] * 3
             assert await database.writing.get() == 300
-            writer.close()
+            queue.close()
     finally:
         await database.close()
 
@@ -156,16 +157,17 @@ async def test_what_was_planned_on_what_was_refused_is_planned_anew(monkeypatch:
     database.let.set()
     try:
         lease = await database.control(acquire, "test:1")
-        writer = Writer(database, lease, queue_max_bytes=2**26, committed=lambda _: None)
+        queue = WriteQueue(2**26)
+        writer = Writer(queue, database, lease, committed=lambda _: None)
         async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
             tasks.create_task(writer.run())
-            pages = [tasks.create_task(writer.submit(page(1)))]
+            pages = [tasks.create_task(queue.submit(page(1)))]
             assert (await database.planned.get(), await database.writing.get()) == (300, 300)
-            pages.append(tasks.create_task(writer.submit(page(301))))
+            pages.append(tasks.create_task(queue.submit(page(301))))
             assert await database.planned.get() == 300
             await Database.plan(database, planned.set)  # once that is done
             effects = [await page for page in pages]
-            writer.close()
+            queue.close()
         assert effects[0] == [Effect.REFUSED, *[Effect.CREATED] * 299]
         assert effects[1] == [Effect.CREATED, *[Effect.UNCHANGED] * 299]
         assert await database.control(Skill.objects.count) == 300
@@ -173,79 +175,83 @@ async def test_what_was_planned_on_what_was_refused_is_planned_anew(monkeypatch:
         await database.close()
 
 
-@pytest.mark.usefixtures("postgres")
 @pytest.mark.parametrize("lost", ["before it was written", "after it was committed"])
-async def test_a_batch_that_has_to_be_tried_again_is_not_overtaken(lost: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next one has been with the thread since, and is true only on top of it."""
-    handed_over = threading.Event()
+async def test_a_batch_that_is_tried_again_is_not_overtaken(lost: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next batch is planned on it already, and is right only after it."""
+    planned = threading.Event()
     tries = 0
 
     def once(plan: BatchPlan, lease: Lease) -> BatchResult:
         nonlocal tries
         tries += 1
         if tries == 1:
-            assert handed_over.wait(30)
+            assert planned.wait(30)
             if lost == "after it was committed":
                 apply_planned(plan, lease)
             raise OperationalError("the connection is gone")
         return apply_planned(plan, lease)
 
-    class Handing(Database):
-        async def write(self, function: Callable[..., Any], items: Sequence[Item], *more: Any) -> Any:  # type: ignore[override]
-            if items and isinstance(items[0], Arrived) and items[0].arrival > 300:
-                asyncio.get_running_loop().call_later(0, handed_over.set)
-            return await super().write(function, items, *more)
+    class Planning(Database):
+        async def plan(self, function: Callable[..., Any], items: Sequence[Item], *more: Any) -> Any:  # type: ignore[override]
+            plan = await super().plan(function, items, *more)
+            if isinstance(items[0], Arrived) and items[0].arrival > 300:
+                planned.set()
+            return plan
 
     monkeypatch.setattr(isolate, "apply_planned", once)
-    database = Handing()
+    database = Planning()
     try:
         lease = await database.control(acquire, "test:1")
         effects: list[Effect] = []
-        writer = Writer(database, lease, queue_max_bytes=2**26, committed=lambda batch: effects.extend(batch.effects))
+        queue = WriteQueue(2**26)
+        writer = Writer(queue, database, lease, committed=lambda batch: effects.extend(batch.effects))
         async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
             tasks.create_task(writer.run())
             for version in range(3):
                 for number in range(300):
                     record = SkillRecord(f"s{number}", {"name": "a name", "version": str(version)}, {}, None)
                     arrival = version * 300 + number + 1
-                    assert writer.offer(Arrived(record, arrival, FeedChange.Source.STREAM), 100)
-                await database.plan(int)  # it was taken, and is planned
-            writer.close()
+                    assert queue.offer(Arrived(record, arrival, FeedChange.Source.STREAM, size=100))
+                await Database.plan(database, int)  # the writer took it, and plans it
+            queue.close()
         first = Effect.CREATED if lost == "before it was written" else Effect.UNCHANGED
         assert effects == [first] * 300 + [Effect.UPDATED] * 600
         assert database.retries == 1
-        held = await database.control(lambda: list(Skill.objects.values_list("version", "arrival").order_by("arrival")))
-        assert held == [("2", 601 + number) for number in range(300)]
+        stored = await database.control(
+            lambda: list(Skill.objects.values_list("version", "arrival").order_by("arrival"))
+        )
+        assert stored == [("2", 601 + number) for number in range(300)]
         seqs = await database.control(lambda: list(FeedChange.objects.values_list("seq", flat=True)))
         assert seqs == list(range(1, len(seqs) + 1))
     finally:
         await database.close()
 
 
-@pytest.mark.usefixtures("postgres")
-async def test_nothing_is_written_behind_a_batch_that_lost_the_lease() -> None:
-    """Nor is anything heard of it: the daemon ends with what the first one raised."""
+async def test_nothing_is_written_after_a_batch_that_lost_the_lease() -> None:
+    """The writer ends with the first batch's error, and asyncio reports no other one."""
     database = Watched()
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     try:
         lease = await database.control(acquire, "test:1")
-        writer = Writer(database, lease, queue_max_bytes=2**26, committed=lambda _: None)
+        queue = WriteQueue(2**26)
+        writer = Writer(queue, database, lease, committed=lambda _: None)
         running = asyncio.create_task(writer.run())
         for first in (1, 301):
             for number in range(first, first + 300):
                 record = SkillRecord(f"s{number}", {"name": "a name"}, {}, None)
-                assert writer.offer(Arrived(record, number, FeedChange.Source.STREAM), 100)
-            assert await database.writing.get() == 300  # handed over
+                assert queue.offer(Arrived(record, number, FeedChange.Source.STREAM, size=100))
+            assert await database.planned.get() == 300
+        assert await database.writing.get() == 300
         await database.control(lambda: LeaseRow.objects.update(epoch=2, holder="other:1"))
         database.let.set()
         with pytest.raises(LeaseLostError):
             async with asyncio.timeout(30):
                 await running
         del running
-        for _ in range(3):
-            await Database.write(database, int)  # the thread has done with all that it had
+        await database.control(int)
         gc.collect()
+        assert database.writing.empty()
         assert await database.control(Skill.objects.count) == 0
         assert complaints == []
     finally:
@@ -289,11 +295,12 @@ async def test_only_many_rows_leave_checkpoints_to_others(monkeypatch: pytest.Mo
     try:
         lease = await database.control(acquire, "test:1")
         for tries in range(2):
-            writer = Writer(database, lease, queue_max_bytes=2**26, committed=lambda _: None)
+            queue = WriteQueue(2**26)
+            writer = Writer(queue, database, lease, committed=lambda _: None)
             for number in range(AHEAD_FROM):
                 record = SkillRecord(f"s{number}", {"name": f"Skill {tries}"}, {}, None)
-                assert writer.offer(Arrived(record, number + tries * AHEAD_FROM, FeedChange.Source.STREAM), 100)
-            writer.close()
+                assert queue.offer(Arrived(record, number + tries * AHEAD_FROM, FeedChange.Source.STREAM, size=100))
+            queue.close()
             await writer.run()
             assert await database.write(lambda: select("PRAGMA wal_autocheckpoint")) == [(1000,)]
         assert told == [8192, 8192]
@@ -309,9 +316,10 @@ async def test_what_changes_nothing_is_answered_without_a_transaction() -> None:
     effects: list[Effect] = []
     try:
         lease = await database.control(acquire, "test:1")
+        queue = WriteQueue(2**26)
         writer = Writer(
-            database, lease, queue_max_bytes=2**26, committed=lambda batch: effects.extend(batch.effects),
-            hint=hints.append, clock=lambda: database.now,
+            queue, database, lease, committed=lambda batch: effects.extend(batch.effects), hint=hints.append,
+            clock=lambda: database.now,
         )  # fmt: skip
         writing = asyncio.create_task(writer.run())
         rows = [
@@ -322,7 +330,7 @@ async def test_what_changes_nothing_is_answered_without_a_transaction() -> None:
         async def listed(*more: Item) -> list[Effect]:
             database.sizes.clear()
             some = [Arrived(row, next(arrivals), FeedChange.Source.LISTING, polled=True) for row in rows]
-            return await writer.submit([*some, *more])
+            return await queue.submit([*some, *more])
 
         assert set(await listed()) == {Effect.CREATED}
         assert database.sizes == [500]
@@ -340,8 +348,8 @@ async def test_what_changes_nothing_is_answered_without_a_transaction() -> None:
         assert database.sizes == [501]
         assert await database.control(DeadLetter.objects.count) == 1
         assert len(hints) == 4
-        assert writer.waiting == 0
-        writer.close()
+        assert queue.waiting == 0
+        queue.close()
         await writing
     finally:
         await database.close()

@@ -36,7 +36,6 @@ from marketplace_sync.protocol.messages import decode_message
 from marketplace_sync.simulator.faults import FaultSet
 from marketplace_sync.simulator.http import Api, HttpRequest
 from marketplace_sync.simulator.marketplace import Marketplace
-from marketplace_sync.upstream.stream import Received
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -169,10 +168,10 @@ async def play_out(script: Sequence[Op], config: SyncConfig) -> Marketplace:
         async with writing_session(database, lease, config, intake.committed) as session:
             intake._arrivals = session.arrivals
             world.receive = lambda raw: intake.receive(
-                Received(raw, len(raw), decode_message(raw, server_now=world.now)), session.writer
+                decode_message(raw, server_now=world.now), raw.encode(), session.queue
             )
             runner = SyncRunner(
-                ScriptedMarket(world), session.writer, database, lease, session.arrivals,  # type: ignore[arg-type]
+                ScriptedMarket(world), session.queue, database, lease, session.arrivals,  # type: ignore[arg-type]
                 page_size=2, max_pages=100, stream=intake,
             )  # fmt: skip
 

@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from django.db import DataError, transaction
+from django.db import DataError, OperationalError, transaction
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from marketplace_sync.mirror import isolate
 from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planned
 from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, Item, SkillAbsent
-from marketplace_sync.mirror.isolate import OutOfTurnError, Turn, apply_ahead, apply_each, plan_ahead
+from marketplace_sync.mirror.isolate import PlannedBatch, apply_each, apply_planned_batch, plan_ahead
 from marketplace_sync.mirror.lease import Lease, acquire
 from marketplace_sync.mirror.plan import BatchPlan, can_be_ahead
 from marketplace_sync.mirror.rows import load_slots
@@ -156,79 +156,77 @@ def skill(skill_id: str, second: int, **fields: Any) -> SkillRecord:
     return SkillRecord(skill_id, {**SKILL_EMPTY, "name": skill_id, **fields}, {}, at(second))
 
 
-def told(*events: Event, first: int = 1) -> list[Item]:
+def reported(*events: Event, first: int = 1) -> list[Item]:
     return [Arrived(event, first + number, FeedChange.Source.STREAM) for number, event in enumerate(events)]
 
 
-def test_a_plan_tried_again_finds_what_its_first_try_wrote(lease: Lease) -> None:
-    """The connection may have been lost after the commit, so nothing is told twice, and plans on it are void."""
-    turn = Turn()
-    items = told(skill("a", 1), skill("b", 1))
-    plan = plan_ahead(items, None)
-    apply_ahead(items, plan, lease, turn)
-    assert turn.as_planned is True
-    result = apply_ahead(items, plan, lease, turn)
-    assert (result.effects, turn.as_planned) == ([Effect.UNCHANGED, Effect.UNCHANGED], False)
+def test_a_second_attempt_does_not_use_the_plan_again(lease: Lease) -> None:
+    """The connection may have been lost after the commit: the feed gets each change once."""
+    items = reported(skill("a", 1), skill("b", 1))
+    batch = PlannedBatch(items, plan_ahead(items, None))
+    apply_planned_batch(batch, lease)
+    assert batch.as_planned
+    assert apply_planned_batch(batch, lease).effects == [Effect.UNCHANGED, Effect.UNCHANGED]
     assert FeedChange.objects.count() == 2
 
 
-def test_what_a_short_message_made_known_is_completed_though_it_is_applied_again(lease: Lease) -> None:
-    """Its first try may have been committed: then it tells nothing new, and is as incomplete as before."""
+def test_a_plan_may_have_been_committed_though_its_attempt_failed(
+    lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the batch counts as not written as planned, and the next one is planned again."""
+
+    def commit_and_fail(plan: BatchPlan, lease: Lease) -> BatchResult:
+        apply_planned(plan, lease)
+        raise OperationalError("the connection is gone")
+
+    monkeypatch.setattr(isolate, "apply_planned", commit_and_fail)
+    items = reported(skill("a", 1))
+    batch = PlannedBatch(items, plan_ahead(items, None))
+    with pytest.raises(OperationalError):
+        apply_planned_batch(batch, lease)
+    result = apply_planned_batch(batch, lease)
+    assert (result.effects, batch.as_planned) == ([Effect.UNCHANGED], False)
+    assert FeedChange.objects.count() == 1
+
+
+def test_a_short_message_is_completed_even_if_it_is_applied_again(lease: Lease) -> None:
+    """Its first attempt may have been committed: then it changes nothing, and is as incomplete as before."""
     short = SkillRecord("a", {"name": "a"}, {}, at(1))
-    items, turn = told(short, skill("b", 1)), Turn()
-    plan = plan_ahead(items, None)
-    results = [apply_ahead(items, plan, lease, turn) for _ in range(3)]
+    items = reported(short, skill("b", 1))
+    batch = PlannedBatch(items, plan_ahead(items, None))
+    results = [apply_planned_batch(batch, lease) for _ in range(3)]
     assert [result.incomplete for result in results] == [["a"]] * 3
     assert [result.effects[0] for result in results] == [Effect.CREATED, Effect.UNCHANGED, Effect.UNCHANGED]
-    assert apply_each(told(short, first=10), lease).incomplete == []  # told once more by the marketplace
+    assert apply_each(reported(short, first=10), lease).incomplete == []  # the marketplace sent it once more
 
 
-def test_a_plan_that_the_database_refuses_is_cut_up_and_voids_those_on_it(
+def test_a_plan_that_the_database_refuses_is_applied_item_by_item(
     lease: Lease, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(plan: BatchPlan, lease: Lease) -> BatchResult:
         raise DataError("too long for its column")
 
     monkeypatch.setattr(isolate, "apply_planned", refuse)
-    items = told(skill("a", 1))
-    turn = Turn()
-    result = apply_ahead(items, plan_ahead(items, None), lease, turn)
-    assert (result.effects, turn.as_planned) == ([Effect.CREATED], False)
+    items = reported(skill("a", 1))
+    batch = PlannedBatch(items, plan_ahead(items, None))
+    result = apply_planned_batch(batch, lease)
+    assert (result.effects, batch.as_planned) == ([Effect.CREATED], False)
     assert not DeadLetter.objects.exists()
 
 
-def test_what_the_database_will_not_even_be_asked_is_set_aside_alone(lease: Lease) -> None:
+def test_an_id_that_no_driver_can_send_is_one_dead_letter(lease: Lease) -> None:
     """Protocol lets no such id through; if it did, it would cost a dead letter and not the daemon."""
-    items = told(skill("a", 1), skill("\ud800", 1), skill("b", 1))
-    plan = plan_ahead(items, None)
-    assert plan is None
-    turn = Turn()
-    result = apply_ahead(items, plan, lease, turn)
-    assert (result.effects, turn.as_planned) == ([Effect.CREATED, Effect.REFUSED, Effect.CREATED], False)
+    items = reported(skill("a", 1), skill("\ud800", 1), skill("b", 1))
+    assert plan_ahead(items, None) is None
+    batch = PlannedBatch(items, None)
+    result = apply_planned_batch(batch, lease)
+    assert (result.effects, batch.as_planned) == ([Effect.CREATED, Effect.REFUSED, Effect.CREATED], False)
     assert DeadLetter.objects.count() == 1
 
 
-def test_a_plan_holds_only_in_its_turn(lease: Lease) -> None:
-    """After what it was planned on, and if that was written so."""
-    first, second = told(skill("a", 1)), told(skill("a", 2), first=2)
-    plan = plan_ahead(first, None)
-    on_it = plan_ahead(second, plan)
-    before = Turn()
-    after = Turn(before)
-    with pytest.raises(OutOfTurnError):
-        apply_ahead(second, on_it, lease, after)
-    assert not Skill.objects.exists()
-    before.tried = True  # and may have been committed
-    apply_ahead(first, plan, lease, before)
-    result = apply_ahead(second, on_it, lease, after)
-    assert (result.effects, before.as_planned, after.as_planned) == ([Effect.UPDATED], False, False)
-    assert after.after is None  # no chain of all that ever was
-    assert list(Skill.objects.values_list("skill_id", "updated_stamp")) == [("a", at(2))]
-
-
 def test_what_only_the_database_knows_is_not_planned_ahead(lease: Lease) -> None:
-    assert can_be_ahead(told(skill("a", 1, category="x")))
-    assert not can_be_ahead(told(CategoryAbsent("x")))
+    assert can_be_ahead(reported(skill("a", 1, category="x")))
+    assert not can_be_ahead(reported(CategoryAbsent("x")))
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -236,7 +234,7 @@ def test_what_only_the_database_knows_is_not_planned_ahead(lease: Lease) -> None
 def test_every_digit_of_a_rating_comes_back(lease: Lease, stars: list[float]) -> None:
     with transaction.atomic():
         events = [skill(f"s{number}", 1, average_rating=star) for number, star in enumerate(stars)]
-        apply_each(told(*events), lease)
+        apply_each(reported(*events), lease)
         slots = load_slots([event.skill_id for event in events])
         assert [slot.fields["average_rating"] for slot in slots.values()] == [star + 0.0 for star in stars]  # type: ignore[union-attr]
         transaction.set_rollback(True)
@@ -247,7 +245,7 @@ def test_any_number_of_rows_is_written(lease: Lease, many: int) -> None:
     """SQLite's statements have room for some numbers of rows; what is left of the room changes nothing."""
     for second in (1, 2):
         rows = [skill(f"s{number}", second, version=f"{second}.{number}") for number in range(many)]
-        apply_each(told(*rows, first=second * 10_000), lease)
+        apply_each(reported(*rows, first=second * 10_000), lease)
         assert dict(Skill.objects.values_list("skill_id", "version")) == {
             f"s{number}": f"{second}.{number}" for number in range(many)
         }

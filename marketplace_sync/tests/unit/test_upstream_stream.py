@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from email.utils import format_datetime
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -15,7 +15,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from marketplace_sync.protocol.events import SkillRecord
+from marketplace_sync.protocol.events import Change, SkillRecord
 from marketplace_sync.protocol.refusals import Code, Refusal
 from marketplace_sync.tests.support.upstream_peers import (
     NOW,
@@ -36,7 +36,7 @@ from marketplace_sync.upstream.errors import (
     UpstreamTimeoutError,
 )
 from marketplace_sync.upstream.handshake import hard_limit, with_token
-from marketplace_sync.upstream.stream import Received, Stream
+from marketplace_sync.upstream.stream import Receive, Stream
 
 PING = '{"type": "ping"}'
 PONG = '{"type": "pong"}'
@@ -46,6 +46,18 @@ Peer = Callable[[ServerConnection], Awaitable[None]]
 
 def update(number: int, **fields: Any) -> str:
     return json.dumps({"type": "skill_update", "data": {"skill_id": f"s{number}", "name": "N", **fields}})
+
+
+class Received(NamedTuple):
+    """One message that is not a heartbeat: the change, or why it was refused."""
+
+    event: Change | Refusal
+    raw: bytes
+
+
+def into(received: list[Received]) -> Receive:
+    """Return a receiver that appends to `received`."""
+    return lambda event, raw: received.append(Received(event, raw))
 
 
 def ids(received: list[Received]) -> list[str]:
@@ -63,7 +75,7 @@ async def run_against(peer: Peer, **changes: Any) -> tuple[list[Received], Upstr
         stream = await open_stream(url, **changes)
         with pytest.raises(UpstreamError) as caught:
             async with asyncio.timeout(5):
-                await stream.run(received.append)
+                await stream.run(into(received))
     return received, caught.value
 
 
@@ -192,7 +204,7 @@ async def test_messages_are_handed_over_in_order_as_they_came() -> None:
 
     received, _ = await run_against(peer)
     assert ids(received) == [f"s{n}" for n in range(500)]
-    assert (received[7].raw, received[7].size) == (update(7).encode(), len(update(7)))
+    assert received[7].raw == update(7).encode()
 
 
 async def test_a_message_in_fragments_is_one_message() -> None:
@@ -227,7 +239,7 @@ async def test_a_bad_message_is_a_refusal_and_costs_nothing_else(payload: bytes,
     refused, after = received
     assert isinstance(refused.event, Refusal)
     assert code is None or refused.event.code is code
-    assert refused.size == len(payload)
+    assert refused.raw == payload
     assert ids([after]) == ["s2"]
     assert isinstance(fault, StreamClosedError) and fault.code == 1000
 
@@ -270,7 +282,7 @@ async def test_times_are_believed_by_the_servers_clock() -> None:
         stream = await open_stream(url)
         assert stream.server_offset == timedelta(days=400)
         with pytest.raises(StreamClosedError):
-            await stream.run(received.append)
+            await stream.run(into(received))
     assert isinstance(received[0].event, SkillRecord)
     assert received[0].event.updated is not None
 
@@ -280,7 +292,7 @@ async def test_what_receive_raises_ends_the_stream_and_comes_out() -> None:
         await connection.send(update(1))
         await connection.wait_closed()
 
-    def broken(_: Received) -> None:
+    def broken(event: Change | Refusal, raw: bytes) -> None:
         raise ZeroDivisionError
 
     async with ws_peer(peer) as url:
@@ -355,7 +367,7 @@ async def test_close_hands_over_what_was_received_and_run_returns() -> None:
     received: list[Received] = []
     async with ws_peer(peer) as url:
         stream = await open_stream(url)
-        running = asyncio.create_task(stream.run(received.append))
+        running = asyncio.create_task(stream.run(into(received)))
         await until(lambda: received)
         await stream.close()
         async with asyncio.timeout(1):
@@ -376,7 +388,7 @@ async def test_close_is_bounded_when_the_peer_does_not_answer(monkeypatch: pytes
     received: list[Received] = []
     async with ws_peer(peer) as url:
         stream = await open_stream(url)
-        running = asyncio.create_task(stream.run(received.append))
+        running = asyncio.create_task(stream.run(into(received)))
         await until(lambda: received)
         async with asyncio.timeout(0.5):
             await stream.close()
@@ -404,7 +416,7 @@ async def test_abort_ends_run_with_a_fault() -> None:
 
     async with ws_peer(peer) as url:
         stream = await open_stream(url)
-        running = asyncio.create_task(stream.run(lambda _: None))
+        running = asyncio.create_task(stream.run(lambda event, raw: None))
         await asyncio.sleep(0)
         stream.abort()
         with pytest.raises(StreamClosedError):
@@ -420,7 +432,7 @@ async def test_a_cancelled_run_leaves_no_connection_and_no_task() -> None:
 
     async with ws_peer(peer) as url:
         stream = await open_stream(url)
-        running = asyncio.create_task(stream.run(lambda _: None))
+        running = asyncio.create_task(stream.run(lambda event, raw: None))
         await asyncio.sleep(0)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -449,7 +461,7 @@ async def lives(peer: Peer, **changes: Any) -> bool:
     """Whether the stream still stands after three heartbeats and a time-out."""
     async with ws_peer(peer) as url:
         stream = await open_stream(url, **{**QUICK, **changes})
-        running = asyncio.create_task(stream.run(lambda _: None))
+        running = asyncio.create_task(stream.run(lambda event, raw: None))
         done, _ = await asyncio.wait([running], timeout=0.22)
         stream.abort()
         try:
@@ -607,7 +619,7 @@ async def test_a_flood_starves_neither_the_heartbeat_nor_the_answers() -> None:
 
     count = 0
 
-    def receive(_: Received) -> None:
+    def receive(event: Change | Refusal, raw: bytes) -> None:
         nonlocal count
         count += 1
 
@@ -634,7 +646,7 @@ async def test_a_flood_gives_way_every_hundredth_of_a_second() -> None:
             turns += 1
             await asyncio.sleep(0)
 
-    def receive(_: Received) -> None:
+    def receive(event: Change | Refusal, raw: bytes) -> None:
         nonlocal now, count
         now += 0.001
         count += 1
@@ -674,7 +686,7 @@ async def test_a_held_up_process_does_not_blame_the_peer() -> None:
     received: list[Received] = []
     async with ws_peer(peer) as url:
         stream = await open_stream(url, heartbeat_interval=0.02, pong_timeout=0.06)
-        running = asyncio.create_task(stream.run(received.append))
+        running = asyncio.create_task(stream.run(into(received)))
         await until(lambda: len(received) == 2000 or running.done())
         await stream.close()
         await running

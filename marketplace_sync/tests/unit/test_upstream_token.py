@@ -68,7 +68,7 @@ async def by_http(url: str) -> None:
 async def by_stream(url: str) -> None:
     settings = config(ws_url=url.replace("http", "ws"), connect_timeout=0.2)
     stream = await Stream.open(settings)
-    await stream.run(lambda _: None)
+    await stream.run(lambda event, raw: None)
 
 
 @pytest.fixture
