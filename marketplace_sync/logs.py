@@ -1,8 +1,8 @@
-"""Logs: one event a line on stderr, for people (`key=value`) or for machines (JSON), never with a secret.
+"""Log one event per line on stderr, for people (`key=value`) or for machines (JSON), never with a secret.
 
-`structlog.get_logger(__name__).info("stream_open", attempts=2)` is how this project logs; what other
-libraries log through `logging` comes out in the same form. Ids are bound by the task that they belong to
-(`structlog.contextvars`), and stand in every line of it. A flood of one event becomes a count.
+This project logs with `structlog.get_logger(__name__).info("stream_open", attempts=2)`. What other libraries log
+through `logging` gets the same form. A task binds its ids (`structlog.contextvars`), and they appear in each of its
+lines. A flood of one event becomes a count.
 """
 
 import atexit
@@ -39,25 +39,25 @@ __all__ = [
 ]
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-# They tell of each request or frame, which is worth reading only when everything is.
-_TALKATIVE = ("asyncio", "httpcore2", "httpx2", "websockets")
-# Of these a client of ours decides how many errors there are.
+# They log each request or frame, which is shown at DEBUG only.
+_VERBOSE = ("asyncio", "httpcore2", "httpx2", "websockets")
+# Clients of ours decide how many errors these log.
 _DRIVEN_BY_CLIENTS = ("django.security",)
 # Here Django logs a request that it refuses, with a traceback that shows nothing but Django.
 _REFUSED_REQUESTS = ("django.security", "django.request")
 _MAX_REFUSED_CHARS = 300
-# A line a request is what somebody asks for who turns it on.
+# One line per request is what a person wants who turns them on.
 _NEVER_LIMITED = ("uvicorn.access", "django.server")
-# Loggers for which Django and uvicorn set handlers of their own; ours is the only one.
+# Django and uvicorn give these loggers handlers of their own, which are removed in favour of ours.
 _WITH_HANDLERS = ("django", "django.server", "uvicorn", "uvicorn.access", "uvicorn.error")
 
 _PLAIN = re.compile(r"[\w./:@+%*,()\[\]-]+")
-# What a terminal or a log reader would obey: line ends and other controls. `visible` knows what nobody sees.
+# Line ends and other controls, which a terminal or a log reader would obey. `visible` finds invisible characters.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def logging_config(*, level: str = "INFO", as_json: bool = False) -> dict[str, Any]:
-    """The value of Django's `LOGGING`. Use it with `LOGGING_CONFIG = "marketplace_sync.logs.configure"`."""
+    """Return the value of Django's `LOGGING`. Use it with `LOGGING_CONFIG = "marketplace_sync.logs.configure"`."""
     quiet = "NOTSET" if level == "DEBUG" else "WARNING"
     return {
         "version": 1,
@@ -72,27 +72,27 @@ def logging_config(*, level: str = "INFO", as_json: bool = False) -> dict[str, A
         },
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
-            **{name: {"level": quiet} for name in _TALKATIVE},
+            **{name: {"level": quiet} for name in _VERBOSE},
             **{name: {"handlers": [], "level": "NOTSET", "propagate": True} for name in _WITH_HANDLERS},
         },
     }
 
 
 def configure(config: dict[str, Any]) -> None:
-    """Set `logging` up by `config`, structlog to go through it, and redaction for both."""
+    """Configure `logging` by `config`, structlog to log through it, and redaction for both."""
     install()
     access = logging.getLogger("uvicorn.access")
-    unwanted = not access.propagate and not access.handlers  # what `uvicorn --no-access-log` has made of it
+    unwanted = not access.propagate and not access.handlers  # as `uvicorn --no-access-log` leaves it
     logging.config.dictConfig(config)
     access.propagate = not unwanted
-    atexit.register(_tell_the_rest)
+    atexit.register(_log_remaining_counts)
     _configure_structlog(structlog.stdlib.ProcessorFormatter.wrap_for_formatter)
 
 
 def use_logging() -> None:
-    """In a project that has not set structlog up: let what it logs go through `logging`, as `key='value'` texts.
+    """Let structlog log through `logging`, as `key='value'` texts, in a project that has not configured it.
 
-    Its default would print past all handlers, and past redaction.
+    By default structlog prints, past all handlers and past redaction.
     """
     if not structlog.is_configured():
         _configure_structlog(structlog.processors.KeyValueRenderer(key_order=["event"]))
@@ -115,7 +115,7 @@ def _configure_structlog(last: Any) -> None:
 
 
 def line_formatter(*, as_json: bool) -> logging.Formatter:
-    """The formatter of every record, structlog's and others'."""
+    """Make the formatter of all records, structlog's and others'."""
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.contextvars.merge_contextvars, _foreign_traceback],
         processors=[_json_line if as_json else _console_line],
@@ -123,7 +123,7 @@ def line_formatter(*, as_json: bool) -> logging.Formatter:
 
 
 class RefusedRequestFilter(logging.Filter):
-    """Make one WARNING line of a refused request. Errors of our own keep their level and traceback.
+    """Turn a refused request into one WARNING line. Our own errors keep their level and traceback.
 
     Any client can send a wrong `Host`, and Django logs each at ERROR with some 40 lines.
     """
@@ -140,17 +140,17 @@ class RefusedRequestFilter(logging.Filter):
 
 @dataclass(slots=True, eq=False)
 class _Window:
-    """One minute of one event. `seen` counts its lines, shown or not."""
+    """One minute of one event. `seen` counts its lines, logged or not."""
 
     ends: float
     seen: int = 0
 
 
 class FloodFilter(logging.Filter):
-    """Lets `lines` lines of one event pass in `seconds`; the others are counted, and the count is told after it.
+    """Log at most `lines` lines of one event in `seconds`. The others are counted, and the count is logged afterwards.
 
-    Of other libraries all lines of one logger and level are one event. Errors always pass, and so does DEBUG, which
-    is turned on to see everything.
+    For other libraries, all lines of one logger and level are one event. Errors are always logged, and so is DEBUG,
+    which somebody turns on to see everything.
     """
 
     def __init__(self, lines: int = 60, seconds: float = 60.0) -> None:
@@ -173,18 +173,18 @@ class FloodFilter(logging.Filter):
                 window = self._windows[key] = _Window(now + self._seconds)
             window.seen += 1
             if window.seen == self._lines + 1:
-                # By a clock: after a flood there may be silence.
-                timer = threading.Timer(self._seconds, self._tell, (key, window))
+                # By a timer: after a flood no further line may come.
+                timer = threading.Timer(self._seconds, self._log_count, (key, window))
                 timer.daemon = True
                 timer.start()
             return window.seen <= self._lines
 
-    def tell_all(self) -> None:
-        """Say what has not been said yet."""
+    def log_counts(self) -> None:
+        """Log the counts of windows that have not ended."""
         for key, window in list(self._windows.items()):
-            self._tell(key, window)
+            self._log_count(key, window)
 
-    def _tell(self, key: tuple[str, int, str], window: _Window) -> None:
+    def _log_count(self, key: tuple[str, int, str], window: _Window) -> None:
         with self._lock:
             if self._windows.get(key) is window:
                 del self._windows[key]
@@ -194,13 +194,13 @@ class FloodFilter(logging.Filter):
             structlog.get_logger(__name__).log(level, "suppressed", source=name, of=event, count=count)
 
 
-def _tell_the_rest() -> None:
-    """At the end of the process: the counts of floods whose minute is not over."""
+def _log_remaining_counts() -> None:
+    """Log the counts of floods that are under way when the process ends."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler) and not handler.stream.closed:
             for flood in handler.filters:
                 if isinstance(flood, FloodFilter):
-                    flood.tell_all()
+                    flood.log_counts()
 
 
 def _redact_event(_logger: Any, _method: str, event: EventDict) -> EventDict:
@@ -228,7 +228,7 @@ def _json_line(_logger: Any, _method: str, event: EventDict) -> str:
         "logger": record.name,
         "event": str(event.pop("event", "")),
     }
-    # Masked before JSON escapes it, and once more as it will be read.
+    # Masked before JSON escapes it, and again as it will be read.
     return redact(json.dumps(redact_value({**line, **event, **line}), default=str, skipkeys=True))
 
 
@@ -243,7 +243,7 @@ def _console_line(_logger: Any, _method: str, event: EventDict) -> str:
         _safe(str(event.pop("event", ""))),
         *(f"{key}={_word(value)}" for key, value in event.items()),
     ]
-    # A traceback keeps its lines, indented: no text from outside can look like an event of its own.
+    # A traceback keeps its lines, indented: no text from outside can look like a separate event.
     return redact("\n    ".join([" ".join(words), *(_safe(line) for block in blocks for line in block.splitlines())]))
 
 

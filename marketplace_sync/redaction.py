@@ -1,11 +1,10 @@
 """Law 14: the token is never seen.
 
-A secret that was told to `protect` is replaced in every log record of the process as the record is
-made, so it holds for each handler and formatter, also for ones added later and for other libraries'
-loggers at DEBUG. What hides it nowhere else is covered by shape: `?token=...`, `Bearer ...`, the keys
-of agents and the password of a login in a URL are masked whoever's they are. Not covered: a handler
-that prints attributes given by `extra=`, which `logging` adds after the record is made; our own
-formatter prints none.
+`protect` makes a text a secret: it is replaced in every log record of the process when the record is made. So it is
+hidden from each handler and formatter, also from ones added later, and in the records of other libraries at DEBUG.
+Other secrets are recognised by their shape: `?token=...`, `Bearer ...`, the keys of agents, and the password of a login
+in a URL are masked in any text. Not covered: a handler that prints attributes given by `extra=`, which `logging` adds
+after the record is made; our own formatter prints none.
 """
 
 import json
@@ -19,12 +18,12 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 MASK = "***"
-# A text shorter than this stands in ordinary words; masking it would make logs unreadable and hide nothing.
+# A shorter text occurs in ordinary words; masking it would make logs unreadable and hide nothing.
 MIN_SECRET_CHARS = 4
-# Whoever cut a text may have left the beginning of a secret. So much of one is masked up to the next delimiter;
-# of a secret that is not much longer, nothing less than the whole is known for it. An id that happens to begin like
-# the token is hidden in logs too: better that than part of a token, for nothing that is masked is ever read back. The
-# mirror, the feed and the pages keep ids whole, and a dead letter whose bytes were masked is replayed by a fetch.
+# A text that was cut may end with the beginning of a secret. So many characters of one are masked, up to the next
+# delimiter; a secret that is not much longer is masked only as a whole. An id that begins like the token is hidden in
+# logs too. That is better than showing a part of the token: nothing masked is ever read back. The mirror, the feed and
+# the pages keep ids whole, and a dead letter whose bytes were masked is replayed by a fetch.
 _BEGINNING_CHARS = 12
 # A structure nested deeper is printed as its masked text.
 _MAX_DEPTH = 8
@@ -36,15 +35,15 @@ _SHAPES = re.compile(
 )
 
 _lock = threading.Lock()
-# By secret: regular expressions, each with its place among all: whole secrets before beginnings, longer before shorter.
+# By secret: regular expressions, each with its sort key: whole secrets before beginnings, longer before shorter.
 _forms: dict[str, frozenset[tuple[int, int, str]]] = {}
-_pattern = re.compile(r"(?!)")  # of the secrets; nothing is one yet
+_pattern = re.compile(r"(?!)")  # of all secrets; matches nothing yet
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
 class Secret:
-    """A text that no `repr`, `str`, format or log shows. Falsy when empty. `reveal` gives it."""
+    """A text that no `repr`, `str`, format or log shows. Falsy when empty. `reveal` returns it."""
 
     __slots__ = ("_text",)
 
@@ -74,11 +73,11 @@ class Secret:
 
 
 def protect(secret: str | Secret) -> None:
-    """Mask this text from now on, also as it looks in URLs, JSON, Python literals. Under 4 characters: not."""
+    """Mask this text from now on, also as URLs, JSON and Python literals write it, if it has 4 characters or more."""
     text = secret.reveal() if isinstance(secret, Secret) else secret
     if len(text) < MIN_SECRET_CHARS or text in _forms:
         return
-    # An environment variable that is not UTF-8 arrives with lone surrogates.
+    # An environment variable that is not UTF-8 has lone surrogates here.
     raw = text.encode("utf-8", "surrogatepass")
     written = {text, json.dumps(text)[1:-1], repr(text)[1:-1], repr(raw)[2:-1]}
     in_urls = {quote(raw), quote(raw, safe=""), quote_plus(raw)} - written
@@ -95,7 +94,7 @@ def protect(secret: str | Secret) -> None:
 
 
 def forget(secret: str | Secret) -> None:
-    """Mask this text no longer. For tokens long replaced: each one that is known makes every log line dearer."""
+    """Stop masking this text. For tokens replaced long ago: each known one makes every log line more expensive."""
     text = secret.reveal() if isinstance(secret, Secret) else secret
     with _lock:
         if _forms.pop(text, None) is not None:
@@ -109,13 +108,13 @@ def _compile() -> None:
 
 
 def redact(text: str) -> str:
-    """The text without protected secrets. To be done before a text is cut, or half a secret is left."""
+    """Return the text without secrets. Redact before you cut a text, or half a secret is left."""
     # The secrets first: the shape of `Bearer <secret>` may end in the middle of one, and leave the rest.
     return _SHAPES.sub(_masked, _pattern.sub(MASK, text))
 
 
 def redact_value(value: Any, depth: int = 0) -> Any:
-    """The same for a structure as logs hold it; what has nothing to hide stays the object it is."""
+    """Return a structure of a log record without secrets; a part that has none stays the same object."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
@@ -126,7 +125,7 @@ def redact_value(value: Any, depth: int = 0) -> Any:
             return {redact_value(key, depth + 1): redact_value(item, depth + 1) for key, item in value.items()}
         if type(value) in (list, tuple):
             return type(value)(redact_value(item, depth + 1) for item in value)
-    # Both, for either may be what is printed: %s and %r.
+    # Both, for a handler may print either: %s and %r.
     seen, shown = str(value), repr(value)
     if redact(seen) != seen:
         return redact(seen)
@@ -134,14 +133,14 @@ def redact_value(value: Any, depth: int = 0) -> Any:
 
 
 def install() -> None:
-    """Make it so for the process: log records, and the tracebacks that end a program or a thread. Once is enough."""
+    """Redact the log records of this process, and the tracebacks that end it or one of its threads. Idempotent."""
     factory = logging.getLogRecordFactory()
     if not getattr(factory, "redacts", False):
         logging.setLogRecordFactory(_redacting(factory))
-    if sys.excepthook is not _say_why_it_ends:
-        _hooks["program"], sys.excepthook = sys.excepthook, _say_why_it_ends
-    if threading.excepthook is not _say_why_thread_ends:
-        _hooks["thread"], threading.excepthook = threading.excepthook, _say_why_thread_ends
+    if sys.excepthook is not _print_fatal_error:
+        _hooks["program"], sys.excepthook = sys.excepthook, _print_fatal_error
+    if threading.excepthook is not _print_thread_error:
+        _hooks["thread"], threading.excepthook = threading.excepthook, _print_thread_error
 
 
 def _masked(found: re.Match[str]) -> str:
@@ -153,9 +152,9 @@ def _redacting(make: Any) -> Any:
         record: logging.LogRecord = make(*args, **kwargs)
         try:
             _redact_record(record)
-        except Exception as fault:
-            # A log call never raises: an argument whose own __str__ fails is told as such, not shown.
-            record.msg, record.args = f"unprintable log message ({type(fault).__name__})", ()
+        except Exception as error:
+            # A log call never raises: an argument whose own __str__ fails is replaced.
+            record.msg, record.args = f"unprintable log message ({type(error).__name__})", ()
         return record
 
     record_factory.redacts = True  # type: ignore[attr-defined]
@@ -185,7 +184,7 @@ def _formatted(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
     except (TypeError, ValueError, KeyError):
-        # Arguments that do not fit their message: told as they are, or each handler would print a traceback.
+        # Arguments that do not fit their message are appended to it; otherwise each handler would print a traceback.
         record.msg, record.args = f"{record.msg} {redact_value(record.args)!r}", ()
         return redact(record.msg)
 
@@ -193,15 +192,15 @@ def _formatted(record: logging.LogRecord) -> str:
 _hooks: dict[str, Any] = {}
 
 
-def _say_why_it_ends(kind: type[BaseException], fault: BaseException, trace: TracebackType | None) -> None:
-    text = "".join(traceback.format_exception(kind, fault, trace))
+def _print_fatal_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    text = "".join(traceback.format_exception(kind, error, trace))
     if redact(text) == text:
-        _hooks["program"](kind, fault, trace)
+        _hooks["program"](kind, error, trace)
     else:
         sys.stderr.write(redact(text))
 
 
-def _say_why_thread_ends(args: threading.ExceptHookArgs) -> None:
+def _print_thread_error(args: threading.ExceptHookArgs) -> None:
     text = "".join(traceback.format_exception(args.exc_type, args.exc_value, args.exc_traceback))
     if redact(text) == text:
         _hooks["thread"](args)

@@ -1,4 +1,4 @@
-"""How deployments of the same marketplace differ: the path of the API, and what carries the token. Pure.
+"""Read the settings in which deployments of the marketplace differ: the path of the API, and the place of the token.
 
 An `auth` is `bearer` (the header `Authorization: Bearer ...`), the name of a header that carries the bare token, or, on
 the stream alone, `query:NAME` for a parameter of its URL.
@@ -8,7 +8,7 @@ import re
 
 BEARER = "bearer"
 _QUERY = "query:"
-# RFC 9110, 5.6.2; of a path and of a parameter what a URL holds unquoted (RFC 3986, 2.3).
+# RFC 9110, 5.6.2. Of paths and parameters, only characters that need no quoting in a URL (RFC 3986, 2.3).
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}", re.ASCII)
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*", re.ASCII)
 _PARAMETER = re.compile(r"[A-Za-z0-9._~-]{1,100}", re.ASCII)
@@ -21,7 +21,7 @@ _TAKEN = re.compile(
 
 
 class VariantError(ValueError):
-    """Raised for a text that names no variant. `message` goes on after the setting's name, `hint` says what to do."""
+    """Raised for a setting that can't work. `message` continues after the setting's name, `hint` is the fix."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class VariantError(ValueError):
 
 
 def read_prefix(text: str, setting: str) -> str:
-    """Return the path that comes between base URL and documented path: "" or begins with a slash, ends with none."""
+    """Return the path between the base URL and a documented path: "", or with a slash in front and none at the end."""
     hint = f"Write the path alone, such as {setting}=/api/v1; set but empty means that there is none."
     if "://" in text:
         raise VariantError("is a URL.", f"{hint} The host belongs in ATOM_SAAS_API_URL.")
@@ -42,7 +42,7 @@ def read_prefix(text: str, setting: str) -> str:
 
 
 def read_auth(text: str, setting: str, *, query: bool) -> str:
-    """Return what carries the token. `query`: a parameter of the URL may."""
+    """Return what carries the token. `query`: a parameter of the URL is allowed."""
     name = text.strip()
     parameter = ", =query:NAME for a parameter of the URL" if query else ""
     hint = f"Write {setting}=bearer{parameter}, or the name of the header that carries the token, such as X-API-Token."

@@ -1,8 +1,8 @@
-"""Show the characters that nobody can see.
+"""Mark invisible characters in texts that people read.
 
 A zero-width space, a filler or a tag character can make two different names look the same, and a bidirectional control
-can turn `exe.gnp` into `png.exe`. Whoever decides about a record has to see them, so each becomes a mark such as
-`⟨U+200B⟩`. Emoji sequences, and the joiners of Persian, Indic and Mongolian words, stay as they are.
+can turn `exe.gnp` into `png.exe`. A person who decides about a record has to see them, so each is replaced by a mark
+such as `⟨U+200B⟩`. Emoji sequences, and the joiners of Persian, Indic and Mongolian words, stay as they are.
 
 One regular expression finds them. `pattern()` returns it for Python and, with `javascript=True`, for browsers.
 """
@@ -38,21 +38,21 @@ _JOINED = (
     (0xFB50, 0xFDCF), (0xFE70, 0xFEFC), (0x11000, 0x1107F), (0x11080, 0x114DF),
 )  # fmt: skip
 _IDEOGRAPHS = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFD))
-# The three regions whose flag is a black flag with tags. Any others would be a text that nobody sees.
+# The three regions whose flag is a black flag with tags. Other tags would be an invisible text.
 _REGIONS = ("gbeng", "gbsct", "gbwls")
-# A text of white space alone is as good as invisible. A longer one is no name, and is left alone.
+# A text of white space alone is marked too, unless it is longer than any name.
 _BLANK_CHARS = 255
 
 
 def pattern(*, javascript: bool = False) -> str:
-    """Return the expression: what it matches without group 1 stays, group 1 is one character to be shown."""
+    """Return the expression. Group 1 matches one character to be marked; a match without it stays as it is."""
     one: Callable[[int], str] = (lambda code: f"\\u{{{code:x}}}") if javascript else (lambda code: f"\\U{code:08x}")
 
     def among(*tables: tuple[tuple[int, int], ...]) -> str:
         spans = [one(low) if low == high else f"{one(low)}-{one(high)}" for table in tables for low, high in table]
         return f"[{''.join(spans)}]"
 
-    tags = "|".join("".join(one(0xE0000 + ord(letter)) for letter in region) for region in _REGIONS)
+    tags = "|".join("".join(one(0xE0000 + ord(char)) for char in region) for region in _REGIONS)
     emoji = f"{among(_EMOJI)}[{one(0xFE0E)}{one(0xFE0F)}]?"
     kept = (
         f"{one(0x1F3F4)}(?:{tags}){one(0xE007F)}",
@@ -67,12 +67,12 @@ def pattern(*, javascript: bool = False) -> str:
 
 _ANY = re.compile(f"[{''.join(f'{chr(low)}-{chr(high)}' for low, high in _UNSEEN)}\r]")
 _PATTERN = re.compile(pattern())
-# Of a terminal: every control character, for a line break would begin a line of somebody else's.
+# For a terminal: every control character. A line break would let a text forge a line of output.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def pieces(text: str) -> Iterator[tuple[str, bool]]:
-    """Split `text` into what is shown as it is, and single characters that are not seen (`True`)."""
+    """Split `text` into pieces to show as they are (`False`) and single invisible characters (`True`)."""
     if text and len(text) <= _BLANK_CHARS and text.isspace():
         yield from ((char, True) for char in text)
         return
@@ -89,21 +89,21 @@ def pieces(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def mark(char: str) -> str:
-    """Return how a character that is not seen is shown."""
+    """Return the mark of an invisible character."""
     return f"⟨U+{ord(char):04X}⟩"
 
 
 def visible(text: str) -> str:
-    """Return `text` with every character that is not seen as its mark."""
+    """Return `text` with every invisible character replaced by its mark."""
     return "".join(mark(piece) if unseen else piece for piece, unseen in pieces(text))
 
 
 def has_unseen(text: str) -> bool:
-    """Return whether `text` has a character that is not seen."""
+    """Return whether `text` has an invisible character."""
     return any(unseen for _, unseen in pieces(text))
 
 
 def for_terminal(text: str) -> str:
-    """Return `text` as one line in which no character acts on a terminal; the marks are ASCII, `<U+001B>`."""
+    """Return `text` as one line in which no character controls a terminal; marks are ASCII, `<U+001B>`."""
     shown = (f"<U+{ord(piece):04X}>" if unseen else piece for piece, unseen in pieces(text))
     return _CONTROL.sub(lambda found: f"<U+{ord(found[0]):04X}>", "".join(shown))

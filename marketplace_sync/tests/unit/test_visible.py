@@ -99,6 +99,6 @@ def test_the_filter_marks_a_name_and_keeps_html() -> None:
     assert shown == (
         '&lt;b&gt;<span class="mm-unseen" title="zero width space">⟨U+200B⟩</span> &amp; '
         "<a title='&lt;b&gt;⟨U+200B⟩'>"
-        '<span class="mm-badge mm-bad" title="This text has characters that are not seen. Each is marked.">'
+        '<span class="mm-badge mm-bad" title="This text has invisible characters. Each is marked.">'
         "hidden text</span>"
     )
