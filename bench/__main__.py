@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from bench import fanout, flood, latency, passes, sustained
+from bench import fanout, flood, full_syncs, latency, sustained
 from bench.options import POSTGRES
 from bench.plots import draw
 from bench.report import table
 from bench.stage import ROOT, Databases, machine, raise_file_limit
 
-PIECES = ("sustained", "latency", "flood", "passes", "feed", "lists")
+PIECES = ("sustained", "latency", "flood", "full_syncs", "feed", "lists")
 RESULTS = ROOT / "bench" / "results"
 
 
@@ -25,8 +25,8 @@ def main() -> None:
     options.add_argument("--repeat", type=int, default=0, help="runs of each kind (5; quick: 1)")
     options.add_argument("--name", default="", help="of the result's files; without it: the day and the commit")
     options.add_argument("--keep", action="store_true", help="in bench/results, to be committed; else in results/local")
-    options.add_argument("--note", default="", help="what else is to be known of the machine, such as who shares it")
-    options.add_argument("--pieces", nargs="+", choices=PIECES, default=PIECES, help="some of it")
+    options.add_argument("--note", default="", help="what else matters about the machine, such as other work on it")
+    options.add_argument("--pieces", nargs="+", choices=PIECES, default=PIECES, help="only these pieces")
     options.add_argument("--only", choices=("sqlite", "postgresql"), help="one database")
     chosen = options.parse_args()
     raise_file_limit()
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def measure(url: str, repeat: int, pieces: Sequence[str], *, quick: bool) -> dict[str, Any]:
-    """All pieces on one database."""
+    """Measure all pieces on one database."""
     found: dict[str, Any] = {}
     messages = 5_000 if quick else 20_000
     sizes = [1_000, 10_000] if quick else [1_000, 10_000, 100_000]
@@ -59,7 +59,7 @@ def measure(url: str, repeat: int, pieces: Sequence[str], *, quick: bool) -> dic
             "sustained": lambda: sustained.measure(databases, messages=messages, over=messages // 4, repeat=repeat),
             "latency": lambda: latency.measure(databases, seconds=2, repeat=repeat),
             "flood": lambda: flood.measure(databases, messages=messages, repeat=repeat),
-            "passes": lambda: passes.measure(databases, skills=sizes, repeat=repeat),
+            "full_syncs": lambda: full_syncs.measure(databases, skills=sizes, repeat=repeat),
             "feed": lambda: fanout.feed(url, 5 if quick else 15),
             "lists": lambda: fanout.lists(url),
         }
@@ -71,15 +71,15 @@ def measure(url: str, repeat: int, pieces: Sequence[str], *, quick: bool) -> dic
 
 
 def servers(only: str | None) -> list[tuple[str, str]]:
-    """The databases to measure on: SQLite, and PostgreSQL where one answers."""
+    """Return the databases to measure on: SQLite, and PostgreSQL where one answers."""
     found = [("sqlite", "")]
     if only != "sqlite":
         try:
             import psycopg
 
             psycopg.connect(POSTGRES, connect_timeout=5).close()
-        except Exception as fault:  # noqa: BLE001 - without a server, or a driver, there is nothing to measure there
-            print(f"PostgreSQL does not answer at TEST_POSTGRES_URL, so SQLite alone is measured: {fault}")
+        except Exception as error:  # noqa: BLE001 - without a server, or a driver, there is nothing to measure there
+            print(f"PostgreSQL does not answer at TEST_POSTGRES_URL, so SQLite alone is measured: {error}")
         else:
             found.append(("postgresql", POSTGRES))
     return [(vendor, url) for vendor, url in found if only in (None, vendor)]
@@ -87,12 +87,12 @@ def servers(only: str | None) -> list[tuple[str, str]]:
 
 def commit() -> str:
     try:
-        told = subprocess.run(
+        described = subprocess.run(
             ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return told.stdout.strip()
+    return described.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -37,10 +37,10 @@ DAWN = datetime(2026, 1, 1, tzinfo=UTC)
 # What is asked: name, path, parameters. The words are those of `word()`: 1 is the commonest.
 LISTS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("first page", "/api/skills/", {}),
-    ("500 a page", "/api/skills/", {"page_size": "500"}),
+    ("500 per page", "/api/skills/", {"page_size": "500"}),
     ("middle page", "/api/skills/", {"page": "1000"}),
     ("last page", "/api/skills/", {"page": "2000"}),
-    ("by cursor, 500 a page", "/api/skills/", {"cursor": "", "page_size": "500"}),
+    ("by cursor, 500 per page", "/api/skills/", {"cursor": "", "page_size": "500"}),
     ("by cursor, search: rare word", "/api/skills/", {"cursor": "", "search": "w9000x"}),
     ("by -name", "/api/skills/", {"ordering": "-name"}),
     ("by average_rating", "/api/skills/", {"ordering": "average_rating"}),
@@ -60,7 +60,7 @@ LISTS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("search: common word", "/api/skills/", {"search": "w10x"}),
     ("search: rare word", "/api/skills/", {"search": "w9000x"}),
     ("search: two common words", "/api/skills/", {"search": "w2x w10x"}),
-    ("search: two letters", "/api/skills/", {"search": "w1"}),
+    ("search: two characters", "/api/skills/", {"search": "w1"}),
     ("search: nothing found", "/api/skills/", {"search": "nowhere"}),
     ("search: last page of the commonest", "/api/skills/", {"search": "w1x", "page": "LAST"}),
     ("search by -average_rating", "/api/skills/", {"search": "w10x", "ordering": "-average_rating"}),
@@ -106,7 +106,7 @@ def in_postgres(url: str) -> int:
 
 
 def again(url: str) -> int:
-    """This script in a process of its own, whose settings name the scratch database."""
+    """Return the command that runs this script with settings that name the scratch database."""
     environment = {**os.environ, "DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "atomproject.settings"}
     return subprocess.run(
         [sys.executable, __file__, *sys.argv[1:], "--inside"], env=environment, check=False
@@ -157,7 +157,7 @@ def measure(skills: int, times: int) -> int:
 
 
 def word(rng: random.Random) -> str:
-    """A word of the made-up language; its number is its rank."""
+    """Return a word of an artificial language; its number is its rank."""
     return f"w{int(VOCABULARY ** rng.random())}x"
 
 
@@ -181,7 +181,7 @@ def fill(skills: int) -> None:
 
 
 def fill_records(rows: int) -> None:
-    """Runs, dead letters and changes: what a busy month leaves."""
+    """Create the runs, dead letters and changes of a busy month."""
     from marketplace_sync.models import DeadLetter, FeedChange, LeaseRow, SyncRun
 
     done = {"reason": "poll", "state": SyncRun.State.DONE, "started_at": DAWN, "finished_at": DAWN}

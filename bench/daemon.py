@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def profiled() -> dict[str, cProfile.Profile]:
-    """A profile of this thread, and one of each that comes, by its name; by CPU time, the machine being shared."""
+    """Profile this thread and each later one by CPU time, which is comparable on a shared machine."""
     profiles = {"loop": cProfile.Profile(time.thread_time)}
 
     def begin(*_: object) -> None:

@@ -1,6 +1,8 @@
 # ruff: noqa: T201
-"""The clients of `feed_fanout.py`: COUNT PORT KEY. They say `ready` on stdout, read until the number that comes on
-stdin, and say in JSON what they were told."""
+"""The clients of `feed_fanout.py`: COUNT PORT KEY.
+
+They print `ready`, read until the feed number that they get on stdin, and print what they received as JSON.
+"""
 
 import asyncio
 import base64
@@ -13,13 +15,13 @@ from array import array
 from contextlib import suppress
 from datetime import datetime
 
-# After the last change, and for each to get in.
+# In seconds: after the last change, and for each client to connect.
 PATIENCE = 60.0
-AT_ONCE = 50
+CONNECTING = 50
 
 
 class Client(asyncio.Protocol):
-    """A WebSocket client that costs little: what is measured is the server. `tally` is shared."""
+    """A WebSocket client that costs little, since the server is measured. All share `tally`."""
 
     def __init__(self, tally: "Tally", request: bytes) -> None:
         self._tally = tally
@@ -64,7 +66,7 @@ class Client(asyncio.Protocol):
             self.seq = self._tally.read(self.seq, payload)
             self.ready.set()
         elif opcode == 9:
-            # An answer has to be masked; with zeros it is the payload itself.
+            # A client masks its frames; with a mask of zeros the payload stays as it is.
             self._transport.write(bytes((0x8A, 0x80 | len(payload))) + b"\0\0\0\0" + payload)
 
     def close(self) -> None:
@@ -72,23 +74,24 @@ class Client(asyncio.Protocol):
 
 
 class Tally:
-    """What all clients were told."""
+    """What all clients received."""
 
     def __init__(self) -> None:
-        self.messages = self.told = self.missed = 0
+        self.messages = self.received = self.missed = 0
         self.latencies = array("d")
         self.grown = asyncio.Event()
         self._read: dict[bytes, tuple[str, list[tuple[int, float]], int]] = {}
 
     def read(self, seq: int, payload: bytes) -> int:
-        """Count one message to a client that is at `seq`; where it is then."""
+        """Count one message to a client that has reached `seq`, and return what it has reached then."""
         now = time.time()
         if payload not in self._read:
             if len(self._read) > 100:
                 self._read.clear()
             message = json.loads(payload)
             changes = [
-                (told["seq"], datetime.fromisoformat(told["at"]).timestamp()) for told in message.get("changes", ())
+                (change["seq"], datetime.fromisoformat(change["at"]).timestamp())
+                for change in message.get("changes", ())
             ]
             self._read[payload] = message["type"], changes, message.get("seq", 0)
         kind, changes, reached = self._read[payload]
@@ -96,7 +99,7 @@ class Tally:
             return reached
         self.messages += 1
         for number, at in changes:
-            self.told += 1
+            self.received += 1
             self.latencies.append((now - at) * 1000)
             self.missed += number != seq + 1
             seq = number
@@ -123,7 +126,7 @@ async def clients(count: int, port: int, key: str) -> None:
 
     everyone: list[Client] = []
     while len(everyone) < count:
-        everyone += await asyncio.gather(*(one() for _ in range(min(AT_ONCE, count - len(everyone)))))
+        everyone += await asyncio.gather(*(one() for _ in range(min(CONNECTING, count - len(everyone)))))
     stalled = socket.create_connection(("127.0.0.1", port))
     stalled.sendall(request("/ws/changes/?after=0"))
     print("ready", flush=True)
@@ -134,23 +137,23 @@ async def clients(count: int, port: int, key: str) -> None:
             while any(client.seq < last for client in everyone):
                 tally.grown.clear()
                 await tally.grown.wait()
-    # Out of order, repeated or left out; not told at all; and sent away.
+    # Out of order, repeated or omitted; never received; and disconnected clients.
     missed = tally.missed + sum(last - client.seq for client in everyone) + sum(client.ended for client in everyone)
     for client in everyone:
         client.close()
     latencies = sorted(tally.latencies) or [0.0]
-    told = {
+    result = {
         "messages": tally.messages,
-        "told": tally.told,
+        "received": tally.received,
         "missed": missed,
         "ms": [round(latencies[min(int(len(latencies) * share), len(latencies) - 1)]) for share in (0.5, 0.99, 1)],
         "stalled": await asyncio.to_thread(end_of, stalled),
     }
-    print(json.dumps(told), flush=True)
+    print(json.dumps(result), flush=True)
 
 
 def end_of(connection: socket.socket) -> str:
-    """What became of a connection from which nothing was read until now."""
+    """Return what happened to a connection from which nothing was read until now."""
     received, end = 0, b""
     connection.settimeout(5)
     try:
@@ -161,8 +164,8 @@ def end_of(connection: socket.socket) -> str:
         return "still there"
     except ConnectionError:
         pass
-    said = "closed with 4429" if b"\x11\x4d" in end else "cut off"
-    return f"{said}, {received / 2**20:.1f} MiB were under way"
+    ending = "closed with 4429" if b"\x11\x4d" in end else "cut off"
+    return f"{ending}, {received / 2**20:.1f} MiB were under way"
 
 
 if __name__ == "__main__":

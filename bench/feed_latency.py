@@ -125,7 +125,7 @@ async def shown(playwright: Any, base: str, market: Marketplace, changes: int, d
 
 
 def prepare() -> None:
-    """An empty mirror, and somebody who may see it."""
+    """Create an empty mirror, and a user who may see it."""
     import django
 
     django.setup()

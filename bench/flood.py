@@ -1,5 +1,5 @@
 # ruff: noqa: T201
-"""(c) More than the daemon takes: with its limit of 100 messages a second on, and off."""
+"""(c) More than the daemon accepts: with its limit of 100 messages per second, and without a limit."""
 
 import time
 from typing import Any
@@ -32,16 +32,16 @@ def once(stage: Stage, count: int, limit: int) -> dict[str, float]:
         where, ATOM_SAAS_WS_RATE_LIMIT=limit, ATOM_SAAS_WS_HEARTBEAT_INTERVAL=1, ATOM_SAAS_WS_PONG_TIMEOUT=5
     )
     stage.until(lambda: stage.state() == "live", "it is live", daemon)
-    (passes,) = stage.rows("SELECT count(*) FROM marketplace_sync_syncrun")[0]
+    (syncs,) = stage.rows("SELECT count(*) FROM marketplace_sync_syncrun")[0]
     market.ask(do="send", count=count, rate=0)
     ended = time.monotonic()
-    stage.until(lambda: stage.versions("marketplace_sync_skill") == last, "the mirror is level", daemon)
-    level_after = time.monotonic() - ended
+    stage.until(lambda: stage.versions("marketplace_sync_skill") == last, "the mirror is in sync", daemon)
+    in_sync_after = time.monotonic() - ended
     heard = market.ask(do="heard")
     (shed,) = stage.rows("SELECT shed FROM marketplace_sync_websocketstate")[0]
     (more,) = stage.rows("SELECT count(*) FROM marketplace_sync_syncrun")[0]
     return {
-        "level_after_seconds": round(level_after, 2), "shed": shed, "passes": more - passes,
+        "in_sync_after_seconds": round(in_sync_after, 2), "shed": shed, "syncs": more - syncs,
         "lost": sum(stage.versions("marketplace_sync_skill").get(key) != version for key, version in last.items()),
         "connections_lost": heard["connects"] - 1,
     }  # fmt: skip

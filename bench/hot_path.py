@@ -42,7 +42,7 @@ def measure(raws: list[bytes], batch: int) -> dict[str, tuple[float, ...]]:
     for start in range(0, len(items), batch):
         plan = took("plan", BatchPlan, items[start : start + batch])
         took("write", apply_planned, plan, lease)
-    # And a listing that says the same of every skill.
+    # And a listing in which every skill is unchanged.
     last = {event.skill_id: event for event in events}.values()
     rows = [Arrived(event, arrivals.next(), FeedChange.Source.LISTING, polled=True) for event in last]
     apply_planned(BatchPlan(rows), lease)

@@ -46,8 +46,8 @@ def once(stage: Stage, kind: str, rate: int, count: int, compress: bool) -> list
         sent = market.ask(do="send", count=count, rate=rate)["sent"]
         # One feed number a message, in order.
         query = "SELECT feed_seq FROM marketplace_sync_lease"
-        stage.until(lambda: stage.rows(query)[0][0] >= first + count, "all is told", daemon)
-        held = stage.versions("marketplace_sync_skill")
+        stage.until(lambda: stage.rows(query)[0][0] >= first + count, "everything is in the feed", daemon)
+        stored = stage.versions("marketplace_sync_skill")
         commits = [(at, seq - first) for at, seq in stage.commits(daemon) if seq > first]
     else:
         program = stage.start("bench.yardsticks", "fetch", where["api_url"], 1000)
@@ -56,8 +56,8 @@ def once(stage: Stage, kind: str, rate: int, count: int, compress: bool) -> list
         program.hear()
         sent = market.ask(do="send", count=count, rate=rate)["sent"]
         commits = program.hear()["commits"]
-        held = stage.versions("bench_plain_skill")
-    if held != last:
+        stored = stage.versions("bench_plain_skill")
+    if stored != last:
         raise AssertionError(f"{kind} lost something")
     waits, done = [], 0
     for at, total in commits:

@@ -1,7 +1,7 @@
-"""The simulated marketplace as a process of its own, which sends when it is told to and is never what is measured.
+"""The simulated marketplace in a process of its own, which sends on command and is not part of what is measured.
 
 It is the simulator, with two things made beforehand: the messages' JSON, and the listing's pages, which are kept as
-long as the truth stays as it is. It talks in JSON lines: where it is, then an answer to each command.
+long as the truth stays as it is. It prints JSON lines: its addresses, then an answer to each command.
 """
 
 import asyncio
@@ -24,29 +24,29 @@ _BETWEEN_DRAINS = 32
 async def serve(catalog: Path | None, messages: Path | None, *, compress: bool) -> None:
     skills = load_skills(catalog) if catalog else []
     history = [(message, raw) for _, raw, message in read_lines(messages)] if messages else []
-    # Also those that the history alone names: a category made on the way would be a message more.
+    # With the categories that only the history names: creating one later would be another message.
     market = Marketplace(skills, derive_categories([*skills, *(message["data"] for message, _ in history)]))
     async with SimulatorServer(
         market, TOKEN, requests_per_minute=0, connects_per_minute=0, heartbeat_interval=1.0, compress=compress
     ) as server:
         keep_pages(server)
-        say(api_url=server.api_url, ws_url=server.ws_url)
+        reply(api_url=server.api_url, ws_url=server.ws_url)
         loop = asyncio.get_running_loop()
         while line := await loop.run_in_executor(None, sys.stdin.readline):
             command = json.loads(line)
             match command["do"]:
                 case "clients":
-                    say(clients=server.clients)
+                    reply(clients=server.clients)
                 case "send":
                     count = command["count"]
-                    say(**await send(server, history[:count], command["rate"]))
+                    reply(**await send(server, history[:count], command["rate"]))
                     del history[:count]
                 case "heard":
-                    say(heard=dict(server.heard), connects=len(server.connects))
+                    reply(heard=dict(server.heard), connects=len(server.connects))
 
 
 async def send(server: SimulatorServer, history: list[tuple[dict[str, Any], bytes]], rate: float) -> dict[str, Any]:
-    """Send these; when each was, in nanoseconds of the machine's monotonic clock (at full speed: the first alone)."""
+    """Send the messages. Return the times in ns of the monotonic clock (at full speed: only begin and end)."""
     pace, times = Pace(rate), []
     began = time.monotonic_ns()
     for number, (message, raw) in enumerate(history, 1):
@@ -61,7 +61,7 @@ async def send(server: SimulatorServer, history: list[tuple[dict[str, Any], byte
 
 
 def keep_pages(server: SimulatorServer) -> None:
-    """Answer a page that was asked for before as it was, until the truth changes."""
+    """Serve a page from memory when it was requested before, until the catalogue changes."""
     pages: dict[str, Answer] = {}
     make = server.api.answer
 
@@ -74,7 +74,7 @@ def keep_pages(server: SimulatorServer) -> None:
     server.market.listeners.append(lambda *_: pages.clear())
 
 
-def say(**what: Any) -> None:
+def reply(**what: Any) -> None:
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
 

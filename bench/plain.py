@@ -10,7 +10,7 @@ from django.db import connection, models  # noqa: E402
 
 
 class PlainSkill(models.Model):
-    """No search, no feed, no graves, no counters."""
+    """A table without search, feed, tombstones and counters."""
 
     skill_id = models.CharField(max_length=255, unique=True)
     name = models.CharField(max_length=255)

@@ -12,7 +12,7 @@ Bar = tuple[str, float, float, float, str]  # label, median, least, most, colour
 
 
 def draw(result: dict[str, Any]) -> str:
-    """One picture of the result: rates, latencies, first passes."""
+    """Return a picture of the result as SVG: rates, latencies, first syncs."""
     parts: list[str] = []
     height = 10
     for vendor, name in (("sqlite", "SQLite"), ("postgresql", "PostgreSQL")):
@@ -20,9 +20,9 @@ def draw(result: dict[str, Any]) -> str:
             continue
         found = result[vendor]
         for title, figures, form in (
-            (f"{name}: messages applied a second", found_at(found, ("sustained", "a_second")), ",.0f"),
+            (f"{name}: messages applied per second", found_at(found, ("sustained", "a_second")), ",.0f"),
             (f"{name}: p50 from sending to commit, ms", found_at(found, ("latency", "p50_ms")), ".2f"),
-            (f"{name}: seconds of a first pass", first_passes(found.get("passes", {})), ".2f"),
+            (f"{name}: seconds of a first sync", first_syncs(found.get("full_syncs", {})), ".2f"),
         ):
             if not figures:
                 continue
@@ -39,17 +39,17 @@ def draw(result: dict[str, Any]) -> str:
     )
 
 
-def first_passes(passes: dict[str, Any]) -> dict[str, Any]:
-    sizes = [size for size in passes if size.isdecimal()]
+def first_syncs(syncs: dict[str, Any]) -> dict[str, Any]:
+    sizes = [size for size in syncs if size.isdecimal()]
     return {
-        f"{kind} {int(size):,} skills": passes[size][figure]
+        f"{kind} {int(size):,} skills": syncs[size][figure]
         for size in sizes
         for kind, figure in (("prototype", "plain_seconds"), ("mirror", "first_seconds"))
     }
 
 
 def chart(title: str, bars: Sequence[Bar], form: str, top: int) -> tuple[list[str], int]:
-    """The elements of one chart, and how high it is. A line from least to most crosses each bar."""
+    """Return the elements of one chart and its height. A line from the least to the most crosses each bar."""
     scale = (WIDTH - LABEL - 110) / max(most for _, _, _, most, _ in bars)
     drawn = [f'<text x="10" y="{top + 16}" font-weight="bold">{escape(title)}</text>']
     y = top + 26

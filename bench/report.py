@@ -29,7 +29,7 @@ def table(result: dict[str, Any]) -> str:
     for what, must, form, *path in ROWS:
         figures = [found_at(result[vendor], path) for vendor in vendors]
         if any(figures):
-            cells = " | ".join(told(figure, form) for figure in figures)
+            cells = " | ".join(shown(figure, form) for figure in figures)
             lines.append(f"| {what} | {cells} | {must} |")
     for what, must, derive in DERIVED:
         cells = " | ".join(derive(result[vendor]) for vendor in vendors)
@@ -44,14 +44,14 @@ def table(result: dict[str, Any]) -> str:
 
 
 def found_at(found: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
-    """The figure that lies there; empty where it was not measured."""
+    """Return the figure at this path; empty where it was not measured."""
     for step in path:
         found = found.get(step, {})
     return found
 
 
-def told(figure: dict[str, Any], form: str) -> str:
-    """A median, with least and most where there were several runs."""
+def shown(figure: dict[str, Any], form: str) -> str:
+    """Return a median as text, with least and most where there were several runs."""
     if not figure:
         return ""
     if len(figure["runs"]) == 1:
@@ -87,8 +87,8 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("(a) messages/s: **the mirror**", "", ",.0f", "sustained", "a_second", "mirror"),
     ("... to update_or_create", "at least 10 · 18", ".1f", "sustained", "ratio", "update_or_create"),
     ("... to the prototype", "at least 0.5 · 0.6", ".2f", "sustained", "ratio", "prototype"),
-    ("messages a CPU second: plain prototype", "", ",.0f", "sustained", "a_cpu_second", "prototype"),
-    ("messages a CPU second: the mirror", "", ",.0f", "sustained", "a_cpu_second", "mirror"),
+    ("messages per CPU second: plain prototype", "", ",.0f", "sustained", "a_cpu_second", "prototype"),
+    ("messages per CPU second: the mirror", "", ",.0f", "sustained", "a_cpu_second", "mirror"),
     ("(b) 100/s, p50 ms: update_or_create", "", ".2f", "latency", "p50_ms", "update_or_create at 100/s"),
     ("(b) 100/s, p50 ms: plain prototype", "", ".2f", "latency", "p50_ms", "prototype at 100/s"),
     ("(b) 100/s, p50 ms: the mirror", "at most update_or_create's", ".2f", "latency", "p50_ms", "mirror at 100/s"),
@@ -96,27 +96,26 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("(b) 1,000/s, p50 ms: plain prototype", "", ".2f", "latency", "p50_ms", "prototype at 1000/s"),
     ("(b) 1,000/s, p50 ms: the mirror", "at most 10", ".2f", "latency", "p50_ms", "mirror at 1000/s"),
     ("(b) 1,000/s, p99 ms: plain prototype", "", ".2f", "latency", "p99_ms", "prototype at 1000/s"),
-    ("(b) 1,000/s, p99 ms: the mirror", "told", ".2f", "latency", "p99_ms", "mirror at 1000/s"),
+    ("(b) 1,000/s, p99 ms: the mirror", "", ".2f", "latency", "p99_ms", "mirror at 1000/s"),
     ("(c) limit of 100/s on: lost", "0", ".0f", "flood", "limit on", "lost"),
-    ("(c) limit on: passes until level", "1", ".0f", "flood", "limit on", "passes"),
-    ("(c) limit on: seconds until level", "", ".1f", "flood", "limit on", "level_after_seconds"),
+    ("(c) limit on: syncs until in sync", "1", ".0f", "flood", "limit on", "syncs"),
+    ("(c) limit on: seconds until in sync", "", ".1f", "flood", "limit on", "in_sync_after_seconds"),
     ("(c) limit off: lost", "0", ".0f", "flood", "limit off", "lost"),
     ("(c) limit off: heartbeats missed", "0", ".0f", "flood", "limit off", "connections_lost"),
     *(
-        (f"{what.format(int(size))}", must if size in sizes else "", form, "passes", size, figure)
+        (f"{what.format(int(size))}", must if size in sizes else "", form, "full_syncs", size, figure)
         for size in SIZES
         for what, must, sizes, form, figure in (
             ("(d) {:,} skills: fetch and plain upsert, s", "", (), ".2f", "plain_seconds"),
-            ("(d) {:,} skills: first pass, s", "", (), ".2f", "first_seconds"),
+            ("(d) {:,} skills: first sync, s", "", (), ".2f", "first_seconds"),
             ("... to the plain upsert", "at most 3", ("10000",), ".2f", "first_to_plain"),
-            ("(d) {:,} skills: unchanged pass, skills/s", "at least 25,000", SIZES, ",.0f", "unchanged_a_second"),
-            ("... of a process that has read none of it", "", (), ",.0f", "unchanged_anew_a_second"),
+            ("(d) {:,} skills: unchanged sync, skills/s", "", SIZES, ",.0f", "unchanged_per_second"),
             ("(e) {:,} skills: most memory, MiB", "at most 150", ("100000",), ".0f", "most_memory_mib"),
         )
     ),
 )
 DERIVED: tuple[tuple[str, str, Callable[[dict[str, Any]], str]], ...] = (
-    ("(d) first pass of 100,000 to ten of 10,000", "at most 1.3", growth),
+    ("(d) first sync of 100,000 to ten of 10,000", "at most 1.3", growth),
     ("(e) memory with most skills less that with 1,000, MiB", "at most 20", memory_growth),
     ("(f) feed: changes missed", "0", missed),
     ("(f) feed: p99 ms", "", feed_p99),

@@ -1,4 +1,4 @@
-"""What a measurement stands on: scratch databases, processes that end with it, and what the machine says of them."""
+"""The environment of a measurement: scratch databases, processes that end with it, and figures of the machine."""
 
 import json
 import os
@@ -26,11 +26,11 @@ STARTING = 60.0
 
 
 class StageError(Exception):
-    """A measurement that could not be made: something ended, or never came."""
+    """A measurement failed: a process ended, or an event never happened."""
 
 
 class Program:
-    """One of `bench`'s programs, spoken to in JSON lines."""
+    """One of the programs of `bench`, which exchanges JSON lines."""
 
     def __init__(self, module: str, *arguments: str, environment: dict[str, str]) -> None:
         self.name = " ".join((module, *arguments))
@@ -49,7 +49,7 @@ class Program:
         return self._process.poll() is None
 
     def hear(self) -> dict[str, Any]:
-        """What it says next. Raises `StageError` when it has ended instead."""
+        """Read the next line. Raises `StageError` when the program has ended instead."""
         assert self._process.stdout is not None
         if line := self._process.stdout.readline():
             heard: dict[str, Any] = json.loads(line)
@@ -58,10 +58,10 @@ class Program:
         raise StageError(f"{self.name} ended with {self._process.returncode}: {self.errors()[-2000:]}")
 
     def ask(self, **command: Any) -> dict[str, Any]:
-        self.tell(**command)
+        self.send(**command)
         return self.hear()
 
-    def tell(self, **command: Any) -> None:
+    def send(self, **command: Any) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
@@ -71,7 +71,7 @@ class Program:
         return self._errors.read().decode(errors="replace")
 
     def end(self) -> None:
-        """Ask it to stop, make it stop, forget what it said."""
+        """Stop the program, by force if necessary, and discard its output."""
         if self.running:
             self._process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
@@ -84,7 +84,7 @@ class Program:
 
 @dataclass
 class Stage:
-    """Where one measurement happens: one empty database, a folder, and programs that are gone when it is left."""
+    """One measurement: an empty database, a folder, and programs that end with it."""
 
     vendor: str
     url: str
@@ -111,7 +111,7 @@ class Stage:
     def market(
         self, catalog: Path | None = None, messages: Path | None = None, *, compress: bool = False
     ) -> tuple[Program, dict[str, str]]:
-        """The marketplace, and where it is."""
+        """Start the marketplace. Return it with its addresses."""
         program = self.start("bench.market", catalog or "", messages or "", compress)
         return program, program.hear()
 
@@ -125,20 +125,20 @@ class Stage:
         )  # fmt: skip
 
     def commits(self, daemon: Program) -> list[tuple[int, int]]:
-        """End the daemon; when it committed what: `(nanoseconds, newest feed number)`."""
+        """End the daemon. Return its commits as `(nanoseconds, newest feed number)`."""
         daemon.end()
         return [(at, seq) for at, seq in json.loads((self.folder / "notes.json").read_text())]
 
     def until(self, true: Callable[[], Any], what: str, *programs: Program, within: float = PATIENCE) -> Any:
-        """Wait until `true()`, looking 50 times a second; raises `StageError` when a program ends before."""
+        """Wait until `true()`, which is called 50 times per second. Raises `StageError` when a program ends before."""
         deadline = time.monotonic() + within
         while not (answer := true()):
             for program in programs:
                 if not program.running:
                     raise StageError(f"{program.name} ended before {what}: {program.errors()[-2000:]}")
             if time.monotonic() > deadline:
-                said = "".join(program.errors()[-2000:] for program in programs)
-                raise StageError(f"waited {within:g} s in vain until {what}: {said}")
+                output = "".join(program.errors()[-2000:] for program in programs)
+                raise StageError(f"waited {within:g} s without success until {what}: {output}")
             time.sleep(0.02)
         return answer
 
@@ -151,7 +151,7 @@ class Stage:
 
 
 class Databases:
-    """Empty databases of one vendor, migrated once and copied for each measurement; all gone when it is left."""
+    """Empty databases of one vendor, migrated once and copied for each measurement; all dropped at the end."""
 
     def __init__(self, server_url: str | None) -> None:
         self.vendor = "postgresql" if server_url else "sqlite"
@@ -177,7 +177,7 @@ class Databases:
 
     @contextmanager
     def stage(self) -> Iterator[Stage]:
-        """A database of its own for one measurement."""
+        """Yield a stage with a database of its own for one measurement."""
         name = self._create(self._template)
         with tempfile.TemporaryDirectory(dir=self._root) as folder, ExitStack() as ending:
             ending.callback(self._drop, name)
@@ -239,7 +239,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def memory_mib(pid: int) -> dict[str, float]:
-    """What the process has in memory now and at its most."""
+    """Return the resident memory of the process now and at its peak, in MiB."""
     wanted = {"VmRSS": "now", "VmHWM": "most"}
     lines = (line.split() for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return {wanted[line[0][:-1]]: round(int(line[1]) / 1024, 1) for line in lines if line[0][:-1] in wanted}
@@ -259,7 +259,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """What was measured on."""
+    """Return the description of this machine."""
     model = ""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -275,6 +275,6 @@ def machine() -> dict[str, Any]:
 
 
 def raise_file_limit() -> None:
-    """A connection is a file: 1,000 of them are more than many shells allow."""
+    """Raise the limit of open files: 1,000 connections are more than many shells allow."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 65_536) if most > 0 else 65_536, most))

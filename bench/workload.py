@@ -1,4 +1,4 @@
-"""What the marketplace says in a measurement: the same for the daemon and for every yardstick.
+"""What the marketplace sends in a measurement: the same to the daemon and to every yardstick.
 
 A catalogue of the simulator's own made-up skills (1 to 2 KB each, several languages, eight categories), and a history
 over it: each message brings a whole skill, created where its id comes for the first time. An update changes what
@@ -21,7 +21,7 @@ DAWN = datetime(2026, 1, 15, tzinfo=UTC)
 
 
 def write_catalog(path: Path, skills: int) -> None:
-    """A catalogue as JSON lines."""
+    """Write a catalogue as JSON lines."""
     with path.open("wb") as lines:
         for skill in generate(skills, SEED, DAWN).skills:
             lines.write(encode(skill) + b"\n")

@@ -9,7 +9,7 @@
   no order of times, no feed, no search, no lease, no dead letters.
 - `fetch`: reads a listing page by page and upserts each page the same way.
 
-It says in JSON when it was ready, and then what it did: each commit with how many messages were in by then.
+It prints JSON lines: when it is ready, then each commit with the number of messages up to it.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ _JSON = frozenset(("python_packages", "npm_packages", "tags", "metadata"))
 
 async def stream(kind: str, url: str, count: int) -> Commits:
     async with connect(f"{url}?token={TOKEN}", compression=None, max_size=2**21, ping_interval=None) as socket:
-        say(ready=True)
+        reply(ready=True)
         match kind:
             case "receive":
                 return await receive(socket, count)
@@ -91,7 +91,7 @@ async def prototype(socket: ClientConnection, count: int) -> Commits:
 
 
 async def skills(socket: ClientConnection, count: int) -> Any:
-    """The next `count` skills of the stream; heartbeats are answered."""
+    """Read the next `count` skills of the stream, and answer heartbeats."""
     decode = msgspec.json.decode
     while count:
         message = decode(await socket.recv())
@@ -107,7 +107,7 @@ def fetch(url: str, page_size: int) -> Commits:
     commits: Commits = []
     done = 0
     with httpx2.Client(headers={"Authorization": f"Bearer {TOKEN}"}) as http:
-        say(ready=True)
+        reply(ready=True)
         page, pages = 1, 1
         while page <= pages:
             answer = http.get(f"{url}/api/v1/skills", params={"page": page, "page_size": page_size})
@@ -121,10 +121,10 @@ def fetch(url: str, page_size: int) -> Commits:
 
 
 def writer() -> Callable[[Sequence[dict[str, Any]]], None]:
-    """The fastest way to upsert skills into the plain table; each call is one transaction."""
+    """Return the fastest function that upserts skills into the plain table; each call is one transaction."""
     names = ", ".join(COLUMNS)
     changes = ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name != "skill_id")
-    merge = f"ON CONFLICT (skill_id) DO UPDATE SET {changes} WHERE excluded.updated_at >= {{held}}.updated_at"
+    merge = f"ON CONFLICT (skill_id) DO UPDATE SET {changes} WHERE excluded.updated_at >= {{table}}.updated_at"
     table = PlainSkill._meta.db_table
 
     def row(skill: dict[str, Any]) -> list[Any]:
@@ -132,8 +132,9 @@ def writer() -> Callable[[Sequence[dict[str, Any]]], None]:
 
     def sqlite(batch: Sequence[dict[str, Any]]) -> None:
         with transaction.atomic(), connection.cursor() as cursor:
+            values = ", ".join(["%s"] * len(COLUMNS))
             cursor.executemany(
-                f"INSERT INTO {table} ({names}) VALUES ({', '.join(['%s'] * len(COLUMNS))}) {merge.format(held=table)}",
+                f"INSERT INTO {table} ({names}) VALUES ({values}) {merge.format(table=table)}",
                 [row(skill) for skill in batch],
             )
 
@@ -144,7 +145,7 @@ def writer() -> Callable[[Sequence[dict[str, Any]]], None]:
             with cursor.copy(f"COPY arrived ({names}) FROM STDIN") as copy:
                 for skill in newest.values():
                     copy.write_row(row(skill))
-            cursor.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM arrived {merge.format(held=table)}")
+            cursor.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM arrived {merge.format(table=table)}")
 
     connection.ensure_connection()
     if connection.vendor == "sqlite":
@@ -155,7 +156,7 @@ def writer() -> Callable[[Sequence[dict[str, Any]]], None]:
     return postgres
 
 
-def say(**what: Any) -> None:
+def reply(**what: Any) -> None:
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
 
@@ -165,4 +166,4 @@ if __name__ == "__main__":
     _began = time.monotonic_ns()
     _commits = fetch(_url, _count) if _kind == "fetch" else asyncio.run(stream(_kind, _url, _count))
     _used = resource.getrusage(resource.RUSAGE_SELF)
-    say(commits=_commits, began=_began, cpu=_used.ru_utime + _used.ru_stime)
+    reply(commits=_commits, began=_began, cpu=_used.ru_utime + _used.ru_stime)

@@ -35,7 +35,7 @@ _RULES = {
     "level with": r"level with|(?:is|are|be|was|were|not|ends?|stays?) level",
     "grave, bury": r"graves?|bury|buries|buried",
     "door": r"doors?",
-    "letter": r"(?<!dead )(?<!capital )(?<!small )letters?",
+    "letter": r"(?<!dead[ -])(?<!capital )(?<!small )letters?",
     "resting": r"resting",
     "seat, lane, follower": r"seats?|lanes?|followers?",
     "pass": r"(?:a|the|full|this|that|next|first|second|each|every|last|one|no|two|three|clean|unchanged|running|later"
