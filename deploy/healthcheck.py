@@ -11,7 +11,7 @@ TIMEOUT_SECONDS = 4
 
 
 def main(port: int = 8000, path: str = "/health/live") -> str:
-    """What is wrong; "" when nothing is."""
+    """Return the problem; "" when there is none."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from atomproject.settings import ALLOWED_HOSTS
 
@@ -22,8 +22,8 @@ def main(port: int = 8000, path: str = "/health/live") -> str:
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
         return "" if answer.status == http.client.OK else f"{path} answers {answer.status}"
-    except (OSError, http.client.HTTPException) as fault:
-        return f"{path} does not answer: {fault}"
+    except (OSError, http.client.HTTPException) as error:
+        return f"{path} does not answer: {error}"
     finally:
         connection.close()
 

@@ -5,7 +5,7 @@
 
 PostgreSQL and Redis have to run; the rest are real processes that this starts: two web processes, two daemons, the
 simulated marketplace and a relay in front of it. A database of its own is made, and dropped at the end. About two
-minutes. Exit 1 when anything does not hold: a change lost or told twice, a copy that differs, a page away for long.
+minutes. Exit 1 when a guarantee is violated: a change lost or sent twice, a copy that differs, a page unreachable.
 """
 
 import argparse
@@ -36,7 +36,7 @@ PATIENCE = 90.0
 
 
 class TrialError(Exception):
-    """Something that was promised does not hold."""
+    """A guarantee is violated."""
 
 
 async def until(true: Callable[[], Awaitable[Any]], what: str, within: float = PATIENCE) -> float:
@@ -56,12 +56,12 @@ class Trial:
         self.world = world
         self.key = key
         self.visits = Visits(world.web_ports, key, password)
-        self.follower = FeedClient(world.web_ports, key)
+        self.client = FeedClient(world.web_ports, key)
         self.rows: list[tuple[str, ...]] = []
         self.broken: list[str] = []
 
     async def status(self) -> dict[str, Any]:
-        """The mirror's own word; {} while it can't be had."""
+        """Return the status of the mirror; {} while it is unreachable."""
         answer = await self.visits.get("/api/admin/websocket/status/")
         found: dict[str, Any] = answer.json() if answer is not None and answer.status_code == 200 else {}
         return found
@@ -71,13 +71,13 @@ class Trial:
         return bool(status) and status["daemon"]["alive"] and status["state"] == "live"
 
     async def active(self) -> Child:
-        """The daemon that has the lease."""
+        """Return the daemon that owns the lease."""
         await until(self.live, "a daemon is live")
         name = (await self.status())["daemon"]["name"]
         for child in self.world.daemons:
             if name == f"{socket.gethostname()}:{child.pid}":
                 return child
-        raise TrialError(f"the lease is held by {name}, which was not started here")
+        raise TrialError(f"the lease is owned by {name}, which was not started here")
 
     def other(self, daemon: Child) -> Child:
         return next(child for child in self.world.daemons if child is not daemon)
@@ -91,15 +91,15 @@ class Trial:
     async def watched(self, title: str, step: Callable[[], Awaitable[str]]) -> None:
         """Do one thing to the service, and note what page and feed made of it."""
         began = time.monotonic()
-        told = await step()
+        outcome = await step()
         await asyncio.sleep(2.0)  # what comes a little later belongs to it too
-        pages, feed = self.visits.since(began), self.follower.since(began)
+        pages, feed = self.visits.since(began), self.client.since(began)
         if pages.gap > LONGEST_PAGE_GAP:
             self.broken.append(f"{title}: no page for {pages.gap:.1f} s")
-        row = (title, told, f"{pages.failed} of {pages.asked}", f"{pages.gap:.2f} s", f"{feed.told}",
+        row = (title, outcome, f"{pages.failed} of {pages.asked}", f"{pages.gap:.2f} s", f"{feed.received}",
                f"{feed.silence:.1f} s", f"{feed.reconnects}")  # fmt: skip
         self.rows.append(row)
-        print(f"  {title}: {told}", flush=True)
+        print(f"  {title}: {outcome}", flush=True)
 
     async def active_daemon_killed(self) -> str:
         active = await self.active()
@@ -149,7 +149,7 @@ class Trial:
         return f"{self.world.cut_redis_connections()} connections ended"
 
     async def daemon_stopped(self) -> str:
-        """As in an upgrade: SIGTERM, and the other one takes over at once."""
+        """Stop the daemon as in an upgrade: SIGTERM, and the standby takes over."""
         active = await self.active()
         began = time.monotonic()
         status = await active.stop()
@@ -162,39 +162,39 @@ class Trial:
         return f"ended with {status} after {stopped:.1f} s, the other live after {live:.1f} s"
 
     async def ended(self) -> None:
-        """Let the history end, let a person approve what waits, and hold everything against everything."""
+        """Let the history end, approve removals on hold, and compare marketplace, mirror and copy."""
         await until(self.history_over, "the history has been replayed", 240)
-        await until(self.level, "verifysync says that the mirror is level with the marketplace", 120)
+        await until(self.in_sync, "verifysync finds the mirror in sync with the marketplace", 120)
         for daemon in self.world.daemons:
             await daemon.stop()
         newest = self.world.newest_change()
-        await until(lambda: self.follower.at(newest), f"the follower has been told all {newest} changes")
+        await until(lambda: self.client.at(newest), f"the feed client has received all {newest} changes")
         kept = self.world.kept_changes()
         if kept != list(range(1, newest + 1)):
             self.broken.append("the feed has a gap or a number twice")
-        self.broken += self.follower.faults
-        skills, categories = self.world.held()
-        for name, copy, mirror in (("skills", self.follower.skills, skills),
-                                   ("categories", self.follower.categories, categories)):  # fmt: skip
+        self.broken += self.client.problems
+        skills, categories = self.world.stored()
+        for name, copy, mirror in (("skills", self.client.skills, skills),
+                                   ("categories", self.client.categories, categories)):  # fmt: skip
             differing = sorted(key for key in copy.keys() | mirror.keys() if copy.get(key) != mirror.get(key))
             if differing:
-                self.broken.append(f"{len(differing)} {name} of the follower's copy differ, {differing[0]} first")
-        print(f"  {len(skills)} skills and {len(categories)} categories; {newest} changes, each told once and in order")
+                self.broken.append(f"{len(differing)} {name} of the client's copy differ, {differing[0]} first")
+        print(f"  {len(skills)} skills and {len(categories)} categories; {newest} changes, each once and in order")
 
     async def history_over(self) -> bool:
-        return "Replay has ended" in self.world.marketplace.said()
+        return "Replay has ended" in self.world.marketplace.output()
 
-    async def level(self) -> bool:
+    async def in_sync(self) -> bool:
         await until(self.live, "a daemon is live")
         answer = await self.visits.get("/api/admin/sync/runs/?page_size=1")
         runs = answer.json()["results"] if answer is not None and answer.status_code == 200 else []
         if runs and runs[0]["state"] == "held":
-            # More went away unannounced than a pass may remove by itself: somebody looks, and agrees.
-            print(f"  run {runs[0]['id']} holds {runs[0]['held_count']} removals back; approved, as a person would")
-            seen = {"held_count": runs[0]["held_count"], "reason": "The history that was replayed says so."}
+            # More skills are absent than a full sync removes without approval.
+            print(f"  run {runs[0]['id']} has {runs[0]['held_count']} removals on hold; approved, as a person would")
+            seen = {"held_count": runs[0]["held_count"], "reason": "The replayed history removed them."}
             await self.visits.post(f"/api/admin/sync/runs/{runs[0]['id']}/approve/?wait=30", seen)
-        status, said = await self.world.run("verifysync")
-        print(f"  verifysync: exit {status}; {said.splitlines()[-1] if said else ''}", flush=True)
+        status, output = await self.world.run("verifysync")
+        print(f"  verifysync: exit {status}; {output.splitlines()[-1] if output else ''}", flush=True)
         return status == 0
 
 
@@ -227,18 +227,18 @@ async def trial(world: World, key: str, password: str) -> int:
         print()
         print(f"Pages: {pages.asked} asked for, {pages.failed} failed, {pages.elsewhere} had from the other process, "
               f"longest gap {pages.gap:.2f} s; median {pages.median * 1000:.0f} ms.")  # fmt: skip
-        print(f"Feed: {one.follower.last} changes, median lag {one.follower.lag(0.5) * 1000:.0f} ms, 99 % within "
-              f"{one.follower.lag(0.99):.1f} s of their commit.")  # fmt: skip
-    for fault in one.broken:
-        print(f"DOES NOT HOLD: {fault}")
-    print("Holds: level with the marketplace, the copy equal to the mirror, no gap, nothing twice."
-          if not one.broken else f"{len(one.broken)} things do not hold.")  # fmt: skip
+        print(f"Feed: {one.client.last} changes, median lag {one.client.lag(0.5) * 1000:.0f} ms, 99 % within "
+              f"{one.client.lag(0.99):.1f} s of their commit.")  # fmt: skip
+    for problem in one.broken:
+        print(f"VIOLATED: {problem}")
+    print("All guarantees kept: in sync with the marketplace, the copy equals the mirror, no gap, nothing twice."
+          if not one.broken else f"{len(one.broken)} guarantees are violated.")  # fmt: skip
     return 1 if one.broken else 0
 
 
 @asynccontextmanager
 async def watching(one: Trial) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(one.visits.run()), asyncio.create_task(one.follower.run())]
+    tasks = [asyncio.create_task(one.visits.run()), asyncio.create_task(one.client.run())]
     try:
         yield
     finally:
@@ -268,9 +268,9 @@ async def main(options: argparse.Namespace) -> int:
             print(f"Starting: {count} changes to come, {options.rate:g} a second.", flush=True)
             key, password = await world.start()
             return await trial(world, key, password)
-        except TrialError as fault:
-            print(f"DOES NOT HOLD: {fault}")
-            world.say_last_lines()
+        except TrialError as error:
+            print(f"VIOLATED: {error}")
+            world.print_last_lines()
             return 1
         finally:
             world.end()
@@ -283,7 +283,7 @@ if __name__ == "__main__":
     parser.add_argument("--postgres", default="postgres://postgres@127.0.0.1:5432/postgres")
     parser.add_argument("--redis", default="redis://127.0.0.1:6379/9", help="a database number of its own")
     parser.add_argument("--replay", type=Path, help="a recorded history (JSON lines, .gz); without it one is made up")
-    parser.add_argument("--rate", type=float, default=90.0, help="changes a second (%(default)s)")
+    parser.add_argument("--rate", type=float, default=90.0, help="changes per second (%(default)s)")
     parser.add_argument("--seconds", type=float, default=75.0, help="how long the history lasts (%(default)s)")
     with suppress(KeyboardInterrupt):
         sys.exit(asyncio.run(main(parser.parse_args())))

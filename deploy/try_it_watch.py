@@ -57,8 +57,8 @@ class Visits:
         form = await here.get("/admin/login/")
         token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', form.text)
         assert token is not None
-        told = {"username": "operator", "password": self._password, "csrfmiddlewaretoken": token[1]}
-        answer = await here.post("/admin/login/", data=told)
+        form = {"username": "operator", "password": self._password, "csrfmiddlewaretoken": token[1]}
+        answer = await here.post("/admin/login/", data=form)
         assert answer.status_code == 302, answer.status_code
         for name, value in here.cookies.items():
             there.cookies.set(name, value)
@@ -99,13 +99,13 @@ class Visits:
         return None
 
     async def answers(self, number: int) -> bool:
-        """Does this web process answer?"""
+        """Return whether this web process answers."""
         with suppress(httpx2.TransportError):
             return (await self._clients[number].get(PAGE)).status_code == httpx2.codes.OK
         return False
 
     def since(self, began: float) -> Looked:
-        """What was asked for from that moment on."""
+        """Return the visits since that time."""
         seen = [look for look in self._seen if look[0] >= began]
         well = sorted(answered for _, answered, well, _ in seen if well)
         gaps = [later - sooner for sooner, later in pairwise(well)]
@@ -124,9 +124,9 @@ class Visits:
 
 @dataclass(frozen=True)
 class Observed:
-    """What a follower was told: `silence` is the longest time without a change."""
+    """What a feed client received; `silence` is the longest time without a change."""
 
-    told: int
+    received: int
     silence: float
     reconnects: int
 
@@ -140,7 +140,7 @@ class FeedClient:
         self.last = 0
         self.skills: dict[str, dict[str, Any]] = {}
         self.categories: dict[str, dict[str, Any]] = {}
-        self.faults: list[str] = []
+        self.problems: list[str] = []
         self._heard: list[float] = []
         self._cut: list[float] = []
         self._lags: list[float] = []
@@ -170,31 +170,31 @@ class FeedClient:
 
     def _apply(self, change: dict[str, Any]) -> None:
         if change["seq"] != self.last + 1:
-            self.faults.append(f"the follower was told {change['seq']} after {self.last}")
+            self.problems.append(f"the client received {change['seq']} after {self.last}")
         self.last = change["seq"]
         self._heard.append(time.monotonic())
         self._lags.append(time.time() - datetime.fromisoformat(change["at"]).timestamp())
-        held = self.categories if change["kind"].startswith("category") else self.skills
+        stored = self.categories if change["kind"].startswith("category") else self.skills
         what = change["kind"].rpartition("_")[2]
         if what == "deleted":
-            held.pop(change["key"], None)
+            stored.pop(change["key"], None)
         elif what == "created":
-            held[change["key"]] = dict(change["data"])
+            stored[change["key"]] = dict(change["data"])
         else:
-            held[change["key"]].update(change["data"])
+            stored[change["key"]].update(change["data"])
 
     async def at(self, seq: int) -> bool:
-        """Has it been told all changes up to that number?"""
+        """Return whether all changes up to that number have been received."""
         return self.last >= seq
 
     def since(self, began: float) -> Observed:
-        """What it was told from that moment on."""
+        """Return what was received since that time."""
         heard = [began, *(at for at in self._heard if at >= began)]
         silence = max((later - sooner for sooner, later in pairwise(heard)), default=0.0)
         return Observed(len(heard) - 1, silence, sum(at >= began for at in self._cut))
 
     def lag(self, share: float) -> float:
-        """From the commit to the follower, in seconds, for this share of the changes; the catching up included."""
+        """Return the lag from commit to client in seconds, for this share of the changes, catching up included."""
         lags = sorted(self._lags) or [0.0]
         return lags[min(int(len(lags) * share), len(lags) - 1)]
 

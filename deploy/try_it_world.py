@@ -1,7 +1,7 @@
 # ruff: noqa: T201
 """The parts of `try_it.py`: processes, the relay in front of the marketplace, the database seen from outside.
 
-Run by itself it is the relay: try_it_world.py LISTEN TO, two ports of this machine.
+Run as a program it is the relay: try_it_world.py LISTEN TO, two ports of this machine.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ class Child:
             self.kill()
         return int(process.returncode)
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
 
@@ -119,12 +119,12 @@ class World:
     async def start(self) -> tuple[str, str]:
         """Migrate, make an agent and a person, start all; the agent's key and the person's password."""
         await self._manage("migrate", "--verbosity", "0", "--skip-checks")
-        told = await self._manage("createagent", "operator", "--maturity", "AUTONOMOUS", "--json")
+        created = await self._manage("createagent", "operator", "--maturity", "AUTONOMOUS", "--json")
         password = self.environment["DJANGO_SUPERUSER_PASSWORD"] = self.environment["ATOM_SAAS_API_TOKEN"]
         await self._manage("createsuperuser", "--no-input", "--username", "operator", "--email", "operator@localhost")
         for part in (self.marketplace, self.relay, *self.webs, *self.daemons):
             part.start()
-        return json.loads(told)["key"], password
+        return json.loads(created)["key"], password
 
     def end(self) -> None:
         for part in (*self.daemons, *self.webs, self.relay, self.marketplace):
@@ -140,10 +140,10 @@ class World:
         return process.returncode or 0, out.decode().strip() or err.decode().strip()
 
     async def _manage(self, *arguments: str) -> str:
-        status, said = await self.run(*arguments)
+        status, output = await self.run(*arguments)
         if status != 0:
-            raise SystemExit(f"manage.py {arguments[0]} failed: {said}")
-        return said
+            raise SystemExit(f"manage.py {arguments[0]} failed: {output}")
+        return output
 
     def cut_database_connections(self) -> int:
         with psycopg.connect(self._database, autocommit=True) as connection:
@@ -171,7 +171,7 @@ class World:
     def kept_changes(self) -> list[int]:
         return [row["seq"] for row in self._ask("SELECT seq FROM marketplace_sync_change ORDER BY seq")]
 
-    def held(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def stored(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Every skill and category of the mirror, in the words of the feed."""
         skills = self._ask(
             "SELECT skill_id, s.name, s.description, version, code, command, python_packages, npm_packages, tags, "
@@ -183,20 +183,20 @@ class World:
             "SELECT name, description, icon_url, skill_count, remote_created_at, remote_updated_at "
             "FROM marketplace_sync_category"
         )
-        return {row["skill_id"]: told(row) for row in skills}, {row["name"]: told(row) for row in categories}
+        return {row["skill_id"]: as_json(row) for row in skills}, {row["name"]: as_json(row) for row in categories}
 
     def _ask(self, query: str) -> list[dict[str, Any]]:
         with psycopg.connect(self._database, row_factory=dict_row) as connection:
             return connection.execute(query).fetchall()
 
-    def say_last_lines(self) -> None:
+    def print_last_lines(self) -> None:
         for part in (self.marketplace, self.relay, *self.webs, *self.daemons):
-            for line in part.said().splitlines()[-8:]:
+            for line in part.output().splitlines()[-8:]:
                 print(f"    {part.name}: {line}")
 
 
-def told(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as JSON tells it."""
+def as_json(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with the types that JSON has."""
     return {
         name: value.astimezone(UTC).isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
         for name, value in row.items()
@@ -204,14 +204,14 @@ def told(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def part_of_history(source: Path, to: Path, count: int) -> None:
-    """The first `count` changes of a recorded history."""
+    """Write the first `count` changes of a recorded history."""
     with (gzip.open if source.suffix == ".gz" else open)(source, "rb") as lines, gzip.open(to, "wb") as part:
         for _, line in zip(range(count), lines, strict=False):
             part.write(line)
 
 
 def made_up_history(to: Path, count: int) -> None:
-    """A catalogue that comes into being and changes: new skills, new versions, a deletion now and then."""
+    """Write a catalogue that grows and changes: new skills, new versions, a removal now and then."""
     draw, moment = random.Random(7), datetime.now(UTC) - timedelta(seconds=count)
     with gzip.open(to, "wt") as history:
         for number in range(count):

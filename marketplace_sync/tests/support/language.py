@@ -17,7 +17,7 @@ PROJECT = Path(__file__).resolve().parents[3]
 _HELD_STATE = re.compile(
     r"""["'`]held["'`]|\bHELD\b|held_(?:count|changed|removals?|runs?|reason|at)\b|removals_held\b|Held(?:Removal|Changed)\w*"""
     r"""|\b[Hh]eld[ -](?:removal|run|sync)s?\b|\b[Rr]emovals?\ (?:that\ )?(?:is|are|was|were)\ held\b"""
-    r"""|\bon\ hold\b|state=held"""
+    r"""|\b[Oo]n[ ]?[Hh]old\b|OnHold|state=held"""
 )
 # The value that the release before stores and reads, quoted (docs/operations.md, Upgrading).
 _OLD_STATE = re.compile(r"""["'`](?:resting|MirrorStreamResting)["'`]""")
