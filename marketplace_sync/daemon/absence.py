@@ -1,7 +1,7 @@
-"""Settles what a listing lacks: what is proved to be gone is removed, the rest is asked for, held or left (law 5).
+"""Settle what is absent from a listing: remove what is proved to be gone, fetch, put on hold or leave the rest (law 5).
 
-`engine.absence` judges, `mirror.absence` looks up what the mirror has more than the listing; here the proofs are
-fetched, and what the last clean pass lacked is remembered. What follows is applied by the pass itself.
+`engine.absence` decides, and `mirror.absence` finds what the mirror has more than the listing. Here the proofs are
+fetched, and what the last clean sync did not list is remembered. The sync run applies what follows.
 """
 
 from collections.abc import Container, Sequence
@@ -24,10 +24,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """What a pass that began at arrival `begun` found named, all of it in the mirror by now.
+    """What a listing named, all of it applied by now. `begun`: the arrival at which the full sync began.
 
-    `found_by`: that pass, where each of `skills` was in the mirror when its batch was planned; else `None`.
-    `categories`: `None` where a broken row hides a name, so that none is known to lack.
+    `found_by`: the run, if each of `skills` was stored when its batch was planned; else `None`.
+    `categories`: `None` if a broken row hides a name, so that no category is known to be absent.
     """
 
     begun: int
@@ -39,11 +39,12 @@ class Named:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """What came of it. `held` wait for a person, for `held_reason`; `again`: a second pass has to prove absences.
+    """What follows from a listing.
 
-    `relisted`: skills whose removal was dismissed and that are listed again.
-
-    `unclean_reason`: why the listing proved nothing, "" where it was clean.
+    `unclean_reason`: why it proved nothing, "" if it was clean.
+    `held`: skills whose removal is on hold for approval, for `held_reason`.
+    `again`: a second sync has to prove absences.
+    `relisted`: skills whose removal was dismissed, and that are listed again.
     """
 
     unclean_reason: str
@@ -53,24 +54,24 @@ class Settled:
     relisted: frozenset[str]
 
 
-class Applies(Protocol):
-    """The pass, which writes in its own name and counts what became of it. Each returns once all is committed."""
+class RunWriter(Protocol):
+    """The sync run, which writes in its own name and counts the effects. Each method returns after the commit."""
 
     async def found(self, record: SkillRecord, arrival: int) -> None:
-        """A skill that the listing lacked is there all the same: so it was answered."""
+        """Store a skill that the listing did not name, and a single fetch found."""
 
     async def remove_skills(self, skill_ids: Sequence[str], arrival: int) -> None:
-        """These are gone, as known since `arrival`."""
+        """Remove skills that are known to be gone since `arrival`."""
 
     async def remove_categories(self, names: Sequence[str], arrival: int) -> None:
-        """These are gone, as known since `arrival`."""
+        """Remove categories that are known to be gone since `arrival`."""
 
 
 class Absences:
-    """Settles the passes of one mirror one after the other, and remembers between two what the first one lacked.
+    """Settle the full syncs of one mirror, one after the other, and remember what the last one did not list.
 
-    `announced`: skills that the stream told to be gone in messages that could not be applied. `repair`: a person asked
-    for level, so nothing is held.
+    `announced`: skills whose removal the stream reported in messages that could not be applied. `repair`: a person
+    asked for a mirror that is in sync, so no removal is put on hold.
     """
 
     def __init__(
@@ -81,79 +82,83 @@ class Absences:
         self._arrivals = arrivals
         self._announced = announced
         self._repair = repair
-        # Skills that the last clean pass lacked, and the arrival at which that pass began.
-        self._lacked: dict[str, int] = {}
-        self._asked_last = ""  # for its proof, in whatever pass
+        # Skills that the last clean sync did not list, and the arrival at which that sync began.
+        self._absent_before: dict[str, int] = {}
+        self._fetched_last = ""  # the skill whose proof was fetched last, in whichever sync
 
-    async def settle(self, named: Named, by: Applies, *, approved: frozenset[str]) -> Settled:
-        """Remove what is proved to be gone. `approved`: skills whose removal a person let go ahead.
+    async def settle(self, named: Named, run: RunWriter, *, approved: frozenset[str]) -> Settled:
+        """Remove what is proved to be gone. `approved`: skills whose removal a person approved.
 
-        A proof that can't be had is left to the next pass; categories that can't be read again raise `UpstreamError`.
+        A proof that cannot be fetched is left to the next sync. Raise `UpstreamError` if the categories cannot be read
+        again.
         """
         unclean = unclean_reason(named.listing)
         dismissed = await self._database.control(dismissed_skills)
-        verdict, unproved = await self._settle_skills(named, by, approved, dismissed, clean=not unclean)
-        await self._settle_categories(named, by)
+        verdict, unproved = await self._settle_skills(named, run, approved, dismissed, clean=not unclean)
+        await self._settle_categories(named, run)
         return Settled(
             unclean_reason=unclean, held=verdict.hold, held_reason=verdict.hold_reason, again=bool(unproved),
             relisted=frozenset(filter(named.skills.__contains__, dismissed)),
         )  # fmt: skip
 
     async def _settle_skills(
-        self, named: Named, by: Applies, approved: frozenset[str], dismissed: frozenset[str], *, clean: bool
+        self, named: Named, run: RunWriter, approved: frozenset[str], dismissed: frozenset[str], *, clean: bool
     ) -> tuple[Verdict, frozenset[str]]:
-        """The verdict, carried out, and what a second pass has yet to prove."""
+        """Carry out the verdict. Return it, and the skills whose absence a second sync has yet to prove."""
         absent, size = await self._database.control(absent_skills, named.skills, named.begun, named.found_by)
         for skill_id in dismissed - approved:
-            # The others are judged as if this one were not there. The stream's word that it went counts, as always.
+            # The others are judged as if this one were not there. A removal that the stream reported counts, as always.
             if not self._repair and skill_id not in self._announced and absent.pop(skill_id, None) is not None:
                 size -= 1
-        # One that was heard of after that pass had begun was not lacking then: its proof begins anew.
-        lacked_twice = {skill_id for skill_id, heard in absent.items() if heard <= self._lacked.get(skill_id, -1)}
+        # A skill that was reported after that sync had begun was not absent then: its proof begins again.
+        absent_twice = {skill_id for skill_id, at in absent.items() if at <= self._absent_before.get(skill_id, -1)}
         verdict = judge(
             absent,
             clean=clean,
             listed=len(named.skills),
             mirror_size=size,
             announced=self._announced,
-            absent_before=lacked_twice,
+            absent_before=absent_twice,
             approved=frozenset(absent) if self._repair else approved,
-            asked_last=self._asked_last,
+            asked_last=self._fetched_last,
         )
-        await by.remove_skills(sorted(verdict.remove), named.begun)
-        unproved = set(verdict.again)
-        for asked, skill_id in enumerate(verdict.prove):
-            if not await self._prove(skill_id, by):
-                # One that can't be asked for now takes its four tries; twenty of them would hold up every other pass.
-                unproved.update(verdict.prove[asked:])
-                break
-        # An unclean pass proves nothing, and takes nothing of what a clean one before it proved.
+        await run.remove_skills(sorted(verdict.remove), named.begun)
+        unproved = frozenset(verdict.again) | await self._prove(verdict.prove, run)
+        # An unclean sync proves nothing, and takes back nothing that a clean one before it proved.
         if clean:
-            self._lacked = dict.fromkeys(unproved, named.begun)
+            self._absent_before = dict.fromkeys(unproved, named.begun)
         else:
-            self._lacked = {skill_id: self._lacked[skill_id] for skill_id in lacked_twice}
-        return verdict, frozenset(unproved) if clean else frozenset()
+            self._absent_before = {skill_id: self._absent_before[skill_id] for skill_id in absent_twice}
+        return verdict, unproved if clean else frozenset()
 
-    async def _prove(self, skill_id: str, by: Applies) -> bool:
-        """Ask for one absent skill; whether the answer settled it."""
+    async def _prove(self, skill_ids: Sequence[str], run: RunWriter) -> frozenset[str]:
+        """Fetch absent skills one by one. Return those whose absence is not settled."""
+        for number, skill_id in enumerate(skill_ids):
+            if not await self._prove_one(skill_id, run):
+                # A fetch that fails takes four tries; twenty of them would delay every other sync.
+                return frozenset(skill_ids[number:])
+        return frozenset()
+
+    async def _prove_one(self, skill_id: str, run: RunWriter) -> bool:
+        """Fetch one absent skill. Return whether the answer settled its absence."""
         if self._market.single_fetch_wait() > 0:
             return False
-        self._asked_last = skill_id
+        self._fetched_last = skill_id
         try:
             arrival, record = await requested(
                 self._arrivals.next, lambda begun: self._market.skill(skill_id, begun=begun)
             )
-        except UpstreamError as fault:
-            log.warning("proof_failed", skill_id=skill_id, reason=fault.reason)
+        except UpstreamError as error:
+            log.warning("proof_failed", skill_id=skill_id, reason=error.reason)
             return False
         if record is None:
-            await by.remove_skills([skill_id], arrival)
+            await run.remove_skills([skill_id], arrival)
         else:
-            await by.found(record, arrival)
+            await run.found(record, arrival)
         return True
 
-    async def _settle_categories(self, named: Named, by: Applies) -> None:
-        """A category that no skill names goes when two listings lack it; one that proves nothing is no such listing."""
+    async def _settle_categories(self, named: Named, run: RunWriter) -> None:
+        """Remove categories that neither a skill nor two listings named. A hidden name proves nothing."""
         listed = named.categories
         if not listed or not await self._database.control(absent_categories, listed, named.begun):
             return
@@ -162,11 +167,11 @@ class Absences:
         if not names:
             return
         absent = await self._database.control(absent_categories, [*names, *listed], named.begun)
-        await by.remove_categories(absent, arrival)
+        await run.remove_categories(absent, arrival)
 
 
 def named_categories(page: CategoryPage) -> list[str] | None:
-    """The categories that a listing names; `None` where a broken row hides a name."""
+    """Return the categories that a listing names, or `None` if a broken row hides a name."""
     broken = [row.refusal.key for row in page.refused]
     if None in broken:
         return None

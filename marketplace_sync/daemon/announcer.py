@@ -1,4 +1,4 @@
-"""Sends the daemon's signals, in a thread that nobody waits for (see `signals`)."""
+"""Send Django signals for what the daemon does, in a thread that nothing waits for (see `signals`)."""
 
 import threading
 from collections import deque
@@ -7,45 +7,43 @@ from typing import Any
 from django.db import connections
 from django.dispatch import Signal
 
+from marketplace_sync.daemon.observer import DaemonObserver
 from marketplace_sync.models import FeedChange, SyncRun, WebSocketState
 from marketplace_sync.signals import changes_committed, connection_state_changed, removals_held
 
-# States and held runs change a few times a minute at most: whoever is this far behind never catches up.
+# States and held runs change a few times per minute at most: listeners that are this far behind never catch up.
 MAX_WAITING = 1000
 
 
-class FeedAnnouncer:
-    """Call its methods in the event loop: they neither wait nor raise. `seq` is the newest feed number so far.
+class FeedAnnouncer(DaemonObserver):
+    """Send a signal per state and held run, and one for all changes committed since the last.
 
-    The thread begins with the first signal that somebody listens to, and ends with the process whatever a listener
-    is at.
+    `seq` is the newest feed number so far. The thread begins with the first signal that has a listener. It ends with
+    the process, whatever a listener is doing.
     """
 
     def __init__(self, seq: int) -> None:
-        self._told = seq
+        self._announced = seq
         self._newest = seq
         self._waiting: deque[tuple[Signal, type, dict[str, Any]]] = deque(maxlen=MAX_WAITING)
         self._changed = threading.Condition()
         self._closed = self._busy = False
         self._thread: threading.Thread | None = None
 
-    def committed(self, seq: int) -> None:
-        """All changes up to `seq` are committed."""
+    def feed_grown(self, seq: int) -> None:
         with self._changed:
             if seq > self._newest:
                 self._newest = seq
                 self._begin(changes_committed, FeedChange)
 
-    def held(self, run_id: int, count: int, reason: str) -> None:
-        """That run holds removals back."""
+    def removals_held(self, run_id: int, count: int, reason: str) -> None:
         self._put(removals_held, SyncRun, run_id=run_id, count=count, reason=reason)
 
-    def state(self, state: str, before: str, reason: str) -> None:
-        """The status row says something else now."""
+    def state_written(self, state: str, before: str, reason: str) -> None:
         self._put(connection_state_changed, WebSocketState, state=state, before=before, reason=reason)
 
     def close(self, within: float) -> None:
-        """Send what waits, for so many seconds at most. Blocks."""
+        """Send what waits, for up to `within` seconds. Blocks."""
         with self._changed:
             self._changed.wait_for(lambda: self._thread is None or not (self._busy or self._next_is_there()), within)
             self._closed = True
@@ -64,7 +62,7 @@ class FeedAnnouncer:
         self._changed.notify_all()
 
     def _next_is_there(self) -> bool:
-        return bool(self._waiting) or self._newest > self._told
+        return bool(self._waiting) or self._newest > self._announced
 
     def _run(self) -> None:
         while True:
@@ -75,12 +73,13 @@ class FeedAnnouncer:
                 if self._closed:
                     return
                 self._busy = True
-                if self._waiting:
-                    signal, sender, arguments = self._waiting.popleft()
-                else:
-                    signal, sender = changes_committed, FeedChange
-                    arguments = {"first_seq": self._told + 1, "last_seq": self._newest}
-                    self._told = self._newest
+                signal, sender, arguments = self._next()
             signal.send_robust(sender, **arguments)
-            # What a listener has opened is not kept for the next, which may be an hour away.
+            # A connection that a listener opened is not kept for the next signal, which may be an hour away.
             connections.close_all()
+
+    def _next(self) -> tuple[Signal, type, dict[str, Any]]:
+        if self._waiting:
+            return self._waiting.popleft()
+        first, self._announced = self._announced + 1, self._newest
+        return changes_committed, FeedChange, {"first_seq": first, "last_seq": self._newest}

@@ -1,43 +1,40 @@
-"""Takes on what people and agents ask for, does it, and says how it went (law 11)."""
+"""Execute the commands of people and agents, and write their answers (law 11)."""
 
 import asyncio
 import time
-from collections.abc import Callable
 
 import structlog
 from structlog.contextvars import bind_contextvars
 
-from marketplace_sync.daemon.database import Database
-from marketplace_sync.daemon.full_sync import SyncReport
 from marketplace_sync.daemon.replay import Replayer, ReplayError
+from marketplace_sync.daemon.session import Session
 from marketplace_sync.daemon.stream_driver import ReconnectError, StreamDriver
 from marketplace_sync.daemon.sync_loop import SyncLoop
+from marketplace_sync.daemon.sync_report import SyncReport
 from marketplace_sync.engine.connection_state import Mode
 from marketplace_sync.governance.acceptance import refusal_reason
 from marketplace_sync.mirror.commands import accept, answer, is_by_agent, pending_commands
-from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.removals import dismiss, held_removals, mark_approved, why_closed
 from marketplace_sync.mirror.state import save_enabled
 from marketplace_sync.models import Command, SyncRun
 
 log = structlog.get_logger(__name__)
 
-# `disable` is to close the stream in under 2 s, request to close.
+# From the command to the closed stream, `disable` may take 2 s.
 LOOK_EVERY_SECONDS = 0.5
-# Agents' commands in service together; those that only wait for a full sync do not count, for they ask nothing of the
-# database meanwhile. What persons ask for has no such limit and comes first. One look takes no more of agents than fit
-# into `LOOK_EVERY_SECONDS`, and at least one: no number of agents delays a person by more than a look.
+# How many commands of agents are executed together. Those that only wait for a full sync do not count, for they use no
+# database meanwhile. Commands of people have no such limit and come first. Each look accepts only as many of agents as
+# fit into `LOOK_EVERY_SECONDS`, and at least one: no number of agents delays a person by more than one look.
 _AGENTS_IN_SERVICE = 8
+
+# Of many dead letters that could not be replayed, this many reasons are shown.
+_PROBLEMS_SHOWN = 5
 
 Action = Command.Action
 
 
-# Of many dead letters, the first reasons why one could not be replayed.
-_PROBLEMS_SHOWN = 5
-
-
 class CommandFailedError(Exception):
-    """The request can't be carried out; the text says why and what to do instead. `run`: the sync run that failed."""
+    """The command cannot be executed; the text says why and what to do. `run`: the sync run that failed."""
 
     def __init__(self, text: str, run: int | None = None) -> None:
         super().__init__(text)
@@ -45,34 +42,23 @@ class CommandFailedError(Exception):
 
 
 class CommandDesk:
-    """Each accepted command is a task of its own, so that a slow one keeps nobody waiting.
-
-    `ended` is called with the action and the last state of each.
-    """
+    """Execute each accepted command in a task of its own, so that a slow one delays no other."""
 
     def __init__(
-        self,
-        database: Database,
-        lease: Lease,
-        driver: StreamDriver,
-        passes: SyncLoop,
-        replayer: Replayer,
-        *,
-        stream_wanted: bool,
-        ended: Callable[[str, Command.State], None] = lambda *_: None,
+        self, session: Session, driver: StreamDriver, syncs: SyncLoop, replayer: Replayer, *, stream_wanted: bool
     ) -> None:
-        self._ended = ended
-        self._database = database
-        self._lease = lease
+        self._database = session.database
+        self._lease = session.lease
+        self._observers = session.observers
         self._driver = driver
-        self._passes = passes
+        self._syncs = syncs
         self._replayer = replayer
         self._stream_wanted = stream_wanted
         self._agents_in_service = 0
         self._approving: list[frozenset[str]] = []  # the skills of each approval under way
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Execute commands until cancelled."""
         async with asyncio.TaskGroup() as accepted:
             while True:
                 until = time.monotonic() + LOOK_EVERY_SECONDS
@@ -82,7 +68,7 @@ class CommandDesk:
                         self._agents_in_service += _counts(command)
                         accepted.create_task(self._serve(command), name=f"command {command.pk}")
                     else:
-                        self._ended(command.action, Command.State.EXPIRED)
+                        self._observers.command_ended(command.action, Command.State.EXPIRED)
                     if is_by_agent(command) and time.monotonic() > until:
                         break
                 await asyncio.sleep(LOOK_EVERY_SECONDS)
@@ -94,11 +80,11 @@ class CommandDesk:
             state = await self._settle(command)
         finally:
             self._agents_in_service -= _counts(command)
-        self._ended(command.action, state)
+        self._observers.command_ended(command.action, state)
         log.info("command_ended", action=command.action, state=str(state))
 
     async def _settle(self, command: Command) -> Command.State:
-        """Do it and write the answer down, once more where the actor asked for another full sync meanwhile."""
+        """Execute the command and write its answer; execute it again if the actor asked for another sync meanwhile."""
         while True:
             try:
                 result = await self._do(command)
@@ -127,14 +113,14 @@ class CommandDesk:
             case Action.ENABLE:
                 return await self._enable()
             case Action.SYNC:
-                return _told(await self._passes.ask(command.pk))
+                return _result_of(await self._syncs.sync_for(command.pk))
             case Action.APPROVE:
                 return await self._approve(command)
             case Action.DISMISS:
                 return await self._dismiss(command)
             case Action.REPLAY:
                 return await self._replay(command)
-        raise CommandFailedError(f"This daemon does not know how to {command.action}.")
+        raise CommandFailedError(f"This version of the daemon does not know the action {command.action}.")
 
     async def _replay(self, command: Command) -> dict[str, object]:
         if "dead_letters" not in command.args:
@@ -169,8 +155,8 @@ class CommandDesk:
     def _need_stream(self) -> None:
         if not self._stream_wanted:
             raise CommandFailedError(
-                "This daemon runs without the stream (--no-websocket or ATOM_SAAS_WS_ENABLED=false); "
-                "restart it without that."
+                "This daemon runs without the stream (--no-websocket or ATOM_SAAS_WS_ENABLED=false). "
+                "Restart it with the stream."
             )
 
     async def _approve(self, command: Command) -> dict[str, object]:
@@ -178,12 +164,12 @@ class CommandDesk:
         held = await self._database.control(held_removals, run_id)
         self._approving.append(held)
         try:
-            report = await self._passes.ask(command.pk, approved=held)
-            result = _told(report)
+            report = await self._syncs.sync_for(command.pk, approved=held)
+            result = _result_of(report)
             if not report.clean:
-                # An unclean pass does not know what is still absent, so it removed nothing for the approval's sake.
+                # An unclean sync does not know what is still absent, so it removed nothing because of the approval.
                 raise CommandFailedError(
-                    f"The listing proves nothing: {report.unclean_reason}. Run {run_id} still waits; ask again.",
+                    f"The listing proves nothing: {report.unclean_reason}. Run {run_id} still waits: approve it again.",
                     run=report.run_id,
                 )
             await self._database.control(mark_approved, self._lease, run_id)
@@ -218,10 +204,10 @@ def _counts(command: Command) -> bool:
     return is_by_agent(command) and command.action not in (Action.SYNC, Action.APPROVE)
 
 
-def _told(report: SyncReport) -> dict[str, object]:
-    """A pass's result for whoever asked for it."""
+def _result_of(report: SyncReport) -> dict[str, object]:
+    """Return a full sync's answer to its command. Raise `CommandFailedError` if it failed."""
     if report.state == SyncRun.State.FAILED:
-        raise CommandFailedError(f"The pass failed: {report.error}", run=report.run_id)
+        raise CommandFailedError(f"The full sync failed: {report.error}", run=report.run_id)
     return {
         "run": report.run_id,
         "state": str(report.state),

@@ -1,4 +1,4 @@
-"""Whether the mirror has all that the marketplace reported, as far as the daemon knows.
+"""Decide whether the mirror has all that the marketplace reported, as far as the daemon knows.
 
 A record that was refused, or a message that was lost, is content that the mirror does not have. Until a fetch or a full
 sync brings it, no moment may be named as of which the mirror is complete (`X-Mirror-As-Of`).
@@ -6,14 +6,15 @@ sync brings it, no moment may be named as of which the mirror is complete (`X-Mi
 
 from collections.abc import Callable
 
-from marketplace_sync.daemon.full_sync import SyncReport
+from marketplace_sync.daemon.observer import DaemonObserver
+from marketplace_sync.daemon.sync_report import SyncReport
 
 # More refused skills than this count as one loss: only a full sync brings them.
 _MAX_REFUSED = 10_000
 
 
-class Completeness:
-    """What is known to be missing. `arrive` gives the arrival of what happens now (law 2)."""
+class Completeness(DaemonObserver):
+    """Remember what is known to be missing. `arrive` returns the arrival of what happens now (law 2)."""
 
     def __init__(self, arrive: Callable[[], int]) -> None:
         self._arrive = arrive
@@ -23,26 +24,26 @@ class Completeness:
 
     @property
     def complete(self) -> bool:
-        """Nothing is known to be missing."""
+        """Return whether nothing is known to be missing."""
         return not (self._refused or self._lost_at or self._left_out_by_sync)
 
     def lost(self) -> None:
-        """A message was not applied, and only a full sync brings what it reported."""
+        """Note a message that was not applied, where only a full sync brings what it reported."""
         self._lost_at = self._arrive()
 
     def refused(self, skill_id: str) -> None:
-        """A message about this skill was not applied, and the skill as fetched cannot be read either."""
+        """Note a skill whose message was not applied, and that cannot be read as fetched either."""
         if len(self._refused) >= _MAX_REFUSED:
             self.lost()
         else:
             self._refused[skill_id] = self._arrive()
 
     def fetched(self, skill_id: str) -> None:
-        """This skill is in the mirror as the marketplace has it now, or is gone from both."""
+        """Note a skill that is in the mirror as the marketplace has it now, or is gone from both."""
         self._refused.pop(skill_id, None)
 
-    def synced(self, report: SyncReport) -> None:
-        """A full sync has ended. One that read everything has brought what was missing before it began."""
+    def sync_ended(self, report: SyncReport, seconds: float) -> None:
+        """Forget what was missing before a full sync that read everything."""
         if report.refused or report.unread:
             self._left_out_by_sync = True
         elif report.clean and not report.again:

@@ -13,11 +13,13 @@ import structlog
 from django.db import Error
 
 from marketplace_sync.conf import SyncConfig
-from marketplace_sync.daemon.core import Daemon, NotDrainedError, writing_session
+from marketplace_sync.daemon.core import Daemon
 from marketplace_sync.daemon.database import PASSING, Database
-from marketplace_sync.daemon.full_sync import SyncReport, SyncRunner
+from marketplace_sync.daemon.full_sync import SyncOptions, SyncRunner
 from marketplace_sync.daemon.memory import keep_small
 from marketplace_sync.daemon.owning import holder_name, take_lease, wait_for_lease
+from marketplace_sync.daemon.session import NotDrainedError, writing_session
+from marketplace_sync.daemon.sync_report import SyncReport
 from marketplace_sync.daemon.verify import Verifier
 from marketplace_sync.mirror.compare import Difference
 from marketplace_sync.mirror.lease import LeaseLostError, LeaseTakenError
@@ -116,11 +118,8 @@ async def _passes(
 ) -> SyncReport:
     lease = await take_lease(database, holder_name(), stop)
     async with MarketClient(config, access) as market, writing_session(database, lease, config) as session:
-        runner = SyncRunner(
-            market, session.queue, database, lease, session.arrivals,
-            page_size=config.page_size, max_pages=config.max_pages, repair=repair, by_row=True,
-            held=session.announcer.held,
-        )  # fmt: skip
+        options = SyncOptions(page_size=config.page_size, max_pages=config.max_pages, repair=repair, by_row=True)
+        runner = SyncRunner(market, session, options)
         try:
             report = await _stoppable(_repaired(runner) if repair else _once(runner), stop)
             if repair:

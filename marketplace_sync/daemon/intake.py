@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol, assert_never
 
 from marketplace_sync.daemon.arrivals import Arrivals
+from marketplace_sync.daemon.observer import DaemonObserver
 from marketplace_sync.daemon.write_queue import WriteQueue
 from marketplace_sync.daemon.writer import Committed
 from marketplace_sync.engine.rates import TokenBucket
@@ -69,7 +70,7 @@ class Announced:
             del self._arrivals[skill_id]
 
 
-class Intake:
+class Intake(DaemonObserver):
     """Takes stream messages. `totals` counts them by outcome; `moves` the skills that it told to come or go.
 
     `lost` is called with each message that reaches no batch, and the total it counts in.

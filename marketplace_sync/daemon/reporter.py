@@ -1,30 +1,38 @@
-"""Writes the state row: at once when something changed, at most once a second for the rest (law 9)."""
+"""Write the status row: immediately when the state changes, at most once per second for the rest (law 9)."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, assert_never
 
 import structlog
 
-from marketplace_sync.daemon.database import Database
+from marketplace_sync.daemon.clocks import Clocks
+from marketplace_sync.daemon.completeness import Completeness
+from marketplace_sync.daemon.figures import Figures
+from marketplace_sync.daemon.intake import Intake
+from marketplace_sync.daemon.observer import DaemonObserver
+from marketplace_sync.daemon.session import Session
+from marketplace_sync.daemon.stream_driver import StreamDriver
+from marketplace_sync.daemon.sync_report import SyncReport
 from marketplace_sync.engine.connection_state import ConnectionState, Mode
+from marketplace_sync.engine.schedule import Schedule
 from marketplace_sync.logs import redact
-from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.state import save_state
 from marketplace_sync.models import WebSocketState
 
 log = structlog.get_logger(__name__)
 
 _EVERY_SECONDS = 1.0
-# The two clocks drift apart by less within the life of a connection's times.
+_REASON = "disconnect_reason"
+# Two clocks drift apart by less during a connection; a larger difference means that one was set.
 _CLOCK_WAS_SET = timedelta(seconds=2)
 State = WebSocketState.State
 
 
 def shown_state(connection: ConnectionState, *, caught_up: bool) -> WebSocketState.State:
-    """The public word for how things stand."""
+    """Return the public state for a state of the connection machine."""
     match connection.mode:
         case Mode.IDLE:
             return State.CONNECTING
@@ -42,92 +50,94 @@ def shown_state(connection: ConnectionState, *, caught_up: bool) -> WebSocketSta
             return State.DISABLED
         case Mode.STOPPED:
             return State.NOT_RUNNING
+    assert_never(connection.mode)
 
 
-class Reporter:
-    """Holds what the row shall say and writes it. `poke()` says that something a person waits for has changed.
+@dataclass(frozen=True, slots=True)
+class StateSources:
+    """The parts of the daemon whose state the status row shows."""
 
-    `lags` hands over what goes into the minute's figures together with the totals.
-    `told` hears of each change of state once it is written: the state, the one before, the reason.
+    driver: StreamDriver
+    schedule: Schedule
+    completeness: Completeness
+    intake: Intake
+    figures: Figures
+
+
+class Reporter(DaemonObserver):
+    """Write the status row whenever it would differ.
+
+    A connection that is disabled by the settings, and not by a person (`stream_wanted` is false), is shown as polling.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        lease: Lease,
-        *,
-        connection: Callable[[], ConnectionState],
-        caught_up: Callable[[], bool],
-        complete: Callable[[], bool],
-        totals: Counter[str],
-        lags: Callable[[], Mapping[int, int]],
-        last_message_at: Callable[[], datetime | None],
-        stream_wanted: Callable[[], bool],
-        told: Callable[[str, str, str], None],
-        clock: Callable[[], float],
-        wall: Callable[[], datetime],
-    ) -> None:
-        self._database = database
-        self._lease = lease
-        self._connection = connection
-        self._caught_up = caught_up
-        self._complete = complete
-        self._totals = totals
-        self._lags = lags
-        self._last_message_at = last_message_at
+    def __init__(self, session: Session, sources: StateSources, clocks: Clocks, *, stream_wanted: bool) -> None:
+        self._session = session
+        self._sources = sources
+        self._clock = clocks.monotonic
+        self._wall = clocks.wall
         self._stream_wanted = stream_wanted
-        self._told = told
-        self._clock = clock
-        self._wall = wall
-        self._poked = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._state: WebSocketState.State | None = None
         self._last_connected_at: datetime | None = None
         self._moments: dict[float, datetime] = {}
         self._written: tuple[dict[str, Any], Counter[str]] | None = None
 
-    def poke(self) -> None:
-        self._poked.set()
+    def connection_changed(self, before: ConnectionState, after: ConnectionState) -> None:
+        self._look()
+
+    def sync_began(self) -> None:
+        self._look()
+
+    def sync_ended(self, report: SyncReport, seconds: float) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        """Publish the state if it has changed, and have the row written without waiting for the second to end."""
+        if (state := self.state()) != self._state:
+            self._state = state
+            self._session.observers.state_changed(state)
+        self._changed.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Write until cancelled."""
         while True:
             await self.write()
-            self._poked.clear()
+            self._changed.clear()
             try:
                 async with asyncio.timeout(_EVERY_SECONDS):
-                    await self._poked.wait()
+                    await self._changed.wait()
             except TimeoutError:
                 pass
 
     async def write(self) -> None:
         """Write the row if it differs from what was written last."""
         columns = self._columns()
-        totals = Counter(self._totals)
-        if (columns, totals) != self._written:
-            shown = self._written[0]["state"] if self._written else ""
-            if columns["state"] != shown:
-                log.info(
-                    "state", state=str(columns["state"]), reason=columns["disconnect_reason"],
-                    connection=self._connection().attempt,
-                )  # fmt: skip
-            await self._database.control(save_state, self._lease, columns, totals, self._lags())
-            self._written = (columns, totals)
-            if columns["state"] != shown:
-                self._told(str(columns["state"]), str(shown), columns["disconnect_reason"])
+        totals = Counter(self._sources.intake.totals)
+        if (columns, totals) == self._written:
+            return
+        state, before, reason = columns["state"], self._written[0]["state"] if self._written else "", columns[_REASON]
+        if state != before:
+            log.info("state", state=str(state), reason=reason, connection=self._sources.driver.state.attempt)
+        lags = self._sources.figures.take()
+        await self._session.database.control(save_state, self._session.lease, columns, totals, lags)
+        self._written = (columns, totals)
+        if state != before:
+            self._session.observers.state_written(str(state), str(before), reason)
 
     def state(self) -> WebSocketState.State:
-        """The public word for how things stand now."""
-        connection = self._connection()
-        if not self._stream_wanted() and connection.mode is Mode.DISABLED:
-            return State.POLLING  # by the settings, not by a person: nothing waits for anybody
-        return shown_state(connection, caught_up=self._caught_up())
+        """Return the public state now."""
+        connection = self._sources.driver.state
+        if not self._stream_wanted and connection.mode is Mode.DISABLED:
+            return State.POLLING
+        return shown_state(connection, caught_up=self._sources.schedule.caught_up)
 
     def _columns(self) -> dict[str, Any]:
-        connection = self._connection()
+        connection = self._sources.driver.state
         columns: dict[str, Any] = {
             "connected": connection.mode is Mode.OPEN,
             "state": self.state(),
-            "complete": self._complete(),
-            "disconnect_reason": redact(connection.reason)[:500],
+            "complete": self._sources.completeness.complete,
+            _REASON: redact(connection.reason)[:500],
             "reconnect_attempts": connection.reconnect_attempts,
             "consecutive_failures": connection.consecutive_failures,
             "fallback_to_polling": connection.fallback_to_polling,
@@ -138,14 +148,14 @@ class Reporter:
             self._last_connected_at = self._moment(connection.opened_at)
         if self._last_connected_at is not None:
             columns["last_connected_at"] = self._last_connected_at
-        if (at := self._last_message_at()) is not None:
+        if (at := self._sources.intake.last_message_at) is not None:
             columns["last_message_at"] = at
         return columns
 
     def _moment(self, at: float | None) -> datetime | None:
-        """Return a time of the monotonic clock as a date, the same each time: two clocks differ by microseconds.
+        """Return a time of the monotonic clock as a date.
 
-        Where our time of day was set since, it is another date.
+        It is the same each time, although two clocks differ by microseconds, until our time of day is set.
         """
         if at is None:
             return None

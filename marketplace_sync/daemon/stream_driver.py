@@ -1,16 +1,18 @@
-"""Drives the connection machine: carries its effects out and tells it what happened."""
+"""Drive the connection machine: carry out its effects, and report to it what happened."""
 
 import asyncio
 import math
 import random
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from typing import assert_never
 
 import structlog
 from structlog.contextvars import bind_contextvars
 
 from marketplace_sync.conf import SyncConfig
+from marketplace_sync.daemon.clocks import Clocks
+from marketplace_sync.daemon.mailbox import Mailbox
+from marketplace_sync.daemon.observer import DaemonObserver
 from marketplace_sync.engine.connection import decide
 from marketplace_sync.engine.connection_state import (
     CloseStream,
@@ -43,7 +45,7 @@ log = structlog.get_logger(__name__)
 
 
 def limits_of(config: SyncConfig) -> Limits:
-    """The machine's figures, from the settings."""
+    """Return the limits of the connection machine, from the settings."""
     return Limits(
         healthy_after=config.healthy_after,
         reconnect_delays=config.reconnect_delays,
@@ -55,95 +57,84 @@ def limits_of(config: SyncConfig) -> Limits:
 
 
 class ReconnectError(Exception):
-    """There is nothing to reconnect; the text says why."""
+    """There is nothing to reconnect; the text is the reason."""
 
 
 class StreamDriver:
-    """Owns the stream's task and the machine's state.
+    """Own the stream's tasks and the state of the connection machine.
 
-    `receive` takes each message in the read loop; `poll` begins a pass at once; `changed` is
-    called with the states before and after each decision that changed it; `token` with whether the token was refused,
-    each time that the marketplace has looked at it.
+    `receive` gets each message in the read loop.
     """
 
     def __init__(
         self,
         config: SyncConfig,
         access: Access,
+        mailbox: Mailbox,
+        observers: DaemonObserver,
+        clocks: Clocks,
         *,
         receive: Receive,
-        poll: Callable[[], None],
-        changed: Callable[[ConnectionState, ConnectionState], None],
-        clock: Callable[[], float],
-        wall: Callable[[], datetime],
-        draw: Callable[[], float] = random.random,
-        token: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._config = config
         self._access = access
+        self._mailbox = mailbox
+        self._observers = observers
+        self._clock = clocks.monotonic
+        self._wall = clocks.wall
         self._receive = receive
-        self._poll = poll
-        self._changed = changed
-        self._token = token
-        self._clock = clock
-        self._wall = wall
-        self._draw = draw
         self.state = ConnectionState(limits=limits_of(config))
-        # The marketplace's clock minus ours, as the newest connection told it.
-        self.server_offset = timedelta(0)
         self._inbox: asyncio.Queue[Input] = asyncio.Queue()
-        self._told = self._taken = 0
+        self._sent = self._taken = 0  # inputs put into the inbox, and taken from it
         self._attempts: dict[int, asyncio.Task[None]] = {}
         self._streams: dict[int, Stream] = {}
         self._moved = asyncio.Event()
 
     def start(self, *, enabled: bool) -> None:
-        self._tell(Started(enabled))
+        """Begin to connect, unless the stream is disabled."""
+        self._send(Started(enabled))
 
     def stop(self) -> None:
         """Close the stream for good; `run` returns when all that it had received is handed over."""
-        self._tell(StopRequested())
+        self._send(StopRequested())
 
     def token_replaced(self) -> None:
-        """Attempts that begin from now on bring another token."""
-        self._tell(TokenReplaced())
+        """Note that attempts from now on present another token."""
+        self._send(TokenReplaced())
 
     async def reconnect(self) -> str:
-        """A new stream, tried as soon as the limit of attempts allows. "" when it is open, else why it is not.
+        """Open a new stream as soon as the limit of attempts allows. Return "", or the reason why it is not open.
 
-        Raises `ReconnectError`.
+        Raise `ReconnectError` if no attempt is possible.
         """
         if not accepts_reconnect(self.state):
             raise ReconnectError(self.state.reason)
         before = self.state.attempt if self.state.mode is not Mode.CONNECTING else self.state.attempt - 1
-        await self._decided(self._tell(ReconnectRequested()))
+        await self._decided(self._send(ReconnectRequested()))
         if self.state.mode is Mode.OPEN and self.state.attempt == before:
-            limit, wait = (
-                self.state.limits.attempts_per_minute,
-                math.ceil(slot_free_in(self.state, self._clock())),
-            )
+            limit, wait = self.state.limits.attempts_per_minute, math.ceil(slot_free_in(self.state, self._clock()))
             raise ReconnectError(
-                f"The stream stays as it is, open: {limit} connection attempts in the last minute are the "
-                f"marketplace's limit. Ask again in {wait} s."
+                f"The stream stays open as it is: the marketplace's limit of {limit} connection attempts per minute is "
+                f"used up. Reconnect again in {wait} s."
             )
         await self._until(lambda: self.state.attempt > before or self.state.mode in (Mode.DISABLED, Mode.STOPPED))
         number = self.state.attempt
         await self._until(lambda: self.state.attempt != number or self.state.mode is not Mode.CONNECTING)
         if self.state.attempt == number and self.state.mode is Mode.OPEN:
             return ""
-        return self.state.reason or "another reconnect was asked for meanwhile"
+        return self.state.reason or "another reconnect command came meanwhile"
 
     async def disable(self) -> None:
-        """Close the stream and keep it closed; returns when it is."""
+        """Close the stream and keep it closed; return when it is closed."""
         last = self.state.attempt
-        await self._decided(self._tell(DisableRequested()))
+        await self._decided(self._send(DisableRequested()))
         # Not "is disabled": somebody may have enabled it again while the peer took its time to close.
         await self._until(lambda: all(number > last for number in self._attempts))
 
     async def enable(self) -> str:
-        """Want the stream again, and say in a sentence how it stands then."""
+        """Enable the stream. Return a sentence about its state after that."""
         before = self.state
-        await self._decided(self._tell(EnableRequested()))
+        await self._decided(self._send(EnableRequested()))
         was = before.mode is not Mode.DISABLED and before.attempt == self.state.attempt
         return f"The stream is enabled{' already' if was else ''}; {self._standing()}"
 
@@ -165,16 +156,16 @@ class StreamDriver:
         assert_never(state.mode)
 
     async def run(self) -> None:
-        """Until `stop`, and then until the last stream has handed over what it had."""
+        """Drive the machine until `stop`, and then until the last stream has handed over what it received."""
         async with asyncio.TaskGroup() as attempts:
             while self.state.mode is not Mode.STOPPED:
                 event = await self._next_input()
                 before = self.state
-                self.state, effects = decide(before, event, now=self._clock(), draw=self._draw())
+                self.state, effects = decide(before, event, now=self._clock(), draw=random.random())
                 for effect in effects:
                     self._carry_out(effect, attempts)
                 if self.state != before:
-                    self._changed(before, self.state)
+                    self._observers.connection_changed(before, self.state)
                 self._moved.set()
 
     async def _next_input(self) -> Input:
@@ -187,15 +178,15 @@ class StreamDriver:
         self._taken += 1
         return event
 
-    def _tell(self, event: Input) -> int:
-        """Put `event` to the machine; its place in the order of all that it was told."""
+    def _send(self, event: Input) -> int:
+        """Put `event` into the machine's inbox. Return its number, counted from 1."""
         self._inbox.put_nowait(event)
-        self._told += 1
-        return self._told
+        self._sent += 1
+        return self._sent
 
-    async def _decided(self, place: int) -> None:
-        """Wait until the machine has decided on what it was told at `place`; a stopped one decides no more."""
-        await self._until(lambda: self._taken >= place or self.state.mode is Mode.STOPPED)
+    async def _decided(self, number: int) -> None:
+        """Wait until the machine has decided on the input of that number; a stopped machine decides no more."""
+        await self._until(lambda: self._taken >= number or self.state.mode is Mode.STOPPED)
 
     def _carry_out(self, effect: Effect, attempts: asyncio.TaskGroup) -> None:
         match effect:
@@ -207,10 +198,12 @@ class StreamDriver:
                 elif (attempt := self._attempts.get(number)) is not None:
                     attempt.cancel()
             case PollNow():
-                self._poll()
+                self._mailbox.poll_now()
+            case _:
+                assert_never(effect)
 
     async def _attempt(self, number: int) -> None:
-        """One connection from its first packet to its last."""
+        """Own one connection from its first packet to its last."""
         bind_contextvars(connection=number)  # of this task alone
         try:
             report: Failed | Lost = Failed(number, "given up")
@@ -218,22 +211,22 @@ class StreamDriver:
             try:
                 stream = await Stream.open(self._config, self._access, wall=self._wall)
                 self._streams[number] = stream
-                self.server_offset = stream.server_offset
-                self._token(False)
-                self._tell(Opened(number))
+                self._observers.stream_opened(stream.server_offset)
+                self._observers.token_checked(refused=False)
+                self._send(Opened(number))
                 log.info("stream_opened")
                 report = Lost(number, "closed")
                 await stream.run(self._receive)
-            except UpstreamError as fault:
-                if fault.refused_token:
-                    self._token(True)
+            except UpstreamError as error:
+                if error.refused_token:
+                    self._observers.token_checked(refused=True)
                 kind = Lost if number in self._streams else Failed
-                report = kind(number, fault.reason, fault.refused_token, fault.retry_after)
-                log.warning("stream_lost" if kind is Lost else "stream_failed", reason=fault.reason)
-                if fault.refused_token and self._access.token.look() != token:
-                    # It may have been replaced a moment ago: the machine hears of that before the refusal.
-                    self._tell(TokenReplaced())
-            self._tell(report)
+                report = kind(number, error.reason, error.refused_token, error.retry_after)
+                log.warning("stream_lost" if kind is Lost else "stream_failed", reason=error.reason)
+                if error.refused_token and self._access.token.look() != token:
+                    # It may have been replaced a moment ago: the machine learns that before the refusal.
+                    self._send(TokenReplaced())
+            self._send(report)
         finally:
             self._streams.pop(number, None)
             self._attempts.pop(number, None)

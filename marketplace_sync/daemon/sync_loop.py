@@ -1,83 +1,75 @@
-"""The task that begins passes when the schedule says so, and tells who waited for one how it ended."""
+"""The task that begins full syncs when the schedule says so, and answers the commands that wait for one."""
 
 import asyncio
 from collections.abc import Callable
 
 from structlog.contextvars import bound_contextvars
 
-from marketplace_sync.daemon.completeness import Completeness
-from marketplace_sync.daemon.full_sync import SyncReport, SyncRunner
+from marketplace_sync.daemon.full_sync import SyncRunner
 from marketplace_sync.daemon.intake import Announced
+from marketplace_sync.daemon.mailbox import Mailbox
+from marketplace_sync.daemon.observer import DaemonObserver
+from marketplace_sync.daemon.sync_report import SyncReport
 from marketplace_sync.daemon.write_queue import WriterClosedError
-from marketplace_sync.engine.schedule import Schedule, SyncOutcome
+from marketplace_sync.engine.connection_state import ConnectionState, Mode
+from marketplace_sync.engine.schedule import SyncOrder, SyncOutcome
 from marketplace_sync.models import SyncRun
 
-# Second passes that follow one another at once, when none of them proves the absences; after that
-# the next poll looks again. A market that moves faster than it is read must not be read for ever.
+# How many confirming syncs may follow one another without a wait, when none of them proves the absences. After that the
+# next poll reads again: a marketplace that changes faster than it is read must not be read without end.
 MAX_CONFIRMING = 3
 
+_OUTCOMES = {
+    SyncRun.State.DONE: SyncOutcome.DONE,
+    SyncRun.State.DEGRADED: SyncOutcome.DONE,
+    SyncRun.State.HELD: SyncOutcome.HELD,
+    SyncRun.State.FAILED: SyncOutcome.FAILED,
+}
 
-class SyncLoop:
-    """Runs one pass at a time by the rules of `engine.schedule`. `passed` hears of each, with the seconds it took."""
+
+class SyncLoop(DaemonObserver):
+    """Run one full sync at a time, by the mailbox's schedule (the rules are in `engine.schedule`)."""
 
     def __init__(
         self,
         runner: SyncRunner,
-        schedule: Schedule,
+        mailbox: Mailbox,
         announced: Announced,
-        completeness: Completeness,
-        *,
+        observers: DaemonObserver,
         clock: Callable[[], float],
-        changed: Callable[[], None],
-        passed: Callable[[SyncReport, float], None] = lambda *_: None,
     ) -> None:
-        self._passed = passed
         self._runner = runner
-        self._schedule = schedule
+        self._schedule = mailbox.schedule
+        self._wake = mailbox.sync_wanted
         self._announced = announced
-        self._completeness = completeness
+        self._observers = observers
         self._clock = clock
-        self._changed = changed
-        self._wake = asyncio.Event()
         self._waiters: dict[int, asyncio.Future[SyncReport]] = {}
         self._approvals: dict[int, frozenset[str]] = {}
         self._confirming = 0
         self._token_refused = False
 
-    @property
-    def caught_up(self) -> bool:
-        return self._schedule.caught_up
-
-    def stream_opened(self) -> None:
-        self._schedule.stream_opened(self._clock())
-        self._wake.set()
-
-    def no_stream(self) -> None:
-        """There is no stream to wait for: the first pass may begin."""
-        self._schedule.first_attempt_failed(self._clock())
-        self._wake.set()
-
-    def poll_now(self) -> None:
-        self._schedule.poll_now(self._clock())
-        self._wake.set()
-
-    def token_replaced(self) -> None:
-        """There is another token: what the old one was refused is tried at once."""
-        if self._token_refused:
-            self._schedule.mended(self._clock())
+    def connection_changed(self, before: ConnectionState, after: ConnectionState) -> None:
+        """Schedule the full sync that follows each connect, or the first one where there is no stream to wait for."""
+        if after.mode is Mode.OPEN and before.mode is not Mode.OPEN:
+            self._schedule.stream_opened(self._clock())
+            self._wake.set()
+        elif after.first_attempt_ended and not before.first_attempt_ended:
+            self._schedule.first_attempt_failed(self._clock())
             self._wake.set()
 
-    def loss(self) -> None:
-        self._completeness.lost()
-        self._schedule.loss(self._clock())
-        self._wake.set()
+    def token_replaced(self) -> None:
+        """Retry now if the marketplace refused the previous token."""
+        if self._token_refused:
+            self._schedule.cause_removed(self._clock())
+            self._wake.set()
 
-    async def ask(self, command_id: int, approved: frozenset[str] = frozenset()) -> SyncReport:
-        """A pass begun from now on; its report. `approved`: removals that a person let go ahead."""
+    async def sync_for(self, command_id: int, approved: frozenset[str] = frozenset()) -> SyncReport:
+        """Return the report of a full sync that begins from now on. `approved`: skills whose removal was approved."""
         waiter: asyncio.Future[SyncReport] = asyncio.get_running_loop().create_future()
         self._waiters[command_id] = waiter
         self._approvals[command_id] = approved
-        self._schedule.asked(self._clock(), command_id)
+        self._schedule.commanded(self._clock(), command_id)
         self._wake.set()
         try:
             return await waiter
@@ -86,35 +78,34 @@ class SyncLoop:
             self._approvals.pop(command_id, None)
 
     async def run(self) -> None:
-        """Until cancelled, or until the writer takes nothing more."""
+        """Run full syncs until cancelled, or until the writer is closed."""
         while True:
             self._wake.clear()
             if self._schedule.due(self._clock()) is None:
                 await self._sleep()
                 continue
             order = self._schedule.sync_began(self._clock())
-            self._changed()
-            approved = frozenset().union(*(self._approvals.get(command, frozenset()) for command in order.commands))
+            self._observers.sync_began()
             begun = self._clock()
-            asked_by = {"commands": list(order.commands)} if order.commands else {}
             try:
-                with bound_contextvars(**asked_by):
-                    report = await self._runner.run(str(order.reason), approved=approved)
+                report = await self._run_one(order)
             except WriterClosedError:
                 return
             self._ended(report)
-            self._passed(report, self._clock() - begun)
+            self._observers.sync_ended(report, self._clock() - begun)
             for command in order.commands:
                 if (waiter := self._waiters.get(command)) is not None and not waiter.done():
                     waiter.set_result(report)
-            self._changed()
+
+    async def _run_one(self, order: SyncOrder) -> SyncReport:
+        approved = frozenset().union(*(self._approvals.get(command, frozenset()) for command in order.commands))
+        with bound_contextvars(**({"commands": list(order.commands)} if order.commands else {})):
+            return await self._runner.run(str(order.reason), approved=approved)
 
     def _ended(self, report: SyncReport) -> None:
         now = self._clock()
-        outcome = _OUTCOMES[report.state]
         self._token_refused = report.refused_token
-        self._completeness.synced(report)
-        self._schedule.sync_ended(now, outcome, report.retry_after)
+        self._schedule.sync_ended(now, _OUTCOMES[report.state], report.retry_after)
         self._confirming = self._confirming + 1 if report.again else 0
         if report.again and self._confirming <= MAX_CONFIRMING:
             self._schedule.confirm_needed(now)
@@ -128,11 +119,3 @@ class SyncLoop:
                 await self._wake.wait()
         except TimeoutError:
             pass
-
-
-_OUTCOMES = {
-    SyncRun.State.DONE: SyncOutcome.DONE,
-    SyncRun.State.DEGRADED: SyncOutcome.DONE,
-    SyncRun.State.HELD: SyncOutcome.HELD,
-    SyncRun.State.FAILED: SyncOutcome.FAILED,
-}

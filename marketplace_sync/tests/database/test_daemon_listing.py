@@ -14,9 +14,9 @@ import pytest
 
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.daemon import command_desk
-from marketplace_sync.daemon.core import Session, writing_session
 from marketplace_sync.daemon.database import Database
-from marketplace_sync.daemon.full_sync import SyncRunner
+from marketplace_sync.daemon.full_sync import SyncOptions, SyncRunner
+from marketplace_sync.daemon.session import Session, writing_session
 from marketplace_sync.daemon.write_queue import MAX_BATCH_ITEMS, WriteQueue
 from marketplace_sync.daemon.writer import Writer
 from marketplace_sync.engine import schedule
@@ -91,9 +91,7 @@ async def passes(
         async with marketplace(skills=skills) as server, MarketClient(quick_config(server)) as market:
             lease = await database.control(acquire, "test:1")
             async with writing_session(database, lease, SyncConfig()) as session:
-                runner = SyncRunner(
-                    market, session.queue, database, lease, session.arrivals, page_size=page_size, max_pages=10
-                )
+                runner = SyncRunner(market, session, SyncOptions(page_size=page_size, max_pages=10))
                 yield server, session, runner
     finally:
         await database.close()
@@ -605,7 +603,7 @@ class TestTheListingFails:
             server.faults.add(fault, match="page=2")
             answer = await running.command(Command.Action.SYNC)
             assert answer.state == "failed"
-            assert answer.result["detail"].startswith("The pass failed: ")
+            assert answer.result["detail"].startswith("The full sync failed: ")
             assert await running.ask(Skill.objects.count) == 25
             failed = await running.ask(SyncRun.objects.filter(reason="asked").get)
             assert (failed.state, failed.is_clean, failed.removed) == ("failed", None, 0)

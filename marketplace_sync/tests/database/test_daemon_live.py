@@ -61,7 +61,7 @@ async def test_reconnects_beyond_ten_a_minute_leave_the_open_stream() -> None:
         asked = [await running.command(Command.Action.RECONNECT) for _ in range(11)]
         assert [command.state for command in asked] == ["done"] * 9 + ["failed"] * 2
         assert "10 connection attempts in the last minute" in asked[-1].result["detail"]
-        assert "Ask again in" in asked[-1].result["detail"]
+        assert "Reconnect again in" in asked[-1].result["detail"]
         assert (server.clients, len(server.connects)) == (1, 10)
         # A lost stream waits for its place as well, and says so.
         await server.drop_connections()

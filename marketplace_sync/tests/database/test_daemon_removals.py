@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from marketplace_sync.daemon import command_desk
-from marketplace_sync.daemon.core import writing_session
-from marketplace_sync.daemon.full_sync import SyncRunner
+from marketplace_sync.daemon.full_sync import SyncOptions, SyncRunner
+from marketplace_sync.daemon.session import writing_session
 from marketplace_sync.mirror.commands import submit_command
 from marketplace_sync.mirror.lease import acquire
 from marketplace_sync.models import Command, DismissedRemoval, HeldRemoval, Skill, SyncRun
@@ -92,7 +92,7 @@ async def test_a_superseded_run_of_which_nothing_waits_cannot_be_approved() -> N
         await sync(running)
         refused = await running.command(APPROVE, run=first.pk)
         assert refused.state == "failed"
-        assert "no newer run holds any of its removals" in refused.result["detail"]
+        assert "no newer one has its removals on hold" in refused.result["detail"]
         assert len(await served(running)) == 100
 
 
@@ -252,7 +252,5 @@ async def _repair(running: Mirror) -> None:
         MarketClient(running.config, Access(running.config)) as market,
         writing_session(running.database, lease, running.config) as session,
     ):
-        runner = SyncRunner(
-            market, session.queue, running.database, lease, session.arrivals, page_size=100, max_pages=100, repair=True
-        )
+        runner = SyncRunner(market, session, SyncOptions(page_size=100, max_pages=100, repair=True))
         assert (await runner.run("repair")).clean

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from marketplace_sync.daemon.clocks import Clocks
 from marketplace_sync.daemon.core import Daemon
 from marketplace_sync.daemon.database import Database
 from marketplace_sync.daemon.owning import holder_name, wait_for_lease
@@ -26,7 +27,7 @@ async def test_a_host_whose_clock_is_off_owns_and_follows_like_any_other(off: ti
         database, stop = Database(), asyncio.Event()
         lease = await wait_for_lease(database, holder_name(), stop)
         assert lease is not None
-        daemon = Daemon(watched.config, wall=lambda: datetime.now(UTC) + off)
+        daemon = Daemon(watched.config, clocks=Clocks(wall=lambda: datetime.now(UTC) + off))
         watched.task = asyncio.create_task(daemon.run(database, lease, stop))
         watched.stop = stop
         await watched.until_state("live")

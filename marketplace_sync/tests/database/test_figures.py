@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marketplace_sync.daemon.figures import Figures
+from marketplace_sync.daemon.observer import Observers
 from marketplace_sync.daemon.writer import Committed
 from marketplace_sync.engine.latency import bucket_of, quantile
 from marketplace_sync.mirror import lease as leases
@@ -144,14 +145,15 @@ def late_by(seconds: float, offset: timedelta = timedelta()) -> SkillRecord:
     ],
 )
 def test_the_lag_is_by_the_marketplace_s_clock(off: timedelta, known: timedelta, seconds: float) -> None:
-    figures = Figures(server_offset=lambda: known, wall=lambda: NOW)
+    figures = Figures(Observers(), lambda: NOW)
+    figures.stream_opened(known)
     figures.committed(committed((late_by(0.2, off), Effect.UPDATED)))
     assert figures.take() == {bucket_of(seconds): 1}
     assert figures.take() == {}
 
 
 def test_what_changed_nothing_or_has_no_time_or_is_history_is_not_measured() -> None:
-    figures = Figures(server_offset=timedelta, wall=lambda: NOW)
+    figures = Figures(Observers(), lambda: NOW)
     figures.committed(
         committed(
             (late_by(1), Effect.STALE),

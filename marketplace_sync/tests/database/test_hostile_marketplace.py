@@ -15,9 +15,10 @@ from django.utils import timezone
 
 from marketplace_sync.api import throttles
 from marketplace_sync.conf import Secret, SyncConfig
-from marketplace_sync.daemon.core import writing_session
 from marketplace_sync.daemon.database import Database
-from marketplace_sync.daemon.full_sync import SyncReport, SyncRunner
+from marketplace_sync.daemon.full_sync import SyncOptions, SyncRunner
+from marketplace_sync.daemon.session import writing_session
+from marketplace_sync.daemon.sync_report import SyncReport
 from marketplace_sync.governance.sliding_window import SlidingWindow
 from marketplace_sync.mirror.arrived import HEAD_BYTES
 from marketplace_sync.mirror.lease import acquire
@@ -117,10 +118,8 @@ async def passes(server: ScriptedHttp, **changes: Any) -> AsyncIterator[Passes]:
         async with MarketClient(config) as market:
             lease = await database.control(acquire, "test:1")
             async with writing_session(database, lease, config) as session:
-                runner = SyncRunner(
-                    market, session.writer, database, lease, session.arrivals,
-                    page_size=config.page_size, max_pages=config.max_pages,
-                )  # fmt: skip
+                options = SyncOptions(page_size=config.page_size, max_pages=config.max_pages)
+                runner = SyncRunner(market, session, options)
                 yield Passes(runner, database)
     finally:
         await database.close()

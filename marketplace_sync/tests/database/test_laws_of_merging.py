@@ -21,10 +21,12 @@ from hypothesis import strategies as st
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.daemon import writer
 from marketplace_sync.daemon.arrivals import Arrivals
-from marketplace_sync.daemon.core import writing_session
 from marketplace_sync.daemon.database import Database
-from marketplace_sync.daemon.full_sync import SyncReport, SyncRunner
+from marketplace_sync.daemon.full_sync import SyncOptions, SyncRunner
 from marketplace_sync.daemon.intake import Intake
+from marketplace_sync.daemon.observer import Observers
+from marketplace_sync.daemon.session import writing_session
+from marketplace_sync.daemon.sync_report import SyncReport
 from marketplace_sync.daemon.writer import AHEAD_FROM
 from marketplace_sync.engine.rates import TokenBucket
 from marketplace_sync.mirror.lease import acquire
@@ -165,15 +167,13 @@ async def play_out(script: Sequence[Op], config: SyncConfig) -> Marketplace:
             bucket=TokenBucket(0, 0), arrivals=Arrivals(lease.epoch), repairs=NoRepairs(), totals=Counter(),
             clock=lambda: 0.0, wall=lambda: world.now,
         )  # fmt: skip
-        async with writing_session(database, lease, config, intake.committed) as session:
+        async with writing_session(database, lease, config, Observers(intake)) as session:
             intake._arrivals = session.arrivals
             world.receive = lambda raw: intake.receive(
                 decode_message(raw, server_now=world.now), raw.encode(), session.queue
             )
-            runner = SyncRunner(
-                ScriptedMarket(world), session.queue, database, lease, session.arrivals,  # type: ignore[arg-type]
-                page_size=2, max_pages=100, stream=intake,
-            )  # fmt: skip
+            options = SyncOptions(page_size=2, max_pages=100)
+            runner = SyncRunner(ScriptedMarket(world), session, options, stream=intake)  # type: ignore[arg-type]
 
             async def one_pass() -> SyncReport:
                 report = await runner.run("poll")

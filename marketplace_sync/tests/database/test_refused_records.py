@@ -80,7 +80,7 @@ async def test_a_sync_of_which_nothing_can_be_read_is_a_failed_command_and_no_lo
         spoil(server)
         answer = await running.command(Command.Action.SYNC)
         assert answer.state == "failed"
-        assert answer.result["detail"].startswith("The pass failed: none of the 5 listed skills can be read.")
+        assert answer.result["detail"].startswith("The full sync failed: none of the 5 listed skills can be read.")
         pages = len(server.requests)
         await running.until_it_follows()
         assert len(server.requests) == pages, "it is not read again before the next poll"

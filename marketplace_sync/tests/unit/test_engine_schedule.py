@@ -36,7 +36,7 @@ def settled(at: float = 0.0, poll_interval: float = POLL) -> Schedule:
 def test_the_first_pass_waits_for_the_stream_or_its_first_failure() -> None:
     schedule = Schedule(poll_interval=POLL)
     schedule.loss(0)
-    schedule.asked(0, 1)
+    schedule.commanded(0, 1)
     assert schedule.next_wake() is None and schedule.due(10**6) is None
     schedule.first_attempt_failed(5)
     assert schedule.next_wake() is not None
@@ -91,7 +91,7 @@ def test_caught_up_means_a_good_pass_begun_after_the_latest_opening() -> None:
 
 def test_the_interval_counts_from_the_end_of_the_last_pass_whatever_asked_for_it() -> None:
     schedule = settled()
-    schedule.asked(100)
+    schedule.commanded(100)
     schedule.sync_began(100)
     schedule.sync_ended(150, SyncOutcome.DONE)
     assert schedule.next_wake() == 150 + POLL
@@ -126,7 +126,7 @@ def test_while_losses_last_a_pass_is_begun_every_minute() -> None:
 def test_losses_during_a_pass_need_one_more_and_losses_before_it_do_not() -> None:
     schedule = settled()
     schedule.loss(10)
-    schedule.asked(10)
+    schedule.commanded(10)
     assert words(schedule.sync_began(10)) == ["asked", "gap"]
     schedule.loss(12)
     schedule.sync_ended(20, SyncOutcome.DONE)
@@ -174,12 +174,12 @@ def test_a_back_off_is_over_when_its_cause_is_mended() -> None:
     schedule = settled()
     schedule.stream_opened(10)
     run(schedule, 10, SyncOutcome.FAILED, retry_after=2000)
-    schedule.mended(30)
+    schedule.cause_removed(30)
     assert schedule.next_wake() == 30
     assert run(schedule, 30, SyncOutcome.FAILED) == ["retry", "connected"]
     assert schedule.next_wake() == 40  # one try; the delays go on where they were
     assert run(schedule, 40) == ["retry", "connected"]
-    schedule.mended(50)
+    schedule.cause_removed(50)
     assert schedule.next_wake() == 40 + POLL
 
 
@@ -192,7 +192,7 @@ def test_nothing_but_a_person_breaks_into_the_back_off() -> None:
     schedule.confirm_needed(11)
     schedule.poll_now(11)
     assert schedule.next_wake() == 2010  # not even for the interval of 900 s
-    schedule.asked(12, 7)
+    schedule.commanded(12, 7)
     assert schedule.next_wake() == 12
     assert run(schedule, 12)[:2] == ["asked", "retry"]
     assert schedule.next_wake() == 12 + POLL
@@ -200,18 +200,18 @@ def test_nothing_but_a_person_breaks_into_the_back_off() -> None:
 
 def test_all_who_wait_share_a_pass_and_who_comes_later_gets_the_next() -> None:
     schedule = settled()
-    schedule.asked(10, 1)
-    schedule.asked(11, 2, 3)
-    schedule.asked(11, 2)
+    schedule.commanded(10, 1)
+    schedule.commanded(11, 2, 3)
+    schedule.commanded(11, 2)
     assert schedule.sync_began(12).commands == (1, 2, 3)
-    schedule.asked(13, 4)
+    schedule.commanded(13, 4)
     schedule.sync_ended(20, SyncOutcome.DONE)
     assert schedule.sync_began(20).commands == (4,)
 
 
 def test_a_failed_pass_answers_its_requests_and_is_no_reason_to_try_at_once() -> None:
     schedule = settled()
-    schedule.asked(10, 1)
+    schedule.commanded(10, 1)
     assert run(schedule, 10, SyncOutcome.FAILED) == ["asked"]
     assert schedule.next_wake() == 15
     order = schedule.sync_began(15)
@@ -220,10 +220,10 @@ def test_a_failed_pass_answers_its_requests_and_is_no_reason_to_try_at_once() ->
 
 def test_an_interrupted_pass_gives_everything_back_at_once() -> None:
     schedule = settled()
-    schedule.asked(10, 1)
+    schedule.commanded(10, 1)
     schedule.loss(10)
     schedule.sync_began(10)
-    schedule.asked(11, 2)
+    schedule.commanded(11, 2)
     schedule.sync_ended(12, SyncOutcome.INTERRUPTED)
     order = schedule.sync_began(12)
     assert (words(order), order.commands) == (["asked", "gap"], (1, 2))
@@ -237,14 +237,14 @@ def test_fallback_begins_with_a_poll_even_before_the_first_attempt_was_reported(
 
 def test_the_order_of_begin_and_end_is_kept() -> None:
     schedule = settled()
-    with pytest.raises(RuntimeError, match="no pass is due"):
+    with pytest.raises(RuntimeError, match="no full sync is due"):
         schedule.sync_began(1)
-    with pytest.raises(RuntimeError, match="no pass is under way"):
+    with pytest.raises(RuntimeError, match="no full sync is under way"):
         schedule.sync_ended(1, SyncOutcome.DONE)
-    schedule.asked(1)
+    schedule.commanded(1)
     schedule.sync_began(1)
     assert schedule.running
-    with pytest.raises(RuntimeError, match="a pass is under way"):
+    with pytest.raises(RuntimeError, match="a full sync is under way"):
         schedule.sync_began(1)
 
 
@@ -280,7 +280,7 @@ class Daemon:
         elif deed == "asked":
             command = next(self.commands)
             self.tickets[command] = self.begun
-            self.schedule.asked(self.now, command)
+            self.schedule.commanded(self.now, command)
         elif deed == "wait":
             self.now += 0.5
         elif deed == "sleep":

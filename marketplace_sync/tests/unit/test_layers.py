@@ -90,9 +90,10 @@ ROOMS: dict[str, Room] = {
 }
 # Walls within a room: what of this app a module may not import besides.
 WALLS: dict[str, frozenset[str]] = {
-    # It says what is gone; a pass alone writes, in its own name, and keeps the record.
+    # It decides what is gone; the sync run alone writes, in its own name, and keeps the record.
     "daemon.absence": names(
-        "daemon.full_sync daemon.write_queue daemon.writer mirror.arrived mirror.lease mirror.runs models"
+        "daemon.full_sync daemon.session daemon.sync_writes daemon.write_queue daemon.writer "
+        "mirror.arrived mirror.lease mirror.runs models"
     ),
 }
 _CLOCKS = {"now", "utcnow", "today", "time", "monotonic", "perf_counter"}

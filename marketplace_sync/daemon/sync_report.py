@@ -1,0 +1,30 @@
+"""How a full sync ended."""
+
+from dataclasses import dataclass
+
+from marketplace_sync.mirror.runs import Progress
+from marketplace_sync.models import SyncRun
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """How a full sync ended: its run, what it counted, and what follows from it."""
+
+    run_id: int
+    state: SyncRun.State
+    progress: Progress
+    begun: int  # the arrival at which it began
+    clean: bool = False
+    again: bool = False  # a second sync has to prove absences
+    held: int = 0  # removals on hold
+    held_reason: str = ""
+    unclean_reason: str = ""
+    error: str = ""  # "" unless it failed
+    retry_after: float | None = None  # seconds that the marketplace asked for; `None`: none
+    refused_token: bool = False
+    unread: str = ""  # why not every page was read; "" where all were
+
+    @property
+    def refused(self) -> int:
+        """Return how many listed records could not be read or stored."""
+        return self.progress.refused
