@@ -1,8 +1,7 @@
-"""What every management action has in common: it is checked, done, audited and published, or refused and audited.
+"""The base of all management actions: check, execute, audit and publish, or refuse and audit.
 
-There is one way to do a thing, `perform`, whichever door it is asked through. It is a transaction of its own, and
-refuses to run within another one: what it said was done must not be undone by its caller, and a refusal's audit
-row must outlive the exception that tells of it.
+API, admin pages and commands all call `perform`. It is a transaction of its own, and raises within another one: the
+caller must not undo what was audited as done, and a refusal's audit row must outlive the exception.
 """
 
 from abc import ABC, abstractmethod
@@ -32,21 +31,21 @@ MAX_REASON_CHARS = 1000
 
 
 def storable_text(field: str, text: str, most: int) -> str:
-    """Return the text stripped. Raises `InvalidInputError` for one that is too long or cannot be stored."""
+    """Return the text stripped. Raises `InvalidInputError` if it has over `most` characters or cannot be stored."""
     text = text.strip()
     if len(text) > most:
         raise InvalidInputError(field, f"At most {most} characters.")
     if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
-        raise InvalidInputError(field, "Characters that can't be stored: NUL or half of a surrogate pair.")
+        raise InvalidInputError(field, "It contains NUL or half of a surrogate pair, which cannot be stored.")
     return text
 
 
 class Action(ABC, Generic[R]):
-    """One thing that somebody wants done. Subclasses say what it is, and do it in `execute`.
+    """One action of one actor. Subclasses do it in `execute`.
 
-    `verb` is its stable name, as the audit says it, `label` a button's text. `reason` is the actor's own, at most
-    1000 characters; `origin` says from where ("api 127.0.0.1"). Raises `TypeError` without an actor,
-    `InvalidInputError` for arguments that can't be.
+    `verb` is the action's stable name in the audit, `label` the text of its button. `reason` is the actor's, at most
+    1000 characters; `origin` names the client ("api 127.0.0.1"). Raises `TypeError` without an actor, and
+    `InvalidInputError` for invalid arguments.
     """
 
     verb: ClassVar[str]
@@ -56,7 +55,7 @@ class Action(ABC, Generic[R]):
 
     def __init__(self, *, actor: Actor, reason: str = "", origin: str = "") -> None:
         if not isinstance(actor, Actor):
-            raise TypeError(f"{type(self).__name__} needs an actor, not {actor!r}: anonymous requests end at the door")
+            raise TypeError(f"{type(self).__name__} needs an actor, not {actor!r}. Refuse anonymous requests before.")
         self.actor = actor
         self.reason = storable_text("reason", reason, MAX_REASON_CHARS)
         self.origin = origin
@@ -66,20 +65,20 @@ class Action(ABC, Generic[R]):
 
     @property
     def target(self) -> str:
-        """What it is done to, as the audit says it; "" for the mirror itself."""
+        """The object of the action, as the audit names it; "" for the mirror itself."""
         return ""
 
     @abstractmethod
     def execute(self) -> R:
-        """Do it, within the transaction that `perform` opened. Raises `NotPossibleError` or `NoSuchTargetError`."""
+        """Execute the action, in the transaction of `perform`. Raises `NotPossibleError` or `NoSuchTargetError`."""
 
     @final
     def perform(self) -> R:
-        """Check, do, audit and publish; the action's result.
+        """Check, execute, audit and publish the action; return its result.
 
-        Raises `DeniedError`, `NotPossibleError` or `NoSuchTargetError`, each with its one audit row written; past a
-        limit `TooManyRequestsError` in their place, which the audit counts (`refusals`); `InvalidInputError`, which is
-        no decision; and `RuntimeError` when called within a transaction.
+        Raises `DeniedError`, `NotPossibleError` or `NoSuchTargetError`, each with one audit row written. Over the limit
+        of refusals it raises `TooManyRequestsError` instead, which the audit counts (`refusals`). `InvalidInputError`
+        is no decision and leaves no row. Raises `RuntimeError` within a transaction.
         """
         try:
             with transaction.atomic(durable=True):
@@ -102,12 +101,12 @@ class Action(ABC, Generic[R]):
 
     @classmethod
     def required(cls) -> str:
-        """What it takes: a maturity, or `SUPERUSER`."""
+        """Return what the action requires of its actor: a maturity, or `SUPERUSER`."""
         return SuperuserRequiredError.required if cls.superuser_only else required_for(cls.complexity)
 
     @classmethod
     def check_right(cls, actor: Actor | None) -> None:
-        """Raise `DeniedError` where the policy refuses this action to an actor, as the database knows it now."""
+        """Raise `DeniedError` if the policy refuses this action to the actor, or if there is no actor."""
         if actor is None or not allows(actor.maturity, cls.complexity):
             raise MaturityRequiredError(required_for(cls.complexity), actor.maturity if actor else None)
         if cls.superuser_only and not actor.is_superuser:
@@ -119,7 +118,7 @@ class Action(ABC, Generic[R]):
         self.check_right(now)
 
     def _refuse(self, outcome: AuditRow.Outcome, required: str) -> float | None:
-        """Write the refusal's row. Past the limit count it instead, and return the seconds until the next row."""
+        """Write the refusal's audit row. Over the limit count it instead, and return the seconds until the next row."""
         wait = refused_requests.admit(self.actor.ident)
         if wait is None:
             self._record(outcome, required)

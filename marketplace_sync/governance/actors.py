@@ -1,4 +1,4 @@
-"""Who asks: an agent by its registered maturity, a person by Django's permissions."""
+"""Actors: agents with their registered maturity, persons with Django's permissions."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,9 +14,9 @@ MANAGE_PERMISSION = "marketplace_sync.manage_sync"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """Somebody who may be held to account. `ident` is `agent:NAME` or `user:NAME`.
+    """A person or agent who acts. `ident` is `agent:NAME` or `user:NAME`.
 
-    What it says was true when it was made; an action looks again before it is done. `user_pk` is
+    The rights are those at the time it was made; every action reads them again before it is executed. `user_pk` is
     `None` for the command line alone.
     """
 
@@ -24,17 +24,17 @@ class Actor:
     ident: str
     maturity: Maturity
     is_superuser: bool
-    user_pk: Any  # of whatever type the project's users have
+    user_pk: Any  # of the type that the project's user model has
 
 
-# Whoever has the shell and the database can do anything to both anyway.
+# A person with the shell and the database can change both anyway.
 COMMAND_LINE = Actor(kind="person", ident="command line", maturity=Maturity.AUTONOMOUS, is_superuser=True, user_pk=None)
 
 
 def actor_of(user: Any) -> Actor | None:
-    """The actor that a Django user is; `None` for nobody: anonymous, inactive, or a disabled agent.
+    """Return the actor of a Django user; `None` for an anonymous or inactive user and for a disabled agent.
 
-    An agent is never more than its maturity, whatever flags its user has.
+    An agent has the rights of its maturity, whatever flags its user has.
     """
     if user is None or not user.is_authenticated or not user.is_active:
         return None
@@ -49,7 +49,7 @@ def actor_of(user: Any) -> Actor | None:
             is_superuser=False,
             user_pk=user.pk,
         )
-    # A project's own user model may be without any of these.
+    # A project's own user model may have none of these fields.
     is_superuser = bool(getattr(user, "is_superuser", False))
     manages = is_superuser or (
         getattr(user, "is_staff", False) and hasattr(user, "has_perm") and user.has_perm(MANAGE_PERMISSION)
@@ -64,20 +64,20 @@ def actor_of(user: Any) -> Actor | None:
 
 
 def reload_actor(actor: Actor) -> Actor | None:
-    """The same actor as the database knows it now; `None` when it has ceased to be one.
+    """Read the actor again from the database; return `None` when it is no actor any more.
 
-    Locks the actor's account until the end of the transaction: its actions are decided one after the other, and none
-    of them beside a change of its rights.
+    Locks the actor's account until the end of the transaction: its actions are decided one after the other, and never
+    at the same time as a change of its rights.
     """
     if actor.user_pk is None:
         return actor if actor == COMMAND_LINE else None
-    # The base manager: a project's own may leave some users out.
+    # The base manager: a project's own manager may leave some users out.
     users = get_user_model()._base_manager.select_for_update(of=("self",), no_key=True)
     return actor_of(users.select_related("mirror_agent").filter(pk=actor.user_pk).first())
 
 
 def find_actor(ident: str) -> Actor | None:
-    """Return the actor of this `ident` as the database knows it now; `None` when there is none any more."""
+    """Read the actor with this `ident` from the database; return `None` when there is none any more."""
     if ident == COMMAND_LINE.ident:
         return COMMAND_LINE
     kind, _, name = ident.partition(":")
@@ -88,6 +88,6 @@ def find_actor(ident: str) -> Actor | None:
 
 
 def require(actor: Actor, complexity: Complexity) -> None:
-    """For reads, which are no management decisions and leave no audit row. Raises `MaturityRequiredError`."""
+    """Check the right to read, which leaves no audit row. Raises `MaturityRequiredError`."""
     if not allows(actor.maturity, complexity):
         raise MaturityRequiredError(required_for(complexity), actor.maturity)

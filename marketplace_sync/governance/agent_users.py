@@ -1,6 +1,6 @@
-"""The Django user behind an agent, whatever user model the project has.
+"""Make the Django user of an agent, for any user model.
 
-The model's manager is not asked: its `create_user` may want arguments that no agent has.
+The model's manager is not used: its `create_user` may require arguments that no agent has.
 """
 
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from django.db.models import NOT_PROVIDED, CharField, EmailField, Model, TextFie
 
 
 def new_user(agent_name: str) -> Any:
-    """Return a user for this agent, not saved yet. It has no password, so it can't log in.
+    """Return a user for this agent, not saved yet. It has no password, so it cannot log in.
 
-    Its user name is `agent:NAME`, or an address that no mail reaches where the user name is one. Other texts that must
-    be unique get the same.
+    The user name is `agent:NAME`; if the user name is an e-mail address, it is one that cannot receive mail. Other
+    texts that must be unique get the same value.
     """
     model = get_user_model()
     user = model(**{field.name: _value(field, agent_name) for field in _identifying(model)})
@@ -38,7 +38,7 @@ def fields_without_value(model: type[Model]) -> list[str]:
 
 
 def _identifying(model: Any) -> Iterator[Any]:
-    """The texts that tell users apart: the user name, and all that take part in a rule that they be unique."""
+    """Yield the text fields that must be unique: the user name, and all fields of a constraint on uniqueness."""
     names = {model.USERNAME_FIELD, *(field.name for field in model._meta.concrete_fields if field.unique)}
     names.update(name for group in model._meta.unique_together for name in group)
     for constraint in model._meta.constraints:

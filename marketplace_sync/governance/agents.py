@@ -1,4 +1,4 @@
-"""Agents: registered, trusted more or less, disabled and enabled; by superusers alone."""
+"""Actions on agents: register, set the maturity, disable, enable. Superusers only."""
 
 import re
 
@@ -14,12 +14,12 @@ from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.mirror.commands import expire_pending_commands
 from marketplace_sync.models import Agent
 
-# What fits into a URL and a log line as it is; no name of dots alone, which a URL would lose.
+# A name goes into URLs and log lines unescaped. The first character is no dot: URLs drop the parts "." and "..".
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 def parse_maturity(text: str) -> Maturity:
-    """The level of that name. Raises `InvalidInputError`."""
+    """Return the maturity of that name. Raises `InvalidInputError`."""
     try:
         return Maturity(text)
     except ValueError:
@@ -27,18 +27,18 @@ def parse_maturity(text: str) -> Maturity:
 
 
 def may_send_commands(maturity: Maturity) -> bool:
-    """Return whether an actor of this maturity may ask the daemon for anything."""
+    """Return whether an actor of this maturity may have the daemon execute commands."""
     return allows(maturity, Complexity.CRITICAL)
 
 
 def expire_commands_of(ident: str, reason: str) -> dict[str, list[int]]:
-    """End the pending commands of an actor who has lost the right to them; what the audit notes of it."""
+    """Expire the pending commands of an actor who has lost the right to them; return details for the audit."""
     ended = expire_pending_commands(ident, reason)
     return {"expired_commands": ended} if ended else {}
 
 
 class AgentAction(Action[R]):
-    """Something done to an agent by name."""
+    """An action on an agent, by its name."""
 
     superuser_only = True
 
@@ -51,7 +51,7 @@ class AgentAction(Action[R]):
         return f"agent {self.agent_name}"
 
     def agent(self) -> Agent:
-        """The agent, locked. Raises `NoSuchTargetError`."""
+        """Return the agent, locked. Raises `NoSuchTargetError`."""
         agents = Agent.objects.select_for_update(of=("self", "user"), no_key=True).select_related("user")
         agent = agents.filter(name=self.agent_name).first() if _NAME.fullmatch(self.agent_name) else None
         if agent is None:
@@ -60,7 +60,7 @@ class AgentAction(Action[R]):
 
 
 class RegisterAgent(AgentAction[Agent]):
-    """Make an agent known. It has no key yet. Its user can't log in: it has no password."""
+    """Register an agent. It has no key yet. Its user cannot log in: it has no password."""
 
     verb, label = "register_agent", "Register agent"
 
@@ -69,7 +69,9 @@ class RegisterAgent(AgentAction[Agent]):
     ) -> None:
         super().__init__(name, actor=actor, reason=reason, origin=origin)
         if not _NAME.fullmatch(name):
-            raise InvalidInputError("name", "1 to 64 of a-z, 0-9, '.', '_' and '-', a letter or a digit first.")
+            raise InvalidInputError(
+                "name", "1 to 64 characters of a-z, 0-9, '.', '_' and '-'; the first is one of a-z, 0-9."
+            )
         self.maturity = parse_maturity(maturity)
 
     def execute(self) -> Agent:
@@ -85,15 +87,15 @@ class RegisterAgent(AgentAction[Agent]):
                     created_at=database_now(),
                     created_by=self.actor.ident,
                 )
-        except (IntegrityError, DataError, ValidationError) as fault:
+        except (IntegrityError, DataError, ValidationError) as error:
             if Agent.objects.filter(name=self.agent_name).exists():
                 raise NotPossibleError(f"An agent {self.agent_name} is registered already.") from None
-            problem = " ".join(str(fault).split())
-            raise NotPossibleError(f"The user of agent {self.agent_name} can't be stored: {problem}") from None
+            problem = " ".join(str(error).split())
+            raise NotPossibleError(f"The user of agent {self.agent_name} cannot be stored: {problem}") from None
 
 
 class SetMaturity(AgentAction[Agent]):
-    """Trust an agent more or less; what it does from now on is held against the new level."""
+    """Change how far an agent is trusted. All its later actions are checked against the new maturity."""
 
     verb, label = "set_maturity", "Set maturity"
 
@@ -116,7 +118,7 @@ class SetMaturity(AgentAction[Agent]):
 
 
 class DisableAgent(AgentAction[Agent]):
-    """Turn an agent away, whatever keys it has, until it is enabled again."""
+    """Refuse all keys of an agent until it is enabled again, and expire its pending commands."""
 
     verb, label = "disable_agent", "Disable agent"
 
@@ -131,7 +133,7 @@ class DisableAgent(AgentAction[Agent]):
 
 
 class EnableAgent(AgentAction[Agent]):
-    """Let an agent in again, with the keys that it had."""
+    """Accept the keys of a disabled agent again."""
 
     verb, label = "enable_agent", "Enable agent"
 

@@ -1,8 +1,8 @@
-"""Old audit rows go into a file, and only then out of the database.
+"""Export old audit rows to a file, then delete them from the database.
 
-The rows are what the database never changes, so they are exported outside the transaction that deletes them: a
-long export keeps no writer waiting. Only what is whole, on disk and counted is deleted, through the gate of
-`models.audit`, and that it was is an audit row itself.
+The database never changes an audit row, so the export runs outside the transaction that deletes: no writer waits for
+it. Only rows that are complete on disk and counted are deleted, through the gate of `models.audit`. The deletion
+leaves an audit row itself.
 """
 
 import gzip
@@ -26,7 +26,7 @@ _CHUNK = 2000
 
 
 def last_archivable(older_than: timedelta) -> int:
-    """The last id of the rows, from the first on, that are all older than that; 0 where there are none."""
+    """Return the id up to which every row is older than that; 0 when the first row is younger or there is none."""
     before = database_now() - older_than
     kept = AuditRow.objects.filter(at__gte=before).order_by("pk").values_list("pk", flat=True).first()
     old = AuditRow.objects.filter(at__lt=before)
@@ -36,9 +36,9 @@ def last_archivable(older_than: timedelta) -> int:
 
 
 def export(up_to: int, path: Path) -> int:
-    """Write the rows up to that id, oldest first, one JSON object a line, gzipped; how many.
+    """Write the rows up to that id, oldest first, one JSON object per line, gzipped; return how many.
 
-    The file is there whole and on disk, or not at all. Raises `FileExistsError` rather than overwrite, `OSError`.
+    Either the complete file is on disk afterwards, or none. Raises `OSError`, and `FileExistsError` if the file exists.
     """
     if path.exists():
         raise FileExistsError(path)
@@ -50,13 +50,13 @@ def export(up_to: int, path: Path) -> int:
                 count = 0
                 rows = AuditRow.objects.filter(pk__lte=up_to).order_by("pk").values()
                 for row in rows.iterator(chunk_size=_CHUNK):
-                    # The encoder would cut the time to milliseconds.
+                    # The encoder alone would cut the time to milliseconds.
                     whole = {**row, "at": row["at"].isoformat()}
                     packed.write(json.dumps(whole, cls=DjangoJSONEncoder, ensure_ascii=False).encode() + b"\n")
                     count += 1
             raw.flush()
             os.fsync(raw.fileno())
-        os.link(partial, path)  # unlike a rename, this refuses a name that is taken
+        os.link(partial, path)  # unlike a rename, this fails if the name is taken
     finally:
         partial.unlink()
     folder = os.open(path.parent, os.O_RDONLY)
@@ -68,9 +68,9 @@ def export(up_to: int, path: Path) -> int:
 
 
 class ArchiveAudit(Action[int]):
-    """Delete the rows up to `up_to`, which are in `path` by now; `exported` of them, or nothing is deleted."""
+    """Delete the rows up to the id `up_to`, which were exported to `path`; nothing if they are not `exported` rows."""
 
-    verb, label = "archive_audit", "Archive the audit"
+    verb, label = "archive_audit", "Archive audit rows"
     superuser_only = True
 
     def __init__(
@@ -91,5 +91,7 @@ class ArchiveAudit(Action[int]):
             deleted = AuditRow.objects.filter(pk__lte=self.up_to).delete()[0]
             cursor.execute(CLOSE_GATE)
         if deleted != self.exported:
-            raise NotPossibleError(f"{self.exported} rows were exported and {deleted} would go: nothing was deleted.")
+            raise NotPossibleError(
+                f"{self.exported} rows were exported, but {deleted} would go. Nothing was deleted; export again."
+            )
         return deleted

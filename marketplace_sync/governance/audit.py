@@ -1,4 +1,4 @@
-"""Writes the audit. Nothing else does."""
+"""Write audit rows. Only this module does."""
 
 from typing import Any
 
@@ -25,9 +25,9 @@ def record(
     details: dict[str, Any] | None = None,
     command_id: int | None = None,
 ) -> AuditRow:
-    """Append one row. Texts are cut to their columns and never hold the marketplace's token (law 14).
+    """Append one row. Texts are cut to the columns' lengths and never contain the marketplace's token (law 14).
 
-    Of a refused request less is kept, for its author has no right to fill the table: `_REFUSED_CHARS` of each text.
+    Of a refused action only `_REFUSED_CHARS` of each text are kept: its author has no right to fill the table.
     """
     refused = outcome is Outcome.REFUSED
     return AuditRow.objects.create(
@@ -48,6 +48,6 @@ def record(
 
 
 def _storable(text: str, most: int) -> str:
-    """Cut, without a token, and without what no database holds: a target may be whatever somebody put into a URL."""
+    """Return the text cut, redacted, and without characters that no database stores: a target may come from a URL."""
     whole = redact(text).replace("\0", "\ufffd")
     return whole.encode("utf-8", "replace").decode()[:most]

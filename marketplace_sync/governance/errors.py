@@ -1,10 +1,10 @@
-"""How an action can end other than by being done. Each text is for whoever asked."""
+"""Errors of actions. Each text is written for the actor."""
 
 from marketplace_sync.governance.policy import Maturity
 
 
 class ActionError(Exception):
-    """What the doors translate: `code` is stable, `detail` for people."""
+    """The base of all. API and admin show it: `code` is stable, `detail` is for people."""
 
     code = "error"
 
@@ -14,7 +14,7 @@ class ActionError(Exception):
 
 
 class DeniedError(ActionError):
-    """The policy says no: 403. `required` is what it takes, as the audit says it."""
+    """The policy refuses the action: 403. `required` is what the action requires, as in the audit."""
 
     required = ""
     code = "denied"
@@ -23,7 +23,7 @@ class DeniedError(ActionError):
 class MaturityRequiredError(DeniedError):
     """403 `{"detail", "code": "maturity_required", "required", "actual"}`.
 
-    `actual` is `None` when the actor has ceased to be one since the door let it in: disabled, or gone.
+    `actual` is `None` when the actor was disabled or deleted after the request was authenticated.
     """
 
     code = "maturity_required"
@@ -36,7 +36,7 @@ class MaturityRequiredError(DeniedError):
 
 
 class SuperuserRequiredError(DeniedError):
-    """Agents and their keys are a superuser's business: 403, code `superuser_required`."""
+    """Only a superuser manages agents and their keys: 403, code `superuser_required`."""
 
     required = "SUPERUSER"
     code = "superuser_required"
@@ -53,36 +53,36 @@ class PersonRequiredError(DeniedError):
 
     def __init__(self) -> None:
         super().__init__(
-            "Only a person may approve removals. Ask one to review the run, or set APPROVALS_BY_AGENTS=true."
+            "Only a person may approve removals. Have one review the sync run, or set APPROVALS_BY_AGENTS=true."
         )
 
 
 class ImpossibleError(ActionError):
-    """The actor may, but it can't be done."""
+    """The actor has the right, but the action cannot be executed."""
 
     code = "impossible"
 
 
 class NotPossibleError(ImpossibleError):
-    """The target's state doesn't allow it: 409."""
+    """The target's state does not allow the action: 409."""
 
     code = "not_possible"
 
 
 class HeldChangedError(NotPossibleError):
-    """The run does not hold as many removals as the approver has seen: 409, code `held_changed`."""
+    """The removals on hold are not as many as the approver has seen: 409, code `held_changed`."""
 
     code = "held_changed"
 
 
 class NoSuchTargetError(ImpossibleError):
-    """There is no such run, dead letter, agent or key: 404."""
+    """There is no such sync run, dead letter, agent or key: 404."""
 
     code = "not_found"
 
 
 class TooManyRequestsError(ActionError):
-    """The actor has used a limit up: 429, again after `retry_after` seconds."""
+    """The actor has reached a limit: 429; it may try again after `retry_after` seconds."""
 
     def __init__(self, detail: str, code: str, retry_after: float) -> None:
         super().__init__(detail)
@@ -91,9 +91,9 @@ class TooManyRequestsError(ActionError):
 
 
 class InvalidInputError(ActionError, ValueError):
-    """An argument that can't be: 400. No decision, so it is not audited.
+    """An argument is invalid: 400. This is no decision, so it is not audited.
 
-    Raised by an action's constructor, and by `perform` where it may only be said to who has the right.
+    Raised by an action's constructor, and by `perform` where only an actor with the right may learn of it.
 
     `field` names the argument.
     """

@@ -1,4 +1,4 @@
-"""The change feed begun anew, after a backup was put back."""
+"""Restart the change feed after a backup was restored."""
 
 from marketplace_sync.engine.liveness import Watch
 from marketplace_sync.governance.action import Action
@@ -9,17 +9,17 @@ from marketplace_sync.mirror.retention import forget_feed
 
 
 class RestartFeed(Action[int]):
-    """Forget the feed, so that every follower is told to list anew (410); the result is its newest number.
+    """Delete the feed's rows, so that every subscriber has to list again (410); the result is the newest feed number.
 
-    `perform` is one transaction, in which a daemon could not renew its lease. So a lease whose renewal is not
-    believable is watched before that, by whoever makes the action.
+    `perform` is one transaction, in which a daemon could not renew its lease. So the caller watches a lease with a
+    doubtful time of renewal before `perform`.
     """
 
-    verb, label = "restart_feed", "Begin the feed anew"
+    verb, label = "restart_feed", "Restart the change feed"
     superuser_only = True
 
     def __init__(self, *, actor: Actor, reason: str = "", origin: str = "", watch: Watch | None = None) -> None:
-        """`watch`: of `mirror.lease.watch_doubtful_lease`."""
+        """Take what `mirror.lease.watch_doubtful_lease` returned as `watch`."""
         super().__init__(actor=actor, reason=reason, origin=origin)
         self._watch = watch
 
@@ -31,6 +31,6 @@ class RestartFeed(Action[int]):
         try:
             newest = forget_feed(self.actor.ident, self._watch)
         except LeaseTakenError as taken:
-            raise NotPossibleError(f"A daemon is at work: {taken}. Stop every runsync first.") from None
+            raise NotPossibleError(f"A daemon is running: {taken}. Stop every runsync first.") from None
         self.details = {"newest": newest}
         return newest

@@ -1,7 +1,7 @@
-"""What is noted when a key is shown: that it was used, or that it was refused.
+"""Note when a key was used or refused.
 
-Reading must go on while the database is read-only or another program keeps it locked. So noting never waits for a lock
-and never fails a request. What could not be written stays in this process and is written along with a later key.
+Readers must be served while the database is read-only or locked by another program. So a note never waits for a lock
+and never fails a request. A note that could not be written stays in this process and is written with a later one.
 """
 
 import time
@@ -23,22 +23,22 @@ from marketplace_sync.models import AgentKey
 
 log = structlog.get_logger(__name__)
 
-# A key in use costs one write per minute, and a refused one that is tried for ever one audit row per hour: the audit
-# never forgets, and must not be for a stranger to fill.
+# A key in use costs one write per minute. A refused key that is tried for ever costs one audit row per hour: no audit
+# row is ever deleted for a year, and a stranger must not fill the table.
 USE_NOTED_EVERY = timedelta(minutes=1)
 REFUSAL_NOTED_EVERY = timedelta(hours=1)
-# In the audit only: who shows such a key hears no more than that it is not valid.
+# In the audit only: the client with such a key learns only that it is not valid.
 REFUSED_KEY_VERB = "use_key"
 
-# Of keys, for each of the two; beyond that the newest are not kept.
+# Notes of either kind in memory. Further keys are not noted.
 _MOST_KEPT = 1000
-# After a failure the database is left alone for this long.
+# After a failure the next attempt to write comes this much later.
 _RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRefusal:
-    """A key that was shown and refused. `why`: "expired", "revoked" or "of a disabled agent"."""
+    """A client used a key that was refused. `why`: "expired", "revoked" or "of a disabled agent"."""
 
     actor: Actor
     why: str
@@ -57,22 +57,22 @@ class KeyNotes:
         self._not_before = 0.0
 
     def used(self, key: AgentKey, at: datetime) -> None:
-        """Note that this key was used, if that is due; write what waits."""
+        """Note that this key was used, if a note is due; write all notes."""
         if _due(key.last_used_at, at, USE_NOTED_EVERY):
             self._keep({key.pk: at}, {})
         self.write()
 
     def refused(self, key: AgentKey, refusal: KeyRefusal) -> None:
-        """Note that this key was refused, if that is due; write what waits."""
+        """Note that this key was refused, if a note is due; write all notes."""
         if _due(key.last_refused_at, refusal.at, REFUSAL_NOTED_EVERY):
             self._keep({}, {key.pk: refusal})
         self.write()
 
     def write(self) -> None:
-        """Write what waits, or leave it for later where the database takes no writes just now."""
+        """Write all notes; keep them if the database accepts no writes at the moment."""
         if not (self._used or self._refused) or time.monotonic() < self._not_before:
             return
-        if not self._writing.acquire(blocking=False):  # another request is at it
+        if not self._writing.acquire(blocking=False):  # another request is writing
             return
         try:
             with self._lock:
@@ -100,12 +100,12 @@ class KeyNotes:
 
 
 def _due(last: datetime | None, at: datetime, every: timedelta) -> bool:
-    """Return whether to note it again. A time ahead of the clock, which was put back then, is no note."""
+    """Return whether a note is due. A time ahead of the clock, which was set back since, does not count as a note."""
     return last is None or not at - every < last <= at
 
 
 def _write(used: Mapping[int, datetime], refused: Mapping[int, KeyRefusal]) -> None:
-    # In order of their keys: two processes that note the same ones do not wait for each other in a circle.
+    # In order of the keys: two processes that note the same keys must not deadlock.
     for key, at in sorted(used.items()):
         AgentKey.objects.filter(pk=key).update(last_used_at=at)
     for key, refusal in sorted(refused.items()):

@@ -1,4 +1,4 @@
-"""Agents' keys: issued, rotated, revoked by superusers; and looked up, for whoever shows one at a door."""
+"""Keys of agents: superusers issue, rotate and revoke them; clients authenticate with them."""
 
 from datetime import timedelta
 from hmac import compare_digest
@@ -16,16 +16,16 @@ from marketplace_sync.governance.policy import Maturity
 from marketplace_sync.governance.sliding_window import SlidingWindow
 from marketplace_sync.models import Agent, AgentKey
 
-# Ours have 71 characters; nothing longer than this is worth a hash.
+# Our keys have 71 characters; a text longer than this is not hashed.
 _MAX_KEY_CHARS = 128
 _LONGEST_LIFE = timedelta(days=36_500)
-# Failed keys from one address a minute, at whichever door (INTERFACE.md, HTTP API); beyond them the answer is 429. A
-# good key is looked up first, so it is never refused for the bad ones of its neighbours.
+# Failed keys per minute and address, of the API and the feed together; beyond them the answer is 429. A valid key is
+# looked up first, so the bad keys of others behind the same address never block it.
 failed_keys = SlidingWindow(60, 60.0)
 
 
 class IssuedKey(NamedTuple):
-    """A new key. `raw` is what the agent shows; it is nowhere kept, so this is the only time to see it."""
+    """A new key. `raw` is the secret that the agent sends; it is stored nowhere, so it can be shown only now."""
 
     key: AgentKey
     raw: str
@@ -50,7 +50,7 @@ class IssueKey(AgentAction[IssuedKey]):
     ) -> None:
         super().__init__(agent_name, actor=actor, reason=reason, origin=origin)
         if expires_in is not None and not timedelta(0) < expires_in <= _LONGEST_LIFE:
-            raise InvalidInputError("expires_in", f"More than nothing, and at most {_LONGEST_LIFE.days} days.")
+            raise InvalidInputError("expires_in", f"More than 0, and at most {_LONGEST_LIFE.days} days.")
         self.expires_in = expires_in
 
     def execute(self) -> IssuedKey:
@@ -63,7 +63,7 @@ class IssueKey(AgentAction[IssuedKey]):
 
 
 class KeyAction(Action[R]):
-    """Something done to a key, by its number."""
+    """An action on a key, by its number."""
 
     superuser_only = True
 
@@ -76,7 +76,7 @@ class KeyAction(Action[R]):
         return f"key {self.key_id}"
 
     def revoke(self) -> AgentKey:
-        """Revoke the key. Raises `NoSuchTargetError`, and `NotPossibleError` for one that is revoked already."""
+        """Revoke the key. Raises `NoSuchTargetError`, and `NotPossibleError` if it is revoked already."""
         keys = AgentKey.objects.select_for_update(of=("self",)).select_related("user__mirror_agent")
         key: AgentKey | None = keys.filter(pk=self.key_id).first()
         if key is None:
@@ -86,13 +86,13 @@ class KeyAction(Action[R]):
             raise NotPossibleError(f"Key {key.pk} is revoked already.")
         key.revoked_at, key.revoked_by = timezone.now(), self.actor.ident
         key.save(update_fields=["revoked_at", "revoked_by"])
-        # With which key a command was asked for is not known.
+        # A command does not record the key that it was sent with, so all of the agent's expire.
         self.details |= expire_commands_of(f"agent:{key.agent.name}", f"A key of agent {key.agent.name} was revoked.")
         return key
 
 
 class RevokeKey(KeyAction[AgentKey]):
-    """Make a key worthless from now on."""
+    """Revoke a key: it is refused from now on."""
 
     verb, label = "revoke_key", "Revoke key"
 
@@ -101,7 +101,7 @@ class RevokeKey(KeyAction[AgentKey]):
 
 
 class RotateKey(KeyAction[IssuedKey]):
-    """Put a new key, of the same life span, in the place of an old one, which is revoked."""
+    """Revoke a key and issue a new one with the same life span."""
 
     verb, label = "rotate_key", "Rotate key"
 
@@ -114,14 +114,15 @@ class RotateKey(KeyAction[IssuedKey]):
 
 
 def _issue(agent: Agent, expires_in: timedelta | None, actor: Actor) -> IssuedKey:
-    keys: Any = AgentKey.objects  # knox's manager, which is untyped, makes the key and hashes it
+    keys: Any = AgentKey.objects  # knox's manager, which is untyped, makes and hashes the key
     return IssuedKey(*keys.create(user=agent.user, expiry=expires_in, created_by=actor.ident))
 
 
 def find_key(raw: str, *, origin: str = "") -> AgentKey | None:
-    """The key that this is, with its `user` and that one's `agent`; `None` when it is not valid, whyever.
+    """Return the key with this secret, its `user` and agent loaded; `None` when it is not valid, for whatever reason.
 
-    Unknown, expired, revoked and a disabled agent's are not told apart; the audit has a row for the latter three.
+    The caller cannot distinguish an unknown key from one that is expired, revoked or of a disabled agent. The audit has
+    a row for the latter three.
     """
     if len(raw) > _MAX_KEY_CHARS or not raw.isascii():
         return None

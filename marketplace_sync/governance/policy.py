@@ -1,10 +1,10 @@
-"""Maturity against complexity: the whole policy. Pure."""
+"""The whole policy: which maturity may do actions of which complexity. Pure."""
 
 from enum import StrEnum
 
 
 class Maturity(StrEnum):
-    """How far an actor is trusted, from least to most (INTERFACE.md, Governance)."""
+    """How far an actor is trusted, from least to most."""
 
     STUDENT = "STUDENT"
     INTERN = "INTERN"
@@ -13,7 +13,7 @@ class Maturity(StrEnum):
 
     @property
     def rank(self) -> int:
-        """0 for STUDENT to 3 for AUTONOMOUS. Compare this, not the names."""
+        """The rank, from 0 for STUDENT to 3 for AUTONOMOUS. Compare ranks, not names."""
         return _LEVELS.index(self)
 
 
@@ -31,10 +31,10 @@ _REQUIRED = dict(zip(Complexity, Maturity, strict=True))
 
 
 def required_for(complexity: Complexity) -> Maturity:
-    """The least maturity that may do something of this complexity."""
+    """Return the least maturity that may do actions of this complexity."""
     return _REQUIRED[complexity]
 
 
 def allows(actual: Maturity, complexity: Complexity) -> bool:
-    """May an actor of this maturity do something of this complexity?"""
+    """Return whether an actor of this maturity may do actions of this complexity."""
     return actual.rank >= required_for(complexity).rank

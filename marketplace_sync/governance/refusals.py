@@ -1,9 +1,9 @@
-"""Refused requests in the audit: one row each up to a limit, then one row that counts the rest.
+"""Audit refused requests: one row each up to a limit, then one row that counts the rest.
 
-No row is ever deleted for a year, so what an actor without rights can have written is bounded: `refused_requests` rows
-per minute, and one more with a count. Those beyond the limit are counted in this process; a process that is killed
-loses the count and nothing else. The count is written once its actor is quiet for `_QUIET` seconds, at the latest after
-a minute, and at most once per minute and actor.
+No row is deleted for a year, so the rows that an actor without rights can cause are bounded: 30 per minute
+(`refused_requests`), and one more with a count. This process counts those beyond the limit; if it is killed, only the
+count is lost. The count is written when its actor has been quiet for `_QUIET` seconds, after a minute at the latest,
+and at most once per minute and actor.
 """
 
 import atexit
@@ -20,10 +20,10 @@ from marketplace_sync.governance.actors import Actor
 from marketplace_sync.governance.audit import Outcome, record
 from marketplace_sync.governance.sliding_window import SlidingWindow
 
-# Refused requests per minute and actor (INTERFACE.md, HTTP API).
+# Refused requests per minute and actor.
 refused_requests = SlidingWindow(30, 60.0)
 
-# The audit's word for a row that counts refused requests; `details` is {"count", "seconds", "verbs"}.
+# The `verb` of a row that counts refused requests; its `details` are {"count", "seconds", "verbs"}.
 FOLDED_VERB = "refused_requests"
 
 _QUIET = 2.0
@@ -33,7 +33,7 @@ _LOOK_EVERY = 0.5
 
 @dataclass(slots=True)
 class _Folded:
-    """The requests of one actor that have no row of their own, and what the last of them was."""
+    """The refused requests of one actor that have no row of their own, with the last one's details."""
 
     actor: Actor
     actual: str
@@ -45,7 +45,7 @@ class _Folded:
 
 
 class FoldedRefusals:
-    """Counts refused requests per actor, and writes the counts. `clock` is monotonic, in seconds."""
+    """Count refused requests per actor, and write the counts. `clock` is monotonic, in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, in_background: bool = False) -> None:
         self._clock = clock
@@ -67,7 +67,7 @@ class FoldedRefusals:
                 self._thread.start()
 
     def write_due(self, *, all_of_them: bool = False) -> None:
-        """Write the counts whose time has come. Raises `django.db.Error`; what was not written is kept."""
+        """Write the counts that are due. Raises `django.db.Error` and keeps what was not written."""
         due = self._take_due(all_of_them)
         try:
             while due:
@@ -105,10 +105,10 @@ class FoldedRefusals:
                 later.since = folded.since
 
     def _run(self) -> None:
-        """Write until nothing is left to be counted."""
+        """Write counts until none are left."""
         while True:
             time.sleep(_LOOK_EVERY)
-            with suppress(Error):  # the counts are kept, and tried again at the next look
+            with suppress(Error):  # the counts are kept for the next attempt
                 self.write_due()
             connections.close_all()
             with self._lock:
@@ -117,7 +117,7 @@ class FoldedRefusals:
                     return
 
     def write_rest(self) -> None:
-        """Write what is left as the process ends, where the database still answers."""
+        """Write the remaining counts at the end of the process, if the database still answers."""
         with suppress(Error):
             self.write_due(all_of_them=True)
 

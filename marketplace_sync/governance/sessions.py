@@ -1,4 +1,4 @@
-"""A person's session, to read: who it is, and nothing is written."""
+"""Read a person's session without writing to it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +10,12 @@ from django.http import HttpRequest
 class ReadSession(dict[str, Any]):
     """A copy of a session's data for Django's `get_user`.
 
-    That deletes a session whose password has changed since, and renews one signed with an old secret. Both are writes,
-    which fail or wait where the database takes none; the login page does them at the next visit.
+    `get_user` deletes a session whose password has changed since, and renews one signed with an old secret. Both are
+    writes, which fail or wait while the database accepts none; the login page does them at the next visit.
     """
 
     def flush(self) -> None:
-        """Forget the data of this copy."""
+        """Clear this copy."""
         self.clear()
 
     def cycle_key(self) -> None:
@@ -24,7 +24,7 @@ class ReadSession(dict[str, Any]):
 
 @contextmanager
 def only_read(request: HttpRequest) -> Iterator[None]:
-    """Have whoever asks for the user of `request` meanwhile read its session only."""
+    """Give `request` a session that is only read, for the time of the block."""
     session = getattr(request, "session", None)
     if session is None:
         yield

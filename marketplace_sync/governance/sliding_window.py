@@ -1,19 +1,19 @@
-"""How often something happened lately, within this process."""
+"""Count events per key in a sliding window, in this process."""
 
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from threading import Lock
 
-# Above this many keys those that have been quiet for the longest time are forgotten, so memory is bounded.
+# Above this many keys the one that has been quiet for the longest time is dropped, so memory is bounded.
 _MOST_KEYS = 10_000
 
 
 class SlidingWindow:
-    """At most `limit` of something in any `seconds`, for each key.
+    """Allow at most `limit` events per key in any period of `seconds`.
 
-    Counted in the process: no service that can fail stands between a request and its answer, and nobody's requests
-    wait for a counter. Several web processes therefore allow that many times as much. `clock` is monotonic, seconds.
+    The counts are in the process: a request depends on no other service for them, and never waits. Several web
+    processes together therefore allow that many times as much. `clock` is monotonic, in seconds.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class SlidingWindow:
         self._lock = Lock()
 
     def admit(self, key: str) -> float | None:
-        """Count one more, unless there are too many: then return the seconds until the next is admitted, uncounted."""
+        """Count an event and return `None`; over the limit return the seconds until the next is admitted, uncounted."""
         now = self._clock()
         with self._lock:
             times = self._recent(key, now)
@@ -46,7 +46,7 @@ class SlidingWindow:
             return None
 
     def take_back(self, key: str) -> None:
-        """Undo the latest `admit` of this key, for what turned out not to count."""
+        """Undo the latest `admit` of this key."""
         with self._lock:
             times = self._times.get(key)
             if times:
@@ -62,13 +62,13 @@ class SlidingWindow:
             return times[0] + self._seconds - now if len(times) >= self._limit else None
 
     def count(self, key: str) -> int:
-        """Return how many were counted within the window."""
+        """Return how many events were counted within the window."""
         now = self._clock()
         with self._lock:
             return len(self._recent(key, now))
 
     def clear(self) -> None:
-        """Forget all that happened."""
+        """Drop all counts."""
         with self._lock:
             self._times.clear()
 

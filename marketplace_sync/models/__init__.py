@@ -1,4 +1,4 @@
-"""The tables of the mirror, their constraints and the questions the domain asks of them."""
+"""The tables of the mirror, their constraints and their queries."""
 
 from marketplace_sync.models.agents import Agent, AgentKey
 from marketplace_sync.models.audit import AuditRow

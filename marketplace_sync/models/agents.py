@@ -1,10 +1,10 @@
-"""Agents, and the keys by which they are known.
+"""Agents and their keys.
 
-Keys are django-rest-knox's: 256 random bits, of which only the SHA-512 is kept, many an agent, expiring. Its own
-`AuthToken` does not serve: it can't be revoked but by deleting it, expired ones are deleted in passing, and
-nothing says who issued one or when it was last used. So `AgentKey` adds these columns to knox's abstract model,
-and a number of its own, for a digest is nothing to put into a URL. A key is found by its digest, which is unique:
-one look into an index whatever the key, and the hash leaves nothing to learn from how long that takes.
+Keys are django-rest-knox's: 256 random bits, of which only the SHA-512 is stored; several per agent, with an expiry.
+Knox's own `AuthToken` does not suffice: revoking one deletes it, knox deletes expired ones in passing, and no column
+records who issued one or when it was last used. So `AgentKey` adds these columns to knox's abstract model, and an id of
+its own, since a digest does not belong in a URL. A key is found by its unique digest: one index lookup for any key, and
+since the digest is a hash, the time of the lookup reveals nothing.
 """
 
 from datetime import datetime
@@ -16,9 +16,9 @@ from knox.models import AbstractAuthToken
 
 
 class Agent(models.Model):
-    """A program that acts under a name of its own. Never deleted, only disabled: the audit names it.
+    """A program that acts under a name of its own. It is never deleted, only disabled: audit rows name it.
 
-    Its user (`agent:NAME`, no password) is what Django's permissions and knox hold on to; it can't go either.
+    Django's permissions and knox refer to its user (`agent:NAME`, no password), which cannot be deleted either.
     """
 
     class Maturity(models.TextChoices):
@@ -27,7 +27,7 @@ class Agent(models.Model):
         SUPERVISED = "SUPERVISED", "SUPERVISED"
         AUTONOMOUS = "AUTONOMOUS", "AUTONOMOUS"
 
-    # Not "agent": a project's own user model may well have a field of that name.
+    # Not "agent": a project's own user model may have a field of that name.
     user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="mirror_agent")
     name = models.CharField(max_length=64, unique=True)
     maturity = models.CharField(max_length=10, choices=Maturity.choices, default=Maturity.STUDENT)
@@ -50,10 +50,10 @@ class Agent(models.Model):
 
 
 class AgentKey(AbstractAuthToken):
-    """One key of an agent. `token_key`, its first 15 characters, is what it is called by.
+    """One key of an agent. Pages show it by `token_key`, its first 15 characters.
 
-    `expiry` `None`: it does not expire. `last_used_at` is at most a minute behind, `last_refused_at`
-    (used though revoked, expired, or its agent disabled) an hour.
+    `expiry` `None`: it does not expire. `last_used_at` is at most a minute late. `last_refused_at` (used although
+    revoked, expired, or of a disabled agent) is at most an hour late.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -81,12 +81,12 @@ class AgentKey(AbstractAuthToken):
 
     @property
     def agent(self) -> Agent:
-        """Whose key it is."""
+        """The agent that the key belongs to."""
         agent: Agent = self.user.mirror_agent
         return agent
 
     def state(self, now: datetime) -> str:
-        """`active`, `expired` or `revoked` at `now`; whether its agent is enabled is the agent's matter."""
+        """Return `active`, `expired` or `revoked` at `now`, whether or not the agent is enabled."""
         if self.revoked_at is not None:
             return "revoked"
         return "expired" if self.expiry is not None and self.expiry <= now else "active"

@@ -1,9 +1,9 @@
-"""Every management decision, allowed or refused. The database itself refuses to change or forget a row.
+"""The audit: every management decision, allowed or refused. The database itself refuses to change or delete a row.
 
-Triggers (migrations 0002, 0015; on both databases) refuse UPDATE always, and DELETE and TRUNCATE unless the gate,
-a table of one row that no model knows, lets them through: `up_to` is the last id that may go, 0 for none. It is
-opened and closed within one transaction, so no other connection ever sees it open, and a crash closes it. Who
-opens it: `governance.archive`, for rows that are safely in a file, and the flush of a test run.
+Triggers (migrations 0002 and 0015, on both databases) always refuse UPDATE. They refuse DELETE and TRUNCATE unless the
+gate is open: a table of one row, without a model, whose `up_to` is the last id that may be deleted, 0 for none. The
+gate is opened and closed within one transaction, so no other connection ever sees it open, and a crash closes it.
+`governance.archive` opens it for rows that are in a file, and so does the flush of a test run.
 """
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -12,19 +12,19 @@ from django.db import models
 from marketplace_sync.visible import visible
 
 _GATE = "marketplace_sync_auditgate"
-# Statements, `OPEN_GATE` with the last id that may go as its parameter.
+# SQL statements. The parameter of `OPEN_GATE` is the last id that may be deleted.
 OPEN_GATE = f"UPDATE {_GATE} SET up_to = %s WHERE id = 1"
 CLOSE_GATE = f"UPDATE {_GATE} SET up_to = 0 WHERE id = 1"
-# With the gate open this far also TRUNCATE passes.
+# With this value the gate lets TRUNCATE through too.
 GATE_WIDE_OPEN = 2**63 - 1
 
 
 class AuditRow(models.Model):
-    """Who wanted what done to what, why and from where, and what came of it.
+    """One decision: actor, action (`verb`), target, reason, origin and outcome.
 
-    `allowed` is the policy's word; `outcome` says more: what was allowed may have been `not_possible`.
-    `required` is a maturity or `SUPERUSER`, `actual` the actor's maturity ("": it had ceased to be one).
-    `command_id` names the row in which the daemon answers; that one is forgotten earlier than this.
+    `allowed` is the policy's decision; an action that was allowed may still have the `outcome` `not_possible`.
+    `required` is a maturity or `SUPERUSER`; `actual` is the actor's maturity, "" if it was no actor any more.
+    `command_id` is the command in which the daemon answers; it is deleted earlier than this row.
     """
 
     class Outcome(models.TextChoices):

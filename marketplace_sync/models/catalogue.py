@@ -1,4 +1,4 @@
-"""The mirrored catalogue: categories, skills, and the graves of skills that were removed."""
+"""The mirrored catalogue: categories, skills, and tombstones of removed skills."""
 
 from django.db import models
 from django.db.models import Q
@@ -15,15 +15,15 @@ from marketplace_sync.protocol.limits import (
 )
 from marketplace_sync.visible import visible
 
-# Wide enough for a server time with 32 digits of fraction; see protocol.stamps.
+# Enough for a server time with a fraction of 32 digits; see protocol.stamps.
 STAMP_CHARS = 64
 
 
 class Category(models.Model):
-    """A category as the marketplace lists it, or as a skill names it.
+    """A category that the marketplace lists or that a skill names.
 
-    `updated_stamp` is `remote_updated_at` at the server's full precision, which decides what is
-    newer; `arrival` orders what has the same time (see `engine.merge`).
+    `updated_stamp` is `remote_updated_at` at the server's full precision; it decides which of two records is newer.
+    `arrival` orders records with equal times (see `engine.merge`).
     """
 
     name = models.CharField(max_length=MAX_CATEGORY_CHARS, unique=True)
@@ -32,7 +32,7 @@ class Category(models.Model):
     skill_count = models.BigIntegerField(default=0)
     remote_created_at = models.DateTimeField(null=True, blank=True)
     remote_updated_at = models.DateTimeField(null=True, blank=True)
-    updated_stamp = models.CharField(max_length=STAMP_CHARS, null=True, editable=False)  # noqa: DJ001 - None: no time told
+    updated_stamp = models.CharField(max_length=STAMP_CHARS, null=True, editable=False)  # noqa: DJ001 - None: no time reported
     arrival = models.BigIntegerField(default=0, editable=False)
 
     class Meta:
@@ -47,11 +47,11 @@ class Category(models.Model):
 
 
 class Skill(models.Model):
-    """A skill as the marketplace tells it.
+    """A skill as the marketplace reported it.
 
-    Two clocks: `remote_updated_at` (with `updated_stamp`, `arrival`) for the record, `rating_at`
-    (with `rating_stamp`, `rating_arrival`) for its rating figures. `fingerprint` is a digest of all
-    that a listing row tells, so that an unchanged row is known without reading the whole record.
+    It has two clocks: `remote_updated_at` (with `updated_stamp`, `arrival`) for the record, and `rating_at` (with
+    `rating_stamp`, `rating_arrival`) for the rating figures. `fingerprint` is a digest of all that a listing row
+    reports: it identifies an unchanged row without a read of the whole record.
     """
 
     skill_id = models.CharField(max_length=MAX_ID_CHARS, unique=True)
@@ -64,7 +64,7 @@ class Skill(models.Model):
     npm_packages = WrittenJSONField(default=list, blank=True)
     tags = WrittenJSONField(default=list, blank=True)
     metadata = WrittenJSONField(default=dict, blank=True)
-    # No index of its own: `skill_by_category` begins with it.
+    # No index of its own: `skill_by_category` begins with this column.
     category = models.ForeignKey(
         Category, null=True, blank=True, on_delete=models.SET_NULL, related_name="skills", db_index=False
     )
@@ -76,9 +76,9 @@ class Skill(models.Model):
     rating_at = models.DateTimeField(null=True, blank=True)
     synced_at = models.DateTimeField()
 
-    updated_stamp = models.CharField(max_length=STAMP_CHARS, null=True, editable=False)  # noqa: DJ001 - None: no time told
+    updated_stamp = models.CharField(max_length=STAMP_CHARS, null=True, editable=False)  # noqa: DJ001 - None: no time reported
     arrival = models.BigIntegerField(default=0, editable=False)
-    rating_stamp = models.CharField(max_length=STAMP_CHARS, null=True, editable=False)  # noqa: DJ001 - None: no time told
+    rating_stamp = models.CharField(max_length=STAMP_CHARS, null=True, editable=False)  # noqa: DJ001 - None: no time reported
     rating_arrival = models.BigIntegerField(default=0, editable=False)
     fingerprint = models.CharField(max_length=32, default="", editable=False)
 
@@ -94,7 +94,7 @@ class Skill(models.Model):
             models.CheckConstraint(condition=Q(rating_count__gte=0), name="skill_rating_count_not_negative"),
         )
         indexes = (
-            # Those of the API's other orderings differ by database: migration 0003.
+            # The indexes for the API's other orderings differ by database: migration 0003.
             models.Index(fields=("category", "name", "skill_id"), name="skill_by_category"),
         )
 
@@ -103,18 +103,18 @@ class Skill(models.Model):
 
 
 class Tombstone(models.Model):
-    """A removed skill: what keeps an older record from reviving it (law 3).
+    """A removed skill. It prevents that an older record revives the skill (law 3).
 
     `deleted_stamp` is compared like a row's `updated_stamp`; `None` ties with everything.
-    `removed_at` is the database's clock: graves are forgotten seven days after it.
+    `removed_at` is the database's clock: the tombstone is deleted 7 days later.
     """
 
     skill_id = models.CharField(max_length=MAX_ID_CHARS, unique=True)
     deleted_at = models.DateTimeField(null=True)
-    deleted_stamp = models.CharField(max_length=STAMP_CHARS, null=True)  # noqa: DJ001 - None: no time told
+    deleted_stamp = models.CharField(max_length=STAMP_CHARS, null=True)  # noqa: DJ001 - None: no time reported
     arrival = models.BigIntegerField(default=0)
     removed_at = models.DateTimeField(db_column="buried_at", db_index=True)
-    # The primary key that the skill had: addresses of its page name it.
+    # The primary key that the skill had, which is in the address of its page.
     skill_row = models.BigIntegerField(null=True, editable=False)
 
     def __str__(self) -> str:

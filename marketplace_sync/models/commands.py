@@ -56,5 +56,5 @@ class Command(models.Model):
         )
 
     def __str__(self) -> str:
-        # Without the state: titles that show this do not change while the page does.
+        # Without the state: the page updates itself, but its title does not.
         return f"command {self.pk}: {self.action}"

@@ -1,13 +1,13 @@
-"""What the marketplace sent and the mirror could not apply."""
+"""Dead letters: input from the marketplace that could not be applied."""
 
 from django.db import models
 from django.db.models import Q
 
 
 class DeadLetter(models.Model):
-    """One refused message, row or record; identical ones are counted up, not stored again (law 6).
+    """One refused message, row or record. `count` counts identical ones, which are not stored again (law 6).
 
-    `head` holds the first 4 KiB of the raw bytes; `size` is the whole's, `digest` its SHA-256.
+    `head` is the first 4 KiB of the raw bytes; `size` and `digest` are the length and the SHA-256 of all of them.
     `code` is a value of `protocol.refusals.Code`, `field` a dotted path into the record.
     """
 

@@ -1,4 +1,4 @@
-"""The change feed: one row for every change that was committed to the mirror."""
+"""The change feed: one row for each change that was committed to the mirror."""
 
 from django.db import models
 from django.db.models import Q
@@ -9,10 +9,10 @@ from marketplace_sync.visible import visible
 
 
 class FeedChange(models.Model):
-    """What changed. `seq` is given under the lease row's lock, so its order is the order of commits (law 10).
+    """One change. `seq`, the feed number, is taken under the lease row's lock, so its order is commit order (law 10).
 
-    `key` is a `skill_id` or a category's name. `data` is the whole record when created, the changed
-    fields when updated, and empty when deleted; `fields` names what changed in an update.
+    `key` is a `skill_id` or a category's name. `fields` names the fields that an update changed. `data` is the whole
+    record when created, the changed fields when updated, and `deleted_at` or nothing when deleted.
     """
 
     class Kind(models.TextChoices):
@@ -36,7 +36,7 @@ class FeedChange(models.Model):
     source = models.CharField(max_length=10, choices=Source.choices)
     fields = WrittenJSONField(default=list)
     data = WrittenJSONField(default=dict)
-    # No foreign key: a feed row outlives its run, and the writer must not pay for the check.
+    # No foreign key: a feed row outlives its sync run, and the check would cost the writer time.
     run_id = models.BigIntegerField(null=True)
 
     class Meta:
@@ -45,7 +45,7 @@ class FeedChange(models.Model):
         constraints = (models.CheckConstraint(condition=Q(seq__gte=1), name="change_seq_from_1"),)
         indexes = (
             models.Index(fields=("key", "-seq"), name="change_by_key"),
-            # Only what a pass changed is looked up by run; the stream's rows, most of them, stay out.
+            # Only the changes of full syncs are looked up by run; the stream's, most of them, are not in the index.
             models.Index(fields=("run_id", "seq"), name="change_by_run", condition=Q(run_id__isnull=False)),
         )
 

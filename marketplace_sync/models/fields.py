@@ -1,11 +1,11 @@
-"""Columns of our own."""
+"""Model fields of the mirror."""
 
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
 
-# The type checker wants to know the types of a CharField; Django's own class does not take them.
+# The type checker requires type arguments; Django's class accepts none at run time.
 if TYPE_CHECKING:
     _Text = models.CharField[Any, Any]
 else:
@@ -13,36 +13,36 @@ else:
 
 
 class WrittenJSONField(models.JSONField):
-    """JSON that only the mirror writes, by its encoder: no database has to look whether it is any.
+    """A JSON column that only the mirror writes, with its encoder, so the database does not validate it.
 
-    Django has SQLite parse each text for that when it is written, a new skill's twice, for the feed has it whole: 3 of
-    the 44 us that a new skill takes it. (PostgreSQL's `jsonb` is parsed to be stored.)
+    Django has SQLite parse each text when it is written. A new skill is parsed twice, since the feed has it too: 3 of
+    the 44 µs that SQLite takes per new skill. (PostgreSQL parses `jsonb` in order to store it.)
     """
 
     def db_check(self, connection: Any) -> None:
-        """No CHECK."""
+        """Return no CHECK constraint."""
 
 
 class ConnectionStateField(_Text):
-    """The connection's state, whose `suspended` is stored as `resting`; both are read as `suspended`.
+    """The connection's state. `suspended` is stored as `resting`; both values are read as `suspended`.
 
-    The release before this one fails on a state that it does not know, and may read this row while an upgrade is under
-    way or after a return to it. The next release stores `suspended`, and a plain column takes this field's place.
+    The release before this one fails on a state that it does not know. It may read the row during an upgrade, or after
+    a return to it. The next release stores `suspended`, and a plain CharField replaces this field.
     """
 
     _STORED = MappingProxyType({"suspended": "resting"})
     _READ = MappingProxyType({"resting": "suspended"})
 
     def deconstruct(self) -> Any:
-        """Return the field as migrations see it: a plain column of text."""
+        """Return a plain CharField for migrations."""
         name, _, args, kwargs = super().deconstruct()
         return name, "django.db.models.CharField", args, kwargs
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> str | None:
-        """Return the state by its present name."""
+        """Return the state by its current name."""
         return None if value is None else self._READ.get(value, value)
 
     def get_prep_value(self, value: Any) -> Any:
-        """Return the state by the name that every release knows."""
+        """Return the state by the name that both releases know."""
         prepared = super().get_prep_value(value)
         return self._STORED.get(prepared, prepared)

@@ -1,4 +1,4 @@
-"""What the charts of the last 24 hours are made of."""
+"""The figures behind the charts of the last 24 hours."""
 
 from django.db import models
 
@@ -6,10 +6,10 @@ from django.db import models
 class MinuteFigures(models.Model):
     """One minute of the daemon's work, by the database's clock. A minute without a row is one without a daemon.
 
-    The counts are of stream messages and belong to the totals of `WebSocketState`: the same transaction wrote both.
-    `lags` is a histogram (`engine.latency`: bucket, as text, to count) of how long after the marketplace's own time a
-    change was committed; `lag_p50` and `lag_p99` are its quantiles in seconds, `None` where nothing was measured.
-    The sizes are as last counted in that minute, `None` where they were not.
+    The counts are of stream messages; the transaction that writes them writes the totals of `WebSocketState` too.
+    `lags` is a histogram (`engine.latency`: bucket, as text, to count) of the time from the marketplace's own time of a
+    change to its commit. `lag_p50` and `lag_p99` are its quantiles in seconds, `None` where nothing was measured.
+    The last three are sizes as last counted in that minute, `None` where they were not.
     """
 
     at = models.DateTimeField(primary_key=True)

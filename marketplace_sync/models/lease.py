@@ -1,14 +1,14 @@
-"""The right to write: one row that every writing transaction locks first."""
+"""The lease: one row that every writing transaction locks first."""
 
 from django.db import models
 from django.db.models import Q
 
 
 class LeaseRow(models.Model):
-    """Who may write the mirror, since when, and the last feed number given (law 10).
+    """The lease's owner, its last renewal, and the newest feed number (law 10).
 
     `epoch` grows with every owner; a writer that finds another epoch than its own has lost the
-    lease. `renewed_at` is the database's clock. `holder` is `host:pid`, "" when free.
+    lease. `renewed_at` is the database's clock. `holder` is `host:pid`, "" when the lease is free.
     """
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
@@ -26,7 +26,7 @@ class LeaseRow(models.Model):
 
 
 class Standby(models.Model):
-    """A daemon that waits for the lease, and when it last said so by the database's clock."""
+    """A daemon that waits for the lease. `seen_at` is its last sign of life, by the database's clock."""
 
     holder = models.CharField(max_length=255, primary_key=True)
     seen_at = models.DateTimeField()

@@ -1,14 +1,14 @@
-"""What several processes have to say at one `/metrics`: each writes, and whichever is asked reads all."""
+"""Metrics of several processes: each writes its own rows, and the one that answers `/metrics` reads all."""
 
 from django.db import models
 from django.db.models import Q
 
 
 class DaemonMetrics(models.Model):
-    """The daemon's own metrics as it last wrote them, under its lease, every few seconds. One row, `id` 1.
+    """The daemon's own metrics, which it writes every few seconds under its lease. One row, `id` 1.
 
-    `text` is Prometheus' exposition format. It is true of the daemon of `epoch` alone: once another owns the lease, or
-    none is alive, it tells of the past.
+    `text` is Prometheus' exposition format. It describes the daemon of `epoch` only: it is out of date once another
+    daemon owns the lease, or none is alive.
     """
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
@@ -25,10 +25,10 @@ class DaemonMetrics(models.Model):
 
 
 class FeedServer(models.Model):
-    """A web process that serves clients of the change feed: how many, and how far the last of them is behind.
+    """A web process that serves subscribers of the change feed: `clients` of them, the slowest `lag` changes behind.
 
-    `name` is `host:pid:random`. `lag` counts changes. `seen_at` is the database's clock; one that has not said so for a
-    while serves nobody any more.
+    `name` is `host:pid:random`. `seen_at` is its last sign of life by the database's clock; without one for a while it
+    is not counted any more.
     """
 
     name = models.CharField(max_length=255, primary_key=True)

@@ -1,4 +1,4 @@
-"""Full passes over the marketplace's listing, the removals that one held back, and those that somebody dismissed."""
+"""Sync runs, removals on hold, and dismissed removals."""
 
 from django.db import models
 from django.db.models import Q
@@ -8,24 +8,24 @@ from marketplace_sync.visible import visible
 
 
 class SyncRun(models.Model):
-    """One full pass: why it was begun, how far it is, what it found and did.
+    """One full sync: why it began, how far it is, what it found and did.
 
-    `is_clean` says whether what it did not find counts as absent (law 5); `None` while it runs or when
-    it failed, and then `unclean_reason` is "". `held_count` removals wait for approval in a `held` run.
-    `refused` counts the listed records that could not be read, `refused_categories` those of them that are categories.
+    `is_clean`: skills that it did not find count as absent (law 5); `None` while it runs and when it failed, and
+    `unclean_reason` is "" then. `held_count` removals are on hold while the state is `held`.
+    `refused` counts the listed records that could not be read; `refused_categories` of them are categories.
     `by_row`: it compared every listed skill with the stored row itself, and not with a fingerprint (law 16).
     """
 
     class State(models.TextChoices):
         RUNNING = "running"
         DONE = "done"
-        DEGRADED = "degraded"  # ended, but some listed records were refused: the mirror does not have what they say
+        DEGRADED = "degraded"  # ended, but some listed records were refused, so the mirror misses their changes
         FAILED = "failed"
-        HELD = "held"  # waits for a person: its removals were not done
-        APPROVED = "approved"  # was held; its removals have been let go ahead
-        DISMISSED = "dismissed"  # was held; its skills are kept
-        SUPERSEDED = "superseded"  # was held; a newer pass has looked again
-        INTERRUPTED = "interrupted"  # the daemon stopped or died under it
+        HELD = "held"  # its removals are on hold until a person decides
+        APPROVED = "approved"  # was `held`; its removals were approved and made
+        DISMISSED = "dismissed"  # was `held`; its skills are kept
+        SUPERSEDED = "superseded"  # was `held`; a newer full sync has replaced it
+        INTERRUPTED = "interrupted"  # the daemon stopped or died meanwhile
 
     reason = models.CharField(max_length=20)
     state = models.CharField(max_length=12, choices=State.choices, default=State.RUNNING)
@@ -53,7 +53,7 @@ class SyncRun(models.Model):
     class Meta:
         ordering = ("-id",)
         constraints = (
-            # Passes never overlap: one writer, one pass at a time.
+            # Full syncs never overlap: one writer, one full sync at a time.
             models.UniqueConstraint(fields=("state",), condition=Q(state="running"), name="run_one_running"),
             models.CheckConstraint(
                 condition=Q(state="running", finished_at__isnull=True)
@@ -64,17 +64,17 @@ class SyncRun(models.Model):
         indexes = (models.Index(fields=("state", "-id"), name="run_by_state"),)
 
     def __str__(self) -> str:
-        # Without the state: titles that show this do not change while the page does.
-        return visible(f"run {self.pk} ({self.reason})")
+        # Without the state: the page updates itself, but its title does not.
+        return visible(f"sync run {self.pk} ({self.reason})")
 
     @property
     def degraded(self) -> bool:
-        """Some listed records could not be read, whatever its state is for."""
+        """Whether some listed records could not be read. A run in any state may be degraded."""
         return self.refused > 0
 
     @property
     def refused_share(self) -> float:
-        """The part of the listed skills, or of the categories if that is larger, that could not be read: 0.0 to 1.0."""
+        """The larger of two shares, 0.0 to 1.0: of listed skills, and of listed categories, that could not be read."""
         read = self.created + self.updated + self.unchanged + self.stale
         skills = self.refused - self.refused_categories
         shares = ((skills, read + skills), (self.refused_categories, self.listed_categories))
@@ -82,7 +82,7 @@ class SyncRun(models.Model):
 
 
 class HeldRemoval(models.Model):
-    """A skill that a held run would have removed."""
+    """One removal on hold: a skill that a sync run would have removed."""
 
     run = models.ForeignKey(SyncRun, on_delete=models.CASCADE, related_name="held_removals")
     skill_id = models.CharField(max_length=MAX_ID_CHARS)
@@ -95,10 +95,10 @@ class HeldRemoval(models.Model):
 
 
 class DismissedRemoval(models.Model):
-    """A skill that is kept although the marketplace does not list it: somebody dismissed its removal.
+    """A skill that is kept although the marketplace does not list it, because its removal was dismissed.
 
-    It does not count as missing until it is listed again, or its removal is approved; then this row goes. `run_id` is
-    the run whose removals were dismissed; it is no foreign key, since a run is forgotten earlier.
+    It does not count as missing. The row is deleted when the skill is listed again or its removal is approved. `run_id`
+    is the sync run whose removals were dismissed; it is no foreign key, since the run is deleted earlier.
     """
 
     skill_id = models.CharField(max_length=MAX_ID_CHARS, unique=True)

@@ -1,4 +1,4 @@
-"""The one row that says how the connection stands."""
+"""The state of the connection to the marketplace: one row."""
 
 from django.db import models
 from django.db.models import Q

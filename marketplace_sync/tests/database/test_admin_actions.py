@@ -171,7 +171,7 @@ def test_what_can_t_be_is_asked_for_again_with_the_fault(root: Client) -> None:
     answer = root.post(at("agent", "register"), {"name": "Not A Name", "maturity": "STUDENT", "reason": "x"})
     assert answer.status_code == 400
     body = answer.content.decode()
-    assert "a letter or a digit first" in body and 'value="Not A Name"' in body
+    assert "the first is one of a-z" in body and 'value="Not A Name"' in body
     it = agent("indexer", keys=0)
     for days in ("many", "-1", "nan", "1e9"):
         assert root.post(at("agent", "issue", it.pk), {"expires_in": days}).status_code == 400, days

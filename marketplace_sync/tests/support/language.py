@@ -19,6 +19,8 @@ _HELD_STATE = re.compile(
     r"""|\b[Hh]eld[ -](?:removal|run|sync)s?\b|\b[Rr]emovals?\ (?:that\ )?(?:is|are|was|were)\ held\b"""
     r"""|\b[Oo]n[ ]?[Hh]old\b|OnHold|state=held"""
 )
+# Names in the database that a release already carries.
+_DATABASE_NAME = re.compile(r"""db_column="\w+"|\bname="held_once_a_run\"""")
 # The value that the release before stores and reads, quoted (docs/operations.md, Upgrading).
 _OLD_STATE = re.compile(r"""["'`](?:resting|MirrorStreamResting)["'`]""")
 _RULES = {
@@ -35,7 +37,7 @@ _RULES = {
     "level with": r"level with|(?:is|are|be|was|were|not|ends?|stays?) level",
     "grave, bury": r"graves?|bury|buries|buried",
     "door": r"doors?",
-    "letter": r"(?<!dead[ -])(?<!capital )(?<!small )letters?",
+    "letter": r"(?<!dead[ -])(?<!capital )(?<!small )letters?(?! (?:or|and) digits?)",
     "resting": r"resting",
     "seat, lane, follower": r"seats?|lanes?|followers?",
     "pass": r"(?:a|the|full|this|that|next|first|second|each|every|last|one|no|two|three|clean|unchanged|running|later"
@@ -69,10 +71,17 @@ def words_of(line: str) -> str:
     return apart.replace("_", " ").lower()
 
 
+def _stripped(line: str) -> str:
+    """Return the line without the run state `held`, the old name of `suspended`, and names in the database."""
+    for allowed in (_HELD_STATE, _OLD_STATE, _DATABASE_NAME):
+        line = allowed.sub("", line)
+    return line
+
+
 def findings_in(path: str, text: str) -> Iterator[Finding]:
     """Yield the private words of a file; `path` is relative to the project."""
     for number, line in enumerate(text.splitlines(), 1):
-        words = words_of(_OLD_STATE.sub("", _HELD_STATE.sub("", line)))
+        words = words_of(_stripped(line))
         for name, rule in _WORD_RULES.items():
             if rule.search(words):
                 yield Finding(path, number, name, line.strip())
