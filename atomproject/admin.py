@@ -13,9 +13,9 @@ from django.http import HttpRequest
 from unfold.admin import ModelAdmin  # type: ignore[import-untyped]
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm  # type: ignore[import-untyped]
 
-from marketplace_sync.admin.acting import origin_of
-from marketplace_sync.admin.bounds import BoundedList
-from marketplace_sync.admin.dashboard import INDEX_TEMPLATE
+from marketplace_sync.admin.action_views import request_origin
+from marketplace_sync.admin.overview import INDEX_TEMPLATE
+from marketplace_sync.admin.restricted_list import RestrictedListMixin
 from marketplace_sync.governance.actors import MANAGE_PERMISSION, actor_of
 from marketplace_sync.governance.agents import expire_commands_of, may_send_commands
 from marketplace_sync.governance.audit import Outcome, record
@@ -52,7 +52,7 @@ class PersonForm(UserChangeForm):  # type: ignore[misc]
 
 
 @admin.register(User)
-class PeopleAdmin(BoundedList, UserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
+class PeopleAdmin(RestrictedListMixin, UserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
     """Who may log in, and who may manage. An account is made inactive, not deleted: the audit names it.
 
     An agent's user is the agent's: it is changed by actions on the agent.
@@ -123,7 +123,7 @@ def _audit(request: HttpRequest, verb: str, person: User, message: Any) -> None:
         actual=actor.maturity,
         required=SuperuserRequiredError.required,
         target=f"user {person.get_username()}",
-        origin=origin_of(request),
+        origin=request_origin(request),
         details={
             "changes": changes,
             "is_active": may.is_active,

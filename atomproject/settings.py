@@ -173,7 +173,7 @@ UNFOLD = {
     "LOGIN": {"form": "atomproject.login.LoginForm"},
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
-    "DASHBOARD_CALLBACK": "marketplace_sync.admin.dashboard.front_page",
+    "DASHBOARD_CALLBACK": "marketplace_sync.admin.overview.overview_context",
     "STYLES": ["marketplace_sync.admin.navigation.stylesheet"],
     "SIDEBAR": {"navigation": "marketplace_sync.admin.navigation.sidebar"},
     "COLORS": {

@@ -10,7 +10,7 @@ urlpatterns = [
     # Whoever types the bare address is a person.
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/login/", login_page),  # before the admin's own, under whose name it is found
-    path("admin/overview/", include("marketplace_sync.admin.overview")),
+    path("admin/overview/", include("marketplace_sync.admin.urls")),
     path("admin/", admin.site.urls),
     path("api/", include("marketplace_sync.api.urls")),
     path("", include("marketplace_sync.monitoring.urls")),

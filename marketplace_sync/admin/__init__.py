@@ -1,13 +1,13 @@
-"""The admin pages: a door. They show what is there, and turn buttons into actions of `governance`; no logic is here."""
+"""The admin pages. They show the mirror and turn buttons into actions of `governance`; they contain no other logic."""
 
 from marketplace_sync.admin import (  # noqa: F401 - importing registers them
     agents,
     audit,
     catalogue,
-    dashboard,
+    commands,
     dead_letters,
     feed,
-    requests,
+    overview,
     runs,
     websocket,
 )

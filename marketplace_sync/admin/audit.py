@@ -1,4 +1,4 @@
-"""The audit log: every management decision, allowed or refused. It is read here; nothing on a page changes it."""
+"""The audit log: every decision about a management action, allowed or refused. No page changes it."""
 
 from typing import Any
 
@@ -9,9 +9,18 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from marketplace_sync.admin.base import ManagementAdmin, Section
-from marketplace_sync.admin.filters import typed
+from marketplace_sync.admin.filters import text_filter
+from marketplace_sync.admin.formatting import (
+    EMPTY,
+    badge,
+    column,
+    humanize,
+    pretty_json,
+    timestamp,
+    timestamp_and_age,
+    untrusted,
+)
 from marketplace_sync.admin.paging import CappedPaginator
-from marketplace_sync.admin.present import NOTHING, ago, badge, column, moment, pretty_json, text, words
 from marketplace_sync.admin.sites import reverse
 from marketplace_sync.governance.actions import ACTIONS
 from marketplace_sync.governance.refusals import FOLDED_VERB
@@ -20,13 +29,13 @@ from marketplace_sync.models import AuditRow
 
 
 class VerbFilter(admin.SimpleListFilter):
-    """By what was asked for; the actions are known, so nothing has to be looked for."""
+    """Filter by action. The choices are the actions in the code, so no query is needed for them."""
 
     title = "action"
     parameter_name = "verb"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [*((action.verb, action.label) for action in ACTIONS), (FOLDED_VERB, "Refused requests, counted")]
+        return [*((action.verb, action.label) for action in ACTIONS), (FOLDED_VERB, "Denied requests, counted")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[AuditRow]) -> QuerySet[AuditRow]:
         return queryset.filter(verb=self.value()) if self.value() else queryset
@@ -34,54 +43,56 @@ class VerbFilter(admin.SimpleListFilter):
 
 @admin.register(AuditRow)
 class AuditAdmin(ManagementAdmin):
+    """The audit rows."""
+
     paginator = CappedPaginator
     list_display = (
-        column("at", moment, "When", order="id"),
-        column("actor", text, "Who", order=None),
-        column("verb", words, "What", order=None),
-        column("target", text, order=None),
+        column("at", timestamp, "Time", order="id"),
+        column("actor", untrusted, order=None),
+        column("verb", humanize, "Action", order=None),
+        column("target", untrusted, order=None),
         column("outcome", badge, order=None),
-        column("reason", text, order=None),
+        column("reason", untrusted, order=None),
         "levels",
-        column("origin", text, "From", order=None),
+        column("origin", untrusted, order=None),
     )
     list_filter = (
         "outcome",
         VerbFilter,
-        typed("actor", "actor", lambda rows, value: rows.filter(actor=value), hint="user:NAME or agent:NAME"),
+        text_filter("actor", "actor", lambda rows, value: rows.filter(actor=value), hint="user:NAME or agent:NAME"),
         "at",
     )
     ordering = ("-id",)
 
-    @admin.display(description="Needed / had")
+    @admin.display(description="Required / actual")
     def levels(self, row: AuditRow) -> str:
-        return f"{row.required or NOTHING} / {row.actual or NOTHING}"
+        return f"{row.required or EMPTY} / {row.actual or EMPTY}"
 
     def detail(self, request: HttpRequest, row: AuditRow) -> dict[str, Any]:
         facts = [
-            ("When", ago(row.at, database_now())),
-            ("Who", text(row.actor)),
+            ("Time", timestamp_and_age(row.at, database_now())),
+            ("Actor", untrusted(row.actor)),
             ("Kind of actor", row.actor_kind),
-            ("What", words(row.verb)),
-            ("To", text(row.target)),
+            ("Action", humanize(row.verb)),
+            ("Target", untrusted(row.target)),
             ("Outcome", badge(row.outcome)),
-            ("Reason given", text(row.reason)),
-            ("Needed", row.required or NOTHING),
-            ("Had", row.actual or NOTHING),
-            ("From", text(row.origin)),
-            ("Request", _request_link(row.command_id)),
+            ("Reason", untrusted(row.reason)),
+            ("Required maturity", row.required or EMPTY),
+            ("Actual maturity", row.actual or EMPTY),
+            ("Origin", untrusted(row.origin)),
+            ("Command", _command_link(row.command_id)),
         ]
         return {
             "sections": [
-                Section(f"Decision {row.pk}", facts),
+                Section(f"Audit row {row.pk}", facts),
                 Section("Details", preformatted=pretty_json(row.details)),
             ]
         }
 
 
-def _request_link(command_id: int | None) -> SafeString | str:
-    """The daemon's answer; its row is forgotten earlier than the audit's."""
+def _command_link(command_id: int | None) -> SafeString | str:
+    """Return a link to the command. Commands are deleted earlier than audit rows."""
     if command_id is None:
-        return NOTHING
+        return EMPTY
     url = reverse("admin:marketplace_sync_command_change", args=(command_id,))
     return format_html('<a class="mm-link" href="{}">#{}</a>', url, command_id)

@@ -1,8 +1,8 @@
-"""What every page of the mirror has in common: it shows, and changes nothing.
+"""The base classes of the mirror's admin pages. The pages are read-only.
 
-Who may see: the catalogue and its feed every staff account, as reading them is LOW; the management pages whoever
-acts as AUTONOMOUS, and whom Django's own view permission of that model was given. What is to be changed is changed
-by actions alone (`acting`), whoever is asking.
+Every staff account may see the catalogue and the change feed, because reading them is LOW. The management pages are
+for actors of maturity AUTONOMOUS, and for people who have Django's view permission on the model. Changes are made only
+by actions (`action_views`), whatever the account's permissions.
 """
 
 from abc import abstractmethod
@@ -15,11 +15,12 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Model
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.template.response import TemplateResponse
+from django.utils.text import capfirst
 from unfold.admin import ModelAdmin  # type: ignore[import-untyped]
 
-from marketplace_sync.admin.bounds import BoundedList
-from marketplace_sync.admin.plain import face_of
-from marketplace_sync.admin.sites import on_site
+from marketplace_sync.admin.restricted_list import RestrictedListMixin
+from marketplace_sync.admin.site_adapter import unfold_site
+from marketplace_sync.admin.sites import site_page
 from marketplace_sync.governance.actors import Actor, actor_of
 from marketplace_sync.governance.policy import Complexity, allows
 from marketplace_sync.visible import visible
@@ -27,16 +28,15 @@ from marketplace_sync.visible import visible
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One card of a detail page: `facts` are labels with what stands behind them, `notes` paragraphs below."""
+    """One card of a detail page: `facts` are pairs of a label and a value, `preformatted` a text below them."""
 
     title: str
     facts: list[tuple[str, Any]] = field(default_factory=list)
     preformatted: str = ""
-    notes: list[Any] = field(default_factory=list)
 
 
-class ReadOnlyAdmin(BoundedList, ModelAdmin):  # type: ignore[misc]
-    """List and detail of a model, for looking. `detail` says what stands on the detail page."""
+class ReadOnlyAdmin(RestrictedListMixin, ModelAdmin):  # type: ignore[misc]
+    """The list and the detail pages of a model, read-only. A subclass fills the detail page in `detail`."""
 
     reading: ClassVar[Complexity] = Complexity.LOW
     detail_template = "admin/marketplace_sync/detail.html"
@@ -46,15 +46,15 @@ class ReadOnlyAdmin(BoundedList, ModelAdmin):  # type: ignore[misc]
     show_full_result_count = False
     list_filter_sheet = False
     list_fullwidth = True
-    # A facet is a count of all rows for every choice of every filter.
+    # Facets count all rows once per choice of every filter.
     show_facets = ShowFacets.NEVER
 
     def __init__(self, model: type[Model], admin_site: AdminSite) -> None:
-        super().__init__(model, face_of(admin_site))
+        super().__init__(model, unfold_site(admin_site))
 
     @property
     def urls(self) -> list[Any]:
-        return [on_site(pattern) for pattern in super().urls]
+        return [site_page(pattern) for pattern in super().urls]
 
     def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         actor = actor_of(request.user)
@@ -77,23 +77,23 @@ class ReadOnlyAdmin(BoundedList, ModelAdmin):  # type: ignore[misc]
         return False
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        title = str(self.opts.verbose_name_plural).capitalize()
-        return super().changelist_view(request, {"title": title, **(extra_context or {})})
+        return super().changelist_view(request, {"title": page_title(self.model), **(extra_context or {})})
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """The detail page. No form stands on it, so nothing can be posted to it."""
+        """Return the detail page. It contains no form for the row, so it accepts no POST."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         if request.method not in ("GET", "HEAD"):
             return HttpResponseNotAllowed(["GET", "HEAD"])
         row = self.row(request, object_id)
-        context = {**self.page_context(request, visible(str(row)), original=row), **self.detail(request, row)}
+        title = visible(str(row))
+        context = {**self.page_context(request, title, original=row), **self.detail(request, row)}
         return TemplateResponse(request, self.detail_template, {**context, **(extra_context or {})})
 
     def row(self, request: HttpRequest, object_id: str) -> Any:
-        """The row of this id as it stands in a URL. Raises `Http404`, also for an id that can't be."""
+        """Return the row that a URL names. Raises `Http404`, also for an id that is none."""
         found = self.get_object(request, unquote(object_id))
         if found is None:
             raise Http404(f"There is no {self.opts.verbose_name} {object_id[:80]}.")
@@ -101,15 +101,15 @@ class ReadOnlyAdmin(BoundedList, ModelAdmin):  # type: ignore[misc]
 
     @abstractmethod
     def detail(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        """What the detail page's template shows: `sections`, and more where it has a template of its own."""
+        """Return the context of the detail page: `sections`, and what its own template needs."""
 
     def is_list(self, request: HttpRequest) -> bool:
-        """Whether the list is asked for, which shows less of a row than its detail page."""
+        """Return whether the request is for the list, which needs fewer columns than the detail page."""
         match = request.resolver_match
         return match is not None and str(match.url_name).endswith("_changelist")
 
     def page_context(self, request: HttpRequest, title: str, **more: Any) -> dict[str, Any]:
-        """What a page of this model needs to stand in the admin's frame."""
+        """Return the context that the admin's base template needs, and `more`."""
         request.current_app = self.admin_site.name
         return {
             **self.admin_site.each_context(request),
@@ -121,12 +121,17 @@ class ReadOnlyAdmin(BoundedList, ModelAdmin):  # type: ignore[misc]
 
 
 class ManagementAdmin(ReadOnlyAdmin):
-    """A page of the mirror's management, which the API has under `/api/admin/`."""
+    """The pages of a model that belongs to the management, as `/api/admin/` does."""
 
     reading = Complexity.CRITICAL
 
 
-def manages(request: HttpRequest) -> bool:
-    """Whether who asks acts as AUTONOMOUS."""
+def page_title(model: type[Model]) -> str:
+    """Return the title of a model's list. Menu, heading and breadcrumbs share it."""
+    return capfirst(str(model._meta.verbose_name_plural))
+
+
+def may_manage(request: HttpRequest) -> bool:
+    """Return whether the visitor acts as AUTONOMOUS."""
     actor: Actor | None = actor_of(request.user)
     return actor is not None and allows(actor.maturity, Complexity.CRITICAL)

@@ -1,4 +1,4 @@
-"""Filters that are typed in, not chosen: tags, keys and names are too many for a list. They work without scripts."""
+"""List filters with a text field, for tags, keys and names: a list of choices would be too long. No script needed."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -9,14 +9,14 @@ from django.contrib.admin.views.main import PAGE_VAR, ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-Narrow = Callable[[QuerySet[Any], str], QuerySet[Any]]
+RowFilter = Callable[[QuerySet[Any], str], QuerySet[Any]]
 
 
-class TypedFilter(SimpleListFilter):
-    """A text field among the filters. Subclasses name `parameter_name` and `title`, and narrow the rows."""
+class TextFilter(SimpleListFilter):
+    """A text field among the filters. A subclass sets `parameter_name` and `title`, and implements `filter_rows`."""
 
-    template = "admin/marketplace_sync/typed_filter.html"
-    hint = ""
+    template = "admin/marketplace_sync/text_filter.html"
+    placeholder = ""
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return []
@@ -25,15 +25,15 @@ class TypedFilter(SimpleListFilter):
         return True
 
     @abstractmethod
-    def narrow(self, rows: QuerySet[Any], value: str) -> QuerySet[Any]:
-        """The rows that this value means."""
+    def filter_rows(self, rows: QuerySet[Any], value: str) -> QuerySet[Any]:
+        """Return the rows that match the value."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         value = (self.value() or "").strip()
         if not value:
             return queryset
-        # No row has it, and PostgreSQL refuses to look.
-        return queryset.none() if "\0" in value else self.narrow(queryset, value)
+        # No stored text contains a NUL, and PostgreSQL refuses the query.
+        return queryset.none() if "\0" in value else self.filter_rows(queryset, value)
 
     def choices(self, changelist: ChangeList) -> Iterator[Any]:
         others = {
@@ -44,27 +44,27 @@ class TypedFilter(SimpleListFilter):
         yield {
             "name": self.parameter_name,
             "value": self.value() or "",
-            "hint": self.hint,
+            "placeholder": self.placeholder,
             "others": [(name, value) for name, values in others.items() for value in values],
             "selected": False,
             "clear": changelist.get_query_string(remove=[str(self.parameter_name)]),
         }
 
 
-def typed(name: str, label: str, narrow: Narrow, *, hint: str = "") -> type[TypedFilter]:
-    """A `TypedFilter` for the parameter `name`."""
+def text_filter(name: str, label: str, filter_by: RowFilter, *, hint: str = "") -> type[TextFilter]:
+    """Return a `TextFilter` for the parameter `name`; `hint` is its placeholder."""
 
-    class Typed(TypedFilter):
+    class _TextFilter(TextFilter):
         title = label
         parameter_name = name
+        placeholder = hint
 
-        def narrow(self, rows: QuerySet[Any], value: str) -> QuerySet[Any]:
-            return narrow(rows, value)
+        def filter_rows(self, rows: QuerySet[Any], value: str) -> QuerySet[Any]:
+            return filter_by(rows, value)
 
-    Typed.hint = hint
-    return Typed
+    return _TextFilter
 
 
-def number(value: str) -> int:
-    """A row's number as typed; -1, which none has, for what is none."""
+def parse_id(value: str) -> int:
+    """Return the row id in a text; -1, which no row has, for anything else."""
     return int(value) if value.isascii() and value.isdigit() and len(value) < 19 else -1

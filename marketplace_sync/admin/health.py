@@ -1,35 +1,38 @@
-"""The judgement of `monitoring`, as the overview and the WebSocket page show it."""
+"""Show the judgement of `monitoring` on the overview and on the WebSocket page."""
 
 from typing import Any
 
 from django.http import HttpRequest
 
-from marketplace_sync.admin.present import TONES, badge, text, words
+from marketplace_sync.admin.formatting import TONES, badge, humanize, untrusted
 from marketplace_sync.admin.sites import may_view
 from marketplace_sync.models import SyncRun, WebSocketState
 from marketplace_sync.monitoring.report import Report
 
-# Whose page shows the words of the marketplace that a check's detail quotes.
+# The model whose pages show the text of the marketplace that a check's detail quotes.
 _DETAIL_OF = {"sync": SyncRun, "connection": WebSocketState}
-# Checks that follow from a daemon that is not there, and say nothing more.
-_FOLLOW = {"connection", "token", "lag"}
+# The consequences of a stopped daemon. They add nothing to the check of the daemon itself.
+_CONSEQUENCES = {"connection", "token", "lag"}
 
 
 def health(request: HttpRequest, report: Report) -> dict[str, Any]:
-    """Return the worst check first, with its cause and what to do; details for those who may see their source."""
-    broken = {name for name, _ in report.problems()}
-    shown = [(name, check) for name, check in report.problems() if not ("daemon" in broken and name in _FOLLOW)]
+    """Return the health and its problems, the worst first, each with its cause and remedy.
+
+    A detail is only for those who may see the page that it comes from.
+    """
+    failed = {name for name, _ in report.problems()}
+    shown = [(name, check) for name, check in report.problems() if not ("daemon" in failed and name in _CONSEQUENCES)]
     return {
         "health": badge(str(report.status)),
         "health_tone": TONES[str(report.status)],
-        # Where the daemon and its stream are well, the state's own words are true.
-        "state_speaks": not broken & {"database", "daemon", "connection"},
-        "troubles": [
+        # The meaning of a state is true only while the daemon and its stream are well.
+        "show_meaning": not failed & {"database", "daemon", "connection"},
+        "problems": [
             {
-                "badge": badge(str(check.status), words(name)),
+                "badge": badge(str(check.status), humanize(name)),
                 "reason": check.reason,
                 "do": check.do,
-                "detail": text(check.detail) if check.detail and may_view(request, _DETAIL_OF[name]) else "",
+                "detail": untrusted(check.detail) if check.detail and may_view(request, _DETAIL_OF[name]) else "",
             }
             for name, check in shown
         ],

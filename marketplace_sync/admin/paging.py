@@ -1,29 +1,29 @@
-"""Lists of tables that grow without end: never counted to their end for a page of 25."""
+"""Paginate tables that grow without bound, without counting all of their rows."""
 
 from functools import cached_property
 from typing import Any
 
 from django.core.paginator import Paginator
 
-# Counted, and to be paged through, at most: 400 pages. Filters lead further than paging does.
-COUNTED_AT_MOST = 10_000
+# 400 pages. Filters reach the rows behind them.
+MAX_COUNTED = 10_000
 
 
 class CappedPaginator(Paginator):  # type: ignore[type-arg]
-    """Counts up to `COUNTED_AT_MOST`; `has_more` says whether there is more than that."""
+    """Count at most `MAX_COUNTED` rows. `has_more` is true if there are more."""
 
     template_name = "admin/marketplace_sync/pagination.html"
 
     @cached_property
     def count(self) -> int:
-        return min(self._found, COUNTED_AT_MOST)
+        return min(self._found, MAX_COUNTED)
 
     @property
     def has_more(self) -> bool:
-        return self._found > COUNTED_AT_MOST
+        return self._found > MAX_COUNTED
 
     @cached_property
     def _found(self) -> int:
         rows: Any = self.object_list
-        found: int = rows.order_by()[: COUNTED_AT_MOST + 1].count()
+        found: int = rows.order_by()[: MAX_COUNTED + 1].count()
         return found

@@ -1,6 +1,7 @@
-"""The admin site that a page stands on. A project may have one of its own, and may have several.
+"""Find the admin site of a page. A project may use its own site, or several.
 
-Django resolves `admin:...` to the site named "admin" unless it knows the current one, so the page's views note it.
+Django resolves `admin:...` to the site named "admin" unless it knows the current site. The views of the mirror's pages
+therefore set it (`set_current_site`) before `reverse` is called.
 """
 
 from collections.abc import Sequence
@@ -17,26 +18,26 @@ from django.db.transaction import non_atomic_requests
 from django.http import HttpRequest, HttpResponse
 from unfold.sites import UnfoldAdminSite  # type: ignore[import-untyped]
 
-from marketplace_sync.admin.plain import render_with_unfold
+from marketplace_sync.admin.site_adapter import render_with_unfold
 
 _current: ContextVar[str | None] = ContextVar("admin_site", default=None)
 
 
 def site_of(request: HttpRequest) -> AdminSite:
-    """Return the admin site that this request is for; outside of all of them, Django's default."""
+    """Return the admin site of a request; Django's default site for a URL outside of all sites."""
     match = request.resolver_match
     names = match.namespaces if match is not None else []
     site = next((each for each in all_sites if each.name in names), None)
     return site or admin.site
 
 
-def enter_site(request: HttpRequest) -> None:
-    """Have `reverse` lead to the site of this request until another request is entered."""
+def set_current_site(request: HttpRequest) -> None:
+    """Make `reverse` return URLs on the site of this request, until it is called for another request."""
     _current.set(site_of(request).name)
 
 
 def reverse(name: str, args: Sequence[Any] = ()) -> str:
-    """Return the address of an admin page on the current site."""
+    """Return the URL of an admin page on the current site."""
     return urls.reverse(name, args=args, current_app=_current.get())
 
 
@@ -46,27 +47,27 @@ def may_view(request: HttpRequest, model: type[Model]) -> bool:
     return page is not None and page.has_view_permission(request)
 
 
-def on_site(pattern: urls.URLPattern) -> urls.URLPattern:
-    """Return the address of a page of the mirror, whose view knows its site and opens its own transactions.
+def site_page(pattern: urls.URLPattern) -> urls.URLPattern:
+    """Wrap the view of a page: set its site, and open no transaction around the request.
 
-    In a transaction around the request (`ATOMIC_REQUESTS`) the audit row of a refusal would be rolled back.
+    In a transaction around the request (`ATOMIC_REQUESTS`) the audit row of a denied action would be rolled back.
     """
     view = pattern.callback
 
     @wraps(view)
-    def entered(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        enter_site(request)
+    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        set_current_site(request)
         response: HttpResponse = view(request, *args, **kwargs)
         if not isinstance(site_of(request), UnfoldAdminSite):
             render_with_unfold(response)
         return response
 
-    pattern.callback = non_atomic_requests(entered)
+    pattern.callback = non_atomic_requests(wrapped)
     return pattern
 
 
 def register(site: AdminSite) -> None:
-    """Give another admin site the pages of the mirror, with links that stay on it."""
+    """Add the mirror's pages to another admin site. Their links stay on that site."""
     for model, page in admin.site._registry.items():
         if model._meta.app_label == "marketplace_sync":
             site.register(model, type(page))

@@ -1,6 +1,7 @@
-"""The WebSocket page: how the mirror stands, and the four buttons that steer it. There is one row, so no list."""
+"""The WebSocket page: the state of the stream and of the daemon, and the buttons for them. One row, so no list."""
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
@@ -9,12 +10,12 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 
-from marketplace_sync.admin.acting import Ask, act, answer, ask
-from marketplace_sync.admin.base import ManagementAdmin
-from marketplace_sync.admin.filters import number
+from marketplace_sync.admin.action_views import ActionButton, action_button, action_response, perform_action
+from marketplace_sync.admin.base import ManagementAdmin, page_title
+from marketplace_sync.admin.commands import NO_DAEMON, latest_commands
+from marketplace_sync.admin.filters import parse_id
+from marketplace_sync.admin.formatting import EMPTY, badge, humanize, timestamp_and_age, untrusted
 from marketplace_sync.admin.health import health
-from marketplace_sync.admin.present import NOTHING, ago, badge, text, words
-from marketplace_sync.admin.requests import NO_DAEMON, latest
 from marketplace_sync.admin.sites import reverse
 from marketplace_sync.governance.actions import Action, Disable, Enable, Reconnect, SyncNow
 from marketplace_sync.mirror.clock import database_now
@@ -24,165 +25,181 @@ from marketplace_sync.models import Command, SyncRun, WebSocketState
 from marketplace_sync.monitoring.judgement import judgement
 
 HOME = "admin:marketplace_sync_websocketstate_changelist"
-# A button on the front page says so, and leads back there.
-FROM, FRONT_PAGE = "from", "front"
+# A button on the overview sends this value, and its answer leads back to the overview.
+_FROM, _OVERVIEW = "from", "overview"
 
-# The order of the buttons, what each does, and whether it takes something away.
-BUTTONS: tuple[tuple[type[Action[Command]], str, bool], ...] = (
-    (Reconnect, "Drops the connection, opens a new one at once and starts the counters anew.", False),
-    (SyncNow, "Reads the whole listing of the marketplace now, and applies what differs.", False),
-    (Enable, "Opens the stream again, and keeps it open.", False),
-    (Disable, "Closes the stream and keeps it closed, over restarts too. Polling goes on.", True),
+# The buttons in their order: action, label, effect, and whether it takes something away.
+BUTTONS: tuple[tuple[type[Action[Command]], str, str, bool], ...] = (
+    (Reconnect, "Reconnect stream", "Closes the stream, opens a new one and resets the failure counters.", False),
+    (SyncNow, "Sync now", "Reads the whole listing of the marketplace and applies every difference.", False),
+    (Enable, "Enable stream", "Opens the stream and keeps it open.", False),
+    (
+        Disable,
+        "Disable stream",
+        "Closes the stream and keeps it closed, also after a restart. Full syncs continue.",
+        True,
+    ),
 )
 
 MEANING = {
-    "live": "Connected and caught up: changes arrive as they happen.",
-    "catching_up": "Connected; a full pass brings what was missed meanwhile.",
+    "live": "Connected and in sync: changes arrive as they happen.",
+    "catching_up": "Connected. A full sync fetches the changes that were missed before.",
     "connecting": "The first connection is being opened.",
-    "reconnecting": "The connection was lost; it is tried again after a delay.",
-    "polling": "There is no stream, as the settings want it: changes come by full syncs alone.",
-    "suspended": "All attempts are used up: the stream waits for a person to press Reconnect.",
-    "disabled": "The stream is switched off.",
-    "not_running": "No daemon is running, as the settings want it: nothing is being mirrored.",
+    "reconnecting": "The connection is lost. The daemon tries again after a delay.",
+    "polling": "The settings turn the stream off: changes arrive by full syncs only.",
+    "suspended": "All reconnect attempts are used up. The stream stays closed until somebody reconnects it.",
+    "disabled": "The stream is disabled: changes arrive by full syncs only.",
+    "not_running": "The settings turn the mirror off: no daemon is running, and nothing is mirrored.",
 }
 
 
 @admin.register(WebSocketState)
 class WebSocketAdmin(ManagementAdmin):
+    """The one row of the stream's state."""
+
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view
-        own = [path("now/", view(self.now), name="marketplace_sync_websocketstate_now")]
+        own = [path("now/", view(self.current_state), name="marketplace_sync_websocketstate_now")]
         own += [path("buttons/", view(self.buttons), name="marketplace_sync_websocketstate_buttons")]
         own += [
-            path(f"{kind.verb}/", view(self.steer), {"kind": kind}, name=f"marketplace_sync_websocketstate_{kind.verb}")
-            for kind, _, _ in BUTTONS
+            path(
+                f"{action.verb}/",
+                view(self.act),
+                {"action": action},
+                name=f"marketplace_sync_websocketstate_{action.verb}",
+            )
+            for action, *_ in BUTTONS
         ]
         return own + list(super().get_urls())
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Straight to the page."""
+        """Return the page of the one row instead of a list."""
         return self._page(request, "admin/marketplace_sync/websocket.html")
 
     def buttons(self, request: HttpRequest) -> HttpResponse:
-        """The buttons as they are now; the page asks for them every few seconds."""
+        """Return the buttons in their present state. The page polls them every three seconds."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        front = request.GET.get("front") == "1"
-        context = {**steering(request, status(), front=front), "group": "s" if front else ""}
-        return TemplateResponse(request, "admin/marketplace_sync/buttons.html", context)
+        overview = request.GET.get(_OVERVIEW) == "1"
+        context = stream_buttons(request, status(), overview=overview)
+        return TemplateResponse(request, "admin/marketplace_sync/stream_buttons.html", context)
 
-    def now(self, request: HttpRequest) -> HttpResponse:
-        """What of the page changes by itself; the page asks for it every two seconds."""
+    def current_state(self, request: HttpRequest) -> HttpResponse:
+        """Return the part of the page that changes. The page polls it every two seconds."""
         return self._page(request, "admin/marketplace_sync/websocket_now.html")
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         if object_id != "1":
-            raise Http404("There is one row, number 1.")
+            raise Http404("The WebSocket state has one row, number 1.")
         return HttpResponseRedirect(reverse(HOME))
 
-    def steer(self, request: HttpRequest, kind: type[Action[Command]]) -> HttpResponse:
-        """One of the four buttons."""
-
-        home = reverse("admin:index" if request.POST.get(FROM) == FRONT_PAGE else HOME)
+    def act(self, request: HttpRequest, action: type[Action[Command]]) -> HttpResponse:
+        """Perform the action of one of the buttons."""
+        home = reverse("admin:index" if request.POST.get(_FROM) == _OVERVIEW else HOME)
 
         def done(command: Command) -> HttpResponse:
-            return HttpResponseRedirect(f"{home}?request={command.pk}")
+            return HttpResponseRedirect(f"{home}?command={command.pk}")
 
-        return answer(self, request, lambda: _ask(request, kind), lambda: act(request, kind), done, back=home)
+        return action_response(
+            self, request, lambda: _button(request, action), lambda: perform_action(request, action), done, back=home
+        )
 
-    def _page(self, request: HttpRequest, template: str, **more: Any) -> HttpResponse:
+    def _page(self, request: HttpRequest, template: str) -> HttpResponse:
         if not self.has_view_permission(request):
             raise PermissionDenied
         judged = judgement()
-        standing = judged.facts.status if judged.facts is not None else status()
+        daemon = judged.facts.status if judged.facts is not None else status()
         now = judged.facts.now if judged.facts is not None else database_now()
-        wanted = number(request.GET.get("request", ""))
-        commands = latest(now, standing, wanted=None if wanted < 0 else wanted)
-        asked = next((each for each in commands if each.command.pk == wanted), None)
-        row = standing.row
+        wanted = parse_id(request.GET.get("command", ""))
+        commands = latest_commands(now, daemon, wanted=None if wanted < 0 else wanted)
+        shown = next((each for each in commands if each.command.pk == wanted), None)
+        row = daemon.row
         context = {
-            "status": standing,
-            "row": row,
+            "alive": daemon.alive,
             "state": badge(row.state),
             "meaning": MEANING[row.state],
             **health(request, judged.report),
-            "since": ago(row.state_since, now) if standing.alive else ago(row.last_message_at, now),
-            "facts": _facts(standing, now),
-            "daemon": _daemon(standing, now),
-            "totals": [(words(name), getattr(row, name)) for name in TOTALS],
+            "since": timestamp_and_age(row.state_since if daemon.alive else row.last_message_at, now),
+            "facts": _stream_facts(daemon, now),
+            "daemon_facts": _daemon_facts(daemon, now),
+            "totals": [(humanize(name), getattr(row, name)) for name in TOTALS],
             "commands": commands,
-            "asked": asked,
+            "command": shown,
             "last_run": SyncRun.objects.order_by("-id").first(),
-            "look_again": asked is not None and asked.open,
-            **steering(request, standing),
-            "now_url": f"{reverse('admin:marketplace_sync_websocketstate_now')}?request={max(wanted, 0)}",
+            "poll": shown is not None and shown.open,
+            **stream_buttons(request, daemon),
+            "now_url": f"{reverse('admin:marketplace_sync_websocketstate_now')}?command={max(wanted, 0)}",
         }
-        return TemplateResponse(request, template, {**self.page_context(request, "WebSocket"), **context, **more})
+        return TemplateResponse(request, template, {**self.page_context(request, page_title(self.model)), **context})
 
 
-def steering(request: HttpRequest, standing: Status, *, front: bool = False) -> dict[str, Any]:
-    """Return the buttons for this visitor, and the URL to fetch them from again. `front`: they lead to the front page.
+def stream_buttons(request: HttpRequest, daemon: Status, *, overview: bool = False) -> dict[str, Any]:
+    """Return the buttons for this visitor, and the URL to poll them from. `overview`: their answers lead there.
 
-    Of Enable and Disable only the one that changes something is shown. What nobody would carry out says so.
+    Of Enable and Disable only the one that would change something is shown. A button whose command the daemon would
+    not execute now is disabled and shows the reason.
     """
-    needless = Enable if standing.row.enabled else Disable
-    shown = [kind for kind, _, _ in BUTTONS if kind is not needless]
+    without_effect = Enable if daemon.row.enabled else Disable
+    url = reverse("admin:marketplace_sync_websocketstate_buttons")
     return {
-        "asks": [
-            replace(found, blocked=_blocked(kind, standing))
-            for kind in shown
-            for found in _ask(request, kind, front=front)
+        "buttons": [
+            replace(button, blocked=_blocked(action, daemon))
+            for action, *_ in BUTTONS
+            if action is not without_effect
+            for button in _button(request, action, overview=overview)
         ],
-        "buttons_url": f"{reverse('admin:marketplace_sync_websocketstate_buttons')}{'?front=1' if front else ''}",
+        "buttons_url": f"{url}?{_OVERVIEW}=1" if overview else url,
+        "group": "-stream",
     }
 
 
-def _blocked(kind: type[Action[Command]], standing: Status) -> str:
-    """Return why the daemon would not do it now."""
-    if not standing.alive:
+def _blocked(action: type[Action[Command]], daemon: Status) -> str:
+    """Return why the daemon would not execute the action now; "" if it would."""
+    if not daemon.alive:
         return NO_DAEMON
-    if kind is Reconnect and not standing.row.enabled:
-        return "The stream is disabled. Enable it: that connects at once."
+    if action is Reconnect and not daemon.row.enabled:
+        return "The stream is disabled. Enable it: that opens a new connection."
     return ""
 
 
-def _ask(request: HttpRequest, wanted: type[Action[Command]], *, front: bool = False) -> list[Ask]:
+def _button(request: HttpRequest, wanted: type[Action[Command]], *, overview: bool = False) -> list[ActionButton]:
     return [
-        found
-        for kind, explain, danger in BUTTONS
-        if kind is wanted
-        for found in ask(
+        button
+        for action, label, explanation, danger in BUTTONS
+        if action is wanted
+        for button in action_button(
             request,
-            kind,
-            reverse(f"admin:marketplace_sync_websocketstate_{kind.verb}"),
-            explain,
+            action,
+            reverse(f"admin:marketplace_sync_websocketstate_{action.verb}"),
+            explanation,
             danger=danger,
-            hidden=[(FROM, FRONT_PAGE)] if front else [],
+            hidden=[(_FROM, _OVERVIEW)] if overview else [],
+            label=label,
         )
     ]
 
 
-def _facts(standing: Status, now: Any) -> list[tuple[str, Any]]:
-    row = standing.row
+def _stream_facts(daemon: Status, now: datetime) -> list[tuple[str, Any]]:
+    row = daemon.row
     return [
         ("Connected", badge("active", "yes") if row.connected else badge("disabled", "no")),
-        ("Wanted", badge("enabled", "yes") if row.enabled else badge("disabled", "no, switched off by a person")),
-        ("Last connected", ago(row.last_connected_at, now)),
-        ("Last message", ago(row.last_message_at, now)),
-        ("Last disconnect", text(row.disconnect_reason)),
-        ("Next attempt", ago(row.next_ws_attempt_at, now) if standing.alive else NOTHING),
-        ("Failures in a row", row.consecutive_failures),
-        ("Attempts since healthy", row.reconnect_attempts),
-        ("Polling only since", ago(row.fallback_started_at, now) if standing.alive else NOTHING),
+        ("Enabled", badge("enabled", "yes") if row.enabled else badge("disabled", "no: disabled by a command")),
+        ("Last connected", timestamp_and_age(row.last_connected_at, now)),
+        ("Last message", timestamp_and_age(row.last_message_at, now)),
+        ("Last disconnect", untrusted(row.disconnect_reason)),
+        ("Next attempt", timestamp_and_age(row.next_ws_attempt_at, now) if daemon.alive else EMPTY),
+        ("Consecutive failures", row.consecutive_failures),
+        ("Reconnect attempts", row.reconnect_attempts),
+        ("Polling since", timestamp_and_age(row.fallback_started_at, now) if daemon.alive else EMPTY),
     ]
 
 
-def _daemon(standing: Status, now: Any) -> list[tuple[str, Any]]:
+def _daemon_facts(daemon: Status, now: datetime) -> list[tuple[str, Any]]:
     return [
-        ("Daemon", badge("live", "running") if standing.alive else badge("not_running", "not running")),
-        ("Holds the lease", text(standing.daemon)),
-        ("Last heartbeat", ago(standing.heartbeat_at, now)),
-        ("Standing by", standing.standby),
+        ("State", badge("live", "running") if daemon.alive else badge("not_running", "not running")),
+        ("Lease owner", untrusted(daemon.daemon)),
+        ("Last heartbeat", timestamp_and_age(daemon.heartbeat_at, now)),
+        ("Standby daemons", daemon.standby),
     ]

@@ -1,4 +1,4 @@
-"""Template filters for texts of somebody else: `{% load mirror_text %}`."""
+"""Template filters for text from outside: `{% load mirror_text %}`."""
 
 from typing import Any
 
@@ -13,17 +13,17 @@ register = template.Library()
 
 @register.filter(name="visible")
 def visible_filter(value: Any) -> SafeString:
-    """Mark each character that is not seen; the result is escaped HTML."""
+    """Return escaped HTML in which each invisible character is marked."""
     return visible_html(value)
 
 
 @register.filter
 def visible_text(value: Any) -> str:
-    """The same without markup, for attributes and titles. The template escapes it."""
+    """Return the text with marks but without markup, for attributes and titles. The template escapes it."""
     return visible(str(value))
 
 
 @register.filter
 def hidden_text(value: Any) -> SafeString:
-    """The badge "hidden text" where the value has a character that is not seen."""
+    """Return the badge "hidden text" if the value has an invisible character."""
     return hidden_badge(value)

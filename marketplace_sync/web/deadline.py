@@ -2,7 +2,7 @@
 
 PostgreSQL has a setting for that. SQLite asks a function of ours every million steps, some 20 ms: measured beside the
 same query without, that costs nothing. A lookup that is a Python function itself (`REGEXP`) would hold the interpreter
-within one step; the admin's lists take none (`admin.bounds`).
+within one step; the admin's lists take none (`admin.restricted_list`).
 """
 
 import time

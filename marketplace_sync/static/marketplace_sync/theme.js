@@ -1,9 +1,9 @@
-// An error page follows the theme that was chosen in the admin; without one it follows the system.
+// Error pages use the theme that was chosen in the admin, else the theme of the system.
 try {
     const chosen = JSON.parse(localStorage.getItem("adminTheme"));
     if (chosen === "dark" || chosen === "light") {
         document.documentElement.dataset.theme = chosen;
     }
 } catch {
-    // Nothing is stored, or the browser forbids looking.
+    // No valid theme is stored, or the browser blocks the storage.
 }

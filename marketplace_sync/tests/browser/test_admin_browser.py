@@ -1,4 +1,4 @@
-"""The WebSocket page in a real browser, against a real daemon: what an operator presses is done, and is told."""
+"""The WebSocket page in a real browser, with a real daemon: its buttons work, and it shows the answers."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ HOME = "/admin/marketplace_sync/websocketstate/"
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
-async def test_disable_enable_reconnect_and_sync_are_done_and_told(
+async def test_disable_enable_reconnect_and_sync_are_executed_and_answered(
     monkeypatch: pytest.MonkeyPatch, scripts: bool
 ) -> None:
     await ask(person, "root", superuser=True)
@@ -27,13 +27,13 @@ async def test_disable_enable_reconnect_and_sync_are_done_and_told(
         with web_server(monkeypatch) as base:
             async with browser_page(base, scripts=scripts) as page:
                 await page.goto(HOME)
-                state = page.locator(".mm-state .mm-badge").last  # behind that of the health
+                state = page.locator(".mm-state .mm-badge").last  # the first is the health
                 answer = page.locator(".mm-answer")
                 await expect(state).to_have_text("live")
                 for label, ends in (
-                    ("Disable", "disabled"),
-                    ("Enable", "live"),
-                    ("Reconnect", "live"),
+                    ("Disable stream", "disabled"),
+                    ("Enable stream", "live"),
+                    ("Reconnect stream", "live"),
                     ("Sync now", "live"),
                 ):
                     await press(page, label)
@@ -47,14 +47,14 @@ async def test_disable_enable_reconnect_and_sync_are_done_and_told(
             lambda: list(AuditRow.objects.order_by("id").values_list("verb", "reason", "outcome"))
         )
         assert audited == [
-            ("disable", "Disable, by hand", "performed"),
-            ("enable", "Enable, by hand", "performed"),
-            ("reconnect", "Reconnect, by hand", "performed"),
+            ("disable", "Disable stream, by hand", "performed"),
+            ("enable", "Enable stream, by hand", "performed"),
+            ("reconnect", "Reconnect stream, by hand", "performed"),
             ("sync", "Sync now, by hand", "performed"),
         ]
 
 
-async def test_the_disabled_stream_is_closed_within_two_seconds_and_a_suspended_one_reconnects(
+async def test_suspended_stream_reconnects_and_disabled_stream_closes_within_two_seconds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await ask(person, "root", superuser=True)
@@ -67,16 +67,16 @@ async def test_the_disabled_stream_is_closed_within_two_seconds_and_a_suspended_
                     await page.goto(HOME)
                     await expect(page.locator(".mm-state")).to_contain_text("suspended")
                     server.faults.clear()
-                    await press(page, "Reconnect")
+                    await press(page, "Reconnect stream")
                     await expect(page.locator(".mm-state")).to_contain_text("live")
-                    await press(page, "Disable")
+                    await press(page, "Disable stream")
                     await expect(page.locator(".mm-state")).to_contain_text("disabled")
             assert server.clients == 0
             disable = await running.ask(Command.objects.get, action="disable")
             assert (disable.finished_at - disable.requested_at).total_seconds() < 2
 
 
-async def test_a_button_that_was_unfolded_stays_so_when_a_late_answer_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_late_response_does_not_close_an_open_form(monkeypatch: pytest.MonkeyPatch) -> None:
     await ask(person, "root", superuser=True)
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
@@ -84,15 +84,15 @@ async def test_a_button_that_was_unfolded_stays_so_when_a_late_answer_comes(monk
             async with browser_page(base) as page:
                 asked, answered = asyncio.Event(), asyncio.Event()
 
-                async def hold(route: Route) -> None:
+                async def delay(route: Route) -> None:
                     asked.set()
                     await answered.wait()
                     await route.continue_()
 
-                await page.route("**/buttons/", hold)
+                await page.route("**/buttons/", delay)
                 await page.goto(HOME)
                 await asked.wait()
-                button = page.locator("details.mm-ask", has=page.locator("summary", has_text="Disable"))
+                button = page.locator("details.mm-action", has=page.locator("summary", has_text="Disable"))
                 await button.locator("summary").click()
                 await button.locator("textarea").fill("half a reason")
                 async with page.expect_response("**/buttons/"):
@@ -102,24 +102,24 @@ async def test_a_button_that_was_unfolded_stays_so_when_a_late_answer_comes(monk
                 await expect(button).to_have_attribute("open", "")
 
 
-async def test_without_a_daemon_the_page_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_page_without_a_daemon_disables_buttons_and_shows_expiry(monkeypatch: pytest.MonkeyPatch) -> None:
     await ask(person, "root", superuser=True)
     with web_server(monkeypatch) as base:
         async with browser_page(base) as page:
             await page.goto(HOME)
             await expect(page.locator(".mm-state")).to_contain_text("not running")
-            await expect(page.locator("#mm-steer button", has_text="Reconnect")).to_be_disabled()
-            await expect(page.locator("#mm-steer")).to_contain_text("No daemon is running")
+            await expect(page.locator("#mm-stream-buttons button", has_text="Reconnect")).to_be_disabled()
+            await expect(page.locator("#mm-stream-buttons")).to_contain_text("No daemon is running")
             command = await ask(submit_command, Command.Action.RECONNECT, by="agent:night")
-            await page.goto(f"{HOME}?request={command.pk}")
+            await page.goto(f"{HOME}?command={command.pk}")
             await expect(page.locator(".mm-answer")).to_contain_text("No daemon is running")
-            # Its time is over: the page finds out by itself.
+            # The command expires: the page shows it without a reload.
             await ask(Command.objects.update, expires_at=datetime(2020, 1, 1, tzinfo=UTC))
             await expect(page.locator(".mm-answer")).to_contain_text("expired")
 
 
-async def test_no_fact_sticks_out_of_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Times are not cut elsewhere, and beside the code there may be too little room for one."""
+async def test_no_fact_overflows_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times do not wrap elsewhere; beside the code the column may be too narrow for one."""
     await ask(person, "root", superuser=True)
     await ask(fill, 1)
     skill = await ask(Skill.objects.get)
@@ -147,10 +147,10 @@ async def test_dead_letters_are_discarded_in_bulk_by_keyboard_and_mouse(monkeypa
             await page.select_option("#changelist-actions select[name=action]", "discard")
             await page.click("#changelist-actions button[type=submit]")
             await page.locator("textarea[name=reason]").focus()
-            await page.keyboard.type("known fault")
+            await page.keyboard.type("known cause")
             await page.keyboard.press("Tab")
             await page.keyboard.press("Enter")
             await expect(page.get_by_text("2 dead letters discarded.")).to_be_visible()
             await page.locator("#result_list th a").first.click()
             assert "acted" not in await page.title()
-    assert await ask(AuditRow.objects.filter(verb="discard_dead_letter", reason="known fault").count) == 2
+    assert await ask(AuditRow.objects.filter(verb="discard_dead_letter", reason="known cause").count) == 2

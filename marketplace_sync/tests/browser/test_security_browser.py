@@ -1,4 +1,4 @@
-"""Every kind of page in a real browser: within its Content-Security-Policy, and deaf to what the marketplace wrote."""
+"""Every kind of page in a real browser: it keeps its Content-Security-Policy, and marketplace text stays text."""
 
 from collections.abc import Iterator
 from urllib.parse import quote
@@ -14,7 +14,7 @@ from marketplace_sync.tests.support.admin_rows import fill, held_run, person
 from marketplace_sync.tests.support.browser import ask, browser_page, web_server
 from marketplace_sync.tests.support.harness import TOKEN, mirror
 
-# Pages are the same on either database; what they ask of it is looked at elsewhere, on both.
+# Pages are the same on both databases; other tests check their queries on both.
 pytestmark = [
     pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("sqlite"), pytest.mark.timeout(240),
 ]  # fmt: skip
@@ -23,7 +23,7 @@ MODELS = ("skill", "category", "syncrun", "deadletter", "command", "feedchange",
 
 
 def pages() -> Iterator[str]:
-    """One address of each kind of page: lists, details, questions, forms."""
+    """Yield one URL of each kind of page: lists, details, confirmations, forms."""
     yield from ("/admin/", "/admin/auth/user/", "/admin/auth/user/add/", "/admin/password_change/", "/api/docs/")
     for model in MODELS:
         yield reverse(f"admin:marketplace_sync_{model}_changelist")
@@ -42,7 +42,7 @@ def pages() -> Iterator[str]:
     yield reverse("admin:marketplace_sync_agent_issue", args=(key.agent.pk,))
 
 
-async def test_every_kind_of_page_keeps_its_policy_and_runs_without_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_kind_of_page_keeps_its_content_security_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     await ask(person, "root", superuser=True)
     await ask(fill, 3)
     with web_server(monkeypatch) as base:
@@ -63,21 +63,21 @@ async def test_every_kind_of_page_keeps_its_policy_and_runs_without_an_error(mon
 
 
 def with_traps() -> list[str]:
-    """Addresses that show what the marketplace wrote: each skill and category, the lists, the feed, a held run."""
-    held = held_run(*Skill.objects.values_list("skill_id", flat=True))
+    """Return URLs of pages with marketplace text: skills, categories, lists, the feed, a held run."""
+    run = held_run(*Skill.objects.values_list("skill_id", flat=True))
     shown = [("skill", row.pk) for row in Skill.objects.all()]
     shown += [("category", row.pk) for row in Category.objects.all()[:: len(nasty.TRAPS) // 5]]
     shown += [("feedchange", row.pk) for row in FeedChange.objects.filter(kind="skill_created")[::5]]
-    shown += [("deadletter", row.pk) for row in DeadLetter.objects.all()[:3]] + [("syncrun", held.pk)]
+    shown += [("deadletter", row.pk) for row in DeadLetter.objects.all()[:3]] + [("syncrun", run.pk)]
     lists = [reverse(f"admin:marketplace_sync_{model}_changelist") for model in MODELS]
     found = [f"{lists[0]}?q={quote(trap)}" for trap in nasty.TRAPS[:3]]
     return lists + found + [reverse(f"admin:marketplace_sync_{model}_change", args=(pk,)) for model, pk in shown]
 
 
-async def test_what_the_marketplace_wrote_is_text_on_every_page(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_marketplace_text_is_inert_on_every_page(monkeypatch: pytest.MonkeyPatch) -> None:
     await ask(person, "root", superuser=True)
     market = Marketplace(list(nasty.skills()), list(nasty.categories()))
-    # One that is refused, so that its payload stands on a dead letter's page.
+    # A refused skill, whose payload is shown on the page of a dead letter.
     market.put_skill({"skill_id": "refused", "name": nasty.TRAPS[0] * 50, "description": nasty.TRAPS[1]})
     async with SimulatorServer(market, token=TOKEN, requests_per_minute=0, connects_per_minute=0) as server:
         async with mirror(server) as running:

@@ -1,4 +1,4 @@
-"""Every button of the admin: who may press it, its one audit row, and what it answers."""
+"""Every action of the admin: permissions, its one audit row, and its response."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,60 +22,60 @@ def at(model: str, name: str, *args: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Door:
-    """Where an action is posted to, what goes along, and the page that has its button."""
+class Target:
+    """The URL of an action, its form data, and the page with its button."""
 
     url: str
     page: str
     data: dict[str, str]
 
 
-def stream(verb: str) -> Callable[[], Door]:
-    def door() -> Door:
-        acquire("test:1")  # a button that nobody would answer cannot be pressed
+def of_stream(verb: str) -> Callable[[], Target]:
+    def target() -> Target:
+        acquire("test:1")  # without a daemon the buttons are disabled
         WebSocketState.objects.update_or_create(pk=1, defaults={"enabled": verb != "enable"})
-        return Door(at("websocketstate", verb), at("websocketstate", "changelist"), {})
+        return Target(at("websocketstate", verb), at("websocketstate", "changelist"), {})
 
-    return door
+    return target
 
 
-def letter(name: str) -> Callable[[], Door]:
-    def door() -> Door:
+def of_dead_letter(name: str) -> Callable[[], Target]:
+    def target() -> Target:
         pk = dead_letter(1).pk
-        return Door(at("deadletter", name, pk), at("deadletter", "change", pk), {})
+        return Target(at("deadletter", name, pk), at("deadletter", "change", pk), {})
 
-    return door
+    return target
 
 
-def held(name: str, **data: str) -> Callable[[], Door]:
-    def door() -> Door:
+def of_held_run(name: str, **data: str) -> Callable[[], Target]:
+    def target() -> Target:
         run = held_run("s1", "s2")
-        return Door(at("syncrun", name, run.pk), at("syncrun", "change", run.pk), data)
+        return Target(at("syncrun", name, run.pk), at("syncrun", "change", run.pk), data)
 
-    return door
+    return target
 
 
-def of_agent(name: str, *, enabled: bool = True, **data: str) -> Callable[[], Door]:
-    def door() -> Door:
+def of_agent(name: str, *, enabled: bool = True, **data: str) -> Callable[[], Target]:
+    def target() -> Target:
         it = agent("indexer", keys=1)
         Agent.objects.update(enabled=enabled)
         key = AgentKey.objects.get()
         args = (it.pk, key.pk) if name in ("rotate", "revoke") else (it.pk,)
-        return Door(at("agent", name, *args), at("agent", "change", it.pk), data)
+        return Target(at("agent", name, *args), at("agent", "change", it.pk), data)
 
-    return door
+    return target
 
 
-DOORS: dict[str, Callable[[], Door]] = {
-    "reconnect": stream("reconnect"),
-    "disable": stream("disable"),
-    "enable": stream("enable"),
-    "sync": stream("sync"),
-    "approve_removal": held("approve", held_count="2"),
-    "dismiss_removal": held("dismiss"),
-    "replay_dead_letter": letter("replay"),
-    "discard_dead_letter": letter("discard"),
-    "register_agent": lambda: Door(
+TARGETS: dict[str, Callable[[], Target]] = {
+    "reconnect": of_stream("reconnect"),
+    "disable": of_stream("disable"),
+    "enable": of_stream("enable"),
+    "sync": of_stream("sync"),
+    "approve_removal": of_held_run("approve", held_count="2"),
+    "dismiss_removal": of_held_run("dismiss"),
+    "replay_dead_letter": of_dead_letter("replay"),
+    "discard_dead_letter": of_dead_letter("discard"),
+    "register_agent": lambda: Target(
         at("agent", "register"), at("agent", "changelist"), {"name": "new", "maturity": "STUDENT"}
     ),
     "set_maturity": of_agent("maturity", maturity="INTERN"),
@@ -93,25 +93,27 @@ PEOPLE: dict[str, dict[str, bool]] = {
 }
 
 
-# The replay of many is asked for by the list's own form; see below.
+# The list's own form replays many; see below.
 WITH_A_BUTTON = tuple(action for action in ACTIONS if action is not ReplayDeadLetters)
 
 
-def test_every_action_has_its_door() -> None:
-    assert set(DOORS) == {action.verb for action in WITH_A_BUTTON}
+def test_every_action_is_tested() -> None:
+    assert set(TARGETS) == {action.verb for action in WITH_A_BUTTON}
 
 
 @pytest.mark.parametrize("who", PEOPLE)
 @pytest.mark.parametrize("action", WITH_A_BUTTON, ids=lambda action: action.verb)
-def test_buttons_and_posts_are_as_the_policy_says(client: Client, action: type[Action[Any]], who: str) -> None:
-    door = DOORS[action.verb]()
+def test_button_and_post_are_allowed_or_denied_by_the_policy(
+    client: Client, action: type[Action[Any]], who: str
+) -> None:
+    target = TARGETS[action.verb]()
     user = person(who, **PEOPLE[who])
     allowed = user.is_staff and may(actor_of(user), action)
     client.force_login(user)
 
-    shown = client.get(door.page)
-    assert (f'action="{door.url}"' in shown.content.decode()) is allowed
-    answer = client.post(door.url, {**door.data, "reason": "because"})
+    shown = client.get(target.page)
+    assert (f'action="{target.url}"' in shown.content.decode()) is allowed
+    answer = client.post(target.url, {**target.data, "reason": "because"})
 
     rows = list(AuditRow.objects.all())
     if not user.is_staff:
@@ -128,20 +130,20 @@ def test_buttons_and_posts_are_as_the_policy_says(client: Client, action: type[A
 
 
 @pytest.mark.parametrize("action", WITH_A_BUTTON, ids=lambda action: action.verb)
-def test_an_action_s_address_asks_and_does_nothing_when_it_is_only_opened(
+def test_get_of_an_action_shows_a_confirmation_page_and_changes_nothing(
     client: Client, action: type[Action[Any]]
 ) -> None:
-    door = DOORS[action.verb]()
+    target = TARGETS[action.verb]()
     client.force_login(person("root", superuser=True))
-    answer = client.get(door.url)
+    answer = client.get(target.url)
     assert answer.status_code == 200
     assert b'name="reason"' in answer.content
     client.force_login(person("viewer"))
-    assert client.get(door.url).status_code == 403
+    assert client.get(target.url).status_code == 403
     assert not AuditRow.objects.exists()
 
 
-def test_without_the_token_of_the_form_nothing_is_done() -> None:
+def test_post_without_a_csrf_token_changes_nothing() -> None:
     client = Client(enforce_csrf_checks=True)
     client.force_login(person("root", superuser=True))
     assert client.post(at("websocketstate", "disable")).status_code == 403
@@ -154,7 +156,7 @@ def root(client: Client) -> Client:
     return client
 
 
-def test_a_new_key_is_shown_once_and_kept_nowhere(root: Client) -> None:
+def test_new_key_is_shown_once_and_not_stored(root: Client) -> None:
     it = agent("indexer", keys=0)
     answer = root.post(at("agent", "issue", it.pk), {"reason": "first"})
     raw = answer.context["raw"]
@@ -167,7 +169,7 @@ def test_a_new_key_is_shown_once_and_kept_nowhere(root: Client) -> None:
     assert raw not in str(dict(root.session))
 
 
-def test_what_can_t_be_is_asked_for_again_with_the_fault(root: Client) -> None:
+def test_invalid_input_shows_the_form_again_with_the_error(root: Client) -> None:
     answer = root.post(at("agent", "register"), {"name": "Not A Name", "maturity": "STUDENT", "reason": "x"})
     assert answer.status_code == 400
     body = answer.content.decode()
@@ -179,7 +181,7 @@ def test_what_can_t_be_is_asked_for_again_with_the_fault(root: Client) -> None:
     assert not AuditRow.objects.exists()
 
 
-def test_what_is_not_possible_is_said(root: Client) -> None:
+def test_impossible_action_shows_the_reason(root: Client) -> None:
     run = held_run("s1")
     type(run).objects.update(state="superseded")
     seen = {"reason": "x", "held_count": "1"}
@@ -189,7 +191,7 @@ def test_what_is_not_possible_is_said(root: Client) -> None:
     assert root.post(at("syncrun", "approve", 999), seen).status_code == 404
 
 
-def test_a_run_is_approved_with_what_its_page_showed_also_once_it_is_superseded(root: Client) -> None:
+def test_superseded_run_is_approved_with_the_count_its_page_showed(root: Client) -> None:
     run = held_run("s1", "s2")
     page = root.get(at("syncrun", "change", run.pk)).content.decode()
     assert "Delete 2 skills" in page and '<input type="hidden" name="held_count" value="2">' in page
@@ -201,21 +203,21 @@ def test_a_run_is_approved_with_what_its_page_showed_also_once_it_is_superseded(
 
 
 @pytest.mark.parametrize("data", [{"reason": "x"}, {"held_count": "2"}, {"reason": " ", "held_count": "2"}, {}])
-def test_an_approval_without_a_count_or_a_reason_shows_the_form_again(root: Client, data: dict[str, str]) -> None:
+def test_approval_without_a_count_or_reason_shows_the_form_again(root: Client, data: dict[str, str]) -> None:
     answer = root.post(at("syncrun", "approve", held_run("s1", "s2").pk), data)
     assert answer.status_code == 400
     assert "Required:" in answer.content.decode()
     assert not AuditRow.objects.exists() and not Command.objects.exists()
 
 
-def test_a_run_that_holds_another_number_than_was_seen_is_not_approved(root: Client) -> None:
+def test_approval_with_a_changed_count_is_refused(root: Client) -> None:
     run = held_run("s1", "s2")
     answer = root.post(at("syncrun", "approve", run.pk), {"reason": "x", "held_count": "3"}, follow=True)
     assert "has 2 removals on hold, not 3" in answer.content.decode()
     assert not Command.objects.exists()
 
 
-def test_a_dismissed_run_offers_to_delete_its_skills_while_some_are_kept(root: Client) -> None:
+def test_dismissed_run_offers_to_delete_its_skills_while_some_are_kept(root: Client) -> None:
     run = held_run("s1", "s2")
     type(run).objects.update(state="dismissed")
     assert "Delete 2 skills" not in root.get(at("syncrun", "change", run.pk)).content.decode()
@@ -224,7 +226,7 @@ def test_a_dismissed_run_offers_to_delete_its_skills_while_some_are_kept(root: C
     assert "Delete 2 skills" in page and "Keep 2 skills" not in page
 
 
-def test_a_key_of_another_agent_is_not_found(root: Client) -> None:
+def test_key_of_another_agent_is_not_found(root: Client) -> None:
     agent("one", keys=1)
     other = agent("two", keys=0)
     assert root.post(at("agent", "revoke", other.pk, AgentKey.objects.get().pk)).status_code == 404
@@ -232,7 +234,7 @@ def test_a_key_of_another_agent_is_not_found(root: Client) -> None:
 
 
 @pytest.mark.parametrize("name", ["replay", "discard"])
-def test_many_dead_letters_are_replayed_by_one_command_or_discarded_each(root: Client, name: str) -> None:
+def test_selected_dead_letters_are_replayed_by_one_command_or_discarded_each(root: Client, name: str) -> None:
     ids = [dead_letter(number).pk for number in range(4)]
     home = at("deadletter", "changelist")
     asked = root.post(home, {"action": name, "_selected_action": ids[:3]})
@@ -240,14 +242,14 @@ def test_many_dead_letters_are_replayed_by_one_command_or_discarded_each(root: C
     assert not AuditRow.objects.exists()
 
     hidden = dict.fromkeys(["action", "confirmed"])
-    given: dict[str, Any] = {"reason": "known fault", "_selected_action": []}
-    for field, value in asked.context["ask"].hidden:
+    given: dict[str, Any] = {"reason": "known cause", "_selected_action": []}
+    for field, value in asked.context["button"].hidden:
         if field in hidden:
             given[field] = value
         else:
             given[field].append(value)
     answer = root.post(home, given, follow=True)
-    assert AuditRow.objects.filter(reason="known fault", outcome="performed").count() == (3 if name == "discard" else 1)
+    assert AuditRow.objects.filter(reason="known cause", outcome="performed").count() == (3 if name == "discard" else 1)
     assert DeadLetter.objects.filter(state="discarded").count() == (3 if name == "discard" else 0)
     if name == "discard":
         assert b"3 dead letters" in answer.content and not Command.objects.exists()
@@ -257,19 +259,19 @@ def test_many_dead_letters_are_replayed_by_one_command_or_discarded_each(root: C
         assert answer.redirect_chain[-1][0] == at("command", "change", command.pk)
 
 
-def test_all_that_a_filter_leaves_can_be_discarded(root: Client) -> None:
+def test_all_rows_of_a_filter_can_be_discarded(root: Client) -> None:
     for number in range(30):
         dead_letter(number)
     home = at("deadletter", "changelist")
     first = DeadLetter.objects.order_by("pk")[0].pk
     asked = root.post(f"{home}?code=not_json", {"action": "discard", "select_across": "1", "_selected_action": [first]})
-    ids = [value for field, value in asked.context["ask"].hidden if field == "_selected_action"]
+    ids = [value for field, value in asked.context["button"].hidden if field == "_selected_action"]
     assert len(ids) == 30
     root.post(home, {"action": "discard", "confirmed": "1", "_selected_action": ids, "reason": "x"})
     assert DeadLetter.objects.filter(state="discarded").count() == 30
 
 
-def test_many_by_someone_who_may_not_is_one_refusal(client: Client) -> None:
+def test_denied_bulk_action_has_one_audit_row(client: Client) -> None:
     ids = [dead_letter(number).pk for number in range(3)]
     client.force_login(person("viewer"))
     answer = client.post(at("deadletter", "changelist"), {"action": "discard", "_selected_action": ids})
@@ -278,14 +280,14 @@ def test_many_by_someone_who_may_not_is_one_refusal(client: Client) -> None:
     assert DeadLetter.objects.filter(state="open").count() == 3
 
 
-def test_one_that_is_gone_does_not_stop_the_others(root: Client) -> None:
+def test_missing_dead_letter_does_not_stop_the_others(root: Client) -> None:
     ids = [dead_letter(1).pk, 999_999, dead_letter(2).pk]
     data = {"action": "discard", "confirmed": "1", "_selected_action": ids, "reason": "x"}
     answer = root.post(at("deadletter", "changelist"), data, follow=True)
-    assert b"2 dead letters discarded" in answer.content and b"1 could not be" in answer.content
+    assert b"2 dead letters discarded" in answer.content and b"1 dead letter not discarded" in answer.content
 
 
-def test_a_form_s_reason_that_is_too_long_reaches_no_action_of_many(root: Client) -> None:
+def test_bulk_action_with_a_too_long_reason_is_refused(root: Client) -> None:
     ids = [dead_letter(1).pk]
     data = {"action": "discard", "confirmed": "1", "_selected_action": ids, "reason": "x" * 1001}
     assert b"At most 1000 characters" in root.post(at("deadletter", "changelist"), data, follow=True).content

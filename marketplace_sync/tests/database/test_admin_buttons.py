@@ -1,4 +1,4 @@
-"""Buttons in the right state: only what would change something, and nothing that nobody would carry out."""
+"""The stream's buttons: only those with an effect are shown, and those without a daemon are disabled."""
 
 import re
 
@@ -20,7 +20,7 @@ def root(client: Client) -> Client:
 
 
 def buttons(client: Client, address: str) -> tuple[set[str], set[str]]:
-    """The labels that can be pressed, and those that cannot."""
+    """Return the labels of the enabled and of the disabled buttons."""
     body = client.get(address).content.decode()
     can = set(re.findall(r'<summary class="mm-button[^"]*">([^<]+)</summary>', body))
     return can, set(
@@ -31,30 +31,30 @@ def buttons(client: Client, address: str) -> tuple[set[str], set[str]]:
 def pages() -> list[str]:
     websocket = "admin:marketplace_sync_websocketstate"
     again = reverse(f"{websocket}_buttons")
-    return [reverse("admin:index"), reverse(f"{websocket}_changelist"), again, f"{again}?front=1"]
+    return [reverse("admin:index"), reverse(f"{websocket}_changelist"), again, f"{again}?overview=1"]
 
 
-def test_without_a_daemon_nothing_can_be_pressed_and_the_page_says_why(root: Client) -> None:
+def test_without_a_daemon_all_buttons_are_disabled_with_the_reason(root: Client) -> None:
     for address in pages():
-        assert buttons(root, address) == (set(), {"Reconnect", "Sync now", "Disable"}), address
-        assert "No daemon is running, so nobody would carry it out" in root.get(address).content.decode()
+        assert buttons(root, address) == (set(), {"Reconnect stream", "Sync now", "Disable stream"}), address
+        assert "No daemon is running, so the command would expire" in root.get(address).content.decode()
 
 
-def test_while_the_stream_is_enabled_there_is_no_button_that_enables_it(root: Client) -> None:
+def test_enabled_stream_has_no_enable_button(root: Client) -> None:
     acquire("test:1")
     for address in pages():
-        assert buttons(root, address) == ({"Reconnect", "Sync now", "Disable"}, set()), address
+        assert buttons(root, address) == ({"Reconnect stream", "Sync now", "Disable stream"}, set()), address
 
 
-def test_while_the_stream_is_disabled_it_can_be_enabled_and_not_reconnected(root: Client) -> None:
+def test_disabled_stream_can_be_enabled_but_not_reconnected(root: Client) -> None:
     acquire("test:1")
     WebSocketState.objects.update_or_create(pk=1, defaults={"enabled": False})
     for address in pages():
-        assert buttons(root, address) == ({"Sync now", "Enable"}, {"Reconnect"}), address
-        assert "Enable it: that connects at once." in root.get(address).content.decode()
+        assert buttons(root, address) == ({"Sync now", "Enable stream"}, {"Reconnect stream"}), address
+        assert "Enable it: that opens a new connection." in root.get(address).content.decode()
 
 
-def test_who_may_not_steer_has_no_buttons(client: Client) -> None:
+def test_viewer_has_no_buttons(client: Client) -> None:
     client.force_login(person("viewer"))
     assert buttons(client, reverse("admin:index")) == (set(), set())
     assert client.get(reverse("admin:marketplace_sync_websocketstate_buttons")).status_code == 403

@@ -1,4 +1,4 @@
-"""What nobody sees is marked wherever people decide: every admin page, every value of the marketplace's on it."""
+"""Invisible characters are marked on every admin page, in every value of the marketplace."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 HIDDEN = "pay\u200bpal\u202e\u2066\u00ad\u3164\u2800\ufe0f\U000e0041\x1b"
 MARK = '<span class="mm-unseen" title="hangul filler">⟨U+3164⟩</span>'
-# Chosen from a list that is ours, by a program of ours.
+# Columns with values of our own programs.
 OURS = {"state", "kind", "source", "action", "outcome", "verb", "actor_kind", "maturity", "code", "command", "digest",
         "head", "required", "actual", "updated_stamp", "rating_stamp", "fingerprint"}  # fmt: skip
 
@@ -33,7 +33,10 @@ def root(client: Client) -> Client:
             for field in model._meta.concrete_fields
             if isinstance(field, models.CharField | models.TextField) and field.name not in OURS
         }
-        if model._meta.model_name not in ("auditrow", "agent"):  # the first never changes, the second has a-z names
+        if model._meta.model_name not in (
+            "auditrow",
+            "agent",
+        ):  # immutable; names of a-z only
             first = model._base_manager.order_by("pk").values_list("pk", flat=True).first()
             model._base_manager.filter(pk=first).update(**texts)
     Skill.objects.update(
@@ -59,19 +62,19 @@ def addresses() -> Iterator[str]:
 
 
 def left_in(body: str) -> str:
-    """What a page still has that nobody sees; the scripts' own data is escaped as JSON."""
+    """Return the invisible characters of a page. The data for scripts is escaped as JSON."""
     return "".join(char for char in re.sub(r"[\n\t\r]", "", body) if has_unseen(f"x{char}x"))
 
 
-def test_no_page_has_a_character_that_nobody_sees(root: Client) -> None:
+def test_no_page_contains_an_unmarked_invisible_character(root: Client) -> None:
     for address in addresses():
         answer = root.get(address)
-        assert answer.status_code in (200, 302), address  # an agent has no page among the people
+        assert answer.status_code in (200, 302), address  # the user of an agent has no page
         lines = [line for line in answer.content.decode().splitlines() if left_in(line)]
         assert lines == [], address
 
 
-def test_a_skill_s_page_marks_every_value_and_says_so(root: Client) -> None:
+def test_page_of_a_skill_marks_every_value(root: Client) -> None:
     body = root.get(reverse("admin:marketplace_sync_skill_change", args=(Skill.objects.get().pk,))).content.decode()
     # Name, title, description, version, id, category, tag, code, two packages, metadata and extra twice each, language.
     assert body.count(MARK) >= 13
@@ -79,17 +82,17 @@ def test_a_skill_s_page_marks_every_value_and_says_so(root: Client) -> None:
     assert "<title>pay⟨U+200B⟩pal" in re.sub(r"<title>\s+", "<title>", body)
 
 
-def test_the_list_of_removals_on_hold_marks_ids_and_names(root: Client) -> None:
+def test_removals_on_hold_mark_ids_and_names(root: Client) -> None:
     body = root.get(reverse("admin:marketplace_sync_syncrun_change", args=(SyncRun.objects.get().pk,))).content.decode()
     assert body.count(MARK) >= 2
 
 
-def test_a_filter_for_a_hidden_text_shows_it(root: Client) -> None:
+def test_filter_marks_its_own_value(root: Client) -> None:
     body: Any = root.get(reverse("admin:marketplace_sync_skill_changelist"), {"tag": HIDDEN}).content.decode()
     assert MARK in body.split("filter-tag", 1)[1]
 
 
-def test_the_list_of_categories_to_filter_by_marks_them(root: Client) -> None:
+def test_category_filter_marks_names(root: Client) -> None:
     Category.objects.create(name="second")
     body = root.get(reverse("admin:marketplace_sync_skill_changelist")).content.decode()
     assert "⟨U+200B⟩" in body.split('id="changelist-filter"', 1)[1]

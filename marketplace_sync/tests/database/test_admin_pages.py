@@ -1,4 +1,4 @@
-"""The admin's pages: who sees which, that they only show, that nothing of the marketplace's acts, what they cost."""
+"""The admin pages: permissions, read-only, escaping of marketplace text, and the number of queries."""
 
 import re
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def url(model: Any, page: str = "changelist", *args: Any) -> str:
 
 
 def pages() -> Iterator[str]:
-    """Every list, and every model's first detail page."""
+    """Yield every list, and the first detail page of every model."""
     for model in OURS:
         yield url(model)
         row = model.objects.order_by("pk").first()
@@ -45,7 +45,7 @@ def root(client: Client) -> Client:
 
 
 class Reader(HTMLParser):
-    """What of a page a browser would act on: elements, and attributes that name an address."""
+    """Collect what a browser would act on: scripts, handlers, and attributes with a URL."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ def read(body: str) -> Reader:
     return reader
 
 
-def test_every_page_shows_and_nothing_of_the_marketplace_acts(root: Client) -> None:
+def test_every_page_renders_and_marketplace_text_is_escaped(root: Client) -> None:
     fill(2)
     seen = [*pages(), reverse("admin:index"), reverse("admin:auth_user_changelist")]
     assert len(seen) >= 2 * len(OURS)
@@ -94,11 +94,11 @@ def test_every_page_shows_and_nothing_of_the_marketplace_acts(root: Client) -> N
         assert not any("alert" in handler for handler in found.handlers), page
 
 
-def test_the_bare_address_leads_to_the_front_page(root: Client) -> None:
+def test_root_url_redirects_to_the_overview(root: Client) -> None:
     assert root.get("/").headers["Location"] == "/admin/"
 
 
-def test_every_list_leads_to_its_rows(root: Client) -> None:
+def test_every_list_links_to_its_rows(root: Client) -> None:
     fill(1)
     for model in OURS:
         if model is not WebSocketState:
@@ -106,20 +106,20 @@ def test_every_list_leads_to_its_rows(root: Client) -> None:
             assert link in root.get(url(model)).content.decode(), model
 
 
-def test_an_icon_s_address_and_metadata_are_shown_as_text(root: Client) -> None:
+def test_icon_url_and_metadata_are_shown_as_text(root: Client) -> None:
     fill(2)
     bodies = [root.get(page).content.decode() for page in pages() if "/category/" in page or "/skill/" in page]
     assert any(ICON in body for body in bodies)
     assert any(FOREIGN in body for body in bodies)
 
 
-def test_code_is_shown_as_code_with_its_language(root: Client) -> None:
+def test_code_is_shown_with_its_language(root: Client) -> None:
     fill(1)
     body = root.get(url(Skill, "change", Skill.objects.get().pk)).content.decode()
     assert '<code data-language="Python">&lt;/code&gt;&lt;script&gt;' in body
 
 
-def test_a_payload_is_shown_inert_and_as_bytes(root: Client) -> None:
+def test_payload_is_shown_as_inert_text_and_as_bytes(root: Client) -> None:
     fill(1)
     body = root.get(url(DeadLetter, "change", DeadLetter.objects.get().pk)).content.decode()
     assert "&lt;script&gt;alert(1)&lt;/script&gt;<span" in body
@@ -127,7 +127,7 @@ def test_a_payload_is_shown_inert_and_as_bytes(root: Client) -> None:
     assert "3c 73 63 72 69 70 74" in body
 
 
-def test_what_turns_the_direction_of_a_name_is_told_by_number(root: Client) -> None:
+def test_bidi_control_in_a_name_is_marked(root: Client) -> None:
     fill(1)
     Skill.objects.update(name="safe\u202egnp.exe")
     body = root.get(url(Skill)).content.decode()
@@ -135,7 +135,7 @@ def test_what_turns_the_direction_of_a_name_is_told_by_number(root: Client) -> N
 
 
 @pytest.mark.parametrize("model", OURS, ids=lambda model: model._meta.model_name)
-def test_nobody_adds_changes_or_deletes_but_by_actions(root: Client, model: Any, rf: Any) -> None:
+def test_rows_cannot_be_added_changed_or_deleted(root: Client, model: Any, rf: Any) -> None:
     fill(1)
     page = admin.site._registry[model]
     request: HttpRequest = rf.get("/")
@@ -161,7 +161,9 @@ def test_nobody_adds_changes_or_deletes_but_by_actions(root: Client, model: Any,
     ("who", "management"),
     [("nobody", None), ("account", None), ("staff", 403), ("manager", 200), ("superuser", 200)],
 )
-def test_who_sees_which_pages(client: Client, model: Any, who: str, management: int | None) -> None:
+def test_staff_see_the_catalogue_and_managers_all_pages(
+    client: Client, model: Any, who: str, management: int | None
+) -> None:
     fill(1)
     if who != "nobody":
         client.force_login(person("p", staff=who != "account", manages=who == "manager", superuser=who == "superuser"))
@@ -172,7 +174,7 @@ def test_who_sees_which_pages(client: Client, model: Any, who: str, management: 
         assert client.get(url(model, "change", row.pk)).status_code == expected
 
 
-def test_django_s_view_permission_shows_a_management_page_without_buttons(client: Client) -> None:
+def test_view_permission_shows_a_management_page_without_buttons(client: Client) -> None:
     from django.contrib.auth.models import Permission
 
     user = person("support")
@@ -180,11 +182,11 @@ def test_django_s_view_permission_shows_a_management_page_without_buttons(client
     client.force_login(user)
     answer = client.get(url(WebSocketState))
     assert answer.status_code == 200
-    assert b"mm-ask" not in answer.content
+    assert b"mm-action" not in answer.content
     assert client.get(url(SyncRun)).status_code == 403
 
 
-def test_numbers_and_times_are_the_same_in_every_language(root: Client, settings: Any) -> None:
+def test_numbers_and_times_do_not_depend_on_the_language(root: Client, settings: Any) -> None:
     settings.LANGUAGE_CODE, settings.USE_THOUSAND_SEPARATOR, settings.TIME_ZONE = "de", True, "Asia/Kolkata"
     fill(3)
     run = held_run(*(f"s{number}" for number in range(1500)))
@@ -196,13 +198,13 @@ def test_numbers_and_times_are_the_same_in_every_language(root: Client, settings
     hidden = re.findall(r'type="hidden" name="(?!csrf)[^"]*" value="([^"]*)"', body)
     assert hidden and not any("." in value for value in hidden), hidden
     assert "2026-01-02 03:04:05Z" in body and "08:34" not in body
-    front = root.get(reverse("admin:index")).content.decode()
-    assert "2026-01-02 03:04" in front and "08:34" not in front
-    for width in re.findall(r'<rect width="([^"]*)%"', front):
+    overview = root.get(reverse("admin:index")).content.decode()
+    assert "2026-01-02 03:04" in overview and "08:34" not in overview
+    for width in re.findall(r'<rect width="([^"]*)%"', overview):
         assert re.fullmatch(r"[0-9.]+", width), width
 
 
-def test_saving_a_person_keeps_the_rights_of_other_apps(client: Client) -> None:
+def test_saving_a_user_keeps_permissions_of_other_apps(client: Client) -> None:
     from django.contrib.auth.models import Permission
 
     clerk = person("clerk")
@@ -223,7 +225,7 @@ def test_saving_a_person_keeps_the_rights_of_other_apps(client: Client) -> None:
     assert kept == {"view_user", "change_session", "manage_sync"}
 
 
-def test_an_agent_s_account_is_no_person_whatever_its_flags(client: Client) -> None:
+def test_account_of_an_agent_has_no_rights_of_a_person_whatever_its_flags(client: Client) -> None:
     user = agent("climber").user
     user.is_staff = user.is_superuser = True
     user.save()
@@ -233,7 +235,7 @@ def test_an_agent_s_account_is_no_person_whatever_its_flags(client: Client) -> N
     assert client.get(url(Skill)).status_code == 200
 
 
-def test_the_side_bar_has_what_one_may_see(client: Client) -> None:
+def test_sidebar_links_only_to_pages_that_the_visitor_may_see(client: Client) -> None:
     client.force_login(person("viewer"))
     body = client.get(url(Skill)).content.decode()
     assert url(FeedChange) in body
@@ -241,31 +243,31 @@ def test_the_side_bar_has_what_one_may_see(client: Client) -> None:
         assert f'"{url(hidden)}"' not in body
 
 
-def test_the_side_bar_says_what_waits(root: Client) -> None:
+def test_sidebar_counts_removals_on_hold_and_open_dead_letters(root: Client) -> None:
     fill(3)
     body = root.get(url(Skill)).content.decode()
     assert len(re.findall(r"rounded-xs[^>]*>\s*3\s*</span>", body)) == 2  # held runs, open dead letters
 
 
-def test_agents_users_are_not_among_the_people(root: Client) -> None:
+def test_users_of_agents_are_not_listed(root: Client) -> None:
     of_agent = agent("indexer").user
     assert "agent:indexer" not in root.get(reverse("admin:auth_user_changelist")).content.decode()
     assert root.get(reverse("admin:auth_user_change", args=(of_agent.pk,))).status_code == 302
 
 
-def test_the_singleton_s_row_leads_to_its_page(root: Client) -> None:
+def test_websocket_row_redirects_to_its_page(root: Client) -> None:
     answer = root.get(url(WebSocketState, "change", 1))
     assert (answer.status_code, answer["Location"]) == (302, url(WebSocketState))
     assert root.get(url(WebSocketState, "change", 2)).status_code == 404
 
 
 @pytest.mark.parametrize("wrong", ["0", "x", "999999999999999999999999", "-1"])
-def test_an_id_that_can_t_be_is_not_found(root: Client, wrong: str) -> None:
+def test_invalid_id_is_not_found(root: Client, wrong: str) -> None:
     for model in OURS:
         assert root.get(url(model, "change", wrong)).status_code == 404, model
 
 
-def test_filters_find_and_unknown_ones_are_refused(root: Client) -> None:
+def test_filters_match_and_unknown_filters_are_refused(root: Client) -> None:
     fill(2)
     run = SyncRun.objects.order_by("pk").first()
     assert run is not None
@@ -282,25 +284,25 @@ def test_filters_find_and_unknown_ones_are_refused(root: Client) -> None:
     assert root.get(url(FeedChange), {"p": "9" * 30}).status_code == 302
 
 
-def test_held_removals_are_listed_with_their_names_a_page_at_a_time(root: Client) -> None:
+def test_removals_on_hold_are_listed_in_pages_with_names(root: Client) -> None:
     fill(1)
     run = held_run("s0", *(f"gone-{number:03}" for number in range(120)))
     first = root.get(url(SyncRun, "change", run.pk)).content.decode()
     assert "gone-000" in first and "gone-119" not in first
-    third = root.get(url(SyncRun, "change", run.pk), {"held": "3"}).content.decode()
+    third = root.get(url(SyncRun, "change", run.pk), {"removals": "3"}).content.decode()
     assert "gone-119" in third
     assert SCRIPT.replace("<", "&lt;").replace(">", "&gt;") + " 0" in third
 
 
-def test_a_feed_is_counted_to_a_bound(root: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_feed_is_counted_up_to_a_limit(root: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(3)
-    monkeypatch.setattr("marketplace_sync.admin.paging.COUNTED_AT_MOST", 4)
+    monkeypatch.setattr("marketplace_sync.admin.paging.MAX_COUNTED", 4)
     body = root.get(url(FeedChange)).content.decode()
     assert "more than 4" in body
 
 
-# What the list and a detail page ask of the database; session, account, its agent and the side bar's badges are 5 of
-# it. It does not grow with the rows.
+# The queries of the list and of a detail page. 5 are the session, the account, its agent and the sidebar's two badges.
+# The number does not grow with the rows.
 QUERIES = {
     "agent": (7, 7), "auditrow": (7, 7), "category": (7, 9), "command": (7, 11), "deadletter": (7, 7),
     "feedchange": (7, 7), "skill": (8, 8), "syncrun": (7, 10), "websocketstate": (23, 0),
@@ -308,7 +310,7 @@ QUERIES = {
 
 
 @pytest.mark.parametrize("model", OURS, ids=lambda model: model._meta.model_name)
-def test_the_number_of_queries_is_fixed(root: Client, model: Any) -> None:
+def test_number_of_queries_is_fixed(root: Client, model: Any) -> None:
     counts = []
     for more in (3, 20):
         fill(more)
@@ -325,12 +327,12 @@ def test_the_number_of_queries_is_fixed(root: Client, model: Any) -> None:
     assert counts == [QUERIES[str(model._meta.model_name)]] * 2
 
 
-def test_no_list_reads_the_large_columns(root: Client) -> None:
+def test_no_list_reads_large_columns(root: Client) -> None:
     fill(2)
     with CaptureQueriesContext(connection) as asked:
         root.get(url(Skill))
         root.get(url(FeedChange))
-    told = " ".join(query["sql"] for query in asked.captured_queries)
-    assert '"marketplace_sync_skill"."code"' not in told
-    assert '"marketplace_sync_skill"."metadata"' not in told
-    assert '"marketplace_sync_change"."data"' not in told
+    queries = " ".join(query["sql"] for query in asked.captured_queries)
+    assert '"marketplace_sync_skill"."code"' not in queries
+    assert '"marketplace_sync_skill"."metadata"' not in queries
+    assert '"marketplace_sync_change"."data"' not in queries

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from marketplace_sync.admin.requests import told
+from marketplace_sync.admin.commands import command_status
 from marketplace_sync.api.waiting import ended
 from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.mirror.commands import accept, answer, end_open_commands, submit_command
@@ -36,7 +36,7 @@ def lease() -> Lease:
 def test_a_command_from_before_the_clock_was_put_back_is_not_carried_out(lease: Lease, seconds: float) -> None:
     command = asked_before_the_clock_was_put_back(seconds)
     assert ended(command)
-    assert told(command, database_now(), alive=True).state == "expired"
+    assert command_status(command, database_now(), alive=True).state == "expired"
     assert not accept(lease, command.pk, lambda _: "")
     command.refresh_from_db()
     assert command.state == "expired"

@@ -1,4 +1,4 @@
-"""Rows of every kind for tests of the admin pages, with texts that would act if a page let them."""
+"""Rows of every kind for tests of the admin pages, with texts that would run in a page that does not escape them."""
 
 import hashlib
 from datetime import timedelta
@@ -25,7 +25,7 @@ FOREIGN = "https://tracker.invalid/pixel.png"
 
 
 def person(name: str, *, staff: bool = True, manages: bool = False, superuser: bool = False) -> User:
-    """An account; `manages` gives it the one permission of this app."""
+    """Create an account. `manages` gives it the permission `manage_sync`."""
     user = User.objects.create_user(name, password="secret", is_staff=staff, is_superuser=superuser)
     if manages:
         user.user_permissions.add(Permission.objects.get(codename="manage_sync"))
@@ -33,7 +33,7 @@ def person(name: str, *, staff: bool = True, manages: bool = False, superuser: b
 
 
 def agent(name: str, *, keys: int = 1) -> Agent:
-    """A registered agent with that many keys."""
+    """Create a registered agent with that many keys."""
     user = User.objects.create_user(f"agent:{name}")
     for _ in range(keys):
         AgentKey.objects.create(user=user, expiry=None, created_by="user:root")
@@ -41,7 +41,7 @@ def agent(name: str, *, keys: int = 1) -> Agent:
 
 
 def held_run(*skill_ids: str) -> SyncRun:
-    """A run that holds these removals back."""
+    """Create a sync run with these removals on hold."""
     now = timezone.now()
     run = SyncRun.objects.create(
         reason="poll", state="held", started_at=now, finished_at=now, held_count=len(skill_ids), held_reason="too many"
@@ -51,7 +51,7 @@ def held_run(*skill_ids: str) -> SyncRun:
 
 
 def dead_letter(number: int, head: bytes = b"{") -> DeadLetter:
-    """An open dead letter."""
+    """Create an open dead letter."""
     now = timezone.now()
     return DeadLetter.objects.create(
         source="stream", code="not_json", reason=f"{SCRIPT} {number}", kind="skill_update", key=f"s{number}",
@@ -61,7 +61,7 @@ def dead_letter(number: int, head: bytes = b"{") -> DeadLetter:
 
 
 def fill(count: int) -> None:
-    """`count` more rows of every kind; each belongs to others in every way there is."""
+    """Create `count` more rows of every model, with all relations between them."""
     now = timezone.now()
     start = Skill.objects.count()
     for number in range(start, start + count):

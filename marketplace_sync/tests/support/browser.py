@@ -91,7 +91,7 @@ async def browser_page(base: str, *, scripts: bool = True) -> AsyncIterator[Page
 
 async def press(page: Page, label: str) -> None:
     """Unfold a button, say why, and press it."""
-    asking = page.locator("details.mm-ask", has=page.locator("summary", has_text=label))
+    asking = page.locator("details.mm-action", has=page.locator("summary", has_text=label))
     await asking.locator("summary").click()
     await asking.locator("textarea").fill(f"{label}, by hand")
     await asking.locator("button").click()

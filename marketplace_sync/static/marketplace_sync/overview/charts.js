@@ -1,10 +1,10 @@
-// The last 24 hours, a point a minute. uPlot draws; the same figures are told as a sentence and as a table.
+// The charts of the last 24 hours, one point per minute. The same figures are available as text and as a table.
 
 const MINUTE = 60;
 const MINUTES = 24 * 60;
 const HEIGHT = 160;
-// What is drawn at least, so that the first minutes are not stretched over the whole width.
-const SHORTEST = 3600;
+// The shortest time axis, in seconds: the first minutes are not stretched over the whole width.
+const MIN_SPAN = 3600;
 
 const number = (value) => (value >= 10 || value === 0 ? Math.round(value).toLocaleString("en") : value.toFixed(value < 0.1 ? 2 : 1));
 const seconds = (value) => {
@@ -13,7 +13,7 @@ const seconds = (value) => {
     }
     return value < 120 ? `${Number(value.toPrecision(2))} s` : `${Math.round(value / 60)} min`;
 };
-// What the legend says: the value under the pointer, and the newest one while there is no pointer.
+// The legend shows the value under the pointer; without a pointer, the newest value.
 const legend = (show) => (self, value, series, place) => {
     const found = place === null || place === undefined ? known(self.data[series]).at(-1) : value;
     return found === null || found === undefined ? "–" : show(found);
@@ -22,7 +22,7 @@ const legend = (show) => (self, value, series, place) => {
 const rate = (count) => (count === null ? null : count / MINUTE);
 const same = (value) => value;
 
-// What each chart shows: the figure's name, its label, its colour and dash, and how it is made of the column.
+// The series of each chart: column, label, colour, dash, conversion of the column, and whether the area is filled.
 const CHARTS = {
     messages: {
         show: number,
@@ -44,12 +44,12 @@ const CHARTS = {
     size: { show: number, series: [["skills", "skills", "--mm-line-1", [], same, true]] },
 };
 
-// Columns of the table: heading, figure, and how an hour of minutes becomes one value.
+// The columns of the table: heading, column, how an hour of minutes becomes one value, and its format.
 const mean = (values) => values.reduce((sum, each) => sum + each, 0) / values.length;
 const last = (values) => values.at(-1);
 const TABLE = [
-    ["received/s", "received", mean, (value) => number(value / MINUTE)],
-    ["applied/s", "applied", mean, (value) => number(value / MINUTE)],
+    ["received per second", "received", mean, (value) => number(value / MINUTE)],
+    ["applied per second", "applied", mean, (value) => number(value / MINUTE)],
     ["shed", "shed", (values) => mean(values) * values.length, number],
     ["rejected", "rejected", (values) => mean(values) * values.length, number],
     ["lag, median", "lag_p50", (values) => [...values].sort((a, b) => a - b)[values.length >> 1], seconds],
@@ -63,9 +63,9 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 const known = (values) => values.filter((value) => value !== null);
 
 export class Charts {
-    #rows = new Map(); // minute (seconds since 1970) to its figures by name
-    #figures = new Map(); // chart's name to its element
-    #drawn = new Map(); // chart's name to uPlot
+    #rows = new Map(); // from minute (seconds since 1970) to its figures by name
+    #figures = new Map(); // from chart name to its element
+    #drawn = new Map(); // from chart name to its uPlot
     #table = document.getElementById("mm-table");
 
     constructor() {
@@ -77,16 +77,16 @@ export class Charts {
         }
         const resized = new ResizeObserver(() => this.#fit());
         this.#figures.forEach((figure) => resized.observe(figure));
-        // The theme's switch sets a class; the canvas has to be drawn anew in its colours.
+        // The theme switch sets a class; the canvas must be redrawn in the new colours.
         new MutationObserver(() => this.#draw(true)).observe(document.documentElement, { attributeFilter: ["class"] });
         this.#table?.addEventListener("toggle", () => this.#fill());
     }
 
-    get any() {
+    get exist() {
         return this.#figures.size > 0;
     }
 
-    // The newest minute known, which is asked for again: it may not have been over.
+    // The newest known minute. It may not have been over, so it is fetched again.
     get newest() {
         return Math.max(0, ...[...this.#rows.keys()].slice(-1));
     }
@@ -107,7 +107,7 @@ export class Charts {
         this.#fill();
     }
 
-    // Every minute up to the newest, those without a row as gaps: no daemon ran then.
+    // Every minute up to the newest. A minute without a row is a gap: no daemon ran then.
     #columns(names) {
         const newest = this.newest;
         const minutes = [...this.#rows.keys()];
@@ -119,23 +119,23 @@ export class Charts {
         return [at, ...names.map((name) => at.map((minute) => this.#rows.get(minute)?.[name] ?? null))];
     }
 
-    #draw(anew) {
+    #draw(redraw) {
         if (!this.#rows.size) {
             return;
         }
         for (const [name, figure] of this.#figures) {
             const chart = CHARTS[name];
             const [at, ...raw] = this.#columns(chart.series.map(([column]) => column));
-            // The minute that runs is not over: a rate of it would seem to fall each time.
+            // The current minute is not over: its rate would always look too low.
             const whole = name === "messages" && at.length > 1 ? at.length - 1 : at.length;
             const data = [at.slice(0, whole), ...raw.map((column, place) => column.slice(0, whole).map(chart.series[place][4]))];
             const empty = data.slice(1).every((column) => !known(column).length);
             figure.classList.toggle("mm-has-none", empty);
-            this.#tell(figure, chart, data.slice(1));
+            this.#describe(figure, chart, data.slice(1));
             if (empty) {
                 continue;
             }
-            if (anew || !this.#drawn.has(name)) {
+            if (redraw || !this.#drawn.has(name)) {
                 this.#drawn.get(name)?.destroy();
                 const place = figure.querySelector(".mm-chart");
                 this.#drawn.set(name, new uPlot(options(chart, place.clientWidth), data, place));
@@ -154,16 +154,16 @@ export class Charts {
         }
     }
 
-    #tell(figure, chart, columns) {
-        const told = chart.series.map(([, label], place) => {
+    #describe(figure, chart, columns) {
+        const texts = chart.series.map(([, label], place) => {
             const values = known(columns[place]);
             if (!values.length) {
-                return `${label} none`;
+                return `${label}: no figures`;
             }
             return `${label} now ${chart.show(values.at(-1))}, from ${chart.show(Math.min(...values))} to ${chart.show(Math.max(...values))}`;
         });
         const title = figure.querySelector("h2").firstChild.textContent.trim();
-        figure.querySelector(".mm-chart").setAttribute("aria-label", `${title}, last 24 hours: ${told.join("; ")}.`);
+        figure.querySelector(".mm-chart").setAttribute("aria-label", `${title}, last 24 hours: ${texts.join("; ")}.`);
     }
 
     #fill() {
@@ -202,8 +202,8 @@ export class Charts {
     }
 }
 
-function lastHourAtLeast(first, newest) {
-    return [Math.min(first, newest - SHORTEST), newest];
+function atLeastOneHour(first, newest) {
+    return [Math.min(first, newest - MIN_SPAN), newest];
 }
 
 function options(chart, width) {
@@ -219,8 +219,8 @@ function options(chart, width) {
         padding: [8, 20, 0, 0],
         tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"),
         cursor: { y: false, drag: { x: false, y: false } },
-        // The newest minute by the data: of a single one uPlot makes a day, all of it still to come.
-        scales: { x: { range: (plot, first, newest) => lastHourAtLeast(first, plot.data[0].at(-1) ?? newest) }, y: chart.log ? { distr: 3 } : { range: (_, __, most) => [0, Math.max(most * 1.1, 1)] } },
+        // The end is the newest minute of the data: for a single minute uPlot would show a whole future day.
+        scales: { x: { range: (plot, first, newest) => atLeastOneHour(first, plot.data[0].at(-1) ?? newest) }, y: chart.log ? { distr: 3 } : { range: (_, __, most) => [0, Math.max(most * 1.1, 1)] } },
         axes: [
             { ...axis, space: 60, size: 28, values: (_, splits) => splits.map((at) => {
                 const moment = new Date(at * 1000);
@@ -236,16 +236,16 @@ function options(chart, width) {
                 fill: filled ? colour("--mm-fill") : undefined,
                 dash,
                 width: 1.75,
-                points: { size: 4, filter: lonely },
+                points: { size: 4, filter: isolated },
                 value: legend(chart.show),
             })),
         ],
     };
 }
 
-// A minute between two gaps is no line: it is shown as a point.
-function lonely(self, place) {
+// A minute between two gaps has no line to a neighbour, so it is drawn as a point.
+function isolated(self, place) {
     const values = self.data[place];
-    const there = (index) => values[index] !== null && values[index] !== undefined;
-    return values.flatMap((_, index) => (there(index) && !there(index - 1) && !there(index + 1) ? [index] : []));
+    const has = (index) => values[index] !== null && values[index] !== undefined;
+    return values.flatMap((_, index) => (has(index) && !has(index - 1) && !has(index + 1) ? [index] : []));
 }

@@ -1,4 +1,4 @@
-// Times that run: how long ago, for how long, until when; by the server's clock, not this machine's.
+// Relative times that are updated every second, by the server's clock, not this machine's.
 
 function span(seconds) {
     const whole = Math.max(0, Math.round(seconds));
@@ -17,7 +17,7 @@ function text(element, away) {
     if ("until" in element.dataset) {
         return away > -0.5 ? "now" : `in ${span(-away)}`;
     }
-    const ahead = away < -2; // the database's clock was put back
+    const ahead = away < -2; // the database's clock was set back
     if ("for" in element.dataset) {
         return ahead ? "an unknown time" : span(away);
     }
@@ -25,26 +25,26 @@ function text(element, away) {
 }
 
 export class Clock {
-    #ahead = 0; // the server's clock minus ours, milliseconds
+    #offset = 0; // the server's clock minus this machine's, in milliseconds
 
     start() {
         this.tick();
         setInterval(() => this.tick(), 1000);
     }
 
-    // The server's time now, as it has just told it.
+    // `moment` is the server's time now.
     set(moment) {
-        this.#ahead = Date.parse(moment) - Date.now();
+        this.#offset = Date.parse(moment) - Date.now();
     }
 
     tick(within = document) {
-        const now = Date.now() + this.#ahead;
+        const now = Date.now() + this.#offset;
         for (const element of within.querySelectorAll("time[data-ago], time[data-for], time[data-until]")) {
             const moment = element.getAttribute("datetime");
             element.title ||= `${moment.slice(0, 19).replace("T", " ")}Z`;
-            const told = text(element, (now - Date.parse(moment)) / 1000);
-            if (element.textContent !== told) {
-                element.textContent = told;
+            const shown = text(element, (now - Date.parse(moment)) / 1000);
+            if (element.textContent !== shown) {
+                element.textContent = shown;
             }
         }
     }

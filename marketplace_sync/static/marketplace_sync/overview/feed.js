@@ -1,32 +1,32 @@
-// The latest changes, as the feed tells them. All that comes from the marketplace is put in as text.
+// The latest changes, from the change feed. Values of the marketplace are only inserted as text.
 import { show, visible } from "./visible.js";
 
-const SILENCE = 45_000; // three heartbeats: the server has gone
-const RETRY = [500, 1000, 2000, 4000];
-const NAMES_AFTER = 400;
-const MAX_TOLD = 3;
+const MAX_SILENCE = 45_000; // three heartbeats: the connection is dead
+const RETRY_AFTER = [500, 1000, 2000, 4000];
+const FETCH_NAMES_AFTER = 400;
+const MAX_FIELDS = 3;
 const MAX_TEXT = 80;
 
 const TONES = { created: "good", deleted: "bad", updated: "busy", changed: "plain" };
-// Times that the marketplace moves with every change; said only where there is nothing else.
-const QUIET = new Set(["remote_updated_at", "rating_at"]);
+// Times that change with every change; shown only where nothing else changed.
+const MINOR = new Set(["remote_updated_at", "rating_at"]);
 const short = (text) => {
-    const signs = [...text]; // so that an emoji is not cut in two
-    return signs.length > MAX_TEXT ? `${signs.slice(0, MAX_TEXT - 1).join("")}…` : text;
+    const chars = [...text]; // code points, so that no emoji is cut in two
+    return chars.length > MAX_TEXT ? `${chars.slice(0, MAX_TEXT - 1).join("")}…` : text;
 };
 
 function value(found) {
     if (found === null || found === "") {
-        return "nothing";
+        return "empty";
     }
     if (Array.isArray(found)) {
-        return found.length ? found.slice(0, 6).join(", ") : "nothing";
+        return found.length ? found.slice(0, 6).join(", ") : "empty";
     }
     return typeof found === "object" ? JSON.stringify(found).slice(0, 4 * MAX_TEXT) : String(found).slice(0, 4 * MAX_TEXT);
 }
 
-// What changed, in words.
-function told({ kind, data }) {
+// Returns the changed fields as text.
+function describe({ kind, data }) {
     if (kind === "skill_created") {
         return [data.category && `in ${data.category}`, data.version && `version ${data.version}`].filter(Boolean).join(", ");
     }
@@ -39,10 +39,10 @@ function told({ kind, data }) {
         return [...stars, ...votes].join(", ");
     }
     const names = Object.keys(data);
-    const loud = names.filter((name) => !QUIET.has(name));
-    const said = (loud.length ? loud : names).map((name) => `${name.replaceAll("_", " ")}: ${short(value(data[name]))}`);
-    const more = said.length - MAX_TOLD;
-    return said.slice(0, MAX_TOLD).join("; ") + (more > 0 ? `; and ${more} more` : "");
+    const major = names.filter((name) => !MINOR.has(name));
+    const fields = (major.length ? major : names).map((name) => `${name.replaceAll("_", " ")}: ${short(value(data[name]))}`);
+    const more = fields.length - MAX_FIELDS;
+    return fields.slice(0, MAX_FIELDS).join("; ") + (more > 0 ? `; and ${more} more` : "");
 }
 
 function element(name, classes, text) {
@@ -57,17 +57,17 @@ function element(name, classes, text) {
 class Rows {
     #page;
     #list;
-    #ask;
+    #request;
     #names = new Map();
-    #waiting = []; // changes to be shown at the next frame: no more than fit
-    #due = false;
-    #asking = 0; // a timer, 0 for none
+    #waiting = []; // changes for the next frame: no more than fit the list
+    #scheduled = false;
+    #timer = 0; // of the next fetch of names; 0 for none
     paused = false;
 
-    constructor(page, list, ask) {
+    constructor(page, list, request) {
         this.#page = page;
         this.#list = list;
-        this.#ask = ask;
+        this.#request = request;
     }
 
     add(changes) {
@@ -81,19 +81,19 @@ class Rows {
     }
 
     show() {
-        if (!this.#due && !this.paused && this.#waiting.length) {
-            this.#due = true;
+        if (!this.#scheduled && !this.paused && this.#waiting.length) {
+            this.#scheduled = true;
             requestAnimationFrame(() => this.#render());
         }
     }
 
     #render() {
-        this.#due = false;
+        this.#scheduled = false;
         for (const change of this.#waiting.splice(0)) {
             this.#list.prepend(this.#row(change));
         }
         while (this.#list.children.length > this.#page.shown) {
-            // A row that has the focus stays until it is left.
+            // A row that has the focus stays until it loses it.
             const last = [...this.#list.children].reverse().find((row) => !row.contains(document.activeElement));
             last.remove();
         }
@@ -101,7 +101,7 @@ class Rows {
             this.#names = new Map([...this.#names].slice(-200));
         }
         document.getElementById("mm-feed-none").hidden = true;
-        this.#asking ||= setTimeout(() => this.#askNames(), NAMES_AFTER);
+        this.#timer ||= setTimeout(() => this.#fetchNames(), FETCH_NAMES_AFTER);
     }
 
     #row(change) {
@@ -120,22 +120,22 @@ class Rows {
         link.title = visible(change.key);
         const what = element("span", "mm-clip mm-what");
         what.append(element("bdi", ""));
-        show(what.firstChild, told(change));
+        show(what.firstChild, describe(change));
         what.title = what.textContent;
         row.append(at, badge, link, what, element("span", "mm-quiet mm-source", change.source));
         return row;
     }
 
-    // The feed tells what changed, not what it is called: names that are not known yet are asked for, once.
-    async #askNames() {
-        this.#asking = 0;
+    // The feed sends only changed fields. Unknown names are fetched once.
+    async #fetchNames() {
+        this.#timer = 0;
         const rows = [...this.#list.children].filter((row) => !this.#names.has(row.dataset.key));
         const keys = [...new Set(rows.map((row) => row.dataset.key))];
         if (!keys.length) {
             return;
         }
         try {
-            const answer = await this.#ask(`${this.#page.names}?${new URLSearchParams(keys.map((key) => ["key", key]))}`);
+            const answer = await this.#request(`${this.#page.names}?${new URLSearchParams(keys.map((key) => ["key", key]))}`);
             const { names } = await answer.json();
             for (const key of keys) {
                 this.#names.set(key, names[key] ?? key);
@@ -144,20 +144,20 @@ class Rows {
                 show(row.querySelector("a bdi"), short(this.#names.get(row.dataset.key)));
             }
         } catch {
-            // The ids stand there; that the server has gone is said elsewhere.
+            // The ids stay. The banner reports that the server does not answer.
         }
     }
 }
 
-export function follow(page, list, ask) {
-    const rows = new Rows(page, list, ask);
+export function follow(page, list, request) {
+    const rows = new Rows(page, list, request);
     const state = document.getElementById("mm-feed-live");
     const pause = document.getElementById("mm-feed-pause");
     let after = page.after;
     let failures = 0;
-    let quiet = 0;
+    let silence = 0; // a timer
 
-    const say = (tone, text) => {
+    const setState = (tone, text) => {
         state.className = `mm-badge mm-${tone}`;
         state.textContent = text;
     };
@@ -166,7 +166,7 @@ export function follow(page, list, ask) {
     pause.addEventListener("click", () => {
         rows.paused = !rows.paused;
         pause.setAttribute("aria-pressed", String(rows.paused));
-        pause.textContent = rows.paused ? "Go on" : "Pause";
+        pause.textContent = rows.paused ? "Resume" : "Pause";
         rows.show();
     });
 
@@ -178,8 +178,8 @@ export function follow(page, list, ask) {
         }
         const socket = new WebSocket(url);
         const listen = () => {
-            clearTimeout(quiet);
-            quiet = setTimeout(() => socket.close(), SILENCE);
+            clearTimeout(silence);
+            silence = setTimeout(() => socket.close(), MAX_SILENCE);
         };
         listen();
         socket.addEventListener("message", ({ data }) => {
@@ -192,21 +192,21 @@ export function follow(page, list, ask) {
                 after = message.seq;
                 failures = 0;
                 document.getElementById("mm-feed-none").hidden = list.children.length > 0 || after > 0;
-                say("good", "following");
+                setState("good", "following");
             }
         });
         socket.addEventListener("close", ({ code, reason }) => {
-            clearTimeout(quiet);
+            clearTimeout(silence);
             if (code === 4410) {
-                after = null; // what came meanwhile is no longer kept: go on from now
+                after = null; // the changes in between are no longer kept: continue from now
             }
-            say("warn", code === 4401 || code === 4403 ? reason : "cut off, connecting again");
+            setState("warn", code === 4401 || code === 4403 ? reason : "disconnected, reconnecting");
             if (code !== 4401 && code !== 4403) {
-                setTimeout(connect, RETRY[Math.min(failures, RETRY.length - 1)]);
+                setTimeout(connect, RETRY_AFTER[Math.min(failures, RETRY_AFTER.length - 1)]);
                 failures += 1;
             }
         });
     };
-    say("busy", "connecting");
+    setState("busy", "connecting");
     connect();
 }

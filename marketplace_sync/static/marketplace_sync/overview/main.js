@@ -1,73 +1,73 @@
-// The front page keeps itself up to date: parts by asking, changes by the feed, charts by their figures.
+// Keeps the overview up to date: polls its parts and figures, and follows the change feed.
 import { Charts } from "./charts.js";
 import { Clock } from "./clock.js";
 import { follow } from "./feed.js";
-import { Lost, Parts } from "./parts.js";
+import { Offline, Parts } from "./parts.js";
 
 const page = JSON.parse(document.getElementById("mm-page").textContent);
-const PARTS_EVERY = 2000;
-// Every so many looks the costlier parts are asked for too, and the charts' figures.
+const POLL_EVERY = 2000;
+// Every eighth poll also fetches the expensive parts and the figures of the charts.
 const ALL_EVERY = 8;
-const PATIENCE = 8000;
+const TIMEOUT = 8000;
 
 const clock = new Clock();
-const lost = new Lost();
+const offline = new Offline();
 const parts = new Parts(clock);
 const charts = new Charts();
 
-async function ask(url) {
+async function request(url) {
     const answer = await fetch(url, {
-        redirect: "manual", cache: "no-store", credentials: "same-origin", signal: AbortSignal.timeout(PATIENCE),
+        redirect: "manual", cache: "no-store", credentials: "same-origin", signal: AbortSignal.timeout(TIMEOUT),
     });
     if (answer.type === "opaqueredirect" || answer.status === 403) {
-        throw new Lost.LoggedOut();
+        throw new Offline.LoggedOut();
     }
     if (!answer.ok) {
-        throw new Error(`the server answers ${answer.status}`);
+        throw new Error(`the server answered ${answer.status}`);
     }
     return answer;
 }
 
-let looks = 0;
+let polls = 0;
 let timer = 0;
-let looking = false;
+let polling = false;
 
-async function look() {
-    if (looking) {
+async function poll() {
+    if (polling) {
         return;
     }
-    looking = true;
+    polling = true;
     clearTimeout(timer);
-    const all = looks % ALL_EVERY === 0;
+    const all = polls % ALL_EVERY === 0;
     try {
-        const query = new URLSearchParams({ request: page.request, all: all && looks ? "1" : "0" });
-        parts.show(await (await ask(`${page.now}?${query}`)).text());
-        if (all && charts.any) {
-            charts.add(await (await ask(`${page.figures}?after=${charts.newest}`)).json());
+        const query = new URLSearchParams({ command: page.command, all: all && polls ? "1" : "0" });
+        parts.show(await (await request(`${page.now}?${query}`)).text());
+        if (all && charts.exist) {
+            charts.add(await (await request(`${page.figures}?after=${charts.newest}`)).json());
         }
-        looks += 1;
-        lost.over();
-    } catch (fault) {
-        looks = 0; // what comes after that has all of it
-        lost.since(fault);
+        polls += 1;
+        offline.end();
+    } catch (error) {
+        polls = 0; // the next successful poll fetches everything
+        offline.begin(error);
     } finally {
-        looking = false;
-        timer = setTimeout(look, PARTS_EVERY);
+        polling = false;
+        timer = setTimeout(poll, POLL_EVERY);
     }
 }
 
-// Nobody looks at a page that is hidden, so it asks for nothing, and at once when it is seen again.
+// A hidden page does not poll; it polls immediately when it becomes visible.
 document.addEventListener("visibilitychange", () => {
     if (document.hidden) {
         clearTimeout(timer);
     } else {
-        look();
+        poll();
     }
 });
 
 const feed = document.getElementById("mm-feed");
 if (feed) {
-    follow(page, feed, ask);
+    follow(page, feed, request);
 }
 clock.start();
-look();
+poll();

@@ -1,9 +1,9 @@
-// The parts that the server renders, put in the place of those that differ; and the word that there is no server.
+// Replaces the parts of the page that differ from the server's, and shows a banner while the server does not answer.
 
 const FOCUSABLE = "a[href], button, summary, input, textarea";
 
 export class Parts {
-    #shown = new Map(); // by id: the part as it was sent
+    #shown = new Map(); // from id to the HTML of the part as it was received
     #clock;
 
     constructor(clock) {
@@ -11,12 +11,12 @@ export class Parts {
         this.#clock.set(document.getElementById("mm-clock").dataset.now);
     }
 
-    // `html`: parts from our own server. Parsed apart from the page, where no script in it would run.
+    // `html` contains parts from our own server. It is parsed outside of the page, where no script in it runs.
     show(html) {
-        const sent = new DOMParser().parseFromString(html, "text/html");
-        this.#clock.set(sent.getElementById("mm-clock").dataset.now);
+        const received = new DOMParser().parseFromString(html, "text/html");
+        this.#clock.set(received.getElementById("mm-clock").dataset.now);
         const before = document.getElementById("mm-state")?.textContent;
-        for (const part of sent.querySelectorAll("[data-part]")) {
+        for (const part of received.querySelectorAll("[data-part]")) {
             const source = part.outerHTML;
             const here = document.getElementById(part.id);
             if (here && this.#shown.get(part.id) !== source) {
@@ -27,13 +27,13 @@ export class Parts {
         this.#clock.tick();
         const after = document.getElementById("mm-state")?.textContent;
         if (after && after !== before) {
-            // Said aloud once, where the part itself, replaced again and again, would not be.
-            document.getElementById("mm-said").textContent = `The mirror is ${after}.`;
+            // A screen reader announces this once; the part itself is replaced too often to be announced.
+            document.getElementById("mm-announcement").textContent = `The state is now: ${after}.`;
         }
     }
 }
 
-// A keyboard's user must not be thrown out of a part because it was renewed.
+// A replaced part keeps the keyboard focus.
 function replace(here, next) {
     const focused = here.contains(document.activeElement) ? document.activeElement : null;
     const place = focused ? [...here.querySelectorAll(FOCUSABLE)].indexOf(focused) : -1;
@@ -44,28 +44,28 @@ function replace(here, next) {
     }
 }
 
-export class Lost {
+export class Offline {
     static LoggedOut = class extends Error {};
 
-    #banner = document.getElementById("mm-lost");
+    #banner = document.getElementById("mm-offline");
     #since = null;
 
-    since(fault) {
+    begin(error) {
         this.#since ??= new Date();
         const when = this.#since.toISOString().slice(11, 19);
-        const out = fault instanceof Lost.LoggedOut;
-        const why = fault.name === "TimeoutError" ? "it does not answer in time" : fault.message;
-        const told = out
-            ? "You are logged out, or may no longer see this page. What is shown is of then. Load the page again to log in."
-            : `Lost touch with the server at ${when}Z: ${why}. What is shown is of then; trying again.`;
-        if (this.#banner.textContent !== told) {
-            this.#banner.textContent = told;
+        const loggedOut = error instanceof Offline.LoggedOut;
+        const why = error.name === "TimeoutError" ? "no answer within 8 s" : error.message;
+        const text = loggedOut
+            ? `You are logged out, or may no longer see this page. It shows the state of ${when}Z. Reload the page to log in.`
+            : `Lost the connection to the server at ${when}Z: ${why}. The page shows the state of then. Trying again.`;
+        if (this.#banner.textContent !== text) {
+            this.#banner.textContent = text;
         }
         this.#banner.hidden = false;
         document.getElementById("mm-overview").classList.add("mm-stale");
     }
 
-    over() {
+    end() {
         if (this.#since === null) {
             return;
         }
@@ -73,6 +73,6 @@ export class Lost {
         this.#banner.hidden = true;
         this.#banner.textContent = "";
         document.getElementById("mm-overview").classList.remove("mm-stale");
-        document.getElementById("mm-said").textContent = "In touch with the server again.";
+        document.getElementById("mm-announcement").textContent = "Connected to the server again.";
     }
 }

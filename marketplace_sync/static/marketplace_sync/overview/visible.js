@@ -1,15 +1,15 @@
-// What nobody sees in a text is marked, as the server does it: `marketplace_sync.visible` makes the expression.
+// Marks invisible characters as the server does: `marketplace_sync.visible` makes the regular expression.
 
 const page = JSON.parse(document.getElementById("mm-page").textContent);
 const UNSEEN = new RegExp(page.unseen, "gu");
 const BLANK_CHARS = 255;
 
-const mark = (sign) => `⟨U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`;
+const mark = (char) => `⟨U+${char.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`;
 
-// The text in pieces: `[text, false]` as it is, `[character, true]` not seen.
+// Splits the text: `[text, false]` is visible, `[character, true]` is one invisible character.
 export function pieces(text) {
     if (text && text.length <= BLANK_CHARS && !text.trim()) {
-        return [...text].map((sign) => [sign, true]);
+        return [...text].map((char) => [char, true]);
     }
     const found = [];
     let begin = 0;
@@ -25,7 +25,7 @@ export function pieces(text) {
 
 export const visible = (text) => pieces(text).map(([piece, unseen]) => (unseen ? mark(piece) : piece)).join("");
 
-// Puts the text into the element, each mark in a span of its own, and a badge where there is one.
+// Shows the text in the element, with each mark in a span of its own.
 export function show(element, text) {
     const shown = pieces(text);
     const nodes = shown.map(([piece, unseen]) => {

@@ -1,4 +1,4 @@
-"""A deleted skill's address says when it went, what removed it, and where its changes are."""
+"""The page of a deleted skill: when and by what it was deleted, and its changes."""
 
 import pytest
 from django.test import Client
@@ -32,7 +32,7 @@ def change(object_id: object) -> str:
 
 
 @pytest.mark.parametrize("skill_id", ["s1", HOSTILE, "77"])
-def test_the_address_of_a_deleted_skill_tells_of_it(viewer: Client, feed: Feeder, skill_id: str) -> None:
+def test_url_of_a_deleted_skill_shows_its_deletion(viewer: Client, feed: Feeder, skill_id: str) -> None:
     feed(whole(skill_id, 1, name="Mailer"))
     row = Skill.objects.get().pk
     assert viewer.get(change(row)).status_code == 200
@@ -47,35 +47,35 @@ def test_the_address_of_a_deleted_skill_tells_of_it(viewer: Client, feed: Feeder
     assert reverse("admin:marketplace_sync_feedchange_change", args=(deleted.seq,)) in body
     assert f"{deleted.at:%Y-%m-%d %H:%M:%S}Z" in body
     assert "\u202e" not in body and "<script>" not in body
-    # The feed's own page leads there.
+    # The feed's own page links to it.
     record = viewer.get(reverse("admin:marketplace_sync_feedchange_change", args=(deleted.seq,))).content.decode()
-    assert reverse("admin:marketplace_sync_skill_gone") in record
-    by_id = viewer.get(reverse("admin:marketplace_sync_skill_gone"), {"key": skill_id})
+    assert reverse("admin:marketplace_sync_skill_deleted") in record
+    by_id = viewer.get(reverse("admin:marketplace_sync_skill_deleted"), {"key": skill_id})
     assert (by_id.status_code, "This skill is deleted" in by_id.content.decode()) == (404, True)
 
 
-def test_a_deletion_by_a_sync_names_its_run(viewer: Client, feed: Feeder) -> None:
+def test_deletion_by_a_full_sync_names_its_run(viewer: Client, feed: Feeder) -> None:
     now = timezone.now()
     run = SyncRun.objects.create(reason="poll", state="done", started_at=now, finished_at=now)
     feed(whole("s1", 1))
     row = Skill.objects.get().pk
     feed(SkillDeleted("s1", None), polled=True, run_id=run.pk)
     body = viewer.get(change(row)).content.decode()
-    assert "a full sync that did not find it" in body
+    assert "a full sync: the marketplace no longer listed it" in body
     assert reverse("admin:marketplace_sync_syncrun_change", args=(run.pk,)) in body
 
 
-def test_a_skill_that_came_back_is_found_by_its_id_and_not_by_its_old_row(viewer: Client, feed: Feeder) -> None:
+def test_recreated_skill_is_found_by_its_id(viewer: Client, feed: Feeder) -> None:
     feed(whole("s1", 1))
     feed(SkillDeleted("s1", None))
     feed(whole("s1", 2))
     now = Skill.objects.get().pk
-    for address in (change("s1"), f"{reverse('admin:marketplace_sync_skill_gone')}?key=s1"):
+    for address in (change("s1"), f"{reverse('admin:marketplace_sync_skill_deleted')}?key=s1"):
         answer = viewer.get(address)
         assert (answer.status_code, answer["Location"]) == (302, change(now))
 
 
-def test_only_the_feed_or_only_the_tombstone_is_enough(viewer: Client, feed: Feeder) -> None:
+def test_feed_or_tombstone_alone_is_enough(viewer: Client, feed: Feeder) -> None:
     feed(whole("s1", 1), whole("s2", 1))
     feed(SkillDeleted("s1", None), SkillDeleted("s2", None))
     Tombstone.objects.filter(skill_id="s1").delete()
@@ -84,22 +84,22 @@ def test_only_the_feed_or_only_the_tombstone_is_enough(viewer: Client, feed: Fee
         assert "This skill is deleted" in viewer.get(change(skill_id)).content.decode()
 
 
-def test_what_never_was_is_a_plain_404(viewer: Client) -> None:
-    for address in (change("never"), change("12345"), f"{reverse('admin:marketplace_sync_skill_gone')}?key=a%00"):
+def test_unknown_skill_is_a_plain_404(viewer: Client) -> None:
+    for address in (change("never"), change("12345"), f"{reverse('admin:marketplace_sync_skill_deleted')}?key=a%00"):
         answer = viewer.get(address)
         assert answer.status_code == 404
         assert "This skill is deleted" not in answer.content.decode()
 
 
-def test_the_api_s_404_stays_json(viewer: Client, feed: Feeder) -> None:
+def test_api_still_answers_404_as_json(viewer: Client, feed: Feeder) -> None:
     feed(whole("s1", 1))
     feed(SkillDeleted("s1", None))
     answer = viewer.get("/api/skills/s1/")
     assert (answer.status_code, answer["Content-Type"]) == (404, "application/json")
 
 
-def test_an_account_that_sees_no_skill_sees_no_deleted_one(client: Client, feed: Feeder) -> None:
+def test_account_without_access_sees_no_deleted_skill(client: Client, feed: Feeder) -> None:
     feed(whole("s1", 1))
     feed(SkillDeleted("s1", None))
     client.force_login(person("nobody", staff=False))
-    assert client.get(f"{reverse('admin:marketplace_sync_skill_gone')}?key=s1").status_code == 302
+    assert client.get(f"{reverse('admin:marketplace_sync_skill_deleted')}?key=s1").status_code == 302

@@ -1,4 +1,4 @@
-"""What the address of an admin page may ask of the database: what its list offers, and nothing that ends as a 500."""
+"""The URL of a list accepts only what the list offers, and no value in it ends as a 500."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -26,7 +26,7 @@ def address(model: Any) -> str:
 
 
 def lookups(model: Any) -> Iterator[str]:
-    """Every field of the model with every lookup, and a regular expression in those beside it."""
+    """Yield every field of the model with every lookup, and regular expressions on related fields."""
     for field in model._meta.get_fields():
         yield from (f"{field.name}__{lookup}" if lookup else field.name for lookup in LOOKUPS)
         if field.is_relation and field.related_model:
@@ -34,7 +34,7 @@ def lookups(model: Any) -> Iterator[str]:
 
 
 def filters(model: Any) -> Iterator[str]:
-    """The parameters of the list's own filters."""
+    """Yield the parameters of the list's own filters."""
     for each in admin.site._registry[model].list_filter:
         if isinstance(each, str):
             yield from (f"{each}__{lookup}" for lookup in ("exact", "isnull", "gte"))
@@ -49,7 +49,7 @@ def root(client: Client) -> Client:
     return client
 
 
-def test_an_account_without_permissions_asks_for_no_regular_expression(client: Client) -> None:
+def test_account_without_permissions_cannot_query_by_regular_expression(client: Client) -> None:
     fill(1)
     Skill.objects.update(code="a" * 60 + "!")  # some 2 ** 60 steps for a backtracking matcher
     client.force_login(person("nobody-special"))
@@ -61,7 +61,7 @@ def test_an_account_without_permissions_asks_for_no_regular_expression(client: C
 
 
 @pytest.mark.parametrize("model", LISTS, ids=lambda model: model._meta.label)
-def test_a_list_takes_no_lookup_that_it_does_not_offer(root: Client, model: Any) -> None:
+def test_list_refuses_lookups_that_it_does_not_offer(root: Client, model: Any) -> None:
     fill(1)
     if model._meta.model_name == "websocketstate":  # no list: its parameters are its own
         return
@@ -72,7 +72,7 @@ def test_a_list_takes_no_lookup_that_it_does_not_offer(root: Client, model: Any)
 
 
 @pytest.mark.parametrize("model", LISTS, ids=lambda model: model._meta.label)
-def test_no_value_in_an_address_is_an_error_of_ours(root: Client, model: Any) -> None:
+def test_no_value_in_a_url_ends_as_a_server_error(root: Client, model: Any) -> None:
     fill(1)
     failed = [
         (name, value[:40])
@@ -84,7 +84,7 @@ def test_no_value_in_an_address_is_an_error_of_ours(root: Client, model: Any) ->
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: ascii(value)[:30])
-def test_no_value_fails_the_pages_of_the_admin_itself(root: Client, value: str) -> None:
+def test_no_value_fails_the_admin_s_own_pages(root: Client, value: str) -> None:
     fill(1)
     skill = Skill.objects.get().pk
     complete = {"app_label": "marketplace_sync", "model_name": "skill", "field_name": "category"}
@@ -99,29 +99,29 @@ def test_no_value_fails_the_pages_of_the_admin_itself(root: Client, value: str) 
         (f"/admin/marketplace_sync/skill/{skill}/change/", {"_to_field": value, "_changelist_filters": value}),
         (f"/admin/marketplace_sync/skill/{skill}/delete/", {"_to_field": value}),
         ("/admin/login/", {"next": value}),
-        ("/admin/overview/now/", {"request": value, "all": value}),
+        ("/admin/overview/now/", {"command": value, "all": value}),
         ("/admin/overview/figures/", {"after": value}),
         ("/admin/overview/names/", {"key": value}),
     ]
     assert [path for path, query in asked if root.get(path, query).status_code >= 500] == []
 
 
-def test_a_filter_that_is_not_there_says_so(root: Client) -> None:
+def test_unknown_filter_shows_a_message(root: Client) -> None:
     fill(1)
     answer = root.get(address(Skill), {"name__regex": "x"}, follow=True)
     assert answer.redirect_chain == [("/admin/marketplace_sync/skill/?e=1", 302)]
     assert "This list has no filter name__regex" in answer.content.decode()
 
 
-def test_a_long_search_is_refused_with_its_bound(root: Client) -> None:
+def test_long_search_is_refused_with_its_limit(root: Client) -> None:
     Category.objects.create(name="x")
-    for text, bound in (("word " * 9, "8 words"), ("a" * 201, "200 characters")):
+    for text, limit in (("word " * 9, "8 words"), ("a" * 201, "200 characters")):
         answer = root.get(address(Category), {"q": text})
         assert answer.status_code == 400
-        assert bound in answer.content.decode()
+        assert limit in answer.content.decode()
 
 
-def test_an_action_on_a_list_that_cannot_be_is_a_bad_request(root: Client) -> None:
+def test_bulk_action_with_an_unknown_filter_is_a_bad_request(root: Client) -> None:
     fill(1)
     ticked = {"action": "discard", "select_across": "1", "_selected_action": [DeadLetter.objects.get().pk]}
     assert root.post(f"{address(DeadLetter)}?head__regex=x", ticked).status_code == 400

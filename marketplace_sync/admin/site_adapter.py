@@ -1,7 +1,7 @@
-"""The mirror's pages on an admin site that is not unfold's: they bring their own looks, and leave the site's.
+"""Show the mirror's pages on an admin site that is not unfold's, without changing the other pages of that site.
 
-Unfold's templates replace Django's by name. So the pages are rendered by a template engine of their own, in which
-unfold's come first, with the context that unfold's site would give them.
+Unfold's templates replace Django's by name. Therefore a separate template engine renders the mirror's pages: it finds
+unfold's templates first, and the pages get the context that unfold's own site would give them.
 """
 
 from functools import cache
@@ -18,12 +18,12 @@ from django.template.response import TemplateResponse
 from django.templatetags.static import static
 from unfold.sites import UnfoldAdminSite  # type: ignore[import-untyped]
 
-# They reverse an address that only unfold's own site has.
-_LEFT_OUT = {f"unfold/helpers/{name}.html": "" for name in ("search", "command")}
+# These templates reverse a URL that exists only on unfold's own site. Empty templates replace them.
+_EMPTIED = {f"unfold/helpers/{name}.html": "" for name in ("search", "command")}
 
 
-class PlainSite(UnfoldAdminSite):  # type: ignore[misc]
-    """Stands for a site that is not unfold's, towards the mirror's pages on it: same name, same people, same pages."""
+class UnfoldSiteAdapter(UnfoldAdminSite):  # type: ignore[misc]
+    """Give a site of another class unfold's interface, with the same name, permissions and registry."""
 
     def __init__(self, site: AdminSite) -> None:
         super().__init__(site.name)
@@ -46,13 +46,13 @@ class PlainSite(UnfoldAdminSite):  # type: ignore[misc]
         ]
 
 
-def face_of(site: AdminSite) -> AdminSite:
-    """Return what the mirror's pages use as their site."""
-    return site if isinstance(site, UnfoldAdminSite) else PlainSite(site)
+def unfold_site(site: AdminSite) -> AdminSite:
+    """Return the site itself if it is unfold's, else an adapter around it."""
+    return site if isinstance(site, UnfoldAdminSite) else UnfoldSiteAdapter(site)
 
 
 def render_with_unfold(response: HttpResponse) -> None:
-    """Have a page that is not rendered yet use unfold's templates, whichever the project's engine prefers."""
+    """Make an unrendered page use unfold's templates, whatever the project's own engine prefers."""
     if not isinstance(response, TemplateResponse) or not isinstance(response.template_name, str | list | tuple):
         return
     names = [response.template_name] if isinstance(response.template_name, str) else list(response.template_name)
@@ -64,7 +64,7 @@ def _engine() -> Any:
     project = next((each for each in engines.all() if isinstance(each, DjangoTemplates)), None)
     folders = [Path(__file__).parents[1] / "templates", Path(unfold.__file__).parent / "templates"]
     loaders = [
-        ("django.template.loaders.locmem.Loader", _LEFT_OUT),
+        ("django.template.loaders.locmem.Loader", _EMPTIED),
         ("django.template.loaders.filesystem.Loader", folders),
         "django.template.loaders.app_directories.Loader",
     ]

@@ -1,4 +1,4 @@
-"""The page of a command in a real browser, against a real daemon: its answer arrives while one looks at it."""
+"""The page of a command in a real browser, with a real daemon: the answer appears without a reload."""
 
 from datetime import UTC, datetime
 
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
 
 
 async def held_run(server: object, running: Mirror) -> int:
-    """Let 30 of 60 skills go missing; the number of the run that holds their removals."""
+    """Let 30 of 60 skills go missing and return the sync run that has their removals on hold."""
     for number in range(30):
         server.market.delete_skill(f"skill-{number:05}", announce=False)  # type: ignore[attr-defined]
     answer = await running.command(Command.Action.SYNC)
@@ -22,14 +22,12 @@ async def held_run(server: object, running: Mirror) -> int:
 
 
 def slow(server: object) -> None:
-    """Make the next reading of the listing take long enough for a page to be seen before it ends."""
+    """Slow the next full sync down, so that a page shows it running."""
     server.faults.add("slow-body", times=1, match="/api/v1/skills?", seconds=2.0)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
-async def test_an_approval_is_answered_on_its_page_with_links_to_both_runs(
-    monkeypatch: pytest.MonkeyPatch, scripts: bool
-) -> None:
+async def test_approval_shows_its_answer_and_links_to_both_runs(monkeypatch: pytest.MonkeyPatch, scripts: bool) -> None:
     await ask(person, "root", superuser=True)
     async with marketplace(skills=60) as server, mirror(server) as running:
         await running.until_state("live")
@@ -40,7 +38,7 @@ async def test_an_approval_is_answered_on_its_page_with_links_to_both_runs(
                 slow(server)
                 await press(page, "Delete 30 skills")
                 answer = page.locator(".mm-answer")
-                await expect(answer).to_contain_text("About: sync run")
+                await expect(answer).to_contain_text("Target: sync run")
                 await expect(answer).to_contain_text("deleted 30 skills")
                 await expect(answer.locator(".mm-badge")).to_have_text("done")
                 shown = [
@@ -58,7 +56,7 @@ async def test_an_approval_is_answered_on_its_page_with_links_to_both_runs(
         assert await running.ask(Skill.objects.count) == 30
 
 
-async def test_an_approval_that_fails_says_why_and_links_to_the_run_that_failed(
+async def test_failed_approval_links_to_the_failed_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await ask(person, "root", superuser=True)
@@ -78,37 +76,37 @@ async def test_an_approval_that_fails_says_why_and_links_to_the_run_that_failed(
         assert await running.ask(Skill.objects.count) == 60
 
 
-async def test_a_dismissal_and_a_replay_are_answered_on_their_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_dismissal_and_replay_show_their_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     await ask(person, "root", superuser=True)
     async with marketplace(skills=60) as server, mirror(server) as running:
         await running.until_state("live")
         run = await held_run(server, running)
-        letter = await running.ask(dead_letter, 1)
+        dead = await running.ask(dead_letter, 1)
         with web_server(monkeypatch) as base:
             async with browser_page(base) as page:
                 answer = page.locator(".mm-answer")
                 await page.goto(f"/admin/marketplace_sync/syncrun/{run}/change/")
                 await press(page, "Keep 30 skills")
                 await expect(answer).to_contain_text("30 skills are kept")
-                await page.goto(f"/admin/marketplace_sync/deadletter/{letter.pk}/change/")
-                await press(page, "Replay")
+                await page.goto(f"/admin/marketplace_sync/deadletter/{dead.pk}/change/")
+                await press(page, "Replay dead letter")
                 await expect(answer.locator(".mm-badge")).to_have_text("done")
-                await answer.get_by_role("link", name=f"dead letter {letter.pk}").click()
+                await answer.get_by_role("link", name=f"dead letter {dead.pk}").click()
                 await expect(page.locator(".mm-facts").first).to_contain_text("replayed")
         assert await running.ask(DeadLetter.objects.filter(state="replayed").count) == 1
 
 
-async def test_a_command_without_a_daemon_says_so_until_it_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_command_without_a_daemon_is_shown_until_it_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
     await ask(person, "root", superuser=True)
-    letter = await ask(dead_letter, 1)
+    dead = await ask(dead_letter, 1)
     with web_server(monkeypatch) as base:
         async with browser_page(base) as page:
-            await page.goto(f"/admin/marketplace_sync/deadletter/{letter.pk}/change/")
-            await press(page, "Replay")
+            await page.goto(f"/admin/marketplace_sync/deadletter/{dead.pk}/change/")
+            await press(page, "Replay dead letter")
             await expect(page.locator(".mm-answer")).to_contain_text("No daemon is running")
             await ask(expire_all)
             await expect(page.locator(".mm-answer .mm-badge")).to_have_text("expired")
-            assert await page.locator("#now[hx-get]").count() == 0  # it asks no more
+            assert await page.locator("#now[hx-get]").count() == 0  # it no longer polls
             for width, height in ((1300, 900), (390, 844)):
                 await page.set_viewport_size({"width": width, "height": height})
                 assert await page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

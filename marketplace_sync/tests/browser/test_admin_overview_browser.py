@@ -1,4 +1,4 @@
-"""The front page in a real browser, before a real daemon and a marketplace that fails and recovers."""
+"""The overview in a real browser, with a real daemon and a marketplace that fails and recovers."""
 
 from urllib.parse import urlsplit
 
@@ -15,23 +15,23 @@ from marketplace_sync.visible import visible
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(150)]
 
 HOSTILE = "\u202egnp.exe <img src=x onerror=\"document.title='acted'\"><script>document.title='acted'</script>"
-# What it would refuse, the browser reports.
+# The browser reports violations of this policy.
 STRICT = ("Content-Security-Policy-Report-Only", "default-src 'self'; img-src 'self' data:")
 
 
 class Watch:
-    """What the page said on its console, what it threw, and what of ours a strict policy would have refused."""
+    """Collect the errors on the page's console and the exceptions of its scripts."""
 
     def __init__(self, page: Page) -> None:
-        self.faults: list[str] = []
-        self.expected = False  # while the server is away the browser itself complains
-        page.on("console", self._said)
-        page.on("pageerror", lambda fault: self.faults.append(str(fault)))
+        self.errors: list[str] = []
+        self.expected = False  # while the server is down, the browser logs errors
+        page.on("console", self._logged)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
 
-    def _said(self, message: ConsoleMessage) -> None:
-        # The policy is tried on unfold as well, which would not stand it; what it says of ours is looked at below.
+    def _logged(self, message: ConsoleMessage) -> None:
+        # Unfold violates the policy; violations of our own files are checked below.
         if message.type == "error" and not self.expected and "Content Security Policy" not in message.text:
-            self.faults.append(message.text)
+            self.errors.append(message.text)
 
 
 REPORT = """
@@ -40,7 +40,7 @@ REPORT = """
 """
 
 
-async def test_what_happens_is_shown_without_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_changes_and_states_are_shown_without_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
     await ask(person, "root", superuser=True)
     async with marketplace() as market, mirror(market, fallback_seconds=0.05, reconnect_attempts=4) as running:
         await running.until_state("live")
@@ -55,7 +55,7 @@ async def test_what_happens_is_shown_without_a_reload(monkeypatch: pytest.Monkey
                 await expect(page.locator("#mm-feed-live")).to_have_text("following")
                 await expect(page.locator("#mm-chart-size canvas")).to_be_visible()
 
-                # A change arrives, with what changed, by the name of the skill; hostile text is text.
+                # A change arrives with the changed fields and the name of the skill; hostile text is escaped.
                 market.market.put_skill({"skill_id": "skill-00003", "name": "Skill 3", "version": "9.9.9"})
                 await expect(newest).to_contain_text("version: 9.9.9")
                 await expect(newest.locator("a")).to_have_text("Skill 3")
@@ -68,38 +68,38 @@ async def test_what_happens_is_shown_without_a_reload(monkeypatch: pytest.Monkey
                 assert "\u202e" not in await newest.inner_text()
                 await expect(page.locator("#mm-sizes")).to_contain_text("<img src=x")
 
-                # Paused, it stands still; then it goes on with what came meanwhile.
+                # A paused list does not change; resumed, it shows what arrived in between.
                 await page.click("#mm-feed-pause")
                 market.market.delete_skill("skill-00005")
                 await running.until_db(lambda: dead_letter(1).pk > 0, "there is something to do")
-                await expect(page.locator("#mm-waits")).to_contain_text("1 open dead letter")
+                await expect(page.locator("#mm-todo")).to_contain_text("1 open dead letter")
                 await expect(page.locator("#mm-feed")).not_to_contain_text("skill deleted")
                 await page.click("#mm-feed-pause")
                 await expect(newest).to_contain_text("skill deleted")
                 await expect(newest).to_have_attribute("data-key", "skill-00005")
 
-                # The marketplace fails; it is tried again until a person is needed.
+                # The marketplace fails until all reconnect attempts are used up.
                 market.faults.add("accept-then-close")
                 await market.drop_connections()
                 await expect(state).to_have_text("suspended")
-                await expect(page.locator("#mm-said")).to_have_text("The mirror is suspended.")
+                await expect(page.locator("#mm-announcement")).to_have_text("The state is now: suspended.")
                 market.faults.clear()
-                await press(page, "Reconnect")
+                await press(page, "Reconnect stream")
                 await expect(page.locator("#mm-answer")).to_contain_text("done")
                 await expect(state).to_have_text("live")
                 assert await ask(AuditRow.objects.values_list("verb", "reason").get) == (
                     "reconnect",
-                    "Reconnect, by hand",
+                    "Reconnect stream, by hand",
                 )
 
-                assert watch.faults == []
+                assert watch.errors == []
                 refused = await page.evaluate("window.refused")
-                assert refused, "the policy was not tried"
+                assert refused, "the policy was not tested"
                 assert [each for each in refused if "/static/marketplace_sync/" in each] == []
                 assert await page.title() != "acted"
 
 
-async def test_a_page_that_has_lost_touch_says_so_and_recovers_without_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_page_shows_a_lost_connection_and_recovers_without_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     await ask(person, "root", superuser=True)
     async with marketplace() as market, mirror(market) as running:
         await running.until_state("live")
@@ -111,15 +111,15 @@ async def test_a_page_that_has_lost_touch_says_so_and_recovers_without_a_gap(mon
             await page.goto("/admin/")
             await page.evaluate("window.sameDocument = true")
             await expect(page.locator("#mm-feed-live")).to_have_text("following")
-            await expect(page.locator("#mm-lost")).to_be_hidden()
+            await expect(page.locator("#mm-offline")).to_be_hidden()
             watch.expected = True
-        await expect(page.locator("#mm-lost")).to_contain_text("Lost touch with the server at")
-        await expect(page.locator("#mm-feed-live")).to_contain_text("cut off")
+        await expect(page.locator("#mm-offline")).to_contain_text("Lost the connection to the server at")
+        await expect(page.locator("#mm-feed-live")).to_contain_text("disconnected")
         for number in range(3):
             market.market.put_skill(skill(200 + number, name=f"Made meanwhile {number}"))
         await running.until_level()
         with web_server(monkeypatch, port=port):
-            await expect(page.locator("#mm-lost")).to_be_hidden()
+            await expect(page.locator("#mm-offline")).to_be_hidden()
             await expect(page.locator("#mm-feed-live")).to_have_text("following")
             watch.expected = False
             names = page.locator("#mm-feed li a")
@@ -130,15 +130,15 @@ async def test_a_page_that_has_lost_touch_says_so_and_recovers_without_a_gap(mon
             assert numbers == list(range(numbers[0], numbers[0] - len(numbers), -1))
             assert await page.evaluate("window.sameDocument") is True
 
-            # Who is logged out meanwhile is told, rather than shown what was.
+            # After a logout the page shows a banner instead of stale data.
             watch.expected = True
             await page.context.clear_cookies()
-            await expect(page.locator("#mm-lost")).to_contain_text("You are logged out")
-            assert watch.faults == []
+            await expect(page.locator("#mm-offline")).to_contain_text("You are logged out")
+            assert watch.errors == []
             await browsing.__aexit__(None, None, None)
 
 
-async def test_the_browser_marks_the_same_characters_as_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_browser_and_server_mark_the_same_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [*WRITTEN, *(f"a{char}b" for char in UNSEEN if char != "\ud800"), *UNSEEN_HERE, " ", "\u3000"]
     await ask(person, "root", superuser=True)
     with web_server(monkeypatch) as base:
