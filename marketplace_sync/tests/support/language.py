@@ -42,7 +42,7 @@ _RULES = {
     "seat, lane, follower": r"seats?|lanes?|followers?",
     "pass": r"(?:a|the|full|this|that|next|first|second|each|every|last|one|no|two|three|clean|unchanged|running|later"
     r"|earlier|whole|single|regular|any|its|own|such|same|of|between|by) pass(?:es)?",
-    "a second": r"\d[\d,.]* (?:\w+ ){0,2}an? (?:second|minute|hour|day|batch|row|skill|page|request)",
+    "a second": r"\d[\d,.]* (?:(?!of|for|half)\w+ ){0,2}an? (?:second|minute|hour|day|batch|row|skill|page|request)",
 }
 # Faults are what the simulator simulates, and what tests do; elsewhere it is an error or a problem.
 _FAULT = r"faults?"

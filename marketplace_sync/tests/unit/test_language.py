@@ -9,7 +9,6 @@ PENDING = (
     ".ci/",
     "Makefile",
     "atomproject/",
-    "bench/README.md",
     "deploy/prometheus/",
     "docs/faults.md",
     "docs/runbook.md",
