@@ -29,7 +29,7 @@ def measure(raws: list[bytes], batch: int) -> dict[str, tuple[float, ...]]:
     from marketplace_sync.mirror.apply import apply_planned
     from marketplace_sync.mirror.arrived import Arrived
     from marketplace_sync.mirror.lease import acquire
-    from marketplace_sync.mirror.plan import BatchPlan
+    from marketplace_sync.mirror.plan import plan_batch
     from marketplace_sync.models import FeedChange
     from marketplace_sync.protocol.messages import decode_message
 
@@ -40,14 +40,14 @@ def measure(raws: list[bytes], batch: int) -> dict[str, tuple[float, ...]]:
     events: Any = took("decode", lambda: [decode_message(raw, server_now=now, is_text=True) for raw in raws])
     items = [Arrived(event, arrivals.next(), FeedChange.Source.STREAM) for event in events]
     for start in range(0, len(items), batch):
-        plan = took("plan", BatchPlan, items[start : start + batch])
+        plan = took("plan", plan_batch, items[start : start + batch])
         took("write", apply_planned, plan, lease)
     # And a listing in which every skill is unchanged.
     last = {event.skill_id: event for event in events}.values()
     rows = [Arrived(event, arrivals.next(), FeedChange.Source.LISTING, polled=True) for event in last]
-    apply_planned(BatchPlan(rows), lease)
+    apply_planned(plan_batch(rows), lease)
     for start in range(0, len(rows), 1000):
-        took("plan a row that is unchanged", BatchPlan, rows[start : start + 1000])
+        took("plan a row that is unchanged", plan_batch, rows[start : start + 1000])
     connections.close_all()
     counts = dict.fromkeys(took.spent, len(items)) | {"plan a row that is unchanged": len(rows)}
     return {step: tuple(value / counts[step] * 1e6 for value in spent) for step, spent in took.spent.items()}

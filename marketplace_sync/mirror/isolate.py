@@ -25,8 +25,9 @@ from marketplace_sync.mirror.arrived import (
     RefusedInput,
     SkillAbsent,
 )
+from marketplace_sync.mirror.draft import BatchTooLargeError
 from marketplace_sync.mirror.lease import Lease
-from marketplace_sync.mirror.plan import BatchPlan, BatchTooLargeError
+from marketplace_sync.mirror.plan import BatchPlan, plan_batch
 from marketplace_sync.mirror.sql import checkpoints_left
 from marketplace_sync.models import DeadLetter, FeedChange
 from marketplace_sync.protocol.events import Change
@@ -72,7 +73,7 @@ def plan_ahead(items: Sequence[Item], on: BatchPlan | None) -> BatchPlan | None:
     has.
     """
     try:
-        return BatchPlan(items, on)
+        return plan_batch(items, on)
     except BatchTooLargeError:
         return None
     except Exception as fault:

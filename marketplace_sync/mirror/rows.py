@@ -249,7 +249,7 @@ def remove_skills(graves: Mapping[str, StoredTombstone], now: datetime) -> None:
     execute(f"DELETE FROM {_SKILL} WHERE {condition}", keys)
 
 
-def unbury(skill_ids: Collection[str]) -> None:
+def remove_tombstones(skill_ids: Collection[str]) -> None:
     """Forget the graves of skills that came back."""
     if skill_ids:
         Tombstone.objects.filter(skill_id__in=skill_ids).delete()

@@ -123,7 +123,7 @@ class TestEffects:
         def fail(*_: object) -> None:
             raise RuntimeError("the disk is full")
 
-        monkeypatch.setattr("marketplace_sync.mirror.apply.save_letters", fail)
+        monkeypatch.setattr("marketplace_sync.mirror.apply.save_dead_letters", fail)
         letter = RefusedInput.of(Refusal(Code.NOT_JSON, "", "bad"), b"x", DeadLetter.Source.STREAM)
         items = [*feed.items(record("a", 6, name="New"), SkillDeleted("b", at(5)), record("c", category="new")), letter]
         with pytest.raises(RuntimeError):

@@ -17,10 +17,10 @@ from marketplace_sync.mirror.absence import BegunRun, SeenIds, absent_skills
 from marketplace_sync.mirror.apply import apply_batch
 from marketplace_sync.mirror.arrived import Arrived, Effect, Event, Item
 from marketplace_sync.mirror.bulk import narrow_updates_pay
+from marketplace_sync.mirror.draft import MAX_STORED_BYTES
 from marketplace_sync.mirror.feed import feed_row
 from marketplace_sync.mirror.isolate import apply_each, plan_ahead
 from marketplace_sync.mirror.lease import Lease, acquire
-from marketplace_sync.mirror.plan import MAX_STORED_BYTES
 from marketplace_sync.mirror.rows import skill_rows
 from marketplace_sync.mirror.runs import begin_run
 from marketplace_sync.mirror.sql import select

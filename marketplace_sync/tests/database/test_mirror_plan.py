@@ -13,7 +13,7 @@ from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planne
 from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, Item, SkillAbsent
 from marketplace_sync.mirror.isolate import PlannedBatch, apply_each, apply_planned_batch, plan_ahead
 from marketplace_sync.mirror.lease import Lease, acquire
-from marketplace_sync.mirror.plan import BatchPlan, can_be_ahead
+from marketplace_sync.mirror.plan import BatchPlan, can_be_ahead, plan_batch
 from marketplace_sync.mirror.rows import load_slots
 from marketplace_sync.models import Category, DeadLetter, FeedChange, Skill, Tombstone
 from marketplace_sync.protocol.events import (
@@ -99,9 +99,9 @@ def in_order(batches: Sequence[Sequence[Item]], lease: Lease) -> list[BatchResul
 def ahead(batches: Sequence[Sequence[Item]], lease: Lease) -> list[BatchResult]:
     """Each is planned before the one before it is written, if it writes anything."""
     results = []
-    plan = BatchPlan(batches[0])
+    plan = plan_batch(batches[0])
     for following in [*batches[1:], None]:
-        next_plan = None if following is None else BatchPlan(following, plan)
+        next_plan = None if following is None else plan_batch(following, plan)
         if plan.writes_nothing:
             results.append(BatchResult.of(plan, results[-1].feed_seq if results else 0))
         else:
