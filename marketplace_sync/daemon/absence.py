@@ -97,7 +97,8 @@ class Absences:
         verdict, unproved = await self._settle_skills(named, run, approved, dismissed, clean=not unclean)
         await self._settle_categories(named, run)
         return Settled(
-            unclean_reason=unclean, held=verdict.hold, held_reason=verdict.hold_reason, again=bool(unproved),
+            unclean_reason=unclean, held=verdict.needs_approval, held_reason=verdict.approval_reason,
+            again=bool(unproved),
             relisted=frozenset(filter(named.skills.__contains__, dismissed)),
         )  # fmt: skip
 

@@ -1,7 +1,7 @@
-"""How late things are, counted in a histogram of bounded size: quantiles of any stretch of time, by adding counts up.
+"""A histogram of delays of bounded size: adding counts gives the quantiles of any period.
 
-Bucket n holds what took longer than 1 ms × 1.1ⁿ⁻¹ and up to 1 ms × 1.1ⁿ, bucket 0 all up to a millisecond, and the
-last one, 192, reaches to a day. A quantile is the middle of its bucket: right within 5 %.
+Bucket n counts delays above 1 ms × 1.1ⁿ⁻¹ and up to 1 ms × 1.1ⁿ, bucket 0 all up to a millisecond; the last one, 192,
+reaches to a day. A quantile is the middle of its bucket, so its error is at most 5 %.
 """
 
 import math
@@ -14,20 +14,20 @@ LAST_BUCKET = math.ceil(math.log(MOST_SECONDS / _LEAST_SECONDS, _GROWTH))
 
 
 def bucket_of(seconds: float) -> int:
-    """Where a length of time is counted. Less than nothing, which two clocks make of very little, is nothing."""
+    """Return the bucket of a delay. A negative one, which two clocks make of a very short one, counts as 0 s."""
     if seconds <= _LEAST_SECONDS:
         return 0
-    # Rounded first: a bound, worked out, must not land beyond itself.
+    # Rounded first: the computed bound of a bucket must not fall into the next one.
     return min(math.ceil(round(math.log(seconds / _LEAST_SECONDS, _GROWTH), 9)), LAST_BUCKET)
 
 
 def seconds_of(bucket: int) -> float:
-    """The middle of a bucket, by ratio."""
+    """Return the middle of a bucket, as the geometric mean of its bounds."""
     return _LEAST_SECONDS * math.pow(_GROWTH, max(bucket - 0.5, 0.0))
 
 
 def quantile(counts: Mapping[int, int], share: float) -> float | None:
-    """Seconds that `share` (0 to 1) of what was counted did not exceed; `None` when nothing was."""
+    """Return the seconds that `share` (0 to 1) of the counted delays did not exceed; `None` if none was counted."""
     total = sum(counts.values())
     if total <= 0:
         return None

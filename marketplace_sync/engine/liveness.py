@@ -28,7 +28,7 @@ def believable(at: datetime | None, now: datetime) -> datetime | None:
 
 
 class Life(Enum):
-    """What one look at a heartbeat says of its writer."""
+    """The judgement on a heartbeat's writer after one look."""
 
     ALIVE = auto()
     UNCERTAIN = auto()  # no sign of life, and not watched for long enough to call it dead

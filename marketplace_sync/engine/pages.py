@@ -1,29 +1,29 @@
-"""Which pages of a listing to ask for next, and whether every page was read.
+"""Decide which pages of a listing to request next, and whether every page was read.
 
-The server may tell totals or none, may use a smaller page than asked for, may lie about either.
-With totals the pages up to the last are asked for, several at once, and those after it as long as full pages prove the
-total too low, or none is told beside the number of pages; without, one after the other until a short page or one with
-nothing new.
+The server may report totals or none, may use a smaller page than requested, and may be wrong about either. With totals,
+the pages up to the last are requested, several at a time. Pages after it are requested as long as full pages prove
+that the total is too low, or if a number of pages is reported without a total. Without totals, one page is requested
+after the other until a short page or one without new rows.
 """
 
 from dataclasses import dataclass, field
 
 from marketplace_sync.protocol.events import SkillPage
 
-# A listing that tells more pages than it has ends after this many empty ones in a row.
+# A listing that reports more pages than it has ends after this many empty ones in a row.
 EMPTY_PAGES_END = 3
-# Rows that may be asked for at once, or one page that has more: two pages more are with the writer by then.
+# Rows that may be requested at a time, or one page that has more: two pages more are with the writer by then.
 ROWS_AHEAD = 1000
-# And after this many in a row with nothing that was not listed before. A catalogue that changes while it is read moves
-# by a few rows, not by three pages; one that repeats itself would be read to `max_pages`, for hours.
+# A listing ends after this many pages in a row without a new row. A catalogue that changes while it is read moves by a
+# few rows and not by three pages; one that repeats itself would be read to `max_pages`, for hours.
 REPEATED_PAGES_END = 3
 
 
 @dataclass(slots=True)
 class PagePlan:
-    """The reading of one listing. Ask `next_page()` for a page number until it says `None`; report with `read()`.
+    """The reading of one listing. Call `next_page()` for a page number until it returns `None`; report with `read()`.
 
-    `page_size` is what is asked for; `max_pages` bounds the reading whatever the server tells.
+    `page_size` is the size that is requested; `max_pages` bounds the reading, whatever the server reports.
     """
 
     page_size: int
@@ -31,7 +31,7 @@ class PagePlan:
     parallel: int = 4
     first_total: int | None = None
     last_total: int | None = None
-    last_page: int | None = None  # as far as told; None: not told, or page 1 is not read yet
+    last_page: int | None = None  # as reported; None: not reported, or page 1 is not read yet
     pages_read: int = 0
     problem: str = ""  # why not every page was read; "" as long as all is well
     _next: int = 1
@@ -43,7 +43,7 @@ class PagePlan:
     _ended: bool = False
 
     def next_page(self) -> int | None:
-        """The next page to ask for; `None` when nothing more can be asked for now (see `done`)."""
+        """Return the next page to request; `None` if none can be requested now (see `done`)."""
         if self._ended or len(self._under_way) >= self._width():
             return None
         if self.last_page is not None and self._next > self.last_page:
@@ -57,7 +57,7 @@ class PagePlan:
         return number
 
     def read(self, number: int, page: SkillPage, *, new: int) -> None:
-        """Page `number` came; `new` of its rows were not seen before in this reading."""
+        """Note that page `number` was read; `new` of its rows were on no page that was read before."""
         self._under_way.discard(number)
         self.pages_read += 1
         self._listed += new
@@ -67,52 +67,39 @@ class PagePlan:
             return
         if number == 1:
             self._size = self._true_size(page)
-        told = self._told_pages(page)
-        if told is None:
+        pages = self._reported_pages(page)
+        if pages is None:
             self._ended = self._ended or page.rows < self._size or new == 0
             return
-        # No page after the one that is one too many is ever asked for, whatever number is told.
-        self.last_page = max(self.last_page or 1, min(told, self.max_pages + 1))
-        at_least = (number - 1) * self._size + page.rows
-        if number == self.last_page and page.rows >= self._size and new and not _is_told(page.total, at_least):
-            # The last page is full of rows that should not exist by the total, or none says whether they are all.
-            self.last_page += 1
+        self._extend(number, page, pages, new=new)
         if page.rows:
-            self._empty_in_a_row = 0
-            self._repeated_in_a_row = 0 if new else self._repeated_in_a_row + 1
-            if self._repeated_in_a_row >= REPEATED_PAGES_END:
-                all_told = self.last_total is not None and self._listed >= self.last_total
-                self._end("" if all_told else f"page {number} of {told} repeats what was listed before")
-            return
-        self._empty_in_a_row += 1
-        if 1 < number <= told and not self.problem:
-            self.problem = f"page {number} of {told} came empty"
-        if self._empty_in_a_row >= EMPTY_PAGES_END:
-            self._ended = True
+            self._note_rows(number, pages, new=new)
+        else:
+            self._note_empty(number, pages)
 
     @property
     def done(self) -> bool:
-        """Nothing is under way and nothing is left to ask for."""
+        """Return whether no page is under way and none is left to request."""
         if self._under_way:
             return False
         return self._ended or (self.last_page is not None and self._next > self.last_page)
 
     def _width(self) -> int:
-        """Without totals the end is only known by reading page after page."""
+        """Return how many pages may be under way. Without totals only page after page shows where the end is."""
         if self.last_page is None:
             return 1
-        # Memory is for so many rows, however they are cut into pages.
+        # Memory is bounded in rows, however many of them a page has.
         return max(1, min(self.parallel, ROWS_AHEAD // max(self._size, 1)))
 
     def _true_size(self, first: SkillPage) -> int:
-        """Rows a page: as told, or as few as page 1 had although more were told to exist."""
+        """Return the rows per page: as reported, or those of page 1 if it had fewer although more were reported."""
         size = min(self.page_size, first.page_size or self.page_size)
         if first.total is not None and 0 < first.rows < min(size, first.total):
             return first.rows
         return size
 
-    def _told_pages(self, page: SkillPage) -> int | None:
-        """How many pages there are by this page's own totals; `None` where it tells none."""
+    def _reported_pages(self, page: SkillPage) -> int | None:
+        """Return how many pages there are by this page's own totals; `None` if it has none."""
         if page.total is not None:
             self.first_total = page.total if self.first_total is None else self.first_total
             self.last_total = page.total
@@ -121,10 +108,30 @@ class PagePlan:
         by_total = -(-page.total // self._size) if page.total is not None else 0
         return max(page.total_pages or 0, by_total, 1)
 
+    def _extend(self, number: int, page: SkillPage, pages: int, *, new: int) -> None:
+        """Move the last page: as reported, and one further if this page shows that the totals are too low."""
+        # A page after the first one that is too many is never requested, whatever number is reported.
+        self.last_page = max(self.last_page or 1, min(pages, self.max_pages + 1))
+        at_least = (number - 1) * self._size + page.rows
+        explained = page.total is not None and page.total >= at_least
+        if number == self.last_page and page.rows >= self._size and new and not explained:
+            # The last page is full of rows that should not exist by the total, or no total shows that they are all.
+            self.last_page += 1
+
+    def _note_rows(self, number: int, pages: int, *, new: int) -> None:
+        self._empty_in_a_row = 0
+        self._repeated_in_a_row = 0 if new else self._repeated_in_a_row + 1
+        if self._repeated_in_a_row >= REPEATED_PAGES_END:
+            complete = self.last_total is not None and self._listed >= self.last_total
+            self._end("" if complete else f"page {number} of {pages} repeats what was listed before")
+
+    def _note_empty(self, number: int, pages: int) -> None:
+        self._empty_in_a_row += 1
+        if 1 < number <= pages and not self.problem:
+            self.problem = f"page {number} of {pages} came empty"
+        if self._empty_in_a_row >= EMPTY_PAGES_END:
+            self._ended = True
+
     def _end(self, problem: str) -> None:
         self._ended = True
         self.problem = self.problem or problem
-
-
-def _is_told(total: int | None, rows: int) -> bool:
-    return total is not None and total >= rows

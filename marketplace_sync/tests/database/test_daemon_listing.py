@@ -109,7 +109,7 @@ class TestAbsenceIsProved:
             server.faults.add("empty-listing")
             run = await sync(running)
             assert (run.state, run.held_count, run.removed, run.is_clean) == ("held", 30, 0, True)
-            assert run.held_reason == "the listing came empty, the mirror has 30 skills"
+            assert run.held_reason == "the listing is empty, and the mirror has 30 skills"
             assert await running.ask(Skill.objects.count) == 30
             assert (await running.status()).row.state == "live"
             assert singles(server) == []

@@ -1,4 +1,4 @@
-"""The histogram of delays: bounded, right within 5 %, and adding two up is counting both together."""
+"""The histogram of delays: bounded, with an error of at most 5 %, and two of them can be added."""
 
 from collections import Counter
 
@@ -11,7 +11,7 @@ SECONDS = st.floats(min_value=-10, max_value=2 * MOST_SECONDS, allow_nan=False)
 
 
 @given(SECONDS)
-def test_a_bucket_is_right_within_five_per_cent(seconds: float) -> None:
+def test_the_error_of_a_bucket_is_at_most_five_per_cent(seconds: float) -> None:
     bucket = bucket_of(seconds)
     assert 0 <= bucket <= LAST_BUCKET
     if 0.001 < seconds <= MOST_SECONDS:
@@ -31,11 +31,11 @@ def test_a_quantile_is_that_of_the_sorted_values(values: list[float], share: flo
 
 
 @given(st.lists(SECONDS), st.lists(SECONDS), st.sampled_from([0.0, 0.5, 0.99, 1.0]))
-def test_two_histograms_added_are_one_of_both(one: list[float], other: list[float], share: float) -> None:
+def test_adding_two_histograms_counts_both(one: list[float], other: list[float], share: float) -> None:
     both = Counter(map(bucket_of, one)) + Counter(map(bucket_of, other))
     assert quantile(both, share) == quantile(Counter(map(bucket_of, one + other)), share)
 
 
-def test_of_nothing_there_is_no_quantile() -> None:
+def test_an_empty_histogram_has_no_quantile() -> None:
     assert quantile({}, 0.5) is None
     assert quantile({3: 0}, 0.5) is None

@@ -1,4 +1,4 @@
-"""Which pages of a listing are asked for, whatever the server says of them."""
+"""The pages of a listing that are requested, whatever totals the server reports."""
 
 from collections.abc import Callable
 
@@ -17,19 +17,19 @@ def page(
 
 
 class Server:
-    """An honest one: `size` skills in pages of `most` at most, with totals or without."""
+    """An honest server: `size` skills in pages of `most` at most, with totals or without."""
 
-    def __init__(self, size: int, *, most: int = 1000, totals: bool = True, says_page_size: bool = True) -> None:
+    def __init__(self, size: int, *, most: int = 1000, totals: bool = True, reports_page_size: bool = True) -> None:
         self.size = size
         self.most = most
         self.totals = totals
-        self.says_page_size = says_page_size
+        self.reports_page_size = reports_page_size
 
     def __call__(self, number: int, page_size: int) -> tuple[SkillPage, range]:
         width = min(page_size, self.most)
         rows = range((number - 1) * width, max((number - 1) * width, min(number * width, self.size)))
-        told = {"total": self.size, "total_pages": -(-self.size // width)} if self.totals else {}
-        return page(len(rows), page_size=width if self.says_page_size else None, **told), rows
+        totals = {"total": self.size, "total_pages": -(-self.size // width)} if self.totals else {}
+        return page(len(rows), page_size=width if self.reports_page_size else None, **totals), rows
 
 
 Answer = Callable[[int, int], tuple[SkillPage, range]]
@@ -38,21 +38,21 @@ Answer = Callable[[int, int], tuple[SkillPage, range]]
 def read(
     answer: Answer, *, page_size: int = 10, max_pages: int = 100, pick: Callable[[int], int] = lambda _: 0
 ) -> tuple[PagePlan, list[int], set[int]]:
-    """Read a listing as the daemon does; the plan, the pages in the order asked for, and the rows that came.
+    """Read a listing as the daemon does. Return the plan, the pages in the order of their requests, and the rows.
 
-    `pick`: which of so many pages under way is answered next.
+    `pick` chooses which of the pages under way, of which it gets the number, is answered next.
     """
     plan = PagePlan(page_size, max_pages)
-    asked: list[int] = []
+    requested: list[int] = []
     seen: set[int] = set()
     under_way: list[int] = []
     while not plan.done:
         while (number := plan.next_page()) is not None:
-            asked.append(number)
+            requested.append(number)
             under_way.append(number)
             assert len(under_way) <= plan.parallel
-        assert asked == list(range(1, len(asked) + 1))
-        assert len(asked) <= max_pages
+        assert requested == list(range(1, len(requested) + 1))
+        assert len(requested) <= max_pages
         if not under_way:
             break
         number = under_way.pop(pick(len(under_way)))
@@ -61,17 +61,17 @@ def read(
         seen.update(rows)
     assert plan.next_page() is None
     assert plan.done
-    assert plan.pages_read == len(asked)
-    return plan, asked, seen
+    assert plan.pages_read == len(requested)
+    return plan, requested, seen
 
 
-def test_with_totals_every_page_is_asked_for_once_and_none_past_the_end() -> None:
-    plan, asked, seen = read(Server(35))
-    assert (asked, seen, plan.problem) == ([1, 2, 3, 4], set(range(35)), "")
+def test_with_totals_every_page_is_requested_once_and_none_after_the_last() -> None:
+    plan, requested, seen = read(Server(35))
+    assert (requested, seen, plan.problem) == ([1, 2, 3, 4], set(range(35)), "")
     assert (plan.first_total, plan.last_total, plan.last_page) == (35, 35, 4)
 
 
-def test_the_first_page_goes_alone_and_then_four_are_under_way() -> None:
+def test_the_first_page_is_requested_alone_and_then_four_at_a_time() -> None:
     plan = PagePlan(10, 100)
     assert (plan.next_page(), plan.next_page()) == (1, None)
     assert not plan.done
@@ -81,9 +81,9 @@ def test_the_first_page_goes_alone_and_then_four_are_under_way() -> None:
     assert [plan.next_page() for _ in range(2)] == [6, None]
 
 
-def test_without_totals_one_page_follows_the_other_until_a_short_one() -> None:
-    _, asked, seen = read(Server(35, totals=False))
-    assert (asked, seen) == ([1, 2, 3, 4], set(range(35)))
+def test_without_totals_pages_are_requested_one_by_one_until_a_short_one() -> None:
+    _, requested, seen = read(Server(35, totals=False))
+    assert (requested, seen) == ([1, 2, 3, 4], set(range(35)))
     plan = PagePlan(10, 100)
     plan.next_page()
     plan.read(1, page(10), new=10)
@@ -91,59 +91,59 @@ def test_without_totals_one_page_follows_the_other_until_a_short_one() -> None:
 
 
 def test_without_totals_a_full_last_page_costs_one_more() -> None:
-    _, asked, seen = read(Server(30, totals=False))
-    assert (asked, seen) == ([1, 2, 3, 4], set(range(30)))
+    _, requested, seen = read(Server(30, totals=False))
+    assert (requested, seen) == ([1, 2, 3, 4], set(range(30)))
 
 
-def test_without_totals_a_page_with_nothing_new_is_the_end() -> None:
-    # A bare list that knows no pages: the same rows for every page that is asked for.
-    plan, asked, seen = read(lambda number, size: (page(500), range(500)))
-    assert (asked, len(seen), plan.problem) == ([1, 2], 500, "")
+def test_without_totals_a_page_without_new_rows_is_the_last() -> None:
+    # A bare list without pages: the same rows for every page that is requested.
+    plan, requested, seen = read(lambda number, size: (page(500), range(500)))
+    assert (requested, len(seen), plan.problem) == ([1, 2], 500, "")
 
 
-def test_an_empty_catalogue_is_one_page_and_no_fault() -> None:
+def test_an_empty_catalogue_is_one_page_and_no_problem() -> None:
     for answer in (Server(0), Server(0, totals=False)):
-        plan, asked, _ = read(answer)
-        assert (asked, plan.problem) == ([1], "")
+        plan, requested, _ = read(answer)
+        assert (requested, plan.problem) == ([1], "")
 
 
-@pytest.mark.parametrize("says_page_size", [True, False])
-def test_a_server_that_gives_smaller_pages_than_asked_for_is_read_whole(says_page_size: bool) -> None:
-    server = Server(35, most=4, says_page_size=says_page_size)
-    plan, asked, seen = read(lambda number, size: server(number, size))
-    assert (len(asked), seen, plan.problem) == (9, set(range(35)), "")
+@pytest.mark.parametrize("reports_page_size", [True, False])
+def test_a_server_with_smaller_pages_than_requested_is_read_completely(reports_page_size: bool) -> None:
+    server = Server(35, most=4, reports_page_size=reports_page_size)
+    plan, requested, seen = read(lambda number, size: server(number, size))
+    assert (len(requested), seen, plan.problem) == (9, set(range(35)), "")
 
 
-def test_smaller_pages_are_known_by_the_page_size_told_where_there_are_no_totals() -> None:
-    _, asked, seen = read(Server(35, most=4, totals=False))
-    assert (len(asked), seen) == (9, set(range(35)))
+def test_smaller_pages_are_recognised_by_the_reported_page_size_without_totals() -> None:
+    _, requested, seen = read(Server(35, most=4, totals=False))
+    assert (len(requested), seen) == (9, set(range(35)))
 
 
-def test_smaller_pages_are_known_by_a_short_first_page_where_a_total_alone_is_told() -> None:
-    server = Server(35, most=4, totals=False, says_page_size=False)
+def test_smaller_pages_are_recognised_by_a_short_first_page_with_a_total_alone() -> None:
+    server = Server(35, most=4, totals=False, reports_page_size=False)
 
     def answer(number: int, size: int) -> tuple[SkillPage, range]:
         came, rows = server(number, size)
         return page(came.rows, total=35), rows
 
-    _, asked, seen = read(answer)
-    assert (len(asked), seen) == (9, set(range(35)))
+    _, requested, seen = read(answer)
+    assert (len(requested), seen) == (9, set(range(35)))
 
 
-def test_a_total_that_is_too_high_ends_after_empty_pages_and_is_a_fault() -> None:
+def test_a_total_that_is_too_high_ends_after_empty_pages_and_is_a_problem() -> None:
     server = Server(25)
 
     def answer(number: int, size: int) -> tuple[SkillPage, range]:
         came, rows = server(number, size)
         return page(came.rows, total=10_000, total_pages=1_000, page_size=size), rows
 
-    plan, asked, seen = read(answer)
+    plan, requested, seen = read(answer)
     assert seen == set(range(25))
     assert plan.problem == "page 4 of 1000 came empty"
-    assert len(asked) <= 3 + EMPTY_PAGES_END + plan.parallel
+    assert len(requested) <= 3 + EMPTY_PAGES_END + plan.parallel
 
 
-def test_a_total_that_is_too_low_is_read_past_as_long_as_full_pages_come() -> None:
+def test_a_total_that_is_too_low_is_exceeded_as_long_as_full_pages_come() -> None:
     server = Server(35)
 
     def answer(number: int, size: int) -> tuple[SkillPage, range]:
@@ -151,16 +151,16 @@ def test_a_total_that_is_too_low_is_read_past_as_long_as_full_pages_come() -> No
         return page(came.rows, total=12, total_pages=2, page_size=size), rows
 
     for pick in (lambda _: 0, lambda under_way: under_way - 1):
-        plan, asked, seen = read(answer, pick=pick)
-        assert (asked, seen, plan.problem) == ([1, 2, 3, 4], set(range(35)), "")
+        plan, requested, seen = read(answer, pick=pick)
+        assert (requested, seen, plan.problem) == ([1, 2, 3, 4], set(range(35)), "")
 
 
-def test_a_total_that_is_too_low_on_a_server_that_knows_no_pages_ends() -> None:
-    _, asked, seen = read(lambda number, size: (page(500, total=10), range(500)))
-    assert (len(asked), len(seen)) == (2, 500)
+def test_a_total_that_is_too_low_on_a_server_without_pages_ends() -> None:
+    _, requested, seen = read(lambda number, size: (page(500, total=10), range(500)))
+    assert (len(requested), len(seen)) == (2, 500)
 
 
-def test_a_catalogue_that_shrinks_while_it_is_read_ends_and_shows_in_its_totals() -> None:
+def test_a_catalogue_that_shrinks_while_it_is_read_shows_in_its_totals() -> None:
     server = Server(40)
 
     def answer(number: int, size: int) -> tuple[SkillPage, range]:
@@ -179,41 +179,41 @@ def test_a_catalogue_that_grows_while_it_is_read_is_read_to_its_new_end() -> Non
         server.size = 20 if number == 1 else 45
         return server(number, size)
 
-    plan, asked, seen = read(answer)
-    assert (asked, seen) == ([1, 2, 3, 4, 5], set(range(45)))
+    plan, requested, seen = read(answer)
+    assert (requested, seen) == ([1, 2, 3, 4, 5], set(range(45)))
     assert (plan.first_total, plan.last_total) == (20, 45)
 
 
-def test_an_empty_page_in_the_middle_is_a_fault_and_the_rest_is_read() -> None:
+def test_an_empty_page_in_the_middle_is_a_problem_and_the_rest_is_read() -> None:
     server = Server(100)
 
     def answer(number: int, size: int) -> tuple[SkillPage, range]:
         came, rows = server(number, size)
         return (page(0, total=100, total_pages=10), range(0)) if number == 5 else (came, rows)
 
-    plan, asked, seen = read(answer)
+    plan, requested, seen = read(answer)
     assert plan.problem == "page 5 of 10 came empty"
-    assert len(asked) == 10
+    assert len(requested) == 10
     assert seen == set(range(100)) - set(range(40, 50))
 
 
-def test_a_first_page_that_comes_empty_while_others_are_told_ends_the_reading_as_a_fault() -> None:
-    plan, asked, _ = read(lambda number, size: (page(0, total=100, total_pages=10, page_size=size), range(0)))
+def test_an_empty_first_page_of_many_ends_the_reading_with_a_problem() -> None:
+    plan, requested, _ = read(lambda number, size: (page(0, total=100, total_pages=10, page_size=size), range(0)))
     assert plan.problem == "page 2 of 10 came empty"
-    assert len(asked) <= 1 + plan.parallel + EMPTY_PAGES_END
+    assert len(requested) <= 1 + plan.parallel + EMPTY_PAGES_END
 
 
-def test_a_listing_without_end_is_given_up_at_the_most_pages() -> None:
+def test_a_listing_without_end_is_given_up_after_max_pages() -> None:
     def endless(number: int, size: int) -> tuple[SkillPage, range]:
         return page(size), range(number * size, (number + 1) * size)
 
-    plan, asked, _ = read(endless, max_pages=7)
-    assert (len(asked), plan.problem) == (7, "the listing has more than 7 pages (ATOM_SAAS_MAX_PAGES)")
+    plan, requested, _ = read(endless, max_pages=7)
+    assert (len(requested), plan.problem) == (7, "the listing has more than 7 pages (ATOM_SAAS_MAX_PAGES)")
 
 
-def test_a_listing_of_just_the_most_pages_is_whole() -> None:
-    plan, asked, _ = read(Server(70), max_pages=7)
-    assert (len(asked), plan.problem) == (7, "")
+def test_a_listing_of_exactly_max_pages_is_complete() -> None:
+    plan, requested, _ = read(Server(70), max_pages=7)
+    assert (len(requested), plan.problem) == (7, "")
 
 
 figures = st.none() | st.integers(0, 300)
@@ -237,19 +237,19 @@ def test_the_reading_ends_whatever_the_server_answers(
     st.integers(0, 300), st.integers(1, 50), st.integers(1, 50), st.sampled_from(["all", "none", "total"]), st.data()
 )
 def test_every_page_of_an_honest_server_is_read(
-    size: int, asked_for: int, most: int, told: str, data: st.DataObject
+    size: int, requested_size: int, most: int, reported: str, data: st.DataObject
 ) -> None:
-    server = Server(size, most=most, totals=told != "none")
+    server = Server(size, most=most, totals=reported != "none")
 
     def answer(number: int, page_size: int) -> tuple[SkillPage, range]:
         came, rows = server(number, page_size)
-        return (page(came.rows, total=size), rows) if told == "total" else (came, rows)
+        return (page(came.rows, total=size), rows) if reported == "total" else (came, rows)
 
     def pick(under_way: int) -> int:
         return data.draw(st.integers(0, under_way - 1)) if under_way > 1 else 0
 
-    plan, asked, seen = read(answer, page_size=asked_for, max_pages=1000, pick=pick)
+    plan, requested, seen = read(answer, page_size=requested_size, max_pages=1000, pick=pick)
     assert (seen, plan.problem) == (set(range(size)), "")
-    # One more than needed at most, where nothing but an empty page tells the end.
-    width = min(asked_for, most)
-    assert len(asked) <= max(1, -(-size // width)) + (told == "none")
+    # At most one page more than needed, where only an empty page shows the end.
+    width = min(requested_size, most)
+    assert len(requested) <= max(1, -(-size // width)) + (reported == "none")

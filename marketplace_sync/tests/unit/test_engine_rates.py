@@ -1,4 +1,4 @@
-"""The message rate and the request budget, from the server's point of view too."""
+"""The message rate and the request budget, also as the server counts them."""
 
 import heapq
 
@@ -9,24 +9,24 @@ from hypothesis import strategies as st
 from marketplace_sync.engine.rates import RequestBudget, TokenBucket
 
 
-def test_a_full_bucket_lets_one_second_through_at_once_and_then_the_rate() -> None:
+def test_a_full_bucket_accepts_one_second_of_messages_and_then_the_rate() -> None:
     bucket = TokenBucket(100)
     assert sum(bucket.take(5.0) for _ in range(300)) == 100
     assert sum(bucket.take(5.5) for _ in range(300)) == 50
     assert sum(bucket.take(1000.0) for _ in range(300)) == 100
 
 
-def test_rate_zero_lets_everything_through() -> None:
+def test_rate_zero_is_no_limit() -> None:
     bucket = TokenBucket(0)
     assert all(bucket.take(0.0) for _ in range(1000))
 
 
-def test_a_rate_below_one_lets_some_through() -> None:
+def test_a_rate_below_one_accepts_some_messages() -> None:
     bucket = TokenBucket(0.5)
     assert [bucket.take(now) for now in (0.0, 1.0, 2.0, 3.0, 4.0)] == [True, False, True, False, True]
 
 
-def test_a_clock_that_stands_or_falls_makes_no_tokens() -> None:
+def test_a_clock_that_stands_still_or_goes_back_adds_no_tokens() -> None:
     bucket = TokenBucket(1)
     assert bucket.take(10.0)
     assert not bucket.take(5.0)
@@ -35,7 +35,7 @@ def test_a_clock_that_stands_or_falls_makes_no_tokens() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 20), st.integers(1, 20), st.lists(st.integers(0, 40), max_size=200))
-def test_no_span_of_time_gets_more_than_the_burst_and_its_rate(rate: int, burst: int, pauses: list[int]) -> None:
+def test_no_period_gets_more_than_the_burst_and_its_rate(rate: int, burst: int, pauses: list[int]) -> None:
     bucket, now = TokenBucket(rate, burst), 0.0
     taken = []
     for pause in pauses:
@@ -47,7 +47,7 @@ def test_no_span_of_time_gets_more_than_the_burst_and_its_rate(rate: int, burst:
             assert last - first + 1 <= burst + rate * (taken[last] - start) + 1e-6
 
 
-def test_the_budget_may_burst_and_then_says_how_long_to_wait() -> None:
+def test_the_budget_may_burst_and_then_returns_the_wait() -> None:
     budget = RequestBudget(3)
     assert [budget.reserve(0) for _ in range(3)] == [0, 0, 0]
     assert budget.left(0) == 0
@@ -61,7 +61,7 @@ def test_the_budget_may_burst_and_then_says_how_long_to_wait() -> None:
     assert budget.left(80) == 1  # one under way since 0, one since 72
 
 
-def test_a_request_under_way_holds_its_slot_however_long_it_takes() -> None:
+def test_a_request_under_way_occupies_its_slot_however_long_it_takes() -> None:
     budget = RequestBudget(1)
     budget.reserve(0)
     assert budget.reserve(10_000) == 60
@@ -98,7 +98,7 @@ def test_nothing_is_sent_before_a_pause_is_over() -> None:
         assert budget.left(50) == (99 if per_minute else None)
 
 
-def test_a_pause_and_a_full_budget_wait_for_the_longer() -> None:
+def test_the_longer_of_a_pause_and_a_full_budget_decides() -> None:
     budget = RequestBudget(1)
     budget.reserve(0)
     budget.finish(0)
@@ -164,7 +164,7 @@ def test_no_minute_of_the_server_sees_more_than_the_budget(
 
 @settings(max_examples=100, deadline=None)
 @given(REQUESTS)
-def test_the_wait_that_is_told_is_never_too_long(requests: list[tuple[int, int, int, bool]]) -> None:
+def test_the_returned_wait_is_never_too_long(requests: list[tuple[int, int, int, bool]]) -> None:
     """With nothing under way the wait is exact: a slot is free then, and not a moment before."""
     budget, now = RequestBudget(5), 0.0
     for pause, _, _, _ in requests:

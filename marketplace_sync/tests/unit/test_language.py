@@ -17,7 +17,7 @@ PENDING = (
     "marketplace_sync/daemon/",
     "marketplace_sync/database_checks.py",
     "marketplace_sync/demo.py",
-    "marketplace_sync/engine/",
+    "marketplace_sync/engine/schedule.py",
     "marketplace_sync/management/",
     "marketplace_sync/mirror/",
     "marketplace_sync/monitoring/",
