@@ -1,6 +1,6 @@
-"""A marketplace to try and test against: real HTTP and WebSocket on one port, with faults on cue.
+"""A simulated marketplace to try and test against: HTTP and WebSocket on one port, with faults on demand.
 
-`Marketplace` is the truth, `SimulatorServer` serves it, `server.faults` makes it misbehave:
+`Marketplace` is the catalogue, `SimulatorServer` serves it, `server.faults` makes the server misbehave:
 
     market = Marketplace(skills=[{"skill_id": "s1", "name": "Send Email"}])
     async with SimulatorServer(market) as server:
@@ -8,7 +8,8 @@
         server.faults.add("mute")
         market.put_skill({"skill_id": "s1", "name": "Send Mail"})
 
-It is the other side of the wire: it shares no decoder with the client, so a misreading can't cancel out.
+It shares no decoder with the client, so that an error in one can't hide an error in the other. A wheel may leave this
+package out: only the command `runsimulator` and tests import it.
 """
 
 from marketplace_sync.simulator.faults import FAULTS, FaultSet, UnknownFaultError

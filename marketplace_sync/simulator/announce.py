@@ -1,4 +1,4 @@
-"""From a change of the truth to the frames of every open stream, through the faults that are set."""
+"""Send each change of the catalogue to every open stream, through the faults that are set."""
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator
@@ -17,42 +17,42 @@ BROKEN_FRAME = b"\xb1\x00"
 
 
 class Announcer:
-    """A listener of the marketplace. An event with no open stream is told to nobody and uses up no fault."""
+    """Listens to the marketplace. A change without an open stream is sent to nobody and uses up no fault."""
 
     def __init__(self, market: Marketplace, faults: FaultSet, streams: Collection[StreamServer]) -> None:
         self._market = market
         self._faults = faults
         self._streams = streams
         self._bad: Iterator[BadMessage] | None = None
-        self._held: bytes | None = None
+        self._delayed: bytes | None = None
         self._release: asyncio.TimerHandle | None = None
 
     def __call__(self, message: Message, raw: bytes | None = None) -> None:
         if not self._streams:
             return
-        if not self._faults and self._held is None:
+        if not self._faults and self._delayed is None:
             self._send(raw or encode(message))
             return
         data = message.get("data", {})
         subject = f"{message.get('type')} {data.get('skill_id') or data.get('name')}"
-        self._spoil(self._each_stream, subject)
+        self._disturb(self._each_stream, subject)
         if self._faults.take("dropped-event", subject) is not None:
             return
         if self._faults.take("aliases", subject) is not None:
             message, raw = _aliased(message), None
         payload = self._padded(message, subject) or raw or encode(message)
         for _ in range(2 if self._faults.take("duplicate", subject) is not None else 1):
-            self._in_order(payload, subject)
+            self._send_in_order(payload, subject)
 
     def greet(self, stream: StreamServer) -> None:
-        """What a faulty server says first to a stream that has just opened."""
-        self._spoil(lambda send: send(stream), "connect")
+        """Send what a faulty server sends to a stream that has just opened."""
+        self._disturb(lambda send: send(stream), "connect")
 
     def close(self) -> None:
-        """Forget an event that reorder holds back."""
+        """Drop a message that the fault reorder delays."""
         if self._release is not None:
             self._release.cancel()
-        self._held = self._release = None
+        self._delayed = self._release = None
 
     def _send(self, payload: bytes) -> None:
         for stream in tuple(self._streams):
@@ -62,7 +62,7 @@ class Announcer:
         for stream in tuple(self._streams):
             send(stream)
 
-    def _spoil(self, to: Callable[[Callable[[StreamServer], None]], None], subject: str) -> None:
+    def _disturb(self, to: Callable[[Callable[[StreamServer], None]], None], subject: str) -> None:
         if (bad := self._faults.take("malformed", subject)) is not None:
             if self._bad is None:
                 self._bad = bad_messages(self._market, bad["seed"])
@@ -79,24 +79,24 @@ class Announcer:
                 return encode({**message, "data": {**message["data"], "padding": "x" * fault["size"]}})
         return None
 
-    def _in_order(self, payload: bytes, subject: str) -> None:
-        if self._held is not None:
-            held = self._held
+    def _send_in_order(self, payload: bytes, subject: str) -> None:
+        if self._delayed is not None:
+            delayed = self._delayed
             self.close()
             self._send(payload)
-            self._send(held)
+            self._send(delayed)
         elif (fault := self._faults.take("reorder", subject)) is not None:
-            # The first of a pair waits for the second, but not for ever: reordered is not lost.
-            self._held = payload
-            self._release = asyncio.get_running_loop().call_later(fault["linger"], self._let_go)
+            # The first of a pair waits for the second, but not forever: it must not get lost.
+            self._delayed = payload
+            self._release = asyncio.get_running_loop().call_later(fault["linger"], self._send_delayed)
         else:
             self._send(payload)
 
-    def _let_go(self) -> None:
-        held = self._held
+    def _send_delayed(self) -> None:
+        delayed = self._delayed
         self.close()
-        if held is not None:
-            self._send(held)
+        if delayed is not None:
+            self._send(delayed)
 
 
 def _aliased(message: Message) -> Message:

@@ -1,10 +1,10 @@
-"""At most N occasions in any 60 s: the marketplace's limit for requests and for connection attempts."""
+"""Limit requests and connection attempts, as the marketplace does: at most N in any 60 s."""
 
 from collections import deque
 
 
 class RequestWindow:
-    """A window that may burst and slides. `limit` 0 is none. Times are monotonic seconds."""
+    """A sliding window, in which bursts are allowed. `limit` 0: no limit. Times are monotonic seconds."""
 
     def __init__(self, limit: int, seconds: float = 60.0) -> None:
         self.limit = limit
@@ -12,7 +12,7 @@ class RequestWindow:
         self._admitted: deque[float] = deque()
 
     def admit(self, now: float) -> float | None:
-        """`None`: admitted and counted. Otherwise the seconds until there is room; nothing is counted."""
+        """Admit and count one, and return `None`. At the limit, return the seconds until there is room instead."""
         if not self.limit:
             return None
         while self._admitted and self._admitted[0] <= now - self.seconds:

@@ -1,4 +1,4 @@
-"""Where a marketplace's first records come from: a file of them, or a seeded generator."""
+"""Make the first records of a marketplace: from files, or by a seeded generator."""
 
 import gzip
 import random
@@ -15,7 +15,7 @@ from marketplace_sync.simulator.wire import SimulatorError, read_time, write_tim
 
 
 class Catalog(NamedTuple):
-    """`reserve`: skills that are not published yet; churn draws on them."""
+    """The first records. `reserve`: skills that are not published yet, for `Churn` to create."""
 
     skills: list[Record]
     categories: list[Record]
@@ -23,17 +23,17 @@ class Catalog(NamedTuple):
 
 
 def load_skills(path: Path) -> list[Record]:
-    """The skills of a JSON lines file. Raises `SimulatorError`, naming file and line."""
+    """Read the skills of a JSON lines file. Raises `SimulatorError`, naming file and line."""
     return _records(path, "skill_id")
 
 
 def load_categories(path: Path) -> list[Record]:
-    """The categories of a JSON lines file. Raises `SimulatorError`, naming file and line."""
+    """Read the categories of a JSON lines file. Raises `SimulatorError`, naming file and line."""
     return _records(path, "name")
 
 
 def derive_categories(skills: Iterable[Record], known: Iterable[str] = ()) -> list[Record]:
-    """A bare category for each that skills name and nobody listed, dated with the first of its skills."""
+    """Return a bare category for each that skills name and `known` does not have, with the time of its first skill."""
     listed = set(known)
     found: dict[str, Record] = {}
     for skill in skills:
@@ -55,7 +55,7 @@ def bare_category(name: str, seen: str | None) -> Record:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes, Message]]:
-    """Line number, bytes and object of every line of a JSON lines file, plain or `.gz`; blank lines are skipped.
+    """Yield line number, bytes and object of every line of a JSON lines file, plain or `.gz`; skip blank lines.
 
     Raises `SimulatorError`, naming file and line.
     """
@@ -67,13 +67,13 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes, Message]]:
                     continue
                 try:
                     value = msgspec.json.decode(raw)
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
-                    raise SimulatorError(f"{path}, line {number}: not JSON ({fault}).") from None
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                    raise SimulatorError(f"{path}, line {number}: not JSON ({error}).") from None
                 if not isinstance(value, dict):
                     raise SimulatorError(f"{path}, line {number}: not a JSON object.")
                 yield number, raw, value
-    except (OSError, EOFError) as fault:
-        raise SimulatorError(f"{path} can't be read: {getattr(fault, 'strerror', None) or fault}.") from None
+    except (OSError, EOFError) as error:
+        raise SimulatorError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}.") from None
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -85,17 +85,17 @@ def _records(path: Path, key: str) -> list[Record]:
     for number, _, record in read_lines(path):
         value = record.get(key)
         if not isinstance(value, str) or not value:
-            raise SimulatorError(f"{path}, line {number}: {key} is missing or no text.")
+            raise SimulatorError(f"{path}, line {number}: {key} is missing or not a text.")
         if value in found:
-            raise SimulatorError(f"{path}, line {number}: {key} {value!r} stood in an earlier line already.")
+            raise SimulatorError(f"{path}, line {number}: {key} {value!r} is in an earlier line too.")
         if record.get("updated_at") is not None and read_time(record["updated_at"]) is None:
-            raise SimulatorError(f"{path}, line {number}: updated_at is no ISO 8601 time.")
+            raise SimulatorError(f"{path}, line {number}: updated_at is not an ISO 8601 time.")
         found[value] = record
     return list(found.values())
 
 
 _CATEGORIES = {
-    "automation": "Chores that run by themselves",
+    "automation": "Chores that need no person",
     "communication": "Mail, chat and calls",
     "data": "Tables, queries and charts",
     "development": "Code, reviews and releases",
@@ -107,7 +107,7 @@ _CATEGORIES = {
 _VERBS = ("Send", "Fetch", "Summarise", "Translate", "Plan", "Check", "Convert", "Archive", "Compare", "Watch")
 _NOUNS = ("Email", "Calendar", "Invoice", "Report", "Web Page", "Spreadsheet", "Photo", "Log File", "Feed", "Ticket")
 _SENTENCES = (
-    "Does one thing and says so when it can't.",
+    "Does one thing and reports when it can't.",
     "Reads the input, checks it, and writes what changed.",
     "Works offline; asks before it spends money.",
     "Liest die Eingabe, prüft sie und schreibt nur, was sich geändert hat.",
@@ -128,16 +128,16 @@ _COMMANDS = {"python": "python", "bash": "bash", "node": "javascript"}
 
 
 def describe(rng: random.Random) -> str:
-    """One to three sentences, in any of several languages."""
+    """Return one to three sentences, in any of several languages."""
     return " ".join(rng.sample(_SENTENCES, rng.randint(1, 3)))
 
 
 def generate(count: int, seed: int, now: datetime) -> Catalog:
-    """`count` skills of 1 to 2 KB and a reserve of a twentieth more (20 at least), the same for the same seed.
+    """Generate `count` skills of 1 to 2 KB, and a reserve of 5 % (at least 20), the same for the same seed.
 
     A skill depends on the seed and its number alone, so a larger catalogue begins with the smaller one.
-    Creation is spread over the hour before `now`; `updated_at` lies within the last `count` microseconds, so that
-    a restarted simulator is newer than whatever it said before.
+    Creation times are spread over the hour before `now`; `updated_at` lies within the last `count` microseconds, so
+    that everything from a restarted simulator is newer than what it sent before.
     """
     skills = [_skill(number, seed, now, count) for number in range(count)]
     reserve = [_skill(number, seed, now, count) for number in range(count, count + max(20, count // 20))]

@@ -1,4 +1,4 @@
-"""Made-up changes: what happens in a marketplace while nobody replays a history into it."""
+"""Change a marketplace at random."""
 
 import random
 from collections.abc import Awaitable, Callable, Iterable
@@ -7,32 +7,32 @@ from marketplace_sync.simulator.catalog import describe, generate
 from marketplace_sync.simulator.marketplace import Marketplace, Record
 from marketplace_sync.simulator.pace import Pace
 
-# Out of a hundred changes. "exist": one is deleted or created.
+# Out of 100 changes. "exist": a skill is deleted or created.
 _WEIGHTS = {"update": 60, "rate": 25, "exist": 12, "category": 3}
-# At least so many skills are absent on average, where there is no reserve.
+# The average number of absent skills, at least, where there is no reserve.
 _FEWEST_ABSENT = 5
-# A third of the updates tell only what changed, as the protocol allows.
+# A third of the updates contain only what changed, as the protocol allows.
 _SHORT_SHARE = 1 / 3
-# So many events go out before we wait for slow readers.
+# Messages that are sent before we wait for slow readers.
 _EVENTS_BETWEEN_DRAINS = 32
 
 
 class Churn:
     """Changes a marketplace at random, the same way for the same seed.
 
-    What is created comes from `reserve` and from what was deleted before, never from thin air: a restarted
-    simulator has nearly the same ids, and no run grows the catalogue without bound.
+    Created skills come from `reserve` and from those deleted before. So a restarted simulator has nearly the same ids,
+    and the catalogue does not grow without bound.
     """
 
     def __init__(self, market: Marketplace, reserve: Iterable[Record] = (), seed: int = 0) -> None:
         self._market = market
         self._absent = [_without_times(record) for record in reserve]
-        # The catalogue's size swings about where it began: between nothing absent and twice this.
+        # The number of absent skills varies between 0 and twice this, so the catalogue keeps its size on average.
         self._usual_absent = len(self._absent) or max(_FEWEST_ABSENT, len(market.skills) // 20)
         self._random = random.Random(f"churn {seed}")
 
     async def run(self, rate: float, drain: Callable[[], Awaitable[None]]) -> None:
-        """`rate` changes a second until cancelled; `drain` waits for slow readers."""
+        """Make `rate` changes per second until cancelled; `drain` waits for slow readers."""
         pace = Pace(rate)
         while True:
             await pace.turn()
@@ -40,7 +40,7 @@ class Churn:
             await drain()
 
     def step(self) -> None:
-        """One change; none where there is nothing to change."""
+        """Make one change, if there is something to change."""
         market = self._market
         kind = self._random.choices([*_WEIGHTS], [*_WEIGHTS.values()])[0]
         if kind == "category":
@@ -65,7 +65,7 @@ class Churn:
             self._market.put_skill(self._absent.pop(self._random.randrange(len(self._absent))))
 
     def _delete(self) -> None:
-        # The last skill stays: an empty catalogue is a fault of its own.
+        # The last skill stays: an empty catalogue is a separate fault.
         if len(self._market.skills) > 1:
             skill_id = self._any_skill()
             self._absent.append(_without_times(self._market.skills[skill_id]))
@@ -77,17 +77,17 @@ class Churn:
             self._market.put_category({"name": name, "description": describe(self._random)})
 
     def _update(self) -> None:
-        held = self._market.skills[self._any_skill()]
-        major, _, patch = str(held.get("version") or "1.0.0").rpartition(".")
+        stored = self._market.skills[self._any_skill()]
+        major, _, patch = str(stored.get("version") or "1.0.0").rpartition(".")
         version = f"{major}.{int(patch) + 1}" if patch.isdigit() else "1.0.0"
         news = {"version": version, "description": describe(self._random)}
         short = self._random.random() < _SHORT_SHARE
-        whole = {"skill_id": held["skill_id"], "name": held.get("name") or "Unnamed"}
-        self._market.put_skill({**(whole if short else held), **news})
+        whole = {"skill_id": stored["skill_id"], "name": stored.get("name") or "Unnamed"}
+        self._market.put_skill({**(whole if short else stored), **news})
 
 
 async def flood(market: Marketplace, drain: Callable[[], Awaitable[None]], count: int) -> None:
-    """`count` updates of the skills there are, as fast as the readers take them."""
+    """Update the existing skills `count` times, as fast as the readers take it."""
     if not market.skills:
         for record in generate(100, seed=0, now=market.now()).skills:
             market.put_skill(record)

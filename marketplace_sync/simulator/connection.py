@@ -1,4 +1,4 @@
-"""One TCP connection: HTTP/1.1 with keep-alive until it ends or becomes a stream, and the faults of its bytes."""
+"""Serve one TCP connection: HTTP/1.1 with keep-alive until it ends or becomes a stream, with faults in its bytes."""
 
 import asyncio
 import contextlib
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from marketplace_sync.simulator.server import SimulatorServer
 
 MAX_BODY_BYTES = 64 * 1024
-# Into so many pieces slow-body cuts a body.
+# The number of pieces into which slow-body cuts a body.
 SLOW_PIECES = 10
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """End the connection with a TCP reset: what the peer sees when a machine goes away."""
+    """End the connection with a TCP reset, as when a machine fails."""
     sock = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
@@ -39,11 +39,11 @@ class ClientConnection:
         self._reader = reader
         self._writer = writer
         self._http = h11.Connection(h11.SERVER)
-        # What the client sent since its last answered request: a handshake is handed on as it came.
+        # What the client sent since its last answered request. A handshake is handed over unchanged.
         self._raw = b""
 
     async def serve(self) -> None:
-        """Until either side ends it. Raises nothing that the network or the peer can cause."""
+        """Serve until either side ends it. Raises nothing that the network or the peer can cause."""
         try:
             with contextlib.suppress(ConnectionError):
                 while await self._serve_one():
@@ -54,12 +54,12 @@ class ClientConnection:
                 await self._writer.wait_closed()
 
     async def _serve_one(self) -> bool:
-        """One request. Whether the connection goes on."""
+        """Serve one request. Return whether the connection continues."""
         try:
             request = await self._request()
-        except h11.RemoteProtocolError as fault:
+        except h11.RemoteProtocolError as problem:
             if self._http.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-                await self._send(error(fault.error_status_hint, "bad_request", "That is not HTTP/1.1."), close=True)
+                await self._send(error(problem.error_status_hint, "bad_request", "That is not HTTP/1.1."), close=True)
             return False
         if request is None:
             return False
@@ -76,7 +76,7 @@ class ClientConnection:
         return True
 
     async def _request(self) -> HttpRequest | None:
-        """The next request, or `None` when the client has closed. Raises `h11.RemoteProtocolError`."""
+        """Return the next request, or `None` when the client has closed. Raises `h11.RemoteProtocolError`."""
         head: h11.Request | None = None
         body = bytearray()
         while True:
@@ -130,7 +130,7 @@ class ClientConnection:
         path = request.target.partition("?")[0]
         if path == server.variant.ws_path:
             return error(426, "upgrade_required", "This is a WebSocket.", (("Upgrade", "websocket"),))
-        # Whoever asks whether we live needs no token.
+        # A health check needs no token.
         if path == server.variant.health:
             return server.api.answer(request)
         if not server.api.authorized(request):
@@ -141,7 +141,7 @@ class ClientConnection:
         return server.api.answer(request)
 
     def _bytes(self, answer: Answer, *, close: bool) -> tuple[bytes, bytes, bytes]:
-        """Head, body and end of an answer as they go over the wire."""
+        """Return head, body and end of an answer as bytes."""
         headers = [
             ("Date", format_datetime(self._server.moment(), usegmt=True)),
             ("Content-Type", answer.content_type),

@@ -1,4 +1,4 @@
-"""The stream's handshake: limits, token and faults, then an open stream."""
+"""Answer the stream's handshake: limits, token and faults, then an open stream."""
 
 import asyncio
 import logging
@@ -16,12 +16,12 @@ from marketplace_sync.simulator.stream import StreamServer
 if TYPE_CHECKING:
     from marketplace_sync.simulator.server import SimulatorServer
 
-# The library logs the request line at DEBUG, and the token is in it: a logger that no configuration can reach.
+# The library logs the request line at DEBUG, with the token. No configuration can reach this logger.
 _SILENT = logging.Logger("simulator stream", level=logging.CRITICAL)
 _DEFLATE = ServerPerMessageDeflateFactory(
     server_max_window_bits=12,
     client_max_window_bits=12,
-    # Level 1: half the size at a third of the time; a replay is to outrun the client.
+    # Level 1: half the size in a third of the time. A replay must be faster than the client.
     compress_settings={"memLevel": 5, "level": 1},
 )
 # The faults that accept a stream only to close it.
@@ -32,7 +32,7 @@ async def open_stream(
     server: "SimulatorServer", raw: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
     reset: Callable[[asyncio.StreamWriter], None],
 ) -> None:  # fmt: skip
-    """Answer a handshake, of which `raw` is all that came so far, and serve the stream until it ends."""
+    """Answer a handshake, of which `raw` was received, and serve the stream until it ends."""
     server.connects.append(server.monotonic())
     faults = server.faults
     if faults.take("refuse") is not None:
@@ -62,7 +62,7 @@ async def open_stream(
             stream.close(closing["code"], reason)
             await stream.run(reader)
             return
-    stream.mute = not faults.stands("mute") and faults.take("mute") is not None
+    stream.mute = not faults.is_permanent("mute") and faults.take("mute") is not None
     with server.registered(stream):
         await stream.run(reader)
 

@@ -1,4 +1,4 @@
-"""The routes of the marketplace: from a request to an answer, without sockets."""
+"""Answer HTTP requests as the marketplace does, without sockets."""
 
 import json
 import math
@@ -55,20 +55,20 @@ def error(status: int, code: str, message: str, headers: Headers = (), **more: A
 
 
 def too_many(seconds: float, *, now: datetime, as_date: bool = False) -> Answer:
-    """Return a 429 that names the wait twice, in its header and in its body."""
+    """Return a 429 with the wait in its header and in its body."""
     header = retry_after(seconds, now=now, as_date=as_date)
     return error(429, "rate_limited", "Too many requests.", (header,), retry_after=max(1, math.ceil(seconds)))
 
 
 def retry_after(seconds: float, *, now: datetime, as_date: bool = False) -> tuple[str, str]:
-    """The Retry-After header, in whole seconds rounded up (0 would invite hammering) or as an HTTP date."""
+    """Return the Retry-After header: whole seconds, at least 1, or an HTTP date."""
     whole = max(1, math.ceil(seconds))
     when = format_datetime(now + timedelta(seconds=whole), usegmt=True)
     return ("Retry-After", when if as_date else str(whole))
 
 
 class Api:
-    """Answers requests from the truth.
+    """Answers requests from the catalogue.
 
     `stale` is the snapshot that the fault stale-page serves. `now` is the server's clock, aware.
     """
@@ -85,7 +85,7 @@ class Api:
         self.stale: Snapshot | None = None
 
     def fault(self, request: HttpRequest) -> Answer | None:
-        """The answer of a server that is out of order, before it looks at the request; `None` when in order."""
+        """Return the answer of a faulty server, which ignores the request; `None` where no such fault is set."""
         target = request.target
         if self.faults.take("unauthorized", target) is not None:
             return self.unauthorized()
@@ -109,7 +109,7 @@ class Api:
         return error(401, "unauthorized", "Bad or expired token.", (CHALLENGE,))
 
     def answer(self, request: HttpRequest) -> Answer:
-        """The answer of a server in order, for a request that is let in."""
+        """Return the answer to an authorized request, from a server without those faults."""
         path = self.variant.documented(urlsplit(request.target).path)
         single = path.removeprefix("/api/v1/skills/")
         match request.method, path:
@@ -186,5 +186,5 @@ class Api:
             return error(409, "already_rated", "That person has rated this skill; the newest timestamp wins.")
         skill = self.market.skills[skill_id]
         figures = {"average_rating": skill["average_rating"], "rating_count": skill["rating_count"]}
-        told = {"rating_id": cast["rating_id"], "skill_id": skill_id, "rating": rating}
-        return self._json({"success": True, **told, **figures, "created_at": cast["created_at"]})
+        rated = {"rating_id": cast["rating_id"], "skill_id": skill_id, "rating": rating}
+        return self._json({"success": True, **rated, **figures, "created_at": cast["created_at"]})

@@ -1,4 +1,4 @@
-"""The pages of the skill listing, and the ways in which they go wrong."""
+"""Build the pages of the skill listing, with faults."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 from marketplace_sync.simulator.faults import FaultSet
 from marketplace_sync.simulator.marketplace import Marketplace, Record
 
-# The longest page the marketplace serves; a larger wish is served as this.
+# The longest page that the marketplace sends, whatever is requested.
 MAX_PAGE_SIZE = 1_000
 
 _SKILL_ALIASES = {"skill_id": "id", "name": "skill_name", "average_rating": "avg_rating"}
 _CATEGORY_ALIASES = {"name": "category"}
-# Taken in and out by page-drift: one id, so that a run of any length leaves at most one skill behind.
+# The skill that page-drift adds and removes. A single id, so that at most one such skill stays in the catalogue.
 DRIFT_ID = "drift-in-front"
 
 
 def matching(skills: Mapping[str, Record], query: str, category: str) -> list[Record]:
-    """The skills that a listing shows, newest creation first: a skill created meanwhile shifts every page."""
+    """Return the skills of a listing, the newest first, so a skill created meanwhile shifts every page."""
     words = query.casefold()
     return [
         skill
@@ -33,7 +33,7 @@ def _searched(skill: Record) -> Iterable[str]:
 
 
 def page_of(rows: list[Record], page: int, page_size: int, faults: FaultSet, target: str) -> Any:
-    """The answer's body for page `page` of `rows`, as documented or as the faults that are set have it."""
+    """Return the body of page `page` of `rows`, as documented or changed by the faults that are set."""
     if faults.take("empty-listing", target) is not None:
         rows = []
     if (shrunken := faults.take("shrunken-listing", target)) is not None:
@@ -41,7 +41,7 @@ def page_of(rows: list[Record], page: int, page_size: int, faults: FaultSet, tar
     total = len(rows)
     total_pages = -(-total // page_size)
     shown = rows[(page - 1) * page_size : page * page_size]
-    # Of two pages or one the last is the hole, or the fault would show on large catalogues only.
+    # With one or two pages the last is empty, or the fault would affect large catalogues only.
     hole = 1 < page < total_pages if total_pages > 2 else page == total_pages
     if hole and faults.take("partial-listing", target) is not None:
         shown = []
@@ -56,7 +56,7 @@ def page_of(rows: list[Record], page: int, page_size: int, faults: FaultSet, tar
 
 
 def drift(market: Marketplace, *, announce: bool) -> None:
-    """Put a skill in front of the listing, or take it away when it is there."""
+    """Add a skill in front of the listing, or remove it when it is there."""
     if DRIFT_ID in market.skills:
         market.delete_skill(DRIFT_ID, announce=announce)
     else:

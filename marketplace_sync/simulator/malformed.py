@@ -1,7 +1,7 @@
-"""Messages that break the protocol, one of each kind we know of.
+"""Messages that break the protocol, one of each known kind.
 
-None of them may change a mirror: what a tolerant reader would still take (a time far ahead, a key given twice)
-repeats a skill exactly as it is.
+None of them may change a mirror. Those that a tolerant reader accepts (a time far ahead, a key given twice) repeat a
+skill exactly as it is.
 """
 
 import random
@@ -60,7 +60,7 @@ PAYLOADS: tuple[BadMessage, ...] = (
 
 
 def bad_messages(market: Marketplace, seed: int) -> Iterator[BadMessage]:
-    """Malformed messages without end, every kind once before any comes again, in an order that `seed` sets."""
+    """Yield malformed messages without end, every kind once per round, in an order that `seed` determines."""
     order = random.Random(seed)
     while True:
         round_ = [*PAYLOADS, *_harmless(market)]

@@ -1,8 +1,8 @@
-"""The truth of the simulated marketplace: skills and categories as plain dicts in the wire's shape.
+"""The catalogue of the simulated marketplace: skills and categories as dicts, as they are on the wire.
 
-Every change goes through a method here, gets a time that is strictly newer than the record's last one, and
-yields the message that the stream announces. A test may also reach into `skills` and `categories` directly:
-that is a change nobody is told of.
+Every change goes through a method here, gets a time that is strictly newer than the record's last one, and produces the
+message that the stream announces. A test may also change `skills` and `categories` directly: such a change is not
+announced.
 """
 
 import copy
@@ -23,18 +23,18 @@ from marketplace_sync.simulator.wire import read_time, write_time
 
 Record = dict[str, Any]
 Message = dict[str, Any]
-# Told of every announced message; the second argument is its JSON where that exists already.
+# Called with every announced message, and its JSON where that exists already.
 Listener = Callable[[Message, bytes | None], None]
 
 _TICK = timedelta(microseconds=1)
 
 
 class AlreadyRatedError(Exception):
-    """That person's vote stands already, and the new one is not newer."""
+    """Raised for a vote of a person whose stored vote is not older."""
 
 
 class Snapshot(NamedTuple):
-    """A deep copy of the truth: skills by id, categories by name."""
+    """A deep copy of the catalogue: skills by id, categories by name."""
 
     skills: dict[str, Record]
     categories: dict[str, Record]
@@ -43,7 +43,7 @@ class Snapshot(NamedTuple):
 class Marketplace:
     """The catalogue. `skills` is in order of creation; the listing shows the newest first.
 
-    `now` gives the time of changes, aware; a `SimulatorServer` puts its own clock here.
+    `now` returns the time of changes, aware; a `SimulatorServer` replaces it with its own clock.
     """
 
     def __init__(self, skills: Iterable[Record] = (), categories: Iterable[Record] = ()) -> None:
@@ -51,8 +51,9 @@ class Marketplace:
         self.categories: dict[str, Record] = {entry["name"]: copy.deepcopy(entry) for entry in categories}
         self.listeners: list[Listener] = []
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
-        # The newest time said of a record, deletion included: what comes back must be newer than its end.
-        self._said: dict[str, datetime] = {}
+        # The newest time sent for a record, its removal included: a skill that is created again must be newer than
+        # that.
+        self._newest: dict[str, datetime] = {}
         self._gone: dict[str, str] = {}
         self._votes: dict[str, dict[str, Record]] = {}
 
@@ -60,19 +61,19 @@ class Marketplace:
         return Snapshot(copy.deepcopy(self.skills), copy.deepcopy(self.categories))
 
     def put_skill(self, record: Record, *, announce: bool = True, stamp: bool = True) -> Record:
-        """Create or update a skill; fields that `record` lacks stay as they are. Returns the truth's own record.
+        """Create or update a skill; fields that `record` does not have stay as they are. Returns the stored record.
 
-        `stamp`: set `updated_at` to now, strictly newer than anything said of this skill (and `created_at`, where
-        a new skill brings none); otherwise times are as in `record`. The message holds what `record` holds.
+        `stamp`: set `updated_at` to now, strictly newer than anything sent for this skill (and `created_at`, where
+        a new skill has none); otherwise times are as in `record`. The message has the fields of `record`.
         """
         data = copy.deepcopy(record)
         skill_id = data["skill_id"]
-        held = self.skills.get(skill_id)
+        stored = self.skills.get(skill_id)
         if stamp:
-            data["updated_at"] = self._next_time(skill_id, held, data)
-            if held is None:
+            data["updated_at"] = self._next_time(skill_id, stored, data)
+            if stored is None:
                 data.setdefault("created_at", data["updated_at"])
-        self.skills[skill_id] = copy.deepcopy(data) if held is None else {**held, **copy.deepcopy(data)}
+        self.skills[skill_id] = copy.deepcopy(data) if stored is None else {**stored, **copy.deepcopy(data)}
         self._gone.pop(skill_id, None)
         if announce:
             self._announce(SKILL_UPDATE, data)
@@ -80,8 +81,8 @@ class Marketplace:
 
     def delete_skill(self, skill_id: str, *, announce: bool = True) -> str:
         """Remove a skill. Returns its `deleted_at`. Raises `KeyError` when there is none."""
-        held = self.skills[skill_id]
-        deleted_at = self._next_time(skill_id, held)
+        stored = self.skills[skill_id]
+        deleted_at = self._next_time(skill_id, stored)
         del self.skills[skill_id]
         self._votes.pop(skill_id, None)
         self._gone[skill_id] = deleted_at
@@ -90,10 +91,10 @@ class Marketplace:
         return deleted_at
 
     def rate(self, skill_id: str, rating: int, *, announce: bool = True, with_average: bool = True) -> Record:
-        """One more anonymous vote, 1 to 5. `updated_at` of the skill stays: nothing but its figures changed.
+        """Add an anonymous vote, 1 to 5. `updated_at` of the skill stays: only its figures change.
 
-        `with_average=False` announces the vote alone, as a server may that has not counted yet.
-        Returns the truth's own record. Raises `KeyError` when there is no such skill.
+        `with_average=False` announces the vote alone, like a server that has not counted yet.
+        Returns the stored record. Raises `KeyError` when there is no such skill.
         """
         skill = self.skills[skill_id]
         self._count_vote(skill, rating, instead_of=None)
@@ -102,19 +103,19 @@ class Marketplace:
         return skill
 
     def vote(self, skill_id: str, user_id: str, rating: int, comment: str, at: datetime | None) -> Record:
-        """A person's vote, as `POST /api/v1/ratings` brings it. Returns it, with its `rating_id`.
+        """Count a person's vote, as `POST /api/v1/ratings` does. Returns it, with its `rating_id`.
 
         One person has one vote: a second one replaces it only when it names a time `at` that is newer.
-        Raises `KeyError` when there is no such skill, `AlreadyRatedError` when the standing vote wins.
+        Raises `KeyError` when there is no such skill, `AlreadyRatedError` when the stored vote is not older.
         """
         skill = self.skills[skill_id]
         votes = self._votes.setdefault(skill_id, {})
-        standing = votes.get(user_id)
-        if standing is not None:
-            stood = read_time(standing["created_at"])
-            if at is None or (stood is not None and at <= stood):
+        earlier = votes.get(user_id)
+        if earlier is not None:
+            earlier_at = read_time(earlier["created_at"])
+            if at is None or (earlier_at is not None and at <= earlier_at):
                 raise AlreadyRatedError(user_id)
-        self._count_vote(skill, rating, instead_of=standing["rating"] if standing else None)
+        self._count_vote(skill, rating, instead_of=earlier["rating"] if earlier else None)
         votes[user_id] = {
             "rating_id": str(uuid.uuid4()), "user_id": user_id, "rating": rating, "comment": comment,
             "created_at": write_time(at or self.now()),
@@ -123,27 +124,28 @@ class Marketplace:
         return votes[user_id]
 
     def votes(self, skill_id: str) -> list[Record]:
-        """The named votes on a skill, oldest first; anonymous ones are only counted."""
+        """Return the votes of persons on a skill, oldest first; anonymous ones are only counted."""
         return list(self._votes.get(skill_id, {}).values())
 
     def put_category(self, record: Record, *, announce: bool = True, stamp: bool = True) -> Record:
         """Create or update a category, like `put_skill`."""
         data = copy.deepcopy(record)
         name = data["name"]
-        held = self.categories.get(name)
+        stored = self.categories.get(name)
         if stamp:
-            data["updated_at"] = self._next_time(f"category {name}", held, data)
-            if held is None:
+            data["updated_at"] = self._next_time(f"category {name}", stored, data)
+            if stored is None:
                 data.setdefault("created_at", data["updated_at"])
-        self.categories[name] = {**(held or {}), **copy.deepcopy(data)}
+        self.categories[name] = {**(stored or {}), **copy.deepcopy(data)}
         if announce:
             self._announce(CATEGORY_UPDATE, data)
         return self.categories[name]
 
     def apply(self, message: Message, raw: bytes | None = None) -> None:
-        """Take a whole envelope as the truth and announce it unchanged; times are the message's own.
+        """Apply a whole message to the catalogue and announce it unchanged, with its own times.
 
-        For replays: nothing is copied. `raw` is its JSON. Raises `ValueError` when the message is none of ours.
+        For replays: nothing is copied. `raw` is its JSON. Raises `ValueError` for a message that the protocol does not
+        have.
         """
         message_type = BY_NAME.get(str(message.get("type")))
         data = message.get("data")
@@ -175,14 +177,14 @@ class Marketplace:
             self.skills[skill_id] = {**self.skills[skill_id], **figures}
 
     def _next_time(self, key: str, *records: Record | None) -> str:
-        """Now, or one microsecond past the newest time that was said of `key`."""
+        """Return now, or one microsecond after the newest time that was sent for `key`."""
         times = [read_time(record.get("updated_at")) for record in records if record]
-        times += [self._said.get(key), read_time(self._gone.get(key))]
+        times += [self._newest.get(key), read_time(self._gone.get(key))]
         newest = max((time for time in times if time is not None), default=None)
         moment = self.now()
         if newest is not None and moment <= newest:
             moment = newest + _TICK
-        self._said[key] = moment
+        self._newest[key] = moment
         return write_time(moment)
 
     @staticmethod
@@ -191,7 +193,7 @@ class Marketplace:
         total = float(skill.get("average_rating") or 0) * count + rating - (instead_of or 0)
         count = max(1, count + (instead_of is None))
         skill["rating_count"] = count
-        # A catalogue's average is rounded, so taking an old vote out of it may leave the range by a hair.
+        # An average is rounded, so removing an old vote from it may leave the range slightly.
         skill["average_rating"] = min(5.0, max(1.0, round(total / count, 2)))
 
     def _announce_rating(self, skill_id: str, rating: int, *, with_average: bool) -> None:
@@ -208,7 +210,7 @@ class Marketplace:
             listener(message, None)
 
 
-# What a message of each type does to the truth when a recorded history is replayed.
+# How a message of each type changes the catalogue when a recorded history is replayed.
 _TAKEN_BY: Mapping[MessageType, Callable[[Marketplace, str, Message], None]] = {
     SKILL_UPDATE: Marketplace._take_skill,
     SKILL_DELETE: Marketplace._take_removal,

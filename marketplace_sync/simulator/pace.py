@@ -1,19 +1,19 @@
-"""Steady pacing of replays and made-up changes."""
+"""Keep a steady rate, for replays and random changes."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-# What a hiccup may catch up at once. More would be a burst that the client's rate limit, one second's worth, sheds.
+# A late loop catches up at most this much in one burst. A longer burst would exceed the client's rate limit.
 MAX_CATCH_UP_SECONDS = 0.1
-# Timers fire about a millisecond late: a wait shorter than half of that is none.
+# Timers fire about 1 ms late, so a wait shorter than half of that is skipped.
 _WORTH_WAITING = 0.0005
-# The event loop is let go at least this often, whatever the rate.
+# The event loop gets its turn at least this often, whatever the rate.
 _TURNS_BETWEEN_YIELDS = 64
 
 
 class Pace:
-    """Lets a loop go on `rate` times a second; 0 is full speed. `clock` gives monotonic seconds."""
+    """Lets a loop run `rate` times per second; 0 is full speed. `clock` returns monotonic seconds."""
 
     def __init__(
         self, rate: float, *, clock: Callable[[], float] = time.monotonic,

@@ -1,4 +1,4 @@
-"""Replay of a recorded history: whole envelopes, one a line, into the truth and onto the stream."""
+"""Replay a recorded history, one message per line, into the catalogue and onto the stream."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -11,12 +11,12 @@ from marketplace_sync.simulator.marketplace import Marketplace, Message
 from marketplace_sync.simulator.pace import Pace
 from marketplace_sync.simulator.wire import SimulatorError
 
-# So many messages go out before we wait for slow readers.
+# Messages that are sent before we wait for slow readers.
 _MESSAGES_BETWEEN_DRAINS = 32
 
 
 class Played(NamedTuple):
-    """What a replay sent: messages of the file, categories made on the way, seconds taken."""
+    """What a replay sent: messages of the file, categories it created, and the seconds it took."""
 
     messages: int
     categories: int
@@ -24,12 +24,12 @@ class Played(NamedTuple):
 
 
 async def replay(market: Marketplace, path: Path, rate: float, drain: Callable[[], Awaitable[None]]) -> Played:
-    """Replay a trace (JSON lines, plain or `.gz`) at `rate` messages a second, 0 for full speed.
+    """Replay a trace (JSON lines, plain or `.gz`) at `rate` messages per second, 0 for full speed.
 
-    Every message is applied to the truth and announced as it stands in the file, times included. A category that
-    a skill names and nobody listed comes into being just before, is announced too, and counts for the rate.
+    Every message is applied to the catalogue and announced as it is in the file, times included. A category that a
+    skill names and that does not exist is created and announced just before, and counts for the rate.
     `drain` waits for slow readers, so the file is read no faster than they do.
-    Raises `SimulatorError`, naming file and line, when a line is no message.
+    Raises `SimulatorError`, naming file and line, when a line is not a message.
     """
     pace = Pace(rate)
     began = time.monotonic()
@@ -43,8 +43,8 @@ async def replay(market: Marketplace, path: Path, rate: float, drain: Callable[[
         await pace.turn()
         try:
             market.apply(message, raw)
-        except ValueError as fault:
-            raise SimulatorError(f"{path}, line {number}: {fault}.") from None
+        except ValueError as error:
+            raise SimulatorError(f"{path}, line {number}: {error}.") from None
         count += 1
         if count % _MESSAGES_BETWEEN_DRAINS == 0:
             await drain()

@@ -1,4 +1,4 @@
-"""The simulated marketplace on one port: who is connected, what was asked, what is wrong."""
+"""Serve the simulated marketplace on one port."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from marketplace_sync.simulator.variant import Variant
 
 logger = logging.getLogger(__name__)
 
-# The request log forgets its older half past this, so that a simulator can run for weeks.
+# Beyond this the older half of the request log is dropped, so that a simulator can run for weeks.
 MAX_LOGGED = 100_000
 
 
@@ -31,16 +31,16 @@ def _utc_now() -> datetime:
 
 
 class SimulatorServer:
-    """Serves a `Marketplace`; use as `async with`. `port` 0 takes a free one.
+    """Serves a `Marketplace`; use as `async with`. `port` 0: any free one.
 
-    `requests_per_minute` and `connects_per_minute`: 0 is no limit. `heartbeat_interval`: seconds between our JSON
-    pings, 0 for none; a client from which nothing comes within `pong_timeout` of one is cut off.
-    `now` is the clock, giving aware times; `clock_skew` is added to it in headers and stamps. `variant` says which
-    deployment it plays.
+    `requests_per_minute` and `connects_per_minute`: 0: no limit. `heartbeat_interval`: seconds between our JSON
+    pings, 0: none; a client that sends nothing within `pong_timeout` of one is disconnected.
+    `now` is the clock and returns aware times; `clock_skew` is added to it in headers and stamps. `variant` is the
+    deployment to simulate.
 
-    To look at: `clients` (open streams), `requests` (method, path with query, status; 0 for a reset), `connects`
-    (monotonic times of handshake attempts), `accepted` (TCP connections so far), `heard` (what stream clients said,
-    by type).
+    For tests: `clients` (open streams), `requests` (method, path with query, status; 0 for a reset), `connects`
+    (monotonic times of handshake attempts), `accepted` (TCP connections so far), `heard` (counts
+    what stream clients sent, by type).
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class SimulatorServer:
         self.connects: list[float] = []
         self.accepted = 0
         self.heard: Counter[str] = Counter()
-        # Awaited with the path and query before an answer is made, so that the truth can change between two pages.
+        # Awaited with the path and query before each answer, so that the catalogue can change between two pages.
         self.on_request: Callable[[str], Awaitable[None]] | None = None
-        # Told whether a stream has opened (True) or ended (False).
+        # Called when a stream has opened (True) or ended (False).
         self.on_stream: Callable[[bool], None] | None = None
         self.stream_opened = asyncio.Event()
         self._now = now
@@ -87,7 +87,7 @@ class SimulatorServer:
 
     @property
     def backlog(self) -> int:
-        """Bytes written to streams that wait for their clients to read."""
+        """Return the bytes that were written to streams and not read by their clients."""
         return sum(stream.writer.transport.get_write_buffer_size() for stream in self._streams)
 
     @property
@@ -104,7 +104,7 @@ class SimulatorServer:
         return f"ws://{self._authority}{self.variant.ws_path}"
 
     def moment(self) -> datetime:
-        """The marketplace's time, as it believes."""
+        """Return the time by the marketplace's own clock."""
         return self._now() + self.clock_skew
 
     async def __aenter__(self) -> Self:
@@ -125,19 +125,19 @@ class SimulatorServer:
             raise self._failure
 
     async def listen(self) -> None:
-        """Take the port; after `hang_up`, the same one again. Raises `OSError` when it is taken."""
+        """Listen on the port; after `hang_up`, on the same one again. Raises `OSError` when it is taken."""
         self._listener = await asyncio.start_server(self._accept, self.host, self.port)
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def hang_up(self) -> None:
-        """Give the port back and end every connection: connects are refused by the machine itself."""
+        """Stop listening and end every connection. The operating system then refuses connects."""
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.close()
         tasks, writers = tuple(self._tasks), tuple(self._writers)
         for task in tasks:
             task.cancel()
-        # Closing sends what is written; a client that reads nothing would hold it up for ever.
+        # Closing sends what is written; a client that reads nothing would delay it forever.
         _, late = await asyncio.wait(tasks, timeout=0.5) if tasks else (None, set())
         for writer in writers:
             writer.transport.abort()
@@ -148,14 +148,14 @@ class SimulatorServer:
             await listener.wait_closed()
 
     def send_raw(self, payload: str | bytes, *, binary: bool | None = None) -> None:
-        """To every stream as it is: text as a text frame, bytes as a binary one unless `binary` is `False`."""
+        """Send `payload` unchanged to every stream. `binary` `None`: text as a text frame, bytes as a binary one."""
         as_binary = isinstance(payload, bytes) if binary is None else binary
         data = payload.encode("utf-8", "surrogatepass") if isinstance(payload, str) else payload
         for stream in tuple(self._streams):
             (stream.send_binary if as_binary else stream.send_text)(data)
 
     async def drop_connections(self, code: int | None = None) -> None:
-        """End every stream: reset (`None`), or closed with `code`. Returns when none of them is left."""
+        """End every stream: reset (`None`), or closed with `code`. Returns when all of them have ended."""
         streams = tuple(self._streams)
         for stream in streams:
             if code is None:
@@ -174,7 +174,7 @@ class SimulatorServer:
         deadline = time.monotonic() + timeout
         while not predicate():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"Not so within {timeout} s: {predicate}")
+                raise TimeoutError(f"Not true within {timeout} s: {predicate}")
             await asyncio.sleep(0.005)
 
     def log_request(self, method: str, target: str, status: int) -> None:
@@ -184,7 +184,7 @@ class SimulatorServer:
 
     @contextlib.contextmanager
     def registered(self, stream: StreamServer) -> Iterator[None]:
-        """While it lasts, the stream is told of every event."""
+        """Send every event to the stream while the context is open."""
         self._streams[stream] = None
         self._announcer.greet(stream)
         self.stream_opened.set()
@@ -213,7 +213,7 @@ class SimulatorServer:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (failure := task.exception()) is not None:
-            logger.error("A task of the simulator broke: %s", task.get_name(), exc_info=failure)
+            logger.error("A task of the simulator failed: %s", task.get_name(), exc_info=failure)
             self._failure = self._failure or failure
 
     def _fault_added(self, name: str) -> None:

@@ -1,6 +1,6 @@
-"""One WebSocket client of the marketplace, from the accepted handshake to the closed socket.
+"""Serve one WebSocket client of the marketplace, from the accepted handshake to the closed socket.
 
-Built on the protocol without I/O, so that a mute peer can keep its socket open and say nothing at all.
+Built on the sans-I/O protocol, so that a mute server can keep its socket open and send nothing at all.
 """
 
 import asyncio
@@ -17,19 +17,19 @@ from websockets.server import ServerProtocol
 from marketplace_sync.simulator.faults import FaultSet
 from marketplace_sync.simulator.wire import encode, write_time
 
-# A client that is this far behind is cut off; a replay waits long before that.
+# A client that is this far behind is disconnected; a replay waits long before that.
 MAX_BACKLOG_BYTES = 64 * 2**20
-# asyncio's own 64 KiB would pause a full-speed replay every forty messages.
+# asyncio's default of 64 KiB would pause a full-speed replay every 40 messages.
 HIGH_WATER_BYTES = 2**20
-# Past so many messages a second to one client they go uncompressed, which RFC 7692 (6) leaves to the sender, message
-# by message: deflating costs as much as all the rest of a replay at full speed.
+# Beyond this rate to one client, messages are sent uncompressed, which RFC 7692 (6) allows per message: compression
+# costs as much as everything else in a replay at full speed.
 MAX_COMPRESSED_PER_SECOND = 1_000
-# How long we wait for the client's half of the closing handshake.
+# The time for the client's half of the closing handshake, in seconds.
 CLOSE_TIMEOUT = 2.0
 
 
 def text_frame(payload: bytes) -> bytes:
-    """A whole, uncompressed text frame as a server sends it (RFC 6455, 5.2)."""
+    """Return a whole, uncompressed text frame as a server sends it (RFC 6455, 5.2)."""
     size = len(payload)
     if size < 126:
         return struct.pack("!BB", 0x81, size) + payload
@@ -39,10 +39,10 @@ def text_frame(payload: bytes) -> bytes:
 
 
 class StreamServer:
-    """Sends to, and answers, one client.
+    """Sends messages to one client and answers its pings.
 
-    `mute`: this stream sends nothing any more, whatever happens (the fault mute may also stand for all).
-    `heard` counts what the clients of a server said, by `type`, and "ping frame" and "pong frame".
+    `mute`: this stream sends nothing from now on (the fault mute may also affect all streams).
+    `heard` counts what the clients of a server sent, by `type`, and as "ping frame" and "pong frame".
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class StreamServer:
         self._heard = heard
         self._sign_of_life = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        # Frames of one pass of the event loop go out in one write: 20,000 system calls a second are a core's work.
+        # Frames of one turn of the event loop are sent in one write: 20,000 system calls per second take a whole core.
         self._out = bytearray()
         self._second = 0
         self._sent_this_second = 0
@@ -67,13 +67,13 @@ class StreamServer:
 
     @property
     def silent(self) -> bool:
-        return self.mute or self._faults.stands("mute")
+        return self.mute or self._faults.is_permanent("mute")
 
     def send_text(self, payload: bytes) -> None:
-        """One text frame with these bytes, be they UTF-8 or not. Does nothing on a stream that is silent or closing."""
+        """Send one text frame with these bytes, UTF-8 or not. Does nothing on a stream that is silent or closing."""
         if self.silent or self._protocol.state is not State.OPEN:
             return
-        if self._hurried():
+        if self._too_fast_to_compress():
             self._queue(text_frame(payload))
         else:
             self._protocol.send_text(payload)
@@ -85,7 +85,7 @@ class StreamServer:
             self.flush()
 
     def send_bytes(self, data: bytes) -> None:
-        """Bytes on the socket as they are, frame or no frame."""
+        """Write bytes to the socket as they are, whether a frame or not."""
         if not self.silent:
             self._queue(data)
 
@@ -98,19 +98,19 @@ class StreamServer:
             self._loop.call_later(CLOSE_TIMEOUT, self.writer.transport.abort)
 
     def flush(self) -> None:
-        """Queue what the protocol has to say."""
+        """Queue what the protocol has to send."""
         for chunk in self._protocol.data_to_send():
             self._queue(chunk)
 
     async def drain(self) -> None:
-        """Wait until the client has read enough; a client that is gone has."""
+        """Wait until the client has read enough, or is gone."""
         self._write()
         try:
             await self.writer.drain()
         except ConnectionError:
             return
 
-    def _hurried(self) -> bool:
+    def _too_fast_to_compress(self) -> bool:
         second = int(self._loop.time())
         if second != self._second:
             self._second, self._sent_this_second = second, 0
@@ -131,7 +131,7 @@ class StreamServer:
         self._out.clear()
 
     async def run(self, reader: asyncio.StreamReader) -> None:
-        """Serve until either side has closed, or the client is found dead."""
+        """Serve until either side has closed, or the client answers no ping."""
         async with asyncio.TaskGroup() as group:
             heartbeat = group.create_task(self._heartbeat(), name="simulator heartbeat")
             await self._read(reader)
@@ -172,9 +172,9 @@ class StreamServer:
         kind = message.get("type") if isinstance(message, dict) else None
         self._heard[str(kind)] += 1
         if kind == "ping":
-            self._say("pong")
+            self._send_heartbeat("pong")
 
-    def _say(self, kind: str) -> None:
+    def _send_heartbeat(self, kind: str) -> None:
         self.send_text(encode({"type": kind, "timestamp": write_time(self._now())}))
 
     async def _heartbeat(self) -> None:
@@ -183,11 +183,11 @@ class StreamServer:
         while True:
             await asyncio.sleep(self._interval)
             self._sign_of_life.clear()
-            self._say("ping")
+            self._send_heartbeat("ping")
             try:
                 await asyncio.wait_for(self._sign_of_life.wait(), self._pong_timeout)
             except TimeoutError:
-                # Bytes that still wait here may hold our ping: then the client is slow, not dead.
+                # If our ping still waits to be sent, the client is slow, not dead.
                 if not self.silent and not self.writer.transport.get_write_buffer_size():
                     self.writer.transport.abort()
                     return

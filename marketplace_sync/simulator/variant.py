@@ -1,10 +1,10 @@
-"""How deployments of the marketplace differ: paths, and what carries the token."""
+"""Deployments of the marketplace differ in their paths and in what carries the token."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
-# The paths that PROTOCOL.md documents have this prefix; the routes are written with it.
+# The prefix of the paths in docs/protocol.md; the routes are written with it.
 DOCUMENTED_PREFIX = "/api/v1"
 
 
@@ -26,7 +26,7 @@ class Variant:
         return f"{self.base}/health"
 
     def documented(self, path: str) -> str:
-        """Return the documented path of this deployment's; "" where it has none."""
+        """Return the documented path for a path of this deployment; "" where there is none."""
         if path == self.health:
             return "/health"
         root = self.base + self.prefix

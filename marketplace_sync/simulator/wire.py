@@ -1,4 +1,4 @@
-"""JSON and times as the marketplace writes them."""
+"""Write and read JSON and times as the marketplace does."""
 
 import json
 from datetime import UTC, datetime
@@ -6,11 +6,11 @@ from typing import Any
 
 
 class SimulatorError(Exception):
-    """Something the person who started the simulator can put right. The text is one plain line."""
+    """Raised for what the person who started the simulator can fix. The text is one line."""
 
 
 def encode(value: Any) -> bytes:
-    """Compact JSON in UTF-8. Lone surrogates, which UTF-8 can't hold, are written as `\\ud800` escapes."""
+    """Return compact JSON in UTF-8. Lone surrogates, which UTF-8 does not have, become `\\ud800` escapes."""
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
@@ -18,12 +18,12 @@ def encode(value: Any) -> bytes:
 
 
 def write_time(moment: datetime) -> str:
-    """`2026-01-15T10:30:00.123456Z`: always six digits, so that two changes in one second differ."""
+    """Return `2026-01-15T10:30:00.123456Z`: always six digits, so that two changes in one second differ."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def read_time(text: object) -> datetime | None:
-    """The aware time of a record, cut at the microsecond; `None` where it has none that can be read."""
+    """Return an aware time, cut at the microsecond; `None` for what is not a time."""
     if not isinstance(text, str):
         return None
     try:

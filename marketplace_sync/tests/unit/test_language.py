@@ -24,7 +24,6 @@ PENDING = (
     "marketplace_sync/parent_watch.py",
     "marketplace_sync/postgres.py",
     "marketplace_sync/project_checks.py",
-    "marketplace_sync/simulator/",
     "marketplace_sync/static/",
     "marketplace_sync/templates/",
     "marketplace_sync/tests/browser/",

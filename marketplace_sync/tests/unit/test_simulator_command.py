@@ -59,8 +59,8 @@ def test_faults_are_listed_with_what_they_do():
         (["--rate", "nan"], "--rate must be 0 or more"),
         (["--port", "70000"], "--port must be from 0"),
         (["--token", ""], "--token must not be empty"),
-        (["--skills", "3", "--catalog", "x"], "give one of them"),
-        (["--categories", "x"], "goes with --catalog or --replay"),
+        (["--skills", "3", "--catalog", "x"], "use one of them"),
+        (["--categories", "x"], "needs --catalog or --replay"),
         (["--catalog", "nowhere.jsonl"], r"nowhere\.jsonl can't be read: No such file"),
         (["--replay", "nowhere.jsonl"], r"nowhere\.jsonl can't be read"),
         (["--host", "192.0.2.1"], "can't be opened"),
@@ -85,7 +85,8 @@ async def test_a_replay_begins_with_the_first_stream_and_says_how_it_ended(tmp_p
         await heard(said, "stream client left; open streams: 0")
     assert "category_update" in received[0]
     assert [text.encode() for text in received[1:]] == [encode(event) for event in events]
-    assert re.search(r"30 messages, and 1 for categories they made, in \d+\.\d s .*; 30 skills now", ended)
+    assert re.search(r"30 messages, and 1 for categories that they name, in \d+\.\d s ", ended)
+    assert ended.endswith("The catalogue has 30 skills.")
     assert any("stream client connected; open streams: 1" in line for line in said)
     assert said[-1] == "Stopped."
 

@@ -150,8 +150,8 @@ def test_generated_skills_are_the_same_for_a_seed_and_newer_after_a_restart():
         ('{"skill_id": "s1"}\n{"skill_id"', r"skills\.jsonl, line 2: not JSON"),
         ('{"skill_id": "s1"}\n\n[]', r"line 3: not a JSON object"),
         ('{"name": "x"}', r"line 1: skill_id is missing"),
-        ('{"skill_id": "s1"}\n{"skill_id": "s1"}', r"line 2: skill_id 's1' stood in an earlier line"),
-        ('{"skill_id": "s1", "updated_at": "soon"}', r"line 1: updated_at is no ISO 8601 time"),
+        ('{"skill_id": "s1"}\n{"skill_id": "s1"}', r"line 2: skill_id 's1' is in an earlier line too"),
+        ('{"skill_id": "s1", "updated_at": "soon"}', r"line 1: updated_at is not an ISO 8601 time"),
     ],
 )
 def test_a_bad_catalogue_names_file_and_line(tmp_path: Path, lines: str, complaint: str):
