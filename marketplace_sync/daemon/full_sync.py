@@ -111,7 +111,7 @@ class SyncRunner:
         ended = SyncRun.State.DEGRADED if progress.refused else SyncRun.State.DONE
         held = await self._session.database.control(
             end_run, self._session.lease, run.id, SyncRun.State.HELD if settled.held else ended, progress,
-            unclean_reason=settled.unclean_reason, held=settled.held, held_reason=settled.held_reason,
+            unclean_reason=settled.unclean_reason, held_removals=settled.held, held_reason=settled.held_reason,
             by_row=run.by_row and not reader.pages_unread, relisted=settled.relisted,
         )  # fmt: skip
         report = SyncReport(

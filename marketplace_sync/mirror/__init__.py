@@ -1,1 +1,1 @@
-"""All that writes the mirror. Knows the database, and neither sockets nor who asked."""
+"""Everything that writes the mirror. It knows the database, but neither sockets nor actors."""

@@ -1,4 +1,4 @@
-"""The change feed's rows: what followers are told of each change, in the public names and forms."""
+"""Rows of the change feed: each change as subscribers see it, in the public names and forms."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,43 +14,43 @@ from marketplace_sync.protocol.stamps import Stamp, to_microseconds
 Kind = FeedChange.Kind
 
 # Kind, changed fields and data of a feed row.
-Told = tuple[FeedChange.Kind, list[str], dict[str, Any]]
+FeedContent = tuple[FeedChange.Kind, list[str], dict[str, Any]]
 
 # Fields whose change alone makes a `rating_changed`.
 _RATING = frozenset((*RATING_FIELDS, "rating_at"))
-# Fields that are told as they are held; times are not.
+# Fields that are shown as they are stored; times are not.
 _SHOWN = tuple(name for name in SKILL_FIELDS if name != "remote_created_at")
 
 
 def time_text(stamp: Stamp | None) -> str | None:
-    """A server time as the API shows it: ISO 8601, UTC, microseconds at most."""
+    """Return a server time as the API shows it: ISO 8601, UTC, at most microseconds; `None` for none."""
     return to_microseconds(stamp) + "Z" if stamp else None
 
 
-def skill_view(skill_id: str, held: StoredSkill) -> dict[str, Any]:
-    """The whole record as followers see it."""
+def skill_view(skill_id: str, stored: StoredSkill) -> dict[str, Any]:
+    """Return the whole record as subscribers see it."""
     return {
         "skill_id": skill_id,
-        **{name: held.fields[name] for name in _SHOWN},
-        "extra": held.extra,
-        "remote_created_at": time_text(held.fields["remote_created_at"]),
-        "remote_updated_at": time_text(held.updated),
-        "rating_at": time_text(held.rated),
+        **{name: stored.fields[name] for name in _SHOWN},
+        "extra": stored.extra,
+        "remote_created_at": time_text(stored.fields["remote_created_at"]),
+        "remote_updated_at": time_text(stored.updated),
+        "rating_at": time_text(stored.rated),
     }
 
 
-def category_view(name: str, held: StoredCategory) -> dict[str, Any]:
-    """The whole record as followers see it."""
+def category_view(name: str, stored: StoredCategory) -> dict[str, Any]:
+    """Return the whole record as subscribers see it."""
     return {
         "name": name,
-        **{field: held.fields[field] for field in CATEGORY_FIELDS if field != "remote_created_at"},
-        "remote_created_at": time_text(held.fields["remote_created_at"]),
-        "remote_updated_at": time_text(held.updated),
+        **{field: stored.fields[field] for field in CATEGORY_FIELDS if field != "remote_created_at"},
+        "remote_created_at": time_text(stored.fields["remote_created_at"]),
+        "remote_updated_at": time_text(stored.updated),
     }
 
 
-def skill_change(skill_id: str, before: Slot, after: Slot) -> Told | None:
-    """Kind, changed fields and data of what happened to a skill; `None` when followers would see no difference."""
+def skill_change(skill_id: str, before: Slot, after: Slot) -> FeedContent | None:
+    """Return kind, changed fields and data of a skill's change; `None` when subscribers would see no difference."""
     match before, after:
         case StoredSkill(), StoredSkill():
             changed = _skill_difference(before, after)
@@ -65,8 +65,8 @@ def skill_change(skill_id: str, before: Slot, after: Slot) -> Told | None:
     return None
 
 
-def category_change(name: str, before: StoredCategory | None, after: StoredCategory | None) -> Told | None:
-    """The same for a category."""
+def category_change(name: str, before: StoredCategory | None, after: StoredCategory | None) -> FeedContent | None:
+    """Return the same for a category. `None` before or after: it does not exist then."""
     if after is None:
         return (Kind.CATEGORY_DELETED, [], {}) if before else None
     if before is None:
@@ -75,12 +75,12 @@ def category_change(name: str, before: StoredCategory | None, after: StoredCateg
     return (Kind.CATEGORY_UPDATED, sorted(changed), changed) if changed else None
 
 
-# What is to be told, ready to be written but for its number and its time: see `_ROWS`.
+# A feed row without its number and its time: see `_ROWS`.
 FeedRow = tuple[int | None, str, str, str, str, str]
 
 
-def feed_row(key: str, change: Told, source: FeedChange.Source, run_id: int | None) -> FeedRow:
-    """A change to be appended. `run_id`: the pass that brought it, if any."""
+def feed_row(key: str, change: FeedContent, source: FeedChange.Source, run_id: int | None) -> FeedRow:
+    """Return a change ready for `append`. `run_id`: the sync run that reported it, if any."""
     kind, names, data = change
     return run_id, kind.value, key, source.value, json_text(names), json_text(data)
 
@@ -89,19 +89,19 @@ _ROWS = Bulk(FeedChange, ("at", "run_id", "kind", "key", "source", "fields", "da
 
 
 def append(rows: Sequence[FeedRow], head: Head) -> None:
-    """Append `rows` in order, numbered under the lease's lock."""
+    """Append `rows` in order; they get their feed numbers here, under the lease's lock."""
     at = moment_value(head.now)
     _ROWS.insert([(at, *row, head.next_seq()) for row in rows])
 
 
 def _skill_difference(before: StoredSkill, after: StoredSkill) -> dict[str, Any]:
-    """What differs between the two as followers see them, without making up both views."""
-    held, fields = before.fields, after.fields
-    changed = {name: fields[name] for name in _SHOWN if fields[name] != held[name]}
+    """Return the differences that subscribers see, without building both views."""
+    old_fields, fields = before.fields, after.fields
+    changed = {name: fields[name] for name in _SHOWN if fields[name] != old_fields[name]}
     if after.extra != before.extra:
         changed["extra"] = after.extra
     for name, old, new in (
-        ("remote_created_at", held["remote_created_at"], fields["remote_created_at"]),
+        ("remote_created_at", old_fields["remote_created_at"], fields["remote_created_at"]),
         ("remote_updated_at", before.updated, after.updated),
         ("rating_at", before.rated, after.rated),
     ):

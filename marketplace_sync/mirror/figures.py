@@ -1,4 +1,4 @@
-"""The minute figures: one row a minute, added to under the lease, kept for a day."""
+"""Minute figures: one row per minute, written under the lease, kept for a day."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,20 +8,20 @@ from marketplace_sync.engine.latency import quantile
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.models import Category, DeadLetter, MinuteFigures, Skill, WebSocketState
 
-# What a chart of 24 hours shows; longer is for a monitoring system to keep.
+# The charts show 24 hours; a monitoring system keeps more.
 KEPT_MINUTES = 24 * 60
 
 
 def minute_of(moment: datetime) -> datetime:
-    """The minute's beginning, by which its row is known."""
+    """Return the beginning of the minute, the primary key of its row."""
     return moment.replace(second=0, microsecond=0)
 
 
 def add_to_minute(now: datetime, grown: Mapping[str, int], lags: Mapping[int, int]) -> None:
     """Add to the row of the minute of `now`, within the caller's transaction under the lease.
 
-    `grown`: by how much each total has grown. `lags`: how many of those messages came how late, by bucket. Without
-    growth nothing is added: that is the same said twice, because the first commit's answer was lost.
+    `grown`: by how much each total has grown. `lags`: how many of these messages were how late, by bucket. Without
+    growth this adds nothing: it is a repetition, because the answer of the first commit was lost.
     """
     if not any(grown.values()):
         return
@@ -36,19 +36,19 @@ def add_to_minute(now: datetime, grown: Mapping[str, int], lags: Mapping[int, in
 
 
 def count_minute(lease: Lease) -> None:
-    """Write how large everything is now into this minute's row, and how far the mirror is level."""
-    # Before the lock: the writer must not wait while a whole catalogue is counted.
+    """Write the current sizes into this minute's row, and, if the state is `live`, that the mirror is in sync."""
+    # Before the lock: the writer must not wait while the catalogue is counted.
     skills, categories = Skill.objects.count(), Category.objects.count()
-    letters = DeadLetter.objects.filter(state=DeadLetter.State.OPEN).count()
+    dead_letters = DeadLetter.objects.filter(state=DeadLetter.State.OPEN).count()
     with lease.writing() as head:
         row = _row_of(head.now)
-        row.skills, row.categories, row.open_dead_letters = skills, categories, letters
+        row.skills, row.categories, row.open_dead_letters = skills, categories, dead_letters
         row.save()
         WebSocketState.objects.filter(pk=1, state=WebSocketState.State.LIVE, complete=True).update(in_sync_at=head.now)
 
 
 def lags_of(*rows: MinuteFigures) -> Counter[int]:
-    """The histograms of these minutes, added up."""
+    """Return the sum of the histograms of these minutes."""
     counts: Counter[int] = Counter()
     for row in rows:
         counts.update({int(bucket): count for bucket, count in row.lags.items()})

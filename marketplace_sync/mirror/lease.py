@@ -1,10 +1,9 @@
-"""The lease: one writer at a time, told apart by an epoch (law 10).
+"""The lease: one writer at a time, identified by an epoch (law 10).
 
-A `Lease` is what its owner holds: the epoch under which it was taken. Every writing transaction is
-opened by `Lease.writing()` or `locking()`, which lock the lease row and look whether that epoch is
-still the row's. So a paused owner that comes back after another took over writes nothing, and feed
-numbers, given under the same lock, follow the order of commits. Whether the owner lives is judged by watching the
-row change (`engine.liveness`).
+A `Lease` is its owner's proof: the epoch under which it was taken. `Lease.writing()` or `locking()` opens every writing
+transaction; they lock the lease row and compare its epoch. So a paused owner that continues after another took over
+writes nothing. Feed numbers are taken under the same lock, so they follow the order of commits. An observer judges
+whether the owner is alive by watching the row change (`engine.liveness`).
 """
 
 import time
@@ -20,22 +19,22 @@ from marketplace_sync.mirror.clock import NOW, as_moment, database_now, within
 from marketplace_sync.mirror.sql import ask, at_once, execute
 from marketplace_sync.models import LeaseRow, Standby
 
-# A holder that has not renewed for this long has lost its claim.
+# A holder that has not renewed for this long loses the lease to the next daemon that takes it.
 LEASE_SECONDS = 10.0
 RENEW_SECONDS = 2.0
-# A daemon that waits says so this often at least, or is no longer counted.
+# A standby that has not written its row for this long is no longer counted.
 STANDBY_SECONDS = 15.0
 
 
-# Who takes the lease for one piece of work does not stand by. It watches a renewal whose time is not believable for
-# this long: two renewals would have come.
+# A command that takes the lease for one piece of work does not stand by. If the time of renewal is not believable, it
+# watches the row for this long: enough for two renewals.
 WATCH_SECONDS = 2 * RENEW_SECONDS + 1.0
 
 
 class LeaseTakenError(Exception):
-    """Somebody else holds the lease. `holder` is its `host:pid`, `age` the seconds since it renewed.
+    """Another process owns the lease. `holder` is its `host:pid`, `age` the seconds since it renewed.
 
-    `uncertain`: nothing shows that the holder lives. The time of its renewal is ahead of the database's clock, or
+    `uncertain`: nothing shows whether the holder is alive. The time of its renewal is ahead of the database's clock, or
     there is none; look again with the same `Watch`.
     """
 
@@ -53,7 +52,7 @@ class LeaseTakenError(Exception):
 
 
 class LeaseLostError(Exception):
-    """The lease has gone to another owner; nothing was written."""
+    """Another process has taken the lease; nothing was written."""
 
     def __init__(self, holder: str) -> None:
         super().__init__(f"the lease has gone to {holder or 'nobody'}; this process writes no more")
@@ -62,7 +61,7 @@ class LeaseLostError(Exception):
 
 @dataclass(slots=True)
 class Head:
-    """The lease row, locked. `feed_seq` is the last feed number given; raise it to give more."""
+    """The lease row, locked. `feed_seq` is the newest feed number; raise it to take more."""
 
     feed_seq: int
     now: datetime
@@ -72,11 +71,12 @@ class Head:
         self._written = self.feed_seq
 
     def next_seq(self) -> int:
+        """Take the next feed number."""
         self.feed_seq += 1
         return self.feed_seq
 
     def write(self) -> None:
-        """Write down the last number given."""
+        """Write the newest feed number to the row, if it has changed."""
         if self.feed_seq != self._written:
             execute("UPDATE marketplace_sync_lease SET feed_seq = %s WHERE id = 1", (self.feed_seq,))
             self._written = self.feed_seq
@@ -91,20 +91,20 @@ class Lease:
 
     @contextmanager
     def writing(self) -> Iterator[Head]:
-        """A transaction that holds the lease row's lock. Raises `LeaseLostError` before anything is written.
+        """Open a transaction that locks the lease row. Raises `LeaseLostError` before anything is written.
 
-        It renews the lease where that is due: whoever writes lives, and on SQLite, where nobody queues for the lock,
-        a flood of batches could keep the renewal of its own waiting past the lease's end.
+        It renews the lease if that is due: a process that writes is alive. SQLite has no queue for its lock, so during
+        a flood of batches a separate renewal could wait until the lease has ended.
         """
         with self.locking() as locked:
             yield locked()
 
     @contextmanager
     def locking(self, *, few: bool = False) -> Iterator[Callable[[], Head]]:
-        """The same, for who has to read first: what is given looks whose the lease is, and raises `LeaseLostError`.
+        """Open the same transaction for a caller that reads first; yield a function that checks the epoch.
 
-        That is to be called before anything is written; at the latest it is done before the commit. `few`: all
-        statements go `at_once`, what is read with the lock.
+        The function raises `LeaseLostError`. Call it before anything is written; before the commit it is called anyway.
+        `few`: all statements go in one exchange (see `mirror.sql`), the reads together with the lock.
         """
         head: Head | None = None
         due = False
@@ -127,68 +127,68 @@ class Lease:
                 LeaseRow.objects.filter(pk=1).update(renewed_at=head.now)
 
     def renew(self) -> None:
-        """Say that the owner lives. Raises `LeaseLostError`."""
+        """Renew the lease, the sign that its owner is alive. Raises `LeaseLostError`."""
         with self.writing() as head:
             LeaseRow.objects.filter(pk=1).update(renewed_at=head.now)
 
     def release(self) -> None:
-        """Give it back, so that the next owner need not wait. Quietly nothing when it is gone already."""
+        """Give the lease back, so that the next owner need not wait. Does nothing if another process has it already."""
         with transaction.atomic():
             LeaseRow.objects.filter(pk=1, epoch=self.epoch).update(holder="", renewed_at=None)
 
 
-# How PostgreSQL is to plan the statements of a writing transaction: once for good, as planning one takes longer than
-# running it; by the keys, also where it was planned when the table was empty; and without compiling it, for which a
-# scan that is "off" looks expensive enough.
+# How PostgreSQL plans the statements of a writing transaction. A generic plan, made once: planning takes longer than
+# running. No sequential scan, since a plan may have been made when the table was empty. No JIT, which the high cost of
+# a scan that is "off" would start.
 _PLANNING = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
 _PLANNED = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _PLANNING.items())
-# The row, and the time at which it was locked.
+# SQL that locks the row and returns it with the time of the lock.
 _LOCK = {
     "postgresql": "WITH locked AS MATERIALIZED (SELECT epoch, holder, feed_seq, renewed_at "
     "FROM marketplace_sync_lease WHERE id = 1 FOR UPDATE) "
     f"SELECT locked.*, {NOW['postgresql']}, {_PLANNED} FROM locked",
-    # Transactions begin IMMEDIATE: the whole file is ours already.
+    # Transactions begin IMMEDIATE, so the whole file is locked already.
     "sqlite": f"SELECT epoch, holder, feed_seq, renewed_at, {NOW['sqlite']} FROM marketplace_sync_lease WHERE id = 1",
 }
 
 
 def _moment(column: datetime) -> datetime:
-    """A time as a plain cursor gives it: that of SQLite does not say that it is UTC."""
+    """Return a time from a plain cursor as aware: SQLite's has no time zone, and is UTC."""
     return column if column.tzinfo else column.replace(tzinfo=UTC)
 
 
 def _renewal_is_due(renewed: datetime | None, now: datetime) -> bool:
-    """A time ahead of the clock, which was put back then, is no reason to wait."""
+    """Return whether to renew. A time ahead of the clock, which was set back since, counts as due."""
     return renewed is None or not 0 <= (now - _moment(renewed)).total_seconds() < RENEW_SECONDS
 
 
 def watch_of_standby() -> Watch:
-    """Return the memory of a daemon that looks at the lease again and again until it may take it."""
+    """Return the watch of a standby, which looks at the lease repeatedly until it may take it."""
     return Watch(limit=LEASE_SECONDS, patience=LEASE_SECONDS)
 
 
 def watch_of_one_look() -> Watch:
-    """Return the memory of a command that takes the lease for one piece of work, or gives up."""
+    """Return the watch of a command, which takes the lease for one piece of work or gives up."""
     return Watch(limit=LEASE_SECONDS, patience=WATCH_SECONDS)
 
 
 def acquire(holder: str, watch: Watch | None = None, *, clock: Callable[[], float] = time.monotonic) -> Lease:
-    """Take the lease, or raise `LeaseTakenError`. A new owner has a new epoch, also when it held the last one.
+    """Take the lease, or raise `LeaseTakenError`. A new owner gets a new epoch, even if it owned the lease before.
 
-    `watch` remembers what the last looks saw. Without one a renewal whose time is not believable is never taken over.
-    A wrong take-over does no harm to the data: the epoch keeps the last owner from writing.
+    `watch` remembers earlier looks. Without one, a lease with an unbelievable time of renewal is never taken over.
+    A wrong take-over does not damage data: the epoch prevents the earlier owner from writing.
 
-    On PostgreSQL an owner that was paused, or cut off, in the middle of a transaction still has the row's lock. Once
-    its lease has run out its sessions are ended: what they had not committed it has no right to any more. (SQLite's
-    lock is the operating system's, and nobody can take it from a process that lives.)
+    On PostgreSQL an owner that was paused or cut off within a transaction still has the row's lock. Once its lease has
+    expired this ends its sessions, since it has lost the right to commit. (SQLite's lock is the operating system's:
+    nobody can take it from a living process.)
     """
     watch = watch or watch_of_standby()
     try:
         return _take(holder, watch, clock)
-    except OperationalError as fault:
-        if getattr(fault.__cause__, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+    except OperationalError as error:
+        if getattr(error.__cause__, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
             raise
-    _refuse_while_held(LeaseRow.objects.get(pk=1), database_now(), watch, clock())
+    _refuse_while_owned(LeaseRow.objects.get(pk=1), database_now(), watch, clock())
     with connection.cursor() as cursor:
         cursor.execute(_END_SESSIONS)
     return _take(holder, watch, clock)
@@ -197,9 +197,9 @@ def acquire(holder: str, watch: Watch | None = None, *, clock: Callable[[], floa
 def watch_doubtful_lease(
     *, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], object] = time.sleep
 ) -> Watch:
-    """Look at the lease until it is certain whether its holder lives; return what was seen, for `acquire`.
+    """Watch the lease until it is certain whether its holder is alive; return the watch for `acquire`.
 
-    That takes `WATCH_SECONDS` where the renewal's time is not believable, and no time otherwise. Call it outside of a
+    This takes `WATCH_SECONDS` if the time of renewal is not believable, and no time otherwise. Call it outside of a
     transaction: within one, the holder could not renew.
     """
     watch = watch_of_one_look()
@@ -218,14 +218,14 @@ def _take(holder: str, watch: Watch, clock: Callable[[], float]) -> Lease:
         LeaseRow.objects.get_or_create(pk=1)
         row = LeaseRow.objects.select_for_update().get(pk=1)
         now = database_now()
-        _refuse_while_held(row, now, watch, clock())
+        _refuse_while_owned(row, now, watch, clock())
         row.holder, row.epoch, row.renewed_at = holder, row.epoch + 1, now
         row.save()
         Standby.objects.filter(holder=holder).delete()
         return Lease(row.epoch, holder)
 
 
-def _refuse_while_held(row: LeaseRow, database_now: datetime, watch: Watch, now: float) -> None:
+def _refuse_while_owned(row: LeaseRow, database_now: datetime, watch: Watch, now: float) -> None:
     """Raise `LeaseTakenError` unless the lease is free or its holder is dead."""
     if not row.holder:
         return
@@ -239,11 +239,11 @@ def _look(row: LeaseRow, database_now: datetime, watch: Watch, now: float) -> Li
     return watch.look(Heartbeat(row.epoch, row.renewed_at), database_now=database_now, now=now)
 
 
-# A batch holds the row's lock for a fraction of this.
+# A batch locks the row for a fraction of this.
 _LOCK_WAIT_MS = 2000
 _LOCK_NOT_AVAILABLE = "55P03"
-# Whoever has the row's lock or waits for it; a bystander among those who wait tries again. The table's lock is what
-# shows who has the row's.
+# Ends all sessions that have the row's lock or wait for it; a session that only waited reconnects and tries again.
+# PostgreSQL shows no row locks here, but a session with one also has this lock on the table.
 _END_SESSIONS = (
     "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE relation = 'marketplace_sync_lease'::regclass "
     "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
@@ -252,12 +252,12 @@ _END_SESSIONS = (
 
 
 def stand_by(holder: str) -> None:
-    """Say that `holder` waits for the lease."""
+    """Write that `holder` waits for the lease, and delete the rows of standbys that are gone."""
     now = database_now()
     Standby.objects.update_or_create(holder=holder, defaults={"seen_at": now})
     Standby.objects.exclude(within("seen_at", now, STANDBY_SECONDS)).delete()
 
 
 def leave_standby(holder: str) -> None:
-    """`holder` waits no more."""
+    """Delete the row of a standby that no longer waits."""
     Standby.objects.filter(holder=holder).delete()

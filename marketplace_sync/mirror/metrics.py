@@ -1,4 +1,4 @@
-"""What `/metrics` is made of: written by the daemon and by web processes, read by whichever of these is asked."""
+"""The tables behind `/metrics`: the daemon and web processes write them, and the process that answers reads them."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from marketplace_sync.mirror.clock import database_now, within
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.models import AuditRow, Category, DaemonMetrics, FeedServer, Skill
 
-# A web process that serves clients says so every few seconds; after this it is counted no more.
+# A web process with subscribers writes its row every few seconds; without that for this long it is no longer counted.
 FEED_SERVER_SECONDS = 30.0
-# An audit row has its time before it is committed: one of the last few seconds may not be there to be seen yet.
+# An audit row gets its time before its commit: rows of the last few seconds may not be visible yet.
 _AUDIT_SETTLES = timedelta(seconds=5)
 
 
 def save_daemon_metrics(lease: Lease, render: Callable[[], str]) -> None:
-    """Write what `render` gives. Raises `LeaseLostError`."""
+    """Write the text that `render` returns. Raises `LeaseLostError`."""
     text = render()
     with lease.writing() as head:
         columns = {"epoch": lease.epoch, "text": text, "written_at": head.now}
@@ -26,26 +26,26 @@ def save_daemon_metrics(lease: Lease, render: Callable[[], str]) -> None:
 
 
 def catalogue_size() -> tuple[int, int]:
-    """Skills and categories in the mirror. It counts them: some 20 ms for 100,000, so not at every scrape."""
+    """Return how many skills and categories the mirror has. Counting 100,000 takes about 20 ms: not at every scrape."""
     return Skill.objects.count(), Category.objects.count()
 
 
 def decided_since(since: datetime | None) -> tuple[datetime, Counter[str]]:
-    """Management decisions after `since`, by outcome, and until when they were counted: `since` of the next call.
+    """Count management decisions after `since`, by outcome; also return the `since` of the next call.
 
-    `None`: nothing is counted yet, from now on.
+    `since` `None`: counting begins now, with no decisions.
     """
     until = database_now() - _AUDIT_SETTLES
     if since is None:
         return until, Counter()
-    if until <= since:  # the clock was put back
+    if until <= since:  # the clock was set back
         return until, Counter()
     rows = AuditRow.objects.filter(at__gt=since, at__lte=until).order_by()
     return until, Counter(dict(rows.values_list("outcome").annotate(Count("id"))))
 
 
 def save_feed_server(name: str, clients: int, lag: int) -> None:
-    """Say how many clients of the feed this process serves, and by how many changes the last of them is behind."""
+    """Write how many subscribers this process serves, and by how many changes the slowest of them is behind."""
     now = database_now()
     FeedServer.objects.exclude(within("seen_at", now, FEED_SERVER_SECONDS)).delete()
     columns = {"clients": clients, "lag": lag, "seen_at": now}
@@ -53,5 +53,5 @@ def save_feed_server(name: str, clients: int, lag: int) -> None:
 
 
 def forget_feed_server(name: str) -> None:
-    """This process serves nobody any more."""
+    """Delete the row of a process that no longer serves subscribers."""
     FeedServer.objects.filter(name=name).delete()

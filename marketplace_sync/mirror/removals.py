@@ -21,13 +21,13 @@ def held_removals(run_id: int) -> frozenset[str]:
 def why_closed(run: SyncRun) -> str:
     """Return why none of the removals of a sync run can be approved, "" when some can.
 
-    Some can while the run is held, while one of its dismissals stands, or while a newer held run lists one of them.
+    Some can while the run is `held`, while one of its dismissals stands, or while a newer `held` run lists one of them.
     """
     match run.state:
         case State.HELD:
             return ""
         case State.SUPERSEDED:
-            if _on_hold_in_newer_run(run):
+            if _newer_run_lists_some(run):
                 return ""
             return (
                 f"Sync run {run.pk} was superseded, and no newer one has its removals on hold. Review the newest one."
@@ -42,7 +42,7 @@ def why_closed(run: SyncRun) -> str:
     return f"Sync run {run.pk} has no removals on hold: it is {run.state}."
 
 
-def _on_hold_in_newer_run(run: SyncRun) -> bool:
+def _newer_run_lists_some(run: SyncRun) -> bool:
     newer = HeldRemoval.objects.filter(run__state=State.HELD, run_id__gt=run.pk, skill_id=OuterRef("skill_id"))
     return HeldRemoval.objects.filter(Exists(newer), run=run).exists()
 

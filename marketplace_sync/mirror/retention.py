@@ -1,4 +1,4 @@
-"""What is forgotten, and when."""
+"""Delete old rows, in small steps."""
 
 from datetime import timedelta
 
@@ -18,14 +18,14 @@ from marketplace_sync.models import (
 
 # Law 3: long enough for every delayed record, short enough that an undelete with an old date heals.
 TOMBSTONES_KEPT = timedelta(days=7)
-# Rows a step, so that no step holds the lease for long.
+# Rows per step, so that no step locks the lease for long.
 STEP = 1000
 
 
 def forget_tombstones(lease: Lease) -> int:
-    """Forget up to `STEP` graves that are old enough; how many went.
+    """Delete up to `STEP` tombstones that are old enough; return how many.
 
-    One that is dated ahead of the clock, which was put back since, would be kept for longer: its 7 days begin now.
+    A tombstone dated ahead of the clock, which was set back since, would stay for longer than 7 days: they begin now.
     """
     with lease.writing() as head:
         Tombstone.objects.exclude(not_ahead("removed_at", head.now)).update(removed_at=head.now)
@@ -34,24 +34,25 @@ def forget_tombstones(lease: Lease) -> int:
 
 
 def forget_changes(lease: Lease, *, keep_days: float, keep_rows: int) -> int:
-    """Forget up to `STEP` of the oldest feed rows that are too old or too many; how many went."""
+    """Delete up to `STEP` of the oldest feed rows that are too old or too many; return how many."""
     with lease.writing() as head:
         first = FeedChange.objects.order_by("seq").values_list("seq", flat=True).first()
         if first is None:
             return 0
         end = min(first + STEP, head.feed_seq + 1)
         step = FeedChange.objects.filter(seq__lt=end)
-        # Only ever from the front: a hole, where the clock had once gone back, would be a loss that no follower sees.
+        # Only from the front. A gap in the middle, where the clock was once set back, would be a loss that no
+        # subscriber sees.
         kept = step.filter(seq__gt=head.feed_seq - keep_rows, at__gte=head.now - timedelta(days=keep_days))
         first_kept = kept.order_by("seq").values_list("seq", flat=True).first()
         return step.filter(seq__lt=end if first_kept is None else first_kept).delete()[0]
 
 
 def forget_feed(holder: str, watch: Watch | None = None) -> int:
-    """Forget every change, and go on with numbers that were never told; the newest number now.
+    """Delete all feed rows and continue with numbers that were never used; return the newest number.
 
-    For a database that was put back: it does not know the numbers that it gave after the backup, and would give them
-    again for other changes. The milliseconds since 1970 are ahead of any feed, however often this is done.
+    For a database restored from a backup: it does not know the numbers used since the backup, and would use them again
+    for other changes. The milliseconds since 1970 are greater than any feed number, however often this is done.
     `watch`: see `acquire`. Raises `LeaseTakenError` while a daemon writes.
     """
     lease = acquire(holder, watch)
@@ -64,12 +65,12 @@ def forget_feed(holder: str, watch: Watch | None = None) -> int:
 
 
 def forget_runs(lease: Lease, *, keep_days: float) -> int:
-    """Forget up to `STEP` rows of passes that ended long ago; how many went. A held one waits for its person."""
+    """Delete up to `STEP` rows of sync runs that ended long ago; return how many. A run with removals on hold stays."""
     with lease.writing() as head:
         old = SyncRun.objects.exclude(state__in=(SyncRun.State.RUNNING, SyncRun.State.HELD)).filter(
             finished_at__lt=head.now - timedelta(days=keep_days)
         )
-        # A run that had held back a whole catalogue would be a step of 100,000 rows: those go first.
+        # A sync run with a whole catalogue on hold would be a step of 100,000 rows, so its removals are deleted first.
         removals = HeldRemoval.objects.filter(run__in=old).order_by("pk").values_list("pk", flat=True)[:STEP]
         if gone := HeldRemoval.objects.filter(pk__in=list(removals)).delete()[0]:
             return gone
@@ -78,7 +79,7 @@ def forget_runs(lease: Lease, *, keep_days: float) -> int:
 
 
 def forget_commands(lease: Lease, *, keep_days: float) -> int:
-    """Forget up to `STEP` commands that were answered long ago; how many went."""
+    """Delete up to `STEP` commands that ended long ago; return how many."""
     with lease.writing() as head:
         old = Command.objects.exclude(state__in=(Command.State.PENDING, Command.State.ACCEPTED)).filter(
             finished_at__lt=head.now - timedelta(days=keep_days)
@@ -87,7 +88,7 @@ def forget_commands(lease: Lease, *, keep_days: float) -> int:
 
 
 def forget_dead_letters(lease: Lease, *, keep_days: float, keep_rows: int) -> int:
-    """Forget up to `STEP` dead letters that came last long ago, or are the oldest of too many; how many went."""
+    """Delete up to `STEP` dead letters that last came long ago, or are the oldest of too many; return how many."""
     with lease.writing() as head:
         oldest = DeadLetter.objects.order_by("last_seen_at", "pk")
         old = oldest.filter(last_seen_at__lt=head.now - timedelta(days=keep_days)).values_list("pk", flat=True)[:STEP]
@@ -99,7 +100,7 @@ def forget_dead_letters(lease: Lease, *, keep_days: float, keep_rows: int) -> in
 
 
 def forget_minutes(lease: Lease) -> int:
-    """Forget the figures of minutes more than a day ago, or ahead; how many went. There are never more than a few."""
+    """Delete minute figures from more than a day ago or ahead; return how many. There are never more than a few."""
     kept = timedelta(minutes=KEPT_MINUTES)
     with lease.writing() as head:
         return MinuteFigures.objects.exclude(at__gte=head.now - kept, at__lte=head.now + kept).delete()[0]

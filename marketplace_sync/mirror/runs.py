@@ -1,4 +1,4 @@
-"""The record of full passes: begun, seen under way, ended, held back, superseded."""
+"""The rows of sync runs: begin, save progress, end, supersede."""
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
@@ -11,13 +11,13 @@ from marketplace_sync.models import HeldRemoval, SyncRun
 
 State = SyncRun.State
 
-# Law 16: so often at least a full sync compares the stored rows themselves.
+# Law 16: a full sync compares the stored rows themselves at least this often.
 BY_ROW_EVERY = timedelta(hours=24)
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a pass is; the columns of `SyncRun` by the same names."""
+    """How far a full sync is; the columns of `SyncRun` have the same names."""
 
     pages_done: int = 0
     pages_total: int | None = None
@@ -33,9 +33,10 @@ class Progress:
 
 
 def begin_run(lease: Lease, reason: str, *, by_row: bool = False, interval: timedelta = timedelta(0)) -> BegunRun:
-    """Open a run. Whatever a dead daemon left open is closed first.
+    """Begin a sync run. First mark the run that a dead daemon left open as interrupted.
 
-    `by_row`: it compares the stored rows themselves, due or not. `interval`: time until the next run at most.
+    `by_row`: it compares the stored rows themselves, even if that is not due. `interval`: the longest time until the
+    next run.
     """
     with lease.writing() as head:
         _interrupt_open(head.now)
@@ -44,25 +45,25 @@ def begin_run(lease: Lease, reason: str, *, by_row: bool = False, interval: time
 
 
 def _by_row_is_due(now: datetime, interval: timedelta) -> bool:
-    """Would the next run, with its own time, be too late to be by row? A time that is still to come says nothing."""
+    """Return whether this run must compare rows, since the next would be too late. Ignores a time in the future."""
     last = SyncRun.objects.filter(by_row=True).order_by("-id").values_list("started_at", flat=True).first()
     return last is None or not timedelta(0) <= now - last <= BY_ROW_EVERY - 2 * interval
 
 
 def interrupt_open_runs(lease: Lease) -> int:
-    """Close what a dead daemon left open; how many there were."""
+    """Mark runs that a dead daemon left open as interrupted; return how many there were."""
     with lease.writing() as head:
         return _interrupt_open(head.now)
 
 
 def _interrupt_open(now: object) -> int:
     return SyncRun.objects.filter(state=State.RUNNING).update(
-        state=State.INTERRUPTED, finished_at=now, error="the daemon stopped before the pass ended"
+        state=State.INTERRUPTED, finished_at=now, error="the daemon stopped before the full sync ended"
     )
 
 
 def save_progress(lease: Lease, run_id: int, progress: Progress) -> None:
-    """Make progress visible."""
+    """Write the progress to the run's row."""
     with lease.writing():
         SyncRun.objects.filter(pk=run_id).update(**asdict(progress))
 
@@ -75,23 +76,23 @@ def end_run(
     *,
     unclean_reason: str | None = None,
     error: str = "",
-    held: Collection[str] = (),
+    held_removals: Collection[str] = (),
     held_reason: str = "",
     by_row: bool = False,
     relisted: Collection[str] = (),
 ) -> int:
-    """Close a run, and return how many removals it holds.
+    """End a sync run, and return how many of its removals are on hold.
 
-    `unclean_reason`: "" for a clean one, `None` when it never came to that. `by_row`: it compared every listed skill
-    with the stored row itself. `relisted`: skills whose removal was dismissed and that are listed again. A removal
-    that was dismissed while the run was under way is not held; a run with no others is done.
+    `unclean_reason`: "" for a clean run, `None` for one that failed before that was known. `held_removals`: skills
+    whose removal needs approval, for `held_reason`. `by_row`: the run compared every listed skill with the stored row
+    itself. `relisted`: skills whose removal was dismissed and that are listed again.
 
-    A run that holds removals, and a clean one that had none to hold, supersede the older held runs: they looked at the
-    same marketplace later.
+    A removal that was dismissed during the run is not put on hold; a run with no others is done. A clean run supersedes
+    the older held runs, with removals on hold or without: it has read the same marketplace later.
     """
     with lease.writing() as head:
         forget_dismissed(relisted)
-        if held and not (held := without_dismissed(held)):
+        if held_removals and not (held_removals := without_dismissed(held_removals)):
             state, held_reason = State.DEGRADED if progress.refused else State.DONE, ""
         SyncRun.objects.filter(pk=run_id).update(
             state=state,
@@ -99,17 +100,17 @@ def end_run(
             is_clean=None if unclean_reason is None else not unclean_reason,
             unclean_reason=(unclean_reason or "")[:500],
             error=error[:500],
-            held_count=len(held),
+            held_count=len(held_removals),
             held_reason=held_reason[:500],
             by_row=by_row,
             **asdict(progress),
         )
         HeldRemoval.objects.bulk_create(
-            [HeldRemoval(run_id=run_id, skill_id=skill_id) for skill_id in sorted(held)],
+            [HeldRemoval(run_id=run_id, skill_id=skill_id) for skill_id in sorted(held_removals)],
             batch_size=5000,
-            ignore_conflicts=True,  # said twice where a connection was lost after the commit
+            ignore_conflicts=True,  # repeated if a connection was lost after the commit
         )
         if unclean_reason == "":
             older = SyncRun.objects.filter(state=State.HELD, pk__lt=run_id)
             older.update(state=State.SUPERSEDED)
-        return len(held)
+        return len(held_removals)

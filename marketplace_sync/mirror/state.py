@@ -1,4 +1,4 @@
-"""The state row and its totals: written by the daemon on change, at most once a second in between."""
+"""The state row and its totals: the daemon writes them on change, otherwise at most once per second."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ TOTALS = ("received", "applied", "unchanged", "stale", "rejected", "shed")
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What outlives a restart: whether a person disabled the stream, the totals, and the newest feed number."""
+    """The state that outlives a restart: whether the stream is enabled, the totals, and the newest feed number."""
 
     enabled: bool
     totals: Counter[str]
@@ -24,7 +24,7 @@ class Remembered:
 
 
 def remembered(lease: Lease) -> Remembered:
-    """Read what outlives a restart."""
+    """Read the state that outlives a restart."""
     with lease.writing() as head:
         row, _ = WebSocketState.objects.get_or_create(pk=1)
     return Remembered(row.enabled, Counter({name: getattr(row, name) for name in TOTALS}), head.feed_seq)
@@ -33,10 +33,10 @@ def remembered(lease: Lease) -> Remembered:
 def save_state(
     lease: Lease, columns: Mapping[str, Any], totals: Mapping[str, int], lags: Mapping[int, int] = MappingProxyType({})
 ) -> None:
-    """Write the state row: `columns` of `WebSocketState` by name; `state_since` moves when the state does.
+    """Write the state row: `columns` of `WebSocketState` by name. `state_since` changes with the state.
 
-    What the totals have grown by goes into this minute's figures, so that all minutes together are the totals,
-    whatever dies when. `lags`: see `add_to_minute`.
+    The growth of the totals is added to this minute's figures in the same transaction, so the sum of all minutes equals
+    the totals after any crash. `lags`: see `add_to_minute`.
     """
     with lease.writing() as head:
         before = WebSocketState.objects.get(pk=1)
@@ -51,18 +51,18 @@ def save_state(
 
 
 def state_row() -> WebSocketState:
-    """The row as it was last written; a fresh one where nothing was written yet."""
+    """Return the row as it was last written; a new one if none was written yet."""
     return WebSocketState.objects.filter(pk=1).first() or WebSocketState()
 
 
 def save_enabled(lease: Lease, *, enabled: bool) -> None:
-    """Remember whether a person wants the stream; this outlives restarts."""
+    """Store whether the stream is enabled; this outlives restarts."""
     with lease.writing():
         WebSocketState.objects.filter(pk=1).update(enabled=enabled)
 
 
 def close_state(lease: Lease) -> None:
-    """What the row says once no daemon runs: at a clean stop, and at the start after a crash."""
+    """Set the row to `not_running`: at a clean stop, and at the start after a crash."""
     with lease.writing() as head:
         rows = WebSocketState.objects.filter(pk=1).exclude(state=WebSocketState.State.NOT_RUNNING)
         rows.update(
@@ -73,5 +73,5 @@ def close_state(lease: Lease) -> None:
             fallback_to_polling=False,
             fallback_started_at=None,
         )
-        # The clock was put back: it would count as proof once the clock is there.
+        # The clock was set back since. The time would count as proof once the clock reaches it.
         WebSocketState.objects.exclude(not_ahead("in_sync_at", head.now)).update(in_sync_at=None)

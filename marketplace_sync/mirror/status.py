@@ -1,4 +1,4 @@
-"""The truth about the daemon and its stream, also after a crash (law 9)."""
+"""The true status of the daemon and its stream, also after a crash (law 9)."""
 
 import threading
 import time
@@ -14,27 +14,27 @@ from marketplace_sync.mirror.lease import STANDBY_SECONDS
 from marketplace_sync.mirror.state import state_row
 from marketplace_sync.models import LeaseRow, Standby, SyncRun, WebSocketState
 
-# A daemon whose heartbeat is older is not running, whatever it wrote last.
+# A daemon with an older heartbeat is not running, whatever state it wrote last.
 DEAD_AFTER_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """`alive`: the daemon shows a sign of life. `at`: when it did last; `None` where no time of it can be believed."""
+    """Whether the daemon is `alive`, and `at`, the time of its last sign of life; `None` if no time is believable."""
 
     alive: bool
     at: datetime | None
 
 
 class Observer:
-    """Judge the daemon's heartbeat, with one memory for all threads of this process."""
+    """Judge the daemon's heartbeat. All threads of this process share one memory."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._watch = Watch(limit=DEAD_AFTER_SECONDS, patience=DEAD_AFTER_SECONDS)
 
     def look(self, holder: str, epoch: int, renewed_at: datetime | None, *, database_now: datetime, now: float) -> Sign:
-        """Return what the lease row says of its holder. `now`: this process's monotonic clock."""
+        """Judge whether the holder of the lease is alive. `now`: this process's monotonic clock, in seconds."""
         if not holder:
             return Sign(alive=False, at=None)
         with self._lock:
@@ -48,18 +48,18 @@ observer = Observer()
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How things stand now. `row` is corrected already: not connected when no daemon is alive."""
+    """The status now. `row` is corrected: not connected, and `not_running`, when no daemon is alive."""
 
     row: WebSocketState
     alive: bool
-    daemon: str  # host:pid, "" when none holds the lease
-    heartbeat_at: datetime | None  # the last sign of life; `None` where no time of one can be believed
+    daemon: str  # host:pid, "" when the lease is free
+    heartbeat_at: datetime | None  # the last sign of life; `None` if no time is believable
     standby: int
-    ahead_seconds: float = 0.0  # by which the heartbeat is dated ahead of the database's clock, which was put back
+    ahead_seconds: float = 0.0  # of the heartbeat ahead of the database's clock, which was set back
 
 
 def status() -> Status:
-    """Read the state row against the daemon's heartbeat."""
+    """Read the state row, and correct it by the daemon's heartbeat."""
     lease = LeaseRow.objects.filter(pk=1).first() or LeaseRow()
     row = state_row()
     now = database_now()
@@ -75,24 +75,24 @@ def status() -> Status:
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """How far what the mirror holds can be relied on.
+    """How fresh the mirror is.
 
-    `as_of`: whatever the marketplace had by then, the mirror has; `None` where nothing was ever proved. While `live`
-    that is the daemon's last heartbeat: what the stream told by then is applied. Otherwise the later of two: when the
-    daemon last said `live`, and when the last clean pass began, for a page that was read early says nothing of what
-    changed after it. A sync that refused records is none of these, and while `complete` is false `live` moves nothing:
-    the mirror does not have what they say. A time that is ahead of the database's clock proves nothing, so it never is.
+    `as_of`: the mirror has everything that the marketplace had by then; `None` if that was never proved. While `live`
+    it is the daemon's last heartbeat, since all messages until then are applied. Otherwise it is the later of two
+    times: when the state was last `live`, and when the last clean full sync began (a page that was read early does not
+    show later changes). A sync run that refused records does not count, and `live` does not count while `complete` is
+    false: changes are missing then. A time ahead of the database's clock proves nothing and is ignored.
     """
 
     state: str
     as_of: datetime | None
-    feed_seq: int  # the last feed number that had been given
+    feed_seq: int  # the newest feed number
 
 
 def freshness() -> Freshness:
-    """The truth of `status`, in one query: it goes with every answer of the catalogue API."""
+    """Return the freshness, in one query: every answer of the catalogue API carries it."""
     state = WebSocketState.objects.filter(pk=OuterRef("pk"))
-    passes = SyncRun.objects.filter(is_clean=True, refused=0, started_at__lte=Now()).order_by("-id")
+    clean_runs = SyncRun.objects.filter(is_clean=True, refused=0, started_at__lte=Now()).order_by("-id")
     row = (
         LeaseRow.objects.filter(pk=1)
         .values_list("holder", "epoch", "renewed_at", "feed_seq")
@@ -101,18 +101,18 @@ def freshness() -> Freshness:
             state=Subquery(state.values("state")),
             in_sync_at=Subquery(state.values("in_sync_at")),
             complete=Subquery(state.values("complete")),
-            listed_at=Subquery(passes.values("started_at")[:1]),
+            listed_at=Subquery(clean_runs.values("started_at")[:1]),
         )
         .first()
     )
     if row is None:
         return Freshness(WebSocketState.State.NOT_RUNNING, None, 0)
-    holder, epoch, renewed_at, feed_seq, now, told, in_sync_at, complete, listed_at = row
+    holder, epoch, renewed_at, feed_seq, now, stored_state, in_sync_at, complete, listed_at = row
     sign = observer.look(holder, epoch, renewed_at, database_now=now, now=time.monotonic())
     in_sync_at = believable(in_sync_at, now)
-    # What a daemon that died meant when it said so last counts as well.
-    if told == WebSocketState.State.LIVE and complete and sign.at is not None:
+    # The last heartbeat counts, also that of a daemon that has died since.
+    if stored_state == WebSocketState.State.LIVE and complete and sign.at is not None:
         in_sync_at = sign.at
     known = [at for at in (in_sync_at, believable(listed_at, now)) if at is not None]
-    state_now = told if sign.alive and told is not None else WebSocketState.State.NOT_RUNNING
+    state_now = stored_state if sign.alive and stored_state is not None else WebSocketState.State.NOT_RUNNING
     return Freshness(str(state_now), max(known, default=None), feed_seq)

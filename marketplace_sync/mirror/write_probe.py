@@ -1,13 +1,13 @@
 """Find out why nothing can be written: the write lock is taken, or the database is read-only.
 
-Only for a mirror whose daemon has not been heard of: a daemon that waits for a lock renews nothing, and looks dead.
+Used only when the daemon's heartbeat is too old: a daemon that waits for a lock cannot renew, and looks dead.
 """
 
 from dataclasses import dataclass
 
 from django.db import OperationalError, connection
 
-# A short transaction of somebody else's is over by then.
+# A short transaction of another process is over by then.
 _SQLITE_WAIT_MS = 200
 # The same on PostgreSQL, where the age of the transaction is known.
 _SHORT_SECONDS = 1.0
@@ -15,7 +15,7 @@ _SHORT_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class WriteTrouble:
-    """Why nobody can write. PostgreSQL names the session that keeps the lock, and for how long its transaction runs."""
+    """Why nobody can write. On PostgreSQL: the session with the lock, and for how long its transaction has run."""
 
     read_only: bool = False
     session: int | None = None
@@ -23,9 +23,9 @@ class WriteTrouble:
 
 
 def write_trouble() -> WriteTrouble | None:
-    """Return why nothing can be written now; `None` where a write would go through, or within a transaction.
+    """Return why nothing can be written now; `None` if a write would succeed, or within a transaction.
 
-    Writes nothing, and waits 0.2 s at most. Raises what the database raises when it does not answer.
+    It writes nothing, and waits 0.2 s at most. Raises the database's errors when the database does not answer.
     """
     if connection.in_atomic_block:
         return None
@@ -52,9 +52,8 @@ def _sqlite() -> WriteTrouble | None:
     return None
 
 
-# Sessions that others wait for, or that have a lock on the lease beyond reading it, and do not wait themselves: the
-# beginning of the queue. Whoever looks may not see the transactions of another role; a prepared transaction has no
-# session at all.
+# The head of the queue: sessions that block others, or that have more than a read lock on the lease, and do not wait
+# themselves. This role may not see the transactions of another one; a prepared transaction has no session at all.
 _LOCKED_BY = """
 WITH waiting AS (
     SELECT DISTINCT locks.pid FROM pg_locks locks JOIN pg_stat_activity sessions ON sessions.pid = locks.pid
