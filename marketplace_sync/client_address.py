@@ -1,8 +1,8 @@
-"""The address of a client: the one rule behind every limit by address and every origin in the audit.
+"""The address of a client, for all limits by address and all origins in the audit log.
 
 `X-Forwarded-For` counts only where the connection comes from a proxy that `TRUSTED_PROXIES` names. Each proxy appends
 the address of its own peer, so the list is read from its right end, and the first address that is no trusted proxy is
-the client. What stands to the left of it is the client's own invention.
+the client. Anything to the left of it may be invented by the client.
 """
 
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ def client_address(peer: str, forwarded: str, proxies: Networks) -> str:
 
 
 def neighbourhood(address: str) -> str:
-    """Return what limits count by: the address itself, or the /64 network of an IPv6 address.
+    """Return the key that limits count by: the address, or the /64 network of an IPv6 address.
 
     A /64 is the smallest network that a provider hands out, so one client owns all of its addresses.
     """

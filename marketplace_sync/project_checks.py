@@ -1,4 +1,4 @@
-"""System checks of the project around this app; `docs/embedding.md` has what it needs ready to copy."""
+"""System checks of the project that embeds this app. `docs/embedding.md` has all required settings, ready to copy."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,17 +15,17 @@ from unfold.sites import UnfoldAdminSite  # type: ignore[import-untyped]
 from marketplace_sync.governance.agent_users import fields_without_value
 from marketplace_sync.models import Agent
 
-# What a project of somebody else's has to have beside this app, and why.
+# The apps that an embedding project needs, and why.
 REQUIRED_APPS = {
-    "django.contrib.admin": "the pages are its own",
-    "django.contrib.sessions": "people log in",
-    "unfold": "the mirror's pages are made of it",
-    "channels": "the live feed",
-    "rest_framework": "the API",
-    "django_filters": "the API's filters",
-    "drf_spectacular": "the API's schema",
-    "drf_spectacular_sidecar": "the API's docs without internet",
-    "knox": "agents' keys",
+    "django.contrib.admin": "the mirror's pages are part of the admin",
+    "django.contrib.sessions": "people log in with them",
+    "unfold": "the mirror's pages use its components",
+    "channels": "the live feed uses it",
+    "rest_framework": "the API uses it",
+    "django_filters": "the API's filters use it",
+    "drf_spectacular": "the API's schema uses it",
+    "drf_spectacular_sidecar": "the API's documentation works offline",
+    "knox": "agents' keys use it",
 }
 REQUIRED_SETTINGS: dict[str, object] = {
     "KNOX_TOKEN_MODEL": "marketplace_sync.AgentKey",
@@ -38,21 +38,21 @@ _MISSING_APP, _OTHER_SETTING = "marketplace_sync.E090", "marketplace_sync.E091"
 
 @register("marketplace_sync")
 def check_project(**_options: Any) -> list[CheckMessage]:
-    """Check that the project has the apps and settings that this app builds on."""
-    faults: list[CheckMessage] = [
+    """Check that the project has the required apps and settings."""
+    problems: list[CheckMessage] = [
         Error(f"{name} is not in INSTALLED_APPS: {why}.", hint=f'Add "{name}" to INSTALLED_APPS.', id=_MISSING_APP)
         for name, why in REQUIRED_APPS.items()
         if not apps.is_installed(name)
     ]
     for name, wanted in REQUIRED_SETTINGS.items():
         if _setting(name) != wanted:
-            hint = f"Write {name} = {wanted!r}; docs/embedding.md has all of it."
-            faults.append(Error(f"{name} is {_setting(name)!r}.", hint=hint, id=_OTHER_SETTING))
-    return faults
+            hint = f"Set {name} = {wanted!r}; docs/embedding.md has all required settings."
+            problems.append(Error(f"{name} is {_setting(name)!r}.", hint=hint, id=_OTHER_SETTING))
+    return problems
 
 
 def _setting(name: str) -> object:
-    """A setting, or one entry of a setting that is a dict: `NAME['KEY']`. Not there: "unset"."""
+    """Return a setting, or one entry of a setting that is a dict: `NAME['KEY']`. If absent: "unset"."""
     outer, _, inner = name.partition("[")
     value = getattr(settings, outer, "unset")
     return value.get(inner.strip("]'"), "unset") if inner and isinstance(value, dict) else value
@@ -60,9 +60,9 @@ def _setting(name: str) -> object:
 
 @register("marketplace_sync")
 def check_routers(**_options: Any) -> list[CheckMessage]:
-    """Check that no database router sends the mirror, or the users that its agents are, to another database.
+    """Check that no database router sends the mirror or its users to another database.
 
-    One transaction writes rows and feed, under a lock in the same database, and an agent refers to its user.
+    One transaction writes rows and feed, under a lock in the same database, and each agent has a user.
     """
     users = get_user_model()
     found = []
@@ -95,15 +95,15 @@ _ROUTES: Sequence[tuple[str, Callable[[Any], str]]] = (
 
 
 @register("marketplace_sync")
-def check_admin_looks(**_options: Any) -> list[CheckMessage]:
-    """Check that unfold, of which the mirror's pages are made, leaves the admin sites of the project as they are."""
+def check_admin_design(**_options: Any) -> list[CheckMessage]:
+    """Check that unfold, which the mirror's pages use, does not change other admin sites of the project."""
     names = [config.name for config in apps.get_app_configs()]
     if "unfold" not in names or "django.contrib.admin" not in names:
         return []
     first = names.index("unfold") < names.index("django.contrib.admin")
     if not first and isinstance(apps.get_app_config("unfold"), DefaultAppConfig):
-        problem = "unfold comes after django.contrib.admin, so it drops the pages that are registered by then."
-        hint = 'Write "unfold.apps.BasicAppConfig" in its place, or put "unfold" before "django.contrib.admin".'
+        problem = "unfold comes after django.contrib.admin, so it drops the pages registered before it."
+        hint = 'Replace it with "unfold.apps.BasicAppConfig", or put "unfold" before "django.contrib.admin".'
         return [Error(problem, hint=hint, id="marketplace_sync.E095")]
     default_site = getattr(apps.get_app_config("admin"), "default_site", _DJANGOS_SITE)
     if first and isinstance(apps.get_app_config("unfold"), DefaultAppConfig) and default_site != _DJANGOS_SITE:
@@ -118,14 +118,14 @@ def check_admin_looks(**_options: Any) -> list[CheckMessage]:
 
 _DJANGOS_SITE = "django.contrib.admin.sites.AdminSite"
 _LEAVE = (
-    'Write "unfold.apps.BasicAppConfig" after "django.contrib.admin" in INSTALLED_APPS: the site stays as it is. '
-    "For unfold's looks put it before, and derive the site from unfold.sites.UnfoldAdminSite."
+    'To keep the site unchanged, put "unfold.apps.BasicAppConfig" after "django.contrib.admin" in INSTALLED_APPS. '
+    "To use unfold's design, put it before, and derive the site from unfold.sites.UnfoldAdminSite."
 )
 
 
 @register("marketplace_sync")
 def check_user_model(**_options: Any) -> list[CheckMessage]:
-    """Check that a user can be made for an agent."""
+    """Check that a user can be created for an agent."""
     users = get_user_model()
     missing = fields_without_value(users)
     if not missing:
@@ -141,19 +141,19 @@ def check_user_model(**_options: Any) -> list[CheckMessage]:
 
 @register("marketplace_sync")
 def check_autocommit(**_options: Any) -> list[CheckMessage]:
-    """Check that Django manages the transactions."""
+    """Check that Django commits each statement outside transactions."""
     if settings.DATABASES.get(DEFAULT_DB_ALIAS, {}).get("AUTOCOMMIT", True):
         return []
     return [
         Error(
-            f"DATABASES[{DEFAULT_DB_ALIAS!r}]['AUTOCOMMIT'] is False: nothing would commit what the mirror writes.",
-            hint="Remove AUTOCOMMIT, or write True.",
+            f"DATABASES[{DEFAULT_DB_ALIAS!r}]['AUTOCOMMIT'] is False: nothing commits what the mirror writes.",
+            hint="Remove AUTOCOMMIT, or set it to True.",
             id="marketplace_sync.E094",
         )
     ]
 
 
 def project_errors() -> list[CheckMessage]:
-    """Return what a command that writes must not start with. It looks at settings alone."""
+    """Return the errors with which a command that writes must not start. Only the settings are checked."""
     checks = (check_project, check_routers, check_user_model, check_autocommit)
     return [message for check in checks for message in check(app_configs=None) if message.is_serious()]

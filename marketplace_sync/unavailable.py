@@ -1,6 +1,6 @@
-"""Name the reason why the database could not serve a request, and how long the client should wait.
+"""Why the database could not serve a request, and how long the client should wait.
 
-Errors of the database that a retry can cure are answered with 503. All others are our own and stay a 500.
+Database errors that a retry can cure are answered with 503. All others are bugs and stay a 500.
 """
 
 import sqlite3
@@ -36,7 +36,7 @@ BUSY = Unavailable(
     "database_busy",
     "The database has no free connection",
     "No connection to the database became free in time: all are in use, or the database does not answer.",
-    "Send the request again in a few seconds. If this lasts, ask /health/ready what is wrong.",
+    "Send the request again in a few seconds. If this lasts, see /health/ready for the cause.",
     5,
 )
 TIMEOUT = Unavailable(
@@ -64,7 +64,7 @@ AWAY = Unavailable(
     "database_away",
     "The database does not answer",
     "The connection to the database failed.",
-    "Check that the database runs, and ask /health/ready. The page works again as soon as the database does.",
+    "Check that the database runs, and see /health/ready. The page works again as soon as the database does.",
     10,
 )
 
@@ -77,7 +77,7 @@ _SQLITE = {
     sqlite3.SQLITE_CANTOPEN: AWAY,
     sqlite3.SQLITE_IOERR: AWAY,
 }
-# By SQLSTATE, the longest beginning that fits.
+# By SQLSTATE; the longest matching prefix counts.
 _POSTGRES = {
     "57014": TIMEOUT,  # query_canceled: statement_timeout
     "55P03": LOCKED,  # lock_not_available: lock_timeout

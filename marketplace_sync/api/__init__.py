@@ -1,5 +1,6 @@
-"""The HTTP API: a door. It reads requests, asks governance or the mirror, and writes answers; it decides nothing.
+"""The HTTP API. It translates between HTTP and governance or the mirror, and decides nothing.
 
-Every view is a `views.View`: known parameters only, errors in one shape, an actor always. What changes anything is
-an action of `governance.actions`, which checks and audits; views under `/api/admin/` check reads alone.
+Every view is a `views.StrictView`: it refuses unknown parameters, answers errors in one format and requires an actor.
+Whatever changes something is an action of `governance.actions`, which checks and audits it; the views under
+`/api/admin/` only check who may read.
 """

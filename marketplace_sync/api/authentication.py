@@ -1,4 +1,4 @@
-"""Who asks: an agent by its key, a person by their session."""
+"""Authentication: agents by their key, people by their session."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from marketplace_sync.governance.sessions import only_read
 
 
 class BearerAuthentication(BaseAuthentication):
-    """`Authorization: Bearer <key>`. Raises `AuthenticationFailed`, or `Throttled` after too many of those."""
+    """`Authorization: Bearer <key>`. Raises `AuthenticationFailed`, or `Throttled` after too many invalid keys."""
 
     def authenticate(self, request: Request) -> tuple[Any, Any] | None:
         header = get_authorization_header(request).decode("latin-1")
@@ -23,7 +23,7 @@ class BearerAuthentication(BaseAuthentication):
         if key is None:
             wait = failed_keys.admit(client_address.neighbourhood(client_address.of_request(request)))
             if wait is not None:
-                raise Throttled(wait, "Too many failed keys from this address.")
+                raise Throttled(wait, "Too many invalid keys from this address.")
             raise AuthenticationFailed("This key is not valid: unknown, expired, revoked, or of a disabled agent.")
         return key.user, key
 
@@ -32,7 +32,7 @@ class BearerAuthentication(BaseAuthentication):
 
 
 class PersonAuthentication(SessionAuthentication):
-    """A person's session, which is read and never written."""
+    """A person's session, which is read but never written."""
 
     def authenticate(self, request: Request) -> tuple[Any, Any] | None:
         with only_read(request._request):
@@ -40,5 +40,5 @@ class PersonAuthentication(SessionAuthentication):
 
 
 def origin_of(request: Request) -> str:
-    """Return where a request comes from, as the audit writes it."""
+    """Return the origin of a request, as the audit log stores it."""
     return f"api {client_address.of_request(request)}".strip()

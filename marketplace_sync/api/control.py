@@ -1,4 +1,4 @@
-"""Watching and steering: status, commands, passes, dead letters."""
+"""Management: status, commands, full syncs, dead letters, audit log."""
 
 import re
 from typing import Any, ClassVar
@@ -31,7 +31,7 @@ from marketplace_sync.api.serializers import (
     SyncStatusSerializer,
 )
 from marketplace_sync.api.status import connection_status
-from marketplace_sync.api.views import KnownParameters, read_body
+from marketplace_sync.api.views import StrictView, read_body
 from marketplace_sync.api.waiting import MAX_WAIT_SECONDS, ended, wait_for
 from marketplace_sync.governance.actions import (
     ApproveRemoval,
@@ -48,61 +48,61 @@ from marketplace_sync.models import AuditRow, Command, DeadLetter, SyncRun
 
 _WAIT = OpenApiParameter(
     "wait", {"type": "integer", "minimum": 0}, OpenApiParameter.QUERY,
-    description="Seconds to wait for the daemon's answer; over 30 is served as 30.",
+    description="Seconds to wait for the daemon's answer, at most 30; larger values count as 30.",
 )  # fmt: skip
 _POSTS: dict[str, Any] = {
     "request": ReasonSerializer,
     "parameters": [_WAIT],
     "responses": {
-        200: OpenApiResponse(CommandSerializer, "It has ended: done, failed or expired."),
+        200: OpenApiResponse(CommandSerializer, "The command has ended: done, failed or expired."),
         202: OpenApiResponse(
             CommandSerializer,
-            "Asked for; look again at `/api/admin/commands/{id}/`.",
+            "The daemon has not answered yet. Poll `/api/admin/commands/{id}/`.",
             examples=[OpenApiExample("pending", value=examples.PENDING_COMMAND)],
         ),
     },
 }
 
 
-# The work of a POST takes some 30 ms, unless the database is locked or slow.
-_PLACE_SECONDS = 2
+# A POST takes about 30 ms, unless the database is locked or slow.
+_SLOT_SECONDS = 2
 
 
-class Managed(KnownParameters):
-    """Everything under `/api/admin/`: reading needs AUTONOMOUS, and what is posted is decided by its action."""
+class ManagementView(StrictView):
+    """The base of all views under `/api/admin/`. Reading needs AUTONOMOUS; for a POST, its action decides."""
 
     permission_classes = (MayManage,)
 
     def order(
-        self, request: Request, asked: type[CommandAction], *target: int, fields: tuple[str, ...] = ()
+        self, request: Request, action_class: type[CommandAction], *target: int, fields: tuple[str, ...] = ()
     ) -> Response:
-        """Perform the action, and wait for the daemon's answer if that is wanted. `fields`: more of the body's."""
+        """Perform the action and wait for the daemon's answer if requested. `fields` are further fields of the body."""
         wait = read_wait(request)
-        command = asked(*target, **self.by(request, *fields)).perform()
-        # To wait is to sleep without a database connection. Its actor may read meanwhile, and those who wait have a
-        # limit of their own (`waiting.MAX_WAITERS`).
-        self.leave_place()
+        command = action_class(*target, **self.by(request, *fields)).perform()
+        # A waiting request sleeps without a database connection. It leaves its slot, so that its actor can read
+        # meanwhile; waiting requests have a limit of their own (`waiting.MAX_WAITERS`).
+        self.release_slot()
         wait_for(command, wait)
         return Response(CommandSerializer(command).data, status=200 if ended(command) else 202)
 
-    def patience(self, request: Request) -> float:
-        """One that would wait for the daemon waits for a place first, rather than that its actor has to try again."""
-        return 0.0 if request.method in SAFE_METHODS else float(min(read_wait(request), _PLACE_SECONDS))
+    def slot_timeout(self, request: Request) -> float:
+        """Return how long to wait for a slot: a request that would wait for the daemon waits for a slot first."""
+        return 0.0 if request.method in SAFE_METHODS else float(min(read_wait(request), _SLOT_SECONDS))
 
     def by(self, request: Request, *fields: str) -> dict[str, Any]:
-        """Who, why and from where, as actions want it, and these fields of the body."""
+        """Return the keyword arguments of an action: actor, origin, reason, and these fields of the body."""
         return {"actor": actor_behind(request), "origin": origin_of(request), **read_body(request, *fields)}
 
 
 def read_wait(request: Request) -> int:
-    """`?wait=N` in seconds, 0 without it; over the most it is the most."""
+    """Return `?wait=N` in seconds, at most `MAX_WAIT_SECONDS`; 0 without it."""
     text = request.query_params.get("wait", "0")
     if not re.fullmatch("[0-9]{1,9}", text):
-        raise ValidationError({"wait": [f"Seconds, from 0 to {MAX_WAIT_SECONDS}."]})
+        raise ValidationError({"wait": [f"Must be a whole number of seconds from 0 to {MAX_WAIT_SECONDS}."]})
     return min(int(text), MAX_WAIT_SECONDS)
 
 
-class WebSocketViewSet(Managed, ViewSet):
+class WebSocketViewSet(ManagementView, ViewSet):
     """The live stream."""
 
     parameters: ClassVar = {"reconnect": ("wait",), "disable": ("wait",), "enable": ("wait",)}
@@ -110,59 +110,59 @@ class WebSocketViewSet(Managed, ViewSet):
     @extend_schema(responses=StatusSerializer)
     @action(detail=False)
     def status(self, request: Request) -> Response:
-        """How it stands: the truth, after a crash too."""
+        """Return the state of the stream; correct after a crash too."""
         return Response(StatusSerializer(connection_status(settings)).data)
 
     @extend_schema(**_POSTS)
     @action(detail=False, methods=["post"])
     def reconnect(self, request: Request) -> Response:
-        """Open a new stream at once, with the counters at 0."""
+        """Open a new stream immediately, with the counters at 0."""
         return self.order(request, Reconnect)
 
     @extend_schema(**_POSTS)
     @action(detail=False, methods=["post"])
     def disable(self, request: Request) -> Response:
-        """Close the stream, over restarts too; polling goes on."""
+        """Close the stream and keep it closed, also after restarts; polling continues."""
         return self.order(request, Disable)
 
     @extend_schema(**_POSTS)
     @action(detail=False, methods=["post"])
     def enable(self, request: Request) -> Response:
-        """Want the stream again."""
+        """Open the stream again after `disable`."""
         return self.order(request, Enable)
 
 
-class SyncViewSet(Managed, ViewSet):
-    """The passes over the listing, as a whole."""
+class SyncViewSet(ManagementView, ViewSet):
+    """Full syncs: their status, and the command to start one."""
 
     parameters: ClassVar = {"trigger": ("wait",)}
 
     @extend_schema(**_POSTS)
     @action(detail=False, methods=["post"])
     def trigger(self, request: Request) -> Response:
-        """A full pass, begun after this; done when it has ended."""
+        """Start a full sync. The command is done when a full sync that began after it has ended."""
         return self.order(request, SyncNow)
 
     @extend_schema(responses=SyncStatusSerializer)
     @action(detail=False)
     def status(self, request: Request) -> Response:
-        """The last passes, the one under way, and the one whose removals wait for approval."""
+        """Return the running full sync, the last ones, and the one whose removals are on hold."""
         state = SyncRun.State
         runs = SyncRun.objects.order_by("-id")
         by_state = runs.order_by().values_list("state").annotate(Count("pk"))
-        ended_well = (state.DONE, state.DEGRADED, state.HELD, state.APPROVED, state.DISMISSED, state.SUPERSEDED)
-        told = {
+        successful = (state.DONE, state.DEGRADED, state.HELD, state.APPROVED, state.DISMISSED, state.SUPERSEDED)
+        found = {
             "running": runs.filter(state=state.RUNNING).first(),
             "last": runs.exclude(state=state.RUNNING).first(),
-            "last_done": runs.filter(state__in=ended_well).first(),
+            "last_done": runs.filter(state__in=successful).first(),
             "held": runs.filter(state=state.HELD).first(),
             "runs": dict(by_state),
         }
-        return Response(SyncStatusSerializer(told).data)
+        return Response(SyncStatusSerializer(found).data)
 
 
-class RunViewSet(Managed, ListModelMixin, RetrieveModelMixin, GenericViewSet[SyncRun]):
-    """Full passes, the newest first."""
+class RunViewSet(ManagementView, ListModelMixin, RetrieveModelMixin, GenericViewSet[SyncRun]):
+    """Full syncs, the newest first."""
 
     queryset = SyncRun.objects.order_by("-id")
     serializer_class = RunSerializer
@@ -176,10 +176,10 @@ class RunViewSet(Managed, ListModelMixin, RetrieveModelMixin, GenericViewSet[Syn
     @extend_schema(**_POSTS | {"request": ApprovalSerializer})
     @action(detail=True, methods=["post"])
     def approve(self, request: Request, pk: int) -> Response:
-        """Delete the skills that this run lists as missing and that are missing still.
+        """Delete the skills that this run lists as missing and that still are missing.
 
-        The body says what you have seen. For persons, unless `APPROVALS_BY_AGENTS` is true. A superseded run can be
-        approved as long as a newer one holds some of the same removals.
+        The body states the number that you have seen. For people only, unless `APPROVALS_BY_AGENTS` is true. A
+        superseded run can be approved while a newer run has some of the same removals on hold.
         """
         return self.order(request, ApproveRemoval, pk, fields=("held_count",))
 
@@ -190,16 +190,16 @@ class RunViewSet(Managed, ListModelMixin, RetrieveModelMixin, GenericViewSet[Syn
         return self.order(request, DismissRemoval, pk)
 
 
-class CommandViewSet(Managed, RetrieveModelMixin, GenericViewSet[Command]):
-    """What was asked of the daemon, and what it answered."""
+class CommandViewSet(ManagementView, RetrieveModelMixin, GenericViewSet[Command]):
+    """Commands to the daemon, and its answers."""
 
     queryset = Command.objects.all()
     serializer_class = CommandSerializer
     lookup_value_converter = "int"
 
 
-class DeadLetterViewSet(Managed, ListModelMixin, RetrieveModelMixin, GenericViewSet[DeadLetter]):
-    """What could not be applied, and why; the last seen first."""
+class DeadLetterViewSet(ManagementView, ListModelMixin, RetrieveModelMixin, GenericViewSet[DeadLetter]):
+    """Input that could not be applied, with the reason; the last received first."""
 
     queryset = DeadLetter.objects.order_by("-last_seen_at", "-id")
     filterset_class = DeadLetterFilter
@@ -215,7 +215,7 @@ class DeadLetterViewSet(Managed, ListModelMixin, RetrieveModelMixin, GenericView
     @extend_schema(**_POSTS)
     @action(detail=True, methods=["post"])
     def replay(self, request: Request, pk: int) -> Response:
-        """Apply once more what was refused."""
+        """Apply the refused input again."""
         return self.order(request, ReplayDeadLetter, pk)
 
     @extend_schema(
@@ -223,19 +223,19 @@ class DeadLetterViewSet(Managed, ListModelMixin, RetrieveModelMixin, GenericView
         parameters=[_WAIT],
         responses=OpenApiResponse(
             DeadLetterDetailSerializer,
-            "Put aside. It needs no daemon, so there is no command and nothing to wait for.",
+            "The dead letter is discarded. That needs no daemon, so there is no command to wait for.",
             examples=[OpenApiExample("discarded", value=examples.DISCARDED)],
         ),
     )
     @action(detail=True, methods=["post"])
     def discard(self, request: Request, pk: int) -> Response:
-        """Put it aside for good: when the same comes again it is counted, and stays put aside."""
+        """Discard the dead letter for good. If the same input comes again, it is counted and stays discarded."""
         read_wait(request)
-        letter = DiscardDeadLetter(pk, **self.by(request)).perform()
-        return Response(DeadLetterDetailSerializer(letter).data)
+        dead_letter = DiscardDeadLetter(pk, **self.by(request)).perform()
+        return Response(DeadLetterDetailSerializer(dead_letter).data)
 
 
-class AuditViewSet(Managed, ListModelMixin, GenericViewSet[AuditRow]):
+class AuditViewSet(ManagementView, ListModelMixin, GenericViewSet[AuditRow]):
     """Every management decision, allowed or refused; the newest first."""
 
     queryset = AuditRow.objects.order_by("-id")

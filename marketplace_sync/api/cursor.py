@@ -14,26 +14,26 @@ from rest_framework.request import Request
 from rest_framework.utils.urls import replace_query_param
 
 CURSOR = "cursor"
-# Both name a place in another order than the cursor's.
+# Both belong to another order than the cursor's.
 _EXCLUDED = ("page", "ordering")
-# May change from page to page: it does not choose the rows.
+# These may change from page to page, because they do not select rows.
 _FREE = (CURSOR, "page_size")
 
-_NOT_OURS = (
-    "This cursor does not belong to this list with these filters. Send `next` as it was given, with the same filters, "
+_FOREIGN_CURSOR = (
+    "This cursor does not belong to this list with these filters. Send `next` unchanged, with the same filters, "
     "or begin again with an empty cursor."
 )
 
 
 class Cursor:
-    """The place of a request in a list. Raises `ValidationError` for one that this list did not give."""
+    """The place of a request in a list. Raises `ValidationError` for a cursor of another list."""
 
     def __init__(self, request: Request, rows: QuerySet[Any]) -> None:
         for name in _EXCLUDED:
             if name in request.query_params:
-                raise ValidationError({CURSOR: [f"A cursor has an order of its own: leave out `{name}`."]})
+                raise ValidationError({CURSOR: [f"A cursor has its own order: leave out `{name}`."]})
         self._request = request
-        # Of this list and these filters: signed for others, a cursor would skip rows without a word.
+        # Signed for this list and these filters: with others, a cursor would silently skip rows.
         chosen = sorted((name, values) for name, values in request.query_params.lists() if name not in _FREE)
         self._signer = Signer(salt=f"{rows.model._meta.label} {chosen}", sep=".")
         self._rows = rows.order_by("pk")
@@ -52,4 +52,4 @@ class Cursor:
         try:
             return self._signer.unsign_object(text)
         except BadSignature:
-            raise ValidationError({CURSOR: [_NOT_OURS]}) from None
+            raise ValidationError({CURSOR: [_FOREIGN_CURSOR]}) from None

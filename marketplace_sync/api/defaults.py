@@ -1,4 +1,4 @@
-"""What holds for every view, whatever `REST_FRAMEWORK` says in the project that this app is part of."""
+"""The base classes of all views. They do not depend on `REST_FRAMEWORK` of the project that embeds this app."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,37 +14,37 @@ from rest_framework.views import APIView
 
 from marketplace_sync.api.authentication import BearerAuthentication, PersonAuthentication
 from marketplace_sync.api.errors import answer_error
-from marketplace_sync.api.negotiation import OneForm
-from marketplace_sync.api.pagination import Pages
+from marketplace_sync.api.negotiation import FixedFormat
+from marketplace_sync.api.pagination import Pagination
 from marketplace_sync.api.permissions import IsActor, actor_behind
 from marketplace_sync.api.rendering import Renderer
-from marketplace_sync.api.throttles import AT_ONCE, PerActor, places_of_actors, rate_headers
+from marketplace_sync.api.throttles import MAX_CONCURRENT, ActorThrottle, rate_headers, slots_of_actors
 from marketplace_sync.governance.actors import Actor
 
-# What no cache keeps, and no other person or key is given.
+# No cache may store it, nor serve it to another person or key.
 PRIVATE = "private, no-store"
-BY_WHOM = ("Authorization", "Cookie")
+VARY_ON = ("Authorization", "Cookie")
 
 
 class Guarded(APIView):
-    """Who may come in, and how a refusal looks. No anonymous access; what is open says so itself.
+    """Authentication, permissions, limits and error format. No anonymous access, unless a view allows it explicitly.
 
-    Every answer, refusals too, is for one client alone: no proxy may keep it for another.
+    Every answer, refusals included, is for one client: no proxy may serve it to another.
     """
 
-    # The key first: it names the scheme that a 401 asks for.
+    # The key comes first, because the first class names the scheme of a 401.
     authentication_classes = (BearerAuthentication, PersonAuthentication)
     permission_classes = (IsActor,)
-    throttle_classes = (PerActor,)
+    throttle_classes = (ActorThrottle,)
     versioning_class = None
 
-    _place: str | None = None  # whose place this request has, of those at the same time
+    _slot: str | None = None  # the actor whose slot this request occupies
 
     @classmethod
     def as_view(cls, *args: Any, **kwargs: Any) -> Any:
-        """Return the view. It opens its own transactions, also with `ATOMIC_REQUESTS`.
+        """Return the view. It opens its own transactions, even with `ATOMIC_REQUESTS`.
 
-        In one around the request the audit row of a refusal would be rolled back.
+        A transaction around the request would roll back the audit row of a refusal.
         """
         return non_atomic_requests(super().as_view(*args, **kwargs))
 
@@ -54,33 +54,33 @@ class Guarded(APIView):
     def check_throttles(self, request: Request) -> None:
         super().check_throttles(request)
         actor = actor_behind(request).ident
-        if not places_of_actors.take(actor, self.patience(request)):
-            detail = f"At most {AT_ONCE} requests of one actor are served at the same time."
+        if not slots_of_actors.acquire(actor, self.slot_timeout(request)):
+            detail = f"At most {MAX_CONCURRENT} requests per actor are served at the same time."
             raise Throttled(1, detail, "too_many_at_once")
-        self._place = actor
+        self._slot = actor
 
-    def patience(self, request: Request) -> float:
-        """Return for how many seconds this request waits for a place when its actor has all of them."""
+    def slot_timeout(self, request: Request) -> float:
+        """Return for how many seconds this request waits if all slots of its actor are occupied."""
         return 0.0
 
-    def leave_place(self) -> None:
-        """Count no more as one of the requests at the same time: the work is done, what follows is waiting."""
-        if self._place is not None:
-            places_of_actors.give_back(self._place)
-            self._place = None
+    def release_slot(self) -> None:
+        """Stop counting as one of the actor's concurrent requests: the work is done, the rest is waiting."""
+        if self._slot is not None:
+            slots_of_actors.release(self._slot)
+            self._slot = None
 
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             response: Any = super().dispatch(request, *args, **kwargs)
             if isinstance(response, Response):
-                response.render()  # here and not later, for it is part of the work
+                response.render()  # here, because rendering is part of the work
             return response
         finally:
-            self.leave_place()
+            self.release_slot()
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Response:
         answered = super().finalize_response(request, response, *args, **kwargs)
-        patch_vary_headers(answered, BY_WHOM)
+        patch_vary_headers(answered, VARY_ON)
         answered.headers.setdefault("Cache-Control", PRIVATE)
         actor: Actor | None = getattr(request, "_actor", None)
         if actor is not None:
@@ -90,11 +90,11 @@ class Guarded(APIView):
 
 
 class JSONView(Guarded):
-    """Of the API: JSON in and out, in pages."""
+    """The base of the API's views: JSON in and out, lists in pages."""
 
     renderer_classes = (Renderer,)
     parser_classes = (JSONParser,)
-    content_negotiation_class: Any = OneForm
+    content_negotiation_class: Any = FixedFormat
     metadata_class: Any = None
-    pagination_class: Any = Pages
+    pagination_class: Any = Pagination
     filter_backends: Any = (DjangoFilterBackend,)

@@ -1,4 +1,4 @@
-"""Every refusal in one shape: `{"detail", "code"}`, with `field` and `fields` where a value is at fault."""
+"""One format for all errors: `{"detail", "code"}`, with `field` and `fields` if a value is invalid."""
 
 from math import ceil
 from typing import Any
@@ -21,7 +21,7 @@ from marketplace_sync.unavailable import reason_of, report
 
 
 class Gone(exceptions.APIException):
-    """What was there once is no longer kept: 410."""
+    """The requested data was once there but is no longer kept: 410."""
 
     status_code = status.HTTP_410_GONE
     default_detail = "No longer kept."
@@ -29,10 +29,10 @@ class Gone(exceptions.APIException):
 
 
 class TooLarge(exceptions.APIException):
-    """A body that no honest request has: 413."""
+    """The body is larger than any valid request needs: 413."""
 
     status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
-    default_detail = f"A body has {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes at most."
+    default_detail = f"The body must be at most {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes."
     default_code = "too_large"
 
 
@@ -45,24 +45,24 @@ _STATUS: tuple[tuple[type[ActionError], int], ...] = (
 )
 
 
-def answer_error(fault: Exception, context: dict[str, Any]) -> Response | None:
-    """DRF's `EXCEPTION_HANDLER`; `None` for what is no refusal but a fault of ours, which is a 500."""
-    if isinstance(fault, ActionError):
-        return _of_action(fault)
-    reason = reason_of(fault)
+def answer_error(error: Exception, context: dict[str, Any]) -> Response | None:
+    """Answer an exception; DRF's `EXCEPTION_HANDLER`. Return `None` for a bug of ours, which becomes a 500."""
+    if isinstance(error, ActionError):
+        return _answer_action(error)
+    reason = reason_of(error)
     if reason is not None:
         set_rollback()
-        report(reason, context["request"].path, fault)
+        report(reason, context["request"].path, error)
         data = {"detail": f"{reason.detail} {reason.advice}", "code": reason.code}
         answer = Response(data, status=503, headers={"Retry-After": str(reason.retry_after)})
-        answer._has_been_logged = True  # type: ignore[attr-defined]  # else Django adds an ERROR line
+        answer._has_been_logged = True  # type: ignore[attr-defined]  # otherwise Django logs an ERROR line
         return answer
-    response = exception_handler(fault, context)
+    response = exception_handler(error, context)
     if response is None:
         return None
-    # DRF turns Django's Http404 and PermissionDenied into its own before it answers.
-    if isinstance(fault, exceptions.ValidationError):
-        fields = _fields(fault.detail)
+    # DRF has converted Django's Http404 and PermissionDenied to its own exceptions.
+    if isinstance(error, exceptions.ValidationError):
+        fields = _fields(error.detail)
         field, problems = next(iter(fields.items()))
         response.data = {"detail": f"{field}: {problems[0]}", "code": "invalid", "field": field, "fields": fields}
     else:
@@ -71,21 +71,21 @@ def answer_error(fault: Exception, context: dict[str, Any]) -> Response | None:
     return response
 
 
-def _of_action(fault: ActionError) -> Response | None:
+def _answer_action(error: ActionError) -> Response | None:
     for kind, code in _STATUS:
-        if isinstance(fault, kind):
-            data: dict[str, Any] = {"detail": fault.detail, "code": fault.code}
-            if isinstance(fault, MaturityRequiredError):
-                data |= {"required": str(fault.required), "actual": str(fault.actual) if fault.actual else None}
-            if isinstance(fault, InvalidInputError):
-                data |= {"field": fault.field, "fields": {fault.field: [fault.detail]}}
-            wait = {"Retry-After": str(ceil(fault.retry_after))} if isinstance(fault, TooManyRequestsError) else None
+        if isinstance(error, kind):
+            data: dict[str, Any] = {"detail": error.detail, "code": error.code}
+            if isinstance(error, MaturityRequiredError):
+                data |= {"required": str(error.required), "actual": str(error.actual) if error.actual else None}
+            if isinstance(error, InvalidInputError):
+                data |= {"field": error.field, "fields": {error.field: [error.detail]}}
+            wait = {"Retry-After": str(ceil(error.retry_after))} if isinstance(error, TooManyRequestsError) else None
             return Response(data, status=code, headers=wait)
     return None
 
 
 def _fields(detail: Any) -> dict[str, list[str]]:
-    """Each field's problems; what belongs to no field is the body's."""
+    """Return the problems by field; those of no field are listed under `body`."""
     if not isinstance(detail, dict):
         return {"body": [str(problem) for problem in detail]}
     return {

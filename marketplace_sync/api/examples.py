@@ -1,4 +1,4 @@
-"""One example of each answer, for the schema."""
+"""One example per answer, for the schema."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ LISTED_SKILL: dict[str, Any] = {
 }  # fmt: skip
 SKILL = {**LISTED_SKILL, "code": "def send_email(...): ..."}
 CATEGORY: dict[str, Any] = {
-    "name": "automation", "description": "Things that run by themselves.", "icon_url": "", "skill_count": 120,
+    "name": "automation", "description": "Skills that run without supervision.", "icon_url": "", "skill_count": 120,
     "remote_created_at": "2026-01-01T00:00:00Z", "remote_updated_at": _AT,
 }  # fmt: skip
 COMMAND: dict[str, Any] = {
@@ -28,12 +28,12 @@ RUN: dict[str, Any] = {
     "refused": 0, "removed": 1, "held_count": 0, "held_reason": "", "is_clean": True, "unclean_reason": "",
     "error": "", "degraded": False, "listed_categories": 12, "refused_categories": 0, "by_row": False,
 }  # fmt: skip
-HELD_RUN = {
+RUN_ON_HOLD = {
     **RUN, "state": "held", "removed": 0, "held_count": 2, "held_reason": "the listing is empty",
     "held_skill_ids": ["s-1", "s-2"],
 }  # fmt: skip
-_HELD = {name: value for name, value in HELD_RUN.items() if name != "held_skill_ids"}
-SYNC_STATUS = {"running": None, "last": RUN, "last_done": RUN, "held": _HELD, "runs": {"done": 30, "held": 1}}
+_LISTED_ON_HOLD = {name: value for name, value in RUN_ON_HOLD.items() if name != "held_skill_ids"}
+SYNC_STATUS = {"running": None, "last": RUN, "last_done": RUN, "held": _LISTED_ON_HOLD, "runs": {"done": 30, "held": 1}}
 DEAD_LETTER: dict[str, Any] = {
     "id": 5, "source": "stream", "code": "missing", "field": "name", "reason": "required", "kind": "skill_update",
     "key": "s-1", "size": 71, "digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
@@ -59,27 +59,27 @@ STATUS: dict[str, Any] = {
     "daemon": {"alive": True, "name": "host:4711", "heartbeat_at": _AT, "standby": 0},
 }  # fmt: skip
 
-# Code: when it is answered, and how.
+# By status code: when it is answered, and an example.
 ERRORS: dict[str, tuple[str, dict[str, Any]]] = {
-    "400": ("A parameter, a field or a body that can't be; `field` names it.",
+    "400": ("A parameter, a field or the body is invalid; `field` names it.",
             {"detail": "min_rating: Enter a number.", "code": "invalid", "field": "min_rating",
              "fields": {"min_rating": ["Enter a number."]}}),
-    "401": ("Nobody is logged in, or the key is not valid.",
+    "401": ("No login, or the key is not valid.",
             {"detail": "Log in, or send a key: Authorization: Bearer <key>.", "code": "not_authenticated"}),
-    "403": ("The policy says no, or a session's request lacks the CSRF token.",
+    "403": ("The policy does not allow it, or a request of a session has no CSRF token.",
             {"detail": "This needs maturity AUTONOMOUS; you are STUDENT.", "code": "maturity_required",
              "required": "AUTONOMOUS", "actual": "STUDENT"}),
-    "404": ("There is no such thing, or no such page.", {"detail": "Not found.", "code": "not_found"}),
-    "405": ("Not with this method.", {"detail": 'Method "PUT" not allowed.', "code": "method_not_allowed"}),
-    "409": ("Its state does not allow it.",
+    "404": ("No such object, or no such page.", {"detail": "Not found.", "code": "not_found"}),
+    "405": ("The method is not allowed.", {"detail": 'Method "PUT" not allowed.', "code": "method_not_allowed"}),
+    "409": ("The state of the object does not allow it.",
             {"detail": "Dead letter 5 is discarded already.", "code": "not_possible"}),
-    "410": ("`after` is older than what is kept, or ahead of the newest: list anew.",
-            {"detail": "The feed begins at 901; list anew.", "code": "gone"}),
-    "413": ("The body is larger than any that means something.",
-            {"detail": "A body has 1048576 bytes at most.", "code": "too_large"}),
+    "410": ("`after` is older than what is kept, or ahead of the newest: list the catalogue again.",
+            {"detail": "The feed begins at 901; list the catalogue again.", "code": "gone"}),
+    "413": ("The body is too large.",
+            {"detail": "The body must be at most 1048576 bytes.", "code": "too_large"}),
     "415": ("The body is not JSON.",
             {"detail": 'Unsupported media type "text/plain" in request.', "code": "unsupported_media_type"}),
-    "429": ("Too many requests, more than 4 at the same time (`too_many_at_once`), or too many failed keys; "
-            "`Retry-After` says for how long.",
+    "429": ("Too many requests, more than 4 at the same time (`too_many_at_once`), or too many invalid keys. "
+            "`Retry-After` is the time to wait, in seconds.",
             {"detail": "Request was throttled. Expected available in 1 second.", "code": "throttled"}),
 }  # fmt: skip

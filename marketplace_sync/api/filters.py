@@ -1,4 +1,4 @@
-"""What lists can be narrowed and ordered by. A value that can't be is 400 with its field."""
+"""Filters and orderings of lists. An invalid value is answered with 400 and its field."""
 
 import math
 from datetime import UTC
@@ -14,8 +14,8 @@ from django_filters.fields import IsoDateTimeField  # type: ignore[import-untype
 from marketplace_sync.models import AuditRow, Category, DeadLetter, Skill, SyncRun
 from marketplace_sync.models.search import MAX_CHARS, MAX_WORDS, SkillQuerySet, problem_of
 
-# What was never rated or dated comes last when the best or newest come first; keys break ties, so pages are stable.
-# Each is an index of migration 0003 or 0009, or that one backwards.
+# Skills without a rating or a date come last when the best or newest come first. Keys break ties, so pages are stable.
+# Each ordering is an index of migration 0003 or 0009, read forwards or backwards.
 ORDERINGS: dict[str, tuple[Any, ...]] = {
     "name": ("name", "skill_id"),
     "-name": ("-name", "-skill_id"),
@@ -39,7 +39,7 @@ def searchable(text: str) -> None:
 
 
 class Text(filters.CharFilter):  # type: ignore[misc]
-    """Text that a database can be asked for, white space kept."""
+    """A text without NUL, which no database accepts. White space is kept."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
@@ -49,16 +49,16 @@ class Text(filters.CharFilter):  # type: ignore[misc]
 
 
 class UtcField(IsoDateTimeField):  # type: ignore[misc]
-    """A time in UTC, one without an offset too: PostgreSQL takes no offset of 16 hours and more, as ISO 8601 does."""
+    """A time, converted to UTC; without an offset it is UTC. PostgreSQL refuses offsets of 16 hours and more."""
 
     def to_python(self, value: Any) -> Any:
-        with timezone.override(UTC):  # not the host's time zone
+        with timezone.override(UTC):  # not the project's time zone
             return super().to_python(value)
 
     def clean(self, value: Any) -> Any:
-        moment = super().clean(value)
+        time = super().clean(value)
         try:
-            return moment and moment.astimezone(UTC)
+            return time and time.astimezone(UTC)
         except OverflowError:
             raise ValidationError("Enter a time from the year 1 to the year 9999, UTC.") from None
 
@@ -71,17 +71,17 @@ class SkillFilter(filters.FilterSet):  # type: ignore[misc]
     """`GET /api/skills/`."""
 
     search = Text(method="matching", max_length=MAX_CHARS, validators=[searchable], label=(
-        f"At most {MAX_WORDS} words of at least two letters or digits; each has to begin a word of the skill's name, "
-        "description or tags, in any order and case."
+        f"At most {MAX_WORDS} words of at least two letters or digits. Each must be the start of a word in the skill's "
+        "name, description or tags, in any order and case."
     ))  # fmt: skip
     category = Text(field_name="category__name", label="The category's exact name.")
-    tag = Text(method="tagged", max_length=1000, label="Exactly one of the skill's tags.")
+    tag = Text(method="tagged", max_length=1000, label="One of the skill's tags, exactly.")
     min_rating = filters.NumberFilter(
         method="at_least",
         min_value=0,
         max_value=5,
         validators=[finite],
-        label="Average rating at least, 0 to 5.",
+        label="Minimum average rating, 0 to 5.",
     )
     ordering = filters.ChoiceFilter(
         choices=[(name, name) for name in ORDERINGS], method="ordered", empty_label=None, label="Default: name."
@@ -127,8 +127,8 @@ class DeadLetterFilter(filters.FilterSet):  # type: ignore[misc]
 
     state = filters.ChoiceFilter(choices=DeadLetter.State.choices, empty_label=None)
     source = filters.ChoiceFilter(choices=DeadLetter.Source.choices, empty_label=None)
-    code = Text(label="Why it was refused, as a code.")
-    key = Text(label="The `skill_id` or category that it was about, where that could be read.")
+    code = Text(label="The code of the reason.")
+    key = Text(label="The `skill_id` or category that it concerns, if that could be read.")
 
     class Meta:
         model = DeadLetter
@@ -143,16 +143,16 @@ class AuditFilter(filters.FilterSet):  # type: ignore[misc]
     outcome = filters.ChoiceFilter(choices=AuditRow.Outcome.choices, empty_label=None)
     allowed = filters.ChoiceFilter(
         choices=[("true", "true"), ("false", "false")],
-        method="as_decided",
+        method="by_decision",
         empty_label=None,
-        label="The policy's word.",
+        label="Whether the policy allowed the action.",
     )
-    since = TimestampFilterField(field_name="at", lookup_expr="gte", label="Not before this time (ISO 8601).")
+    since = TimestampFilterField(field_name="at", lookup_expr="gte", label="At or after this time (ISO 8601).")
     until = TimestampFilterField(field_name="at", lookup_expr="lt", label="Before this time (ISO 8601).")
 
     class Meta:
         model = AuditRow
         fields = ()
 
-    def as_decided(self, rows: QuerySet[AuditRow], name: str, value: str) -> QuerySet[AuditRow]:
+    def by_decision(self, rows: QuerySet[AuditRow], name: str, value: str) -> QuerySet[AuditRow]:
         return rows.filter(allowed=value == "true")

@@ -1,4 +1,4 @@
-"""Which form an answer has."""
+"""Content negotiation: there is none."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,8 +9,8 @@ from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
 
-class OneForm(BaseContentNegotiation):
-    """Each answer has one form, whatever `Accept` says: JSON is better than a 406 that says nothing."""
+class FixedFormat(BaseContentNegotiation):
+    """Each answer has one format and ignores `Accept`: an answer in JSON is more useful than a 406."""
 
     def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
         return next(iter(parsers), None)

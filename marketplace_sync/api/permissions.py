@@ -1,4 +1,4 @@
-"""Who may read. What changes anything is decided by its action in `governance`, not here."""
+"""Who may read. Whether something may be changed is decided by its action in `governance`, not here."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from marketplace_sync.governance.policy import Complexity
 
 
 def actor_behind(request: Request) -> Actor:
-    """The actor who asks; looked up once a request. Raises `NotAuthenticated` for nobody."""
+    """Return the actor of a request, looked up once per request. Raise `NotAuthenticated` if there is none."""
     actor: Actor | None = getattr(request, "_actor", None) or actor_of(request.user)
     if actor is None:
         raise NotAuthenticated("Log in, or send a key: Authorization: Bearer <key>.")
@@ -20,7 +20,7 @@ def actor_behind(request: Request) -> Actor:
 
 
 class IsActor(BasePermission):
-    """Anyone with a name: reading the catalogue and the change feed is LOW."""
+    """Any actor may read the catalogue and the change feed, whose complexity is LOW."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
         require(actor_behind(request), Complexity.LOW)
@@ -28,7 +28,7 @@ class IsActor(BasePermission):
 
 
 class MayManage(IsActor):
-    """For `/api/admin/`: reading is CRITICAL too. A POST passes, for its action decides and audits."""
+    """For `/api/admin/`, where reading is CRITICAL too. A POST is let through: its action decides and audits."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
         actor = actor_behind(request)

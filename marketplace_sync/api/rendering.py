@@ -1,4 +1,4 @@
-"""How an answer is written: JSON, with every time in ISO 8601, UTC, whatever the host project's settings are."""
+"""JSON with every time in ISO 8601 and UTC, independent of the embedding project's settings."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -7,26 +7,26 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.utils.encoders import JSONEncoder
 
 
-def utc_text(moment: datetime) -> str:
-    """Return a time as every answer has it: `2026-01-15T10:30:00.123456Z`."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+def utc_text(time: datetime) -> str:
+    """Return a time in the format of all answers: `2026-01-15T10:30:00.123456Z`."""
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 class Encoder(JSONEncoder):
-    """DRF's, with our form of a time."""
+    """DRF's encoder, with our format of times."""
 
     def default(self, obj: Any) -> Any:
         return utc_text(obj) if isinstance(obj, datetime) else super().default(obj)
 
 
 class Renderer(JSONRenderer):
-    """Times reach it as they are: a serializer's field would write them by `DATETIME_FORMAT` and `TIME_ZONE`.
+    """DRF's renderer. It formats times, because a serializer field would use `DATETIME_FORMAT` and `TIME_ZONE`.
 
-    There it also fails for the years 1 and 9999, which another time zone moves out of what Python can count.
+    A field would also fail for the years 1 and 9999, which another time zone moves out of Python's range.
     """
 
     encoder_class = Encoder
-    # Else settings of the host as well.
+    # These too would otherwise be settings of the project.
     ensure_ascii = False
     compact = True
     strict = True

@@ -1,4 +1,4 @@
-"""What drf-spectacular is told: who may ask, and the refusals that every operation shares."""
+"""Additions to drf-spectacular's schema: authentication, and the errors that all operations share."""
 
 from typing import Any
 
@@ -44,11 +44,11 @@ class SchemaView(Guarded, SpectacularJSONAPIView):
 
 
 class DocsView(Guarded, SpectacularSwaggerSplitView):
-    """The same to try in a browser; its scripts come from this server, so it works offline, and none stands inline."""
+    """The schema as a page to try out. Its scripts come from this server, so it works offline; none is inline."""
 
     def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
         answered = super().finalize_response(request, response, *args, **kwargs)
-        if answered.status_code >= 400:  # there is no page of a refusal
+        if answered.status_code >= 400:  # an error is answered as JSON
             answered.accepted_renderer = Renderer()
             answered.accepted_media_type = Renderer.media_type
             del answered.headers["Content-Type"]
@@ -57,7 +57,7 @@ class DocsView(Guarded, SpectacularSwaggerSplitView):
 
 ERROR = {
     "type": "object",
-    "description": "Every refusal. `field` and `fields` with 400, `required` and `actual` with `maturity_required`.",
+    "description": "All errors. `field` and `fields` come with 400, `required` and `actual` with `maturity_required`.",
     "required": ["detail", "code"],
     "properties": {
         "detail": {"type": "string"},
@@ -71,7 +71,7 @@ ERROR = {
 
 
 def add_refusals(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
-    """Postprocessing hook: each operation's refusals, each with an example, and the pages of each list."""
+    """Add the errors of each operation, with examples, and the limits of pages. A postprocessing hook."""
     result["components"]["schemas"]["Error"] = ERROR
     for path, operations in result["paths"].items():
         for method, operation in operations.items():
@@ -84,7 +84,7 @@ def add_refusals(result: dict[str, Any], generator: Any, request: Any, public: b
 
 
 def refusals(path: str, method: str, operation: dict[str, Any]) -> list[str]:
-    """The codes with which this operation may refuse."""
+    """Return the status codes with which this operation may refuse."""
     codes = ["400", "401", "403", "429"]
     if "{" in path or any(parameter["name"] == "page" for parameter in operation.get("parameters", ())):
         codes.append("404")
@@ -109,9 +109,9 @@ def _refusal(code: str) -> dict[str, Any]:
 
 
 def _describe(parameter: dict[str, Any]) -> None:
-    """The bounds that DRF's pagination keeps to itself."""
+    """Add the limits that DRF's pagination leaves out."""
     if parameter["name"] == "page":
         parameter["schema"] |= {"minimum": 1, "default": 1}
     elif parameter["name"] == "page_size":
         parameter["schema"] |= {"minimum": 1, "default": 50}
-        parameter["description"] = "Over 500 is served as 500."
+        parameter["description"] = "At most 500; larger values count as 500."

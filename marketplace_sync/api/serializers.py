@@ -1,4 +1,4 @@
-"""How rows look from outside. Read only, all of them."""
+"""The serializers of all answers, and of request bodies for the schema."""
 
 from typing import Any, ClassVar
 
@@ -14,14 +14,14 @@ from marketplace_sync.models import AuditRow, Category, Command, DeadLetter, Fee
 
 
 def example(value: dict[str, Any]) -> Any:
-    """The serializer's answer, as an example for the schema."""
+    """Return a decorator that adds this example to the serializer's schema."""
     return extend_schema_serializer(examples=[OpenApiExample("example", value=value, response_only=True)])
 
 
-class AsTheyAre:
-    """Columns whose values are JSON as they stand, times aside, which the renderer writes.
+class PlainColumns:
+    """Take columns unchanged, because their values are JSON already; the renderer formats times.
 
-    DRF's field by field took 150 ms for 1,000 rows, this takes 3. The fields still describe the answer.
+    For 1,000 rows DRF's fields took 150 ms, this takes 3. The fields still describe the answer in the schema.
     """
 
     def to_representation(self, instance: Any) -> dict[str, Any]:
@@ -29,14 +29,14 @@ class AsTheyAre:
 
 
 class TimestampField(serializers.DateTimeField):
-    """A time, which the renderer writes."""
+    """A time, which the renderer formats."""
 
     def to_representation(self, value: Any) -> Any:
         return value
 
 
-class Rows(serializers.ModelSerializer[Any]):
-    """DRF's, for rows that it has to compute something for."""
+class ComputedRows(serializers.ModelSerializer[Any]):
+    """DRF's serializer, for rows with computed fields."""
 
     serializer_field_mapping: ClassVar = {
         **serializers.ModelSerializer.serializer_field_mapping,
@@ -44,7 +44,7 @@ class Rows(serializers.ModelSerializer[Any]):
     }
 
 
-class Words(serializers.ListField):
+class TextList(serializers.ListField):
     """A list of texts."""
 
     child = serializers.CharField()
@@ -52,7 +52,7 @@ class Words(serializers.ListField):
 
 @extend_schema_field({"type": "object", "additionalProperties": {}})
 class FreeObject(serializers.JSONField):
-    """An object of whatever the marketplace told."""
+    """An object with any keys that the marketplace sent."""
 
 
 _LISTED = (
@@ -63,13 +63,13 @@ _LISTED = (
 
 
 @example(examples.LISTED_SKILL)
-class ListedSkillSerializer(AsTheyAre, serializers.ModelSerializer[Skill]):
+class ListedSkillSerializer(PlainColumns, serializers.ModelSerializer[Skill]):
     """A skill as lists show it: without `code`, which can be large."""
 
     category: Any = serializers.SlugRelatedField(slug_field="name", read_only=True, allow_null=True)
-    python_packages = Words(read_only=True)
-    npm_packages = Words(read_only=True)
-    tags = Words(read_only=True)
+    python_packages = TextList(read_only=True)
+    npm_packages = TextList(read_only=True)
+    tags = TextList(read_only=True)
     metadata = FreeObject(read_only=True)
     extra = FreeObject(read_only=True)
     rating_count = serializers.IntegerField(read_only=True)
@@ -85,7 +85,7 @@ class ListedSkillSerializer(AsTheyAre, serializers.ModelSerializer[Skill]):
 
 @example(examples.SKILL)
 class SkillSerializer(ListedSkillSerializer):
-    """A skill, whole."""
+    """A skill with all fields."""
 
     class Meta(ListedSkillSerializer.Meta):
         fields = (*_LISTED, "code")
@@ -93,8 +93,8 @@ class SkillSerializer(ListedSkillSerializer):
 
 
 @example(examples.CATEGORY)
-class CategorySerializer(AsTheyAre, serializers.ModelSerializer[Category]):
-    """`skill_count` is what the marketplace says, not what the mirror holds."""
+class CategorySerializer(PlainColumns, serializers.ModelSerializer[Category]):
+    """A category. `skill_count` is the marketplace's number, not the number of stored skills."""
 
     class Meta:
         model = Category
@@ -103,14 +103,14 @@ class CategorySerializer(AsTheyAre, serializers.ModelSerializer[Category]):
 
 
 class NullableObject(FreeObject):
-    """The same, or null."""
+    """An object with any keys, or null."""
 
 
 @example(examples.COMMAND)
-class CommandSerializer(Rows):
-    """What was asked of the daemon, and what it answered.
+class CommandSerializer(ComputedRows):
+    """A command to the daemon, and its answer.
 
-    Pending past its time is `expired`, also when no daemon runs that could write so.
+    A command that is pending after its time is `expired`, even if no daemon runs that could store this.
     """
 
     result = NullableObject(read_only=True, allow_null=True)
@@ -127,17 +127,17 @@ class CommandSerializer(Rows):
     def to_representation(self, instance: Command) -> dict[str, Any]:
         if expired(instance):
             instance.state = Command.State.EXPIRED
-            # The end of its time is in the future where the clock was put back since.
+            # If the clock was set back since, its time ends in the future.
             instance.finished_at = min(instance.expires_at, database_now())
             instance.result = NO_DAEMON_RESULT
         return super().to_representation(instance)
 
 
 @example(examples.RUN)
-class RunSerializer(AsTheyAre, Rows):
-    """One full sync. `held_count` removals wait for approval while `state` is `held`; `held_reason` says why.
+class RunSerializer(PlainColumns, ComputedRows):
+    """One full sync. `held_count` removals wait for approval while `state` is `held`; `held_reason` is the reason.
 
-    `degraded`: `refused` listed records could not be read, so the mirror does not have what they say.
+    `degraded`: `refused` listed records could not be read, so the mirror may have outdated values for them.
     """
 
     degraded = serializers.BooleanField(read_only=True)
@@ -152,9 +152,9 @@ class RunSerializer(AsTheyAre, Rows):
         read_only_fields = fields
 
 
-@example(examples.HELD_RUN)
+@example(examples.RUN_ON_HOLD)
 class RunDetailSerializer(RunSerializer):
-    """The same, with the first thousand of the skills that it would have removed."""
+    """A full sync, with the first 1,000 skills that it would have removed."""
 
     held_skill_ids = serializers.SerializerMethodField()
 
@@ -163,7 +163,7 @@ class RunDetailSerializer(RunSerializer):
         read_only_fields = fields
 
     def to_representation(self, instance: SyncRun) -> dict[str, Any]:
-        return Rows.to_representation(self, instance)
+        return ComputedRows.to_representation(self, instance)
 
     def get_held_skill_ids(self, run: SyncRun) -> list[str]:
         return list(run.held_removals.order_by("skill_id").values_list("skill_id", flat=True)[:1000])
@@ -171,53 +171,55 @@ class RunDetailSerializer(RunSerializer):
 
 @example(examples.SYNC_STATUS)
 class SyncStatusSerializer(serializers.Serializer[Any]):
-    """How the passes stand."""
+    """The status of full syncs."""
 
-    running = RunSerializer(allow_null=True, help_text="The pass under way, with its progress.")
-    last = RunSerializer(allow_null=True, help_text="The last one that ended, however.")
-    last_done = RunSerializer(allow_null=True, help_text="The last one that ended well; a held or degraded one did.")
-    held = RunSerializer(allow_null=True, help_text="The one whose removals wait for approval.")
-    runs = serializers.DictField(child=serializers.IntegerField(), help_text="How many there are of each state.")
+    running = RunSerializer(allow_null=True, help_text="The running full sync, with its progress.")
+    last = RunSerializer(allow_null=True, help_text="The last full sync that ended, with any result.")
+    last_done = RunSerializer(
+        allow_null=True, help_text="The last full sync that read the listing: done, degraded, or with removals on hold."
+    )
+    held = RunSerializer(allow_null=True, help_text="The full sync whose removals are on hold.")
+    runs = serializers.DictField(child=serializers.IntegerField(), help_text="The number of full syncs by state.")
 
 
-_LETTER = (
+_DEAD_LETTER = (
     "id", "source", "code", "field", "reason", "kind", "key", "size", "digest", "count", "state", "first_seen_at",
     "last_seen_at",
 )  # fmt: skip
 
 
 @example(examples.DEAD_LETTER)
-class DeadLetterSerializer(AsTheyAre, Rows):
-    """What could not be applied, and why. Identical ones are one row, counted in `count`."""
+class DeadLetterSerializer(PlainColumns, ComputedRows):
+    """Input that could not be applied, with the reason. Identical input is one row, counted in `count`."""
 
     count = serializers.IntegerField(read_only=True)
 
     class Meta:
         model = DeadLetter
-        fields: tuple[str, ...] = _LETTER
+        fields: tuple[str, ...] = _DEAD_LETTER
         read_only_fields = fields
 
 
 @example(examples.DEAD_LETTER_DETAIL)
 class DeadLetterDetailSerializer(DeadLetterSerializer):
-    """The same, with the first 4 KiB of what came; bytes that are no UTF-8 are replaced."""
+    """A dead letter with the first 4 KiB of the input. Bytes that are not UTF-8 are replaced."""
 
     head = serializers.SerializerMethodField()
 
     class Meta(DeadLetterSerializer.Meta):
-        fields = (*_LETTER, "head")
+        fields = (*_DEAD_LETTER, "head")
         read_only_fields = fields
 
     def to_representation(self, instance: DeadLetter) -> dict[str, Any]:
-        return Rows.to_representation(self, instance)
+        return ComputedRows.to_representation(self, instance)
 
-    def get_head(self, letter: DeadLetter) -> str:
-        return bytes(letter.head).decode("utf-8", "replace")
+    def get_head(self, dead_letter: DeadLetter) -> str:
+        return bytes(dead_letter.head).decode("utf-8", "replace")
 
 
 @example(examples.AUDIT_ROW)
-class AuditRowSerializer(AsTheyAre, serializers.ModelSerializer[AuditRow]):
-    """One decision on a management action."""
+class AuditRowSerializer(PlainColumns, serializers.ModelSerializer[AuditRow]):
+    """One decision about a management action."""
 
     details = FreeObject(read_only=True)
 
@@ -231,8 +233,8 @@ class AuditRowSerializer(AsTheyAre, serializers.ModelSerializer[AuditRow]):
 
 
 @example(examples.CHANGE)
-class ChangeSerializer(AsTheyAre, serializers.ModelSerializer[FeedChange]):
-    """One change. `data`: the whole record when created, the changed fields when updated."""
+class ChangeSerializer(PlainColumns, serializers.ModelSerializer[FeedChange]):
+    """One change. `data` is the whole record for a creation, and the changed fields for an update."""
 
     data: Any = FreeObject(read_only=True)
 
@@ -244,14 +246,14 @@ class ChangeSerializer(AsTheyAre, serializers.ModelSerializer[FeedChange]):
 
 @example({"results": [examples.CHANGE], "next_after": examples.CHANGE["seq"]})
 class ChangesSerializer(serializers.Serializer[Any]):
-    """A piece of the change feed; `next_after` is the `after` of the next request."""
+    """A page of the change feed. Use `next_after` as `after` of the next request."""
 
     results = ChangeSerializer(many=True)
     next_after = serializers.IntegerField()
 
 
 class TotalsSerializer(serializers.Serializer[Any]):
-    """Stream messages since the mirror was made."""
+    """Numbers of stream messages since the mirror was created."""
 
     received = serializers.IntegerField()
     applied = serializers.IntegerField()
@@ -262,7 +264,7 @@ class TotalsSerializer(serializers.Serializer[Any]):
 
 
 class DaemonSerializer(serializers.Serializer[Any]):
-    """The daemon that holds the lease; `standby` others wait for it."""
+    """The daemon that owns the lease; `standby` is the number of daemons that wait for it."""
 
     alive = serializers.BooleanField()
     name = serializers.CharField(allow_blank=True)
@@ -271,7 +273,7 @@ class DaemonSerializer(serializers.Serializer[Any]):
 
 
 class PlainNumber(serializers.FloatField):
-    """A number, told as 100 rather than as 100.0: some readers tell the two apart."""
+    """A number, written as 100 instead of 100.0, because some clients distinguish the two."""
 
     def to_representation(self, value: float) -> Any:
         return int(value) if float(value).is_integer() else float(value)
@@ -279,14 +281,14 @@ class PlainNumber(serializers.FloatField):
 
 @example(examples.STATUS)
 class StatusSerializer(serializers.Serializer[Any]):
-    """How the live stream stands, after a crash too."""
+    """The state of the live stream, correct after a crash too."""
 
     state = serializers.ChoiceField(
         choices=("not_running", "connecting", "catching_up", "live", "reconnecting", "polling", "suspended", "disabled")
     )
     connected = serializers.BooleanField()
     enabled = serializers.BooleanField()
-    ws_url = serializers.CharField(allow_blank=True, help_text="Without the token.")
+    ws_url = serializers.CharField(allow_blank=True, help_text="The URL of the stream, without the token.")
     last_connected_at = TimestampField(allow_null=True)
     last_message_at = TimestampField(allow_null=True)
     disconnect_reason = serializers.CharField(allow_blank=True)
@@ -304,7 +306,7 @@ class StatusSerializer(serializers.Serializer[Any]):
     examples=[OpenApiExample("with a reason", value={"reason": "Moving the proxy."}, request_only=True)]
 )
 class ReasonSerializer(serializers.Serializer[Any]):
-    """The optional body of everything that is asked for."""
+    """The optional body of all commands."""
 
     reason = serializers.CharField(required=False, allow_blank=True, max_length=1000)
 
@@ -317,9 +319,9 @@ class ReasonSerializer(serializers.Serializer[Any]):
     ]
 )
 class ApprovalSerializer(serializers.Serializer[Any]):
-    """What the approver has seen, and why it may be done. Both are required."""
+    """The number that the approver has seen, and the reason for the approval. Both are required."""
 
     held_count = serializers.IntegerField(
-        min_value=0, help_text="409 `held_changed` if the run does not hold that many."
+        min_value=0, help_text="409 `held_changed` if the run has another number of removals on hold."
     )
     reason = serializers.CharField(max_length=1000)

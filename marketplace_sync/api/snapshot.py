@@ -1,4 +1,4 @@
-"""One moment of the mirror, and how fresh it was: the feed number among it."""
+"""A consistent snapshot of the mirror, with its freshness and feed number."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +10,12 @@ from marketplace_sync.mirror.status import Freshness, freshness
 
 @contextmanager
 def snapshot() -> Iterator[Freshness]:
-    """A transaction that sees one moment; its value says how fresh that is.
+    """Open a transaction that reads one consistent state. Yield the freshness of that state.
 
-    That is read first, so what is read after it is never older, whatever the database can do. PostgreSQL:
-    repeatable read, read only. SQLite: a deferred transaction, which in WAL mode sees one moment and waits for no
-    writer; the settings make transactions immediate, which would take the one write lock for a mere read. Within
-    a transaction of the caller's it is that one's moment.
+    The freshness is read first, so rows that are read later are never older than it, on any database. PostgreSQL:
+    repeatable read, read only. SQLite: a deferred transaction, which in WAL mode reads one state and waits for no
+    writer; the settings make transactions immediate, which would take the only write lock just to read. Within a
+    transaction of the caller, that transaction's state is read.
     """
     if connection.in_atomic_block:
         yield freshness()
@@ -29,14 +29,14 @@ def snapshot() -> Iterator[Freshness]:
 
 @contextmanager
 def _deferred() -> Iterator[None]:
-    """This thread's next transactions begin as SQLite's own default, without a lock; a no-op elsewhere."""
+    """Let this thread's transactions begin without a lock, as is SQLite's default. Does nothing on PostgreSQL."""
     if connection.vendor != "sqlite":
         yield
         return
     connection.ensure_connection()
-    wanted = connection.transaction_mode  # type: ignore[attr-defined]
+    configured = connection.transaction_mode  # type: ignore[attr-defined]
     connection.transaction_mode = "DEFERRED"  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        connection.transaction_mode = wanted  # type: ignore[attr-defined]
+        connection.transaction_mode = configured  # type: ignore[attr-defined]

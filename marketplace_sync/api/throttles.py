@@ -1,4 +1,4 @@
-"""How much one actor may ask for, and how much of it at the same time."""
+"""Limits per actor: requests per second, and requests at the same time."""
 
 from collections import Counter
 from threading import Condition
@@ -11,14 +11,14 @@ from rest_framework.throttling import BaseThrottle
 from marketplace_sync.api.permissions import actor_behind
 from marketplace_sync.governance.sliding_window import SlidingWindow
 
-# Requests per so many seconds, and at the same time (INTERFACE.md, HTTP API).
-REQUESTS, SECONDS, AT_ONCE = 100, 1, 4
+# At most 100 requests per second, and 4 at the same time.
+REQUESTS, SECONDS, MAX_CONCURRENT = 100, 1, 4
 
 requests_of_actors = SlidingWindow(REQUESTS, SECONDS)
 
 
-class PerActor(BaseThrottle):
-    """429 with `Retry-After` past the limit. Permissions come first, so there always is an actor."""
+class ActorThrottle(BaseThrottle):
+    """Answer 429 with `Retry-After` over the limit. Permissions are checked first, so there is an actor."""
 
     def __init__(self) -> None:
         self._wait: float | None = None
@@ -31,73 +31,74 @@ class PerActor(BaseThrottle):
         return self._wait
 
 
-class Places:
-    """At most `limit` requests of each actor at the same time, in this process.
+class ConcurrencyLimit:
+    """At most `limit` requests per actor at the same time, in this process.
 
-    Without it one actor could have every thread and every database connection of the process, and still be within its
-    requests per second. `queue`: how many more of each actor may wait for a place; each has a thread meanwhile.
+    Without it one actor could occupy every thread and every database connection of the process, and still stay within
+    its requests per second. `queue`: how many more requests of each actor may wait for a slot; each occupies a thread.
     """
 
     def __init__(self, limit: int, queue: int) -> None:
         self._limit = limit
         self._queue = queue
-        self._changed = Condition()
-        self._taken: Counter[str] = Counter()
+        self._released = Condition()
+        self._occupied: Counter[str] = Counter()
         self._queued: Counter[str] = Counter()
 
-    def take(self, actor: str, patience: float = 0.0) -> bool:
-        """Take a place for a request of this actor; false where it has them all, after `patience` seconds still.
+    def acquire(self, actor: str, timeout: float = 0.0) -> bool:
+        """Occupy a slot of this actor; false if all are still occupied after `timeout` seconds.
 
-        A request that waits for one holds no database connection.
+        A waiting request has no database connection.
         """
-        with self._changed:
+        with self._released:
             if self._is_free(actor):
-                self._taken[actor] += 1
+                self._occupied[actor] += 1
                 return True
-            if patience <= 0 or self._queued[actor] >= self._queue:
+            if timeout <= 0 or self._queued[actor] >= self._queue:
                 return False
             self._queued[actor] += 1
         if not connection.in_atomic_block:
             connection.close()
-        with self._changed:
-            free = self._changed.wait_for(lambda: self._is_free(actor), patience)
-            self._taken[actor] += free
+        with self._released:
+            free = self._released.wait_for(lambda: self._is_free(actor), timeout)
+            self._occupied[actor] += free
             self._queued[actor] -= 1
             if not self._queued[actor]:
                 del self._queued[actor]
             return free
 
     def _is_free(self, actor: str) -> bool:
-        return self._taken[actor] < self._limit
+        return self._occupied[actor] < self._limit
 
-    def give_back(self, actor: str) -> None:
-        """Give a place back that was taken."""
-        with self._changed:
-            self._taken[actor] -= 1
-            if not self._taken[actor]:
-                del self._taken[actor]
+    def release(self, actor: str) -> None:
+        """Free a slot of this actor."""
+        with self._released:
+            self._occupied[actor] -= 1
+            if not self._occupied[actor]:
+                del self._occupied[actor]
             if self._queued:
-                self._changed.notify_all()
+                self._released.notify_all()
 
-    def taken(self) -> dict[str, int]:
-        """Return how many places each actor has now."""
-        with self._changed:
-            return dict(self._taken)
+    def occupied(self) -> dict[str, int]:
+        """Return how many slots each actor occupies now."""
+        with self._released:
+            return dict(self._occupied)
 
     def queued(self) -> dict[str, int]:
-        """Return how many requests of each actor wait for a place now."""
-        with self._changed:
+        """Return how many requests of each actor wait for a slot now."""
+        with self._released:
             return dict(self._queued)
 
 
-places_of_actors = Places(AT_ONCE, queue=4 * AT_ONCE)
+slots_of_actors = ConcurrencyLimit(MAX_CONCURRENT, queue=4 * MAX_CONCURRENT)
 
 
 def rate_headers(actor: str) -> dict[str, str]:
-    """Return what an actor has left, by the IETF's draft on RateLimit header fields and by its first versions."""
+    """Return the headers with what an actor has left: those of the IETF's RateLimit draft and of its first versions."""
     left = max(REQUESTS - requests_of_actors.count(actor), 0)
     return {
-        "RateLimit-Policy": f'"requests";q={REQUESTS};w={SECONDS}, "concurrent";q={AT_ONCE};qu="concurrent-requests"',
+        "RateLimit-Policy": f'"requests";q={REQUESTS};w={SECONDS}, '
+        f'"concurrent";q={MAX_CONCURRENT};qu="concurrent-requests"',
         "RateLimit": f'"requests";r={left};t={SECONDS}',
         "RateLimit-Limit": str(REQUESTS),
         "RateLimit-Remaining": str(left),

@@ -1,4 +1,4 @@
-"""Where each path of the API leads."""
+"""The paths of the API."""
 
 from django.urls import include, path, re_path, register_converter
 from rest_framework.routers import SimpleRouter
@@ -14,11 +14,11 @@ from marketplace_sync.api.control import (
     WebSocketViewSet,
 )
 from marketplace_sync.api.schema import DocsView, SchemaView
-from marketplace_sync.api.views import NoSuchPath
+from marketplace_sync.api.views import UnknownPath
 
 
 class AnythingConverter:
-    """An id of the marketplace's: any characters, slashes and line breaks too, once they are decoded."""
+    """An id of the marketplace: any characters, including slashes and line breaks, after decoding."""
 
     regex = r"[\s\S]+"
 
@@ -47,6 +47,6 @@ urlpatterns = [
     path("docs/", DocsView.as_view(url_name="api:schema"), name="docs"),
     path("changes/", ChangesView.as_view(), name="changes"),
     path("", include(router.urls)),
-    # With a slash at its end, so that Django still redirects /api/skills to /api/skills/.
-    re_path(r"^(?:[\s\S]*/)?$", NoSuchPath.as_view()),
+    # It ends with a slash, so that Django still redirects /api/skills to /api/skills/.
+    re_path(r"^(?:[\s\S]*/)?$", UnknownPath.as_view()),
 ]

@@ -1,4 +1,4 @@
-"""What every view has in common."""
+"""The base class of all views, and the parsing of request bodies."""
 
 import json
 from typing import Any, ClassVar
@@ -14,15 +14,15 @@ from rest_framework.views import APIView
 from marketplace_sync.api.cursor import CURSOR
 from marketplace_sync.api.defaults import JSONView
 from marketplace_sync.api.errors import TooLarge
-from marketplace_sync.api.pagination import Pages
+from marketplace_sync.api.pagination import Pagination
 
-PAGE_PARAMETERS = (Pages.page_query_param, Pages.page_size_query_param, CURSOR)
+PAGE_PARAMETERS = (Pagination.page_query_param, Pagination.page_size_query_param, CURSOR)
 
 
-class KnownParameters(JSONView):
-    """Refuses parameters that the view does not know, rather than leaving a misspelt filter without effect.
+class StrictView(JSONView):
+    """Refuse unknown parameters, because a misspelt filter that is ignored would go unnoticed.
 
-    `parameters`: names by the viewset's action; an action that is not there takes none.
+    `parameters`: the names by the viewset's action; an action without an entry takes none.
     """
 
     parameters: ClassVar[dict[str, tuple[str, ...]]] = {}
@@ -32,10 +32,10 @@ class KnownParameters(JSONView):
         known = self.known_parameters()
         for name, values in request.query_params.lists():
             if name not in known:
-                takes = f"Known here: {', '.join(known)}." if known else "None is known here."
-                raise ValidationError({name: [f"Unknown parameter. {takes}"]})
+                allowed = f"Known: {', '.join(known)}." if known else "There are none here."
+                raise ValidationError({name: [f"Unknown parameter. {allowed}"]})
             if len(values) > 1:
-                raise ValidationError({name: ["Given more than once."]})
+                raise ValidationError({name: ["Must not be repeated."]})
 
     def known_parameters(self) -> tuple[str, ...]:
         action = getattr(self, "action", None) or ""
@@ -47,16 +47,16 @@ class KnownParameters(JSONView):
 
 
 def read_body(request: Request, *known: str) -> dict[str, Any]:
-    """Return the optional body, an object with `reason` and these fields; its `reason` is a text, "" without one.
+    """Return the optional body: an object with `reason`, a text ("" if absent), and these fields.
 
-    Read here, for DRF takes a body without a `Content-Length` (chunked) for none. Raises `UnsupportedMediaType`
-    for what is not JSON, `TooLarge`, `ParseError` for broken JSON, `ValidationError` for another shape.
+    It is read here because DRF ignores a body without a `Content-Length` (chunked). Raise `UnsupportedMediaType` if
+    it is not JSON, `TooLarge`, `ParseError` for broken JSON, and `ValidationError` for another structure.
     """
     try:
         body = request._request.body
     except RequestDataTooBig:
         raise TooLarge from None
-    except RawPostDataException:  # a form with files, which is read already
+    except RawPostDataException:  # a form with files, which has been read already
         raise UnsupportedMediaType(request.content_type) from None
     if not body:
         return {"reason": ""}
@@ -67,24 +67,24 @@ def read_body(request: Request, *known: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise ParseError("The body is not JSON.") from None
     if not isinstance(data, dict):
-        raise ValidationError({"body": ['An object, such as {"reason": "..."}.']})
+        raise ValidationError({"body": ['Must be an object, such as {"reason": "..."}.']})
     for name in data:
-        if any("\ud800" <= char <= "\udfff" for char in name):  # the answer could not be written with such a name
-            raise ParseError("The body has a field whose name holds half of a surrogate pair.")
+        if any("\ud800" <= char <= "\udfff" for char in name):  # an answer with such a name could not be encoded
+            raise ParseError("The name of a field contains half of a surrogate pair.")
         if name not in ("reason", *known):
             raise ValidationError({name: [f"Unknown field. Known: {', '.join((*known, 'reason'))}."]})
     if not isinstance(data.setdefault("reason", ""), str):
-        raise ValidationError({"reason": ["A text."]})
+        raise ValidationError({"reason": ["Must be a text."]})
     return data
 
 
 @extend_schema(exclude=True)
-class NoSuchPath(KnownParameters):
-    """What is asked for under `/api/` and is not there, whichever way."""
+class UnknownPath(StrictView):
+    """Answer 404 for any unknown path under `/api/`, whatever the method."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         APIView.initial(self, request, *args, **kwargs)
-        raise NotFound("There is no such path; see /api/docs/.")
+        raise NotFound("There is no such path. See /api/docs/.")
 
     def get(self, request: Request, **kwargs: Any) -> Response:
         raise NotFound

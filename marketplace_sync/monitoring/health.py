@@ -246,12 +246,12 @@ def _removals(facts: Facts) -> Check:
         return degraded(
             f"{facts.held_removals:,} removals are on hold until they are approved or dismissed.",
             do="Open the sync run that lists them, and approve or dismiss it.",
-            **_held(facts.held_removals),
+            **_figure(facts.held_removals),
         )
-    return healthy("No removal is on hold.", **_held(0))
+    return healthy("No removal is on hold.", **_figure(0))
 
 
-def _held(count: int) -> dict[str, Any]:
+def _figure(count: int) -> dict[str, Any]:
     return {"held": count}
 
 

@@ -1,8 +1,8 @@
-"""No statement of a web process runs longer than a page may take: the database cancels it, and the answer is 503.
+"""Limit the duration of a web process's statements: the database cancels longer ones, and the answer is 503.
 
-PostgreSQL has a setting for that. SQLite asks a function of ours every million steps, some 20 ms: measured beside the
-same query without, that costs nothing. A lookup that is a Python function itself (`REGEXP`) would hold the interpreter
-within one step; the admin's lists take none (`admin.restricted_list`).
+PostgreSQL has a setting for that. SQLite calls a function of ours every million steps, about every 20 ms, which costs
+no measurable time. A lookup that is a Python function itself (`REGEXP`) would block the interpreter within one step;
+the admin's lists accept none (`admin.restricted_list`).
 """
 
 import time
@@ -15,12 +15,12 @@ from django.db.backends.signals import connection_created
 from marketplace_sync.postgres import set_up_sessions
 
 _STEPS = 1_000_000
-# At most so much counts between two looks: a statement that waits for a lock, or for whoever fetches its rows, is idle.
+# Seconds that count at most between two calls: a statement that waits for a lock or for its reader is idle.
 _LONGEST_STEP = 2.0
 
 
 class _Statement:
-    """How long the statement of one connection has been running."""
+    """Measure how long the current statement of one connection has been running."""
 
     def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
         self._seconds = seconds
@@ -29,12 +29,12 @@ class _Statement:
         self._seen = clock()
 
     def begin(self, execute: Callable[..., Any], *args: Any) -> Any:
-        """Django's `execute_wrapper`: another statement starts."""
+        """Start measuring the next statement; a Django `execute_wrapper`."""
         self._spent, self._seen = 0.0, self._clock()
         return execute(*args)
 
     def is_over(self) -> bool:
-        """SQLite's progress handler: `True` interrupts the statement."""
+        """Return whether the time is used up; SQLite's progress handler, where `True` interrupts the statement."""
         now = self._clock()
         self._spent += min(now - self._seen, _LONGEST_STEP)
         self._seen = now
@@ -42,7 +42,7 @@ class _Statement:
 
 
 def limit_statements(seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-    """Have this process cancel each statement that takes longer; 0: none. Connections that are open stay as they are.
+    """Cancel statements of this process that take longer; 0: no limit. Open connections are not affected.
 
     Not for the daemon, whose statements may be long, nor for migrations.
     """
@@ -56,7 +56,7 @@ def limit_statements(seconds: float, *, clock: Callable[[], float] = time.monoto
         statement = _Statement(seconds, clock)
         connection.connection.set_progress_handler(statement.is_over, _STEPS)
         ours = [each for each in connection.execute_wrappers if isinstance(getattr(each, "__self__", None), _Statement)]
-        for each in ours:  # of the connection before, which this object had
+        for each in ours:  # of the previous connection of this object
             connection.execute_wrappers.remove(each)
         connection.execute_wrappers.append(statement.begin)
 

@@ -333,7 +333,7 @@ def waits(server: str) -> None:
     try:
         for thread in threads:
             thread.start()
-        until(lambda: waiting._places._value == 0, "all places are taken")  # type: ignore[attr-defined]
+        until(lambda: waiting._waiters._value == 0, "all places are taken")  # type: ignore[attr-defined]
         with httpx2.Client(base_url=server, headers=headers, timeout=10) as http:
             begun = time.monotonic()
             assert http.get("/api/skills/").status_code == 200
@@ -353,7 +353,7 @@ def waits(server: str) -> None:
         connections.close_all()
     assert [response.status_code for response in answers] == [200] * waiting.MAX_WAITERS
     assert {response.json()["state"] for response in answers} == {"done"}
-    assert waiting._places._value == waiting.MAX_WAITERS  # type: ignore[attr-defined]
+    assert waiting._waiters._value == waiting.MAX_WAITERS  # type: ignore[attr-defined]
 
 
 def test_a_wait_in_vain_ends_in_time_with_202(client: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:

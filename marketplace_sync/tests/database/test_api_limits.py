@@ -12,7 +12,7 @@ from django.db import connection, connections, transaction
 from django.utils import timezone
 
 from marketplace_sync.api import throttles
-from marketplace_sync.api.throttles import AT_ONCE, Places, places_of_actors
+from marketplace_sync.api.throttles import MAX_CONCURRENT, ConcurrencyLimit, slots_of_actors
 from marketplace_sync.governance.policy import Maturity
 from marketplace_sync.governance.sliding_window import SlidingWindow
 from marketplace_sync.models import AuditRow, Command, Skill
@@ -27,26 +27,26 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(throttles, "requests_of_actors", SlidingWindow(100, 1000.0))
     yield
-    assert places_of_actors.taken() == {}
+    assert slots_of_actors.occupied() == {}
 
 
 @contextmanager
 def busy(actor: str, requests: int) -> Iterator[None]:
     """So many requests of this actor are under way."""
     for _ in range(requests):
-        assert places_of_actors.take(actor)
+        assert slots_of_actors.acquire(actor)
     try:
         yield
     finally:
         for _ in range(requests):
-            places_of_actors.give_back(actor)
+            slots_of_actors.release(actor)
 
 
 def test_a_fifth_request_at_the_same_time_is_429_and_nobody_else_is_kept_out() -> None:
     client, other, ada = agent(Maturity.INTERN), agent(Maturity.STUDENT), person()
-    with busy("agent:a-intern", AT_ONCE - 1):
+    with busy("agent:a-intern", MAX_CONCURRENT - 1):
         assert client.get("/api/skills/").status_code == 200
-    with busy("agent:a-intern", AT_ONCE):
+    with busy("agent:a-intern", MAX_CONCURRENT):
         for path in ("/api/skills/", "/api/changes/", "/api/nowhere/", "/metrics"):
             answer = client.get(path)
             assert (answer.status_code, answer.json()["code"]) == (429, "too_many_at_once"), path
@@ -57,7 +57,7 @@ def test_a_fifth_request_at_the_same_time_is_429_and_nobody_else_is_kept_out() -
 
 def test_a_person_with_many_requests_still_reads_the_admin() -> None:
     client = person("root", is_superuser=True, is_staff=True)
-    with busy("user:root", AT_ONCE):
+    with busy("user:root", MAX_CONCURRENT):
         assert client.get("/api/skills/").status_code == 429
         assert client.get("/admin/").status_code == 200
 
@@ -75,15 +75,16 @@ def wait_beside(server: str) -> None:
         with httpx2.Client(base_url=server, headers=headers, timeout=40) as http:
             statuses.append(http.post("/api/admin/sync/trigger/?wait=30").status_code)
 
-    threads = [threading.Thread(target=ask) for _ in range(AT_ONCE + 1)]
+    threads = [threading.Thread(target=ask) for _ in range(MAX_CONCURRENT + 1)]
     try:
         for thread in threads:
             thread.start()
         until(
-            lambda: AuditRow.objects.filter(verb="sync").count() > AT_ONCE and places_of_actors.taken() == {},
+            lambda: AuditRow.objects.filter(verb="sync").count() > MAX_CONCURRENT and slots_of_actors.occupied() == {},
             "all of them wait",
         )
-        with busy("agent:waiter", AT_ONCE - 1), httpx2.Client(base_url=server, headers=headers, timeout=40) as http:
+        client = httpx2.Client(base_url=server, headers=headers, timeout=40)
+        with busy("agent:waiter", MAX_CONCURRENT - 1), client as http:
             assert http.get("/api/skills/").status_code == 200
         assert statuses == []
     finally:
@@ -91,12 +92,12 @@ def wait_beside(server: str) -> None:
         for thread in threads:
             thread.join(30)
         connections.close_all()
-    assert statuses == [200] * (AT_ONCE + 1)
+    assert statuses == [200] * (MAX_CONCURRENT + 1)
 
 
 def test_a_wait_gives_an_actor_no_more_requests_at_the_same_time() -> None:
     client, student = agent(), agent(Maturity.STUDENT)
-    with busy("agent:a-autonomous", AT_ONCE), busy("agent:a-student", AT_ONCE):
+    with busy("agent:a-autonomous", MAX_CONCURRENT), busy("agent:a-student", MAX_CONCURRENT):
         for asks in (client, student):
             for path in (
                 "sync/trigger/?wait=1",
@@ -111,23 +112,23 @@ def test_a_wait_gives_an_actor_no_more_requests_at_the_same_time() -> None:
 
 
 def test_so_many_wait_for_a_place_and_no_more() -> None:
-    places = Places(1, queue=2)
-    assert places.take("a")
+    places = ConcurrencyLimit(1, queue=2)
+    assert places.acquire("a")
     got: list[bool] = []
-    threads = [threading.Thread(target=lambda: got.append(places.take("a", 30))) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: got.append(places.acquire("a", 30))) for _ in range(2)]
     for thread in threads:
         thread.start()
     until(lambda: places.queued() == {"a": 2}, "two wait for a place")
-    assert not places.take("a", 30)  # at once
-    assert places.take("b")
+    assert not places.acquire("a", 30)  # at once
+    assert places.acquire("b")
     for _ in range(2):
-        places.give_back("a")
-        until(lambda: places.taken().get("a") == 1, "the next has the place")
+        places.release("a")
+        until(lambda: places.occupied().get("a") == 1, "the next has the place")
     for thread in threads:
         thread.join()
-    places.give_back("a")
-    places.give_back("b")
-    assert (got, places.taken(), places.queued()) == ([True, True], {}, {})
+    places.release("a")
+    places.release("b")
+    assert (got, places.occupied(), places.queued()) == ([True, True], {}, {})
 
 
 def test_every_way_to_end_gives_the_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,14 +140,14 @@ def test_every_way_to_end_gives_the_place_back(monkeypatch: pytest.MonkeyPatch) 
         client.get(path)
         client.head(path)
         client.delete(path)
-        assert places_of_actors.taken() == {}, path
+        assert slots_of_actors.occupied() == {}, path
     assert client.ask("/api/admin/sync/trigger/", {"reason": 7}).status_code == 400
     assert agent(Maturity.STUDENT).ask("/api/admin/sync/trigger/").status_code == 403
     with transaction.atomic():  # a fault of ours within the view, and one while the answer is written
         Skill.objects.filter(skill_id="s1").update(metadata={"x": 1})
         monkeypatch.setattr("marketplace_sync.api.rendering.Renderer.encoder_class", dict)
         assert client.get("/api/skills/").status_code == 500
-    assert places_of_actors.taken() == {}
+    assert slots_of_actors.occupied() == {}
 
 
 def test_answers_say_what_is_left() -> None:
@@ -186,16 +187,16 @@ def slow_requests(server: str) -> None:
                 thread.start()
             deadline = time.monotonic() + 30
             while len(statuses) < 16:
-                assert time.monotonic() < deadline, (statuses, places_of_actors.taken())
+                assert time.monotonic() < deadline, (statuses, slots_of_actors.occupied())
                 time.sleep(0.01)
-            assert places_of_actors.taken() == {"agent:greedy": AT_ONCE}
+            assert slots_of_actors.occupied() == {"agent:greedy": MAX_CONCURRENT}
             assert ask(greedy, "/api/changes/") == 429
             assert ask(modest, "/api/changes/") == 200
         for thread in threads:
             thread.join(30)
     finally:
         connections.close_all()
-    assert sorted(statuses) == [200] * AT_ONCE + [429] * 16
+    assert sorted(statuses) == [200] * MAX_CONCURRENT + [429] * 16
 
 
 # A search.

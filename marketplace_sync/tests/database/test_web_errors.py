@@ -120,7 +120,7 @@ def test_a_form_without_its_token_says_what_to_do(visitor: Client) -> None:
     answer = strict.post("/admin/login/", {"username": "x", "password": "y"})
     body = answer.content.decode()
     assert answer.status_code == 403
-    assert "Load the page with the form again" in body
+    assert "Reload the page with the form" in body
     assert 'href="/admin/login/?next=' in body
 
 

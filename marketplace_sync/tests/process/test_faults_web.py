@@ -13,7 +13,7 @@ import pytest
 from django.db import connection
 
 from atomproject.databases import POSTGRES_POOL, for_web
-from marketplace_sync.api.throttles import AT_ONCE
+from marketplace_sync.api.throttles import MAX_CONCURRENT
 from marketplace_sync.tests.support.live_feed import agent_key, ask
 from marketplace_sync.tests.support.outages import Doorway, doorway
 from marketplace_sync.tests.support.processes import MANAGE, Environment, Program, until
@@ -39,7 +39,7 @@ class Site:
 
     async def statuses(self, requests: int) -> list[int]:
         """What so many requests at once are answered."""
-        assert requests <= AT_ONCE * len(self.keys)
+        assert requests <= MAX_CONCURRENT * len(self.keys)
         asked = (
             self.browser.get(PATH, headers={"Authorization": f"Bearer {self.keys[number % len(self.keys)]}"})
             for number in range(requests)
@@ -62,7 +62,7 @@ class Site:
 
 @asynccontextmanager
 async def site(environment: dict[str, str], **settings: str) -> AsyncIterator[Site]:
-    keys = [await ask(agent_key, f"reader-{number}") for number in range(2 * ceil(3 * MOST / AT_ONCE))]
+    keys = [await ask(agent_key, f"reader-{number}") for number in range(2 * ceil(3 * MOST / MAX_CONCURRENT))]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])

@@ -15,14 +15,14 @@ from typing import NamedTuple
 PROJECT = Path(__file__).resolve().parents[3]
 # The run state and what is named after it; removed from a line before it is searched for "hold".
 _HELD_STATE = re.compile(
-    r"""["'`]held["'`]|\bHELD\b|held_(?:count|changed|removals?|runs?|reason|at)\b|removals_held\b|Held(?:Removal|Changed)\w*"""
+    r"""["'`]held["'`]|\bHELD\b|held_(?:count|changed|removals?|runs?|reason|skill_ids|at)\b|removals_held\b|Held(?:Removal|Changed)\w*"""
     r"""|\b[Hh]eld[ -](?:removal|run|sync)s?\b|\b[Rr]emovals?\ (?:that\ )?(?:is|are|was|were)\ held\b"""
-    r"""|\b[Oo]n[ ]?[Hh]old\b|OnHold|state=held"""
+    r"""|(?:\b|_)[Oo]n[ _]?[Hh]old\b|OnHold|(?:\b|_)ON_HOLD\b|^ +held = RunSerializer|state=held"""
 )
 # Names in the database that a release already carries.
 _DATABASE_NAME = re.compile(r"""db_column="\w+"|\bname="held_once_a_run\"""")
-# The value that the release before stores and reads, quoted (docs/operations.md, Upgrading).
-_OLD_STATE = re.compile(r"""["'`](?:resting|MirrorStreamResting)["'`]""")
+# Quoted values that other programs know: those of the release before (docs/operations.md, Upgrading), and an API code.
+_OLD_STATE = re.compile(r"""["'`](?:resting|MirrorStreamResting|too_many_at_once)["'`]""")
 _RULES = {
     "tell, told": r"tell|tells|told|telling",
     "say, said": r"say|says|said|saying",
@@ -42,7 +42,8 @@ _RULES = {
     "seat, lane, follower": r"seats?|lanes?|followers?",
     "pass": r"(?:a|the|full|this|that|next|first|second|each|every|last|one|no|two|three|clean|unchanged|running|later"
     r"|earlier|whole|single|regular|any|its|own|such|same|of|between|by) pass(?:es)?",
-    "a second": r"\d[\d,.]* (?:(?!of|for|half)\w+ ){0,2}an? (?:second|minute|hour|day|batch|row|skill|page|request)",
+    "a second": r"\d[\d,]*(?:\.\d+)? (?:(?!of|for|half)\w+ ){0,2}an? "
+    r"(?:second|minute|hour|day|batch|row|skill|page|request)",
 }
 # Faults are what the simulator simulates, and what tests do; elsewhere it is an error or a problem.
 _FAULT = r"faults?"
