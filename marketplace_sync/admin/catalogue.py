@@ -55,7 +55,8 @@ class RatingFilter(admin.SimpleListFilter):
                 return queryset.filter(average_rating__isnull=True)
             case "3" | "4" | "4.5" as least:
                 return queryset.filter(average_rating__gte=float(least))
-        return queryset
+            case _:
+                return queryset
 
 
 @admin.register(Skill)

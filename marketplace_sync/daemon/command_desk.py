@@ -120,7 +120,8 @@ class CommandDesk:
                 return await self._dismiss(command)
             case Action.REPLAY:
                 return await self._replay(command)
-        raise CommandFailedError(f"This version of the daemon does not know the action {command.action}.")
+            case _:  # one that only a newer release knows
+                raise CommandFailedError(f"This version of the daemon does not know the action {command.action}.")
 
     async def _replay(self, command: Command) -> dict[str, object]:
         if "dead_letters" not in command.args:

@@ -124,8 +124,9 @@ def _close_reason(error: BaseException) -> SubscriptionRefusedError | None:
             return _database_unavailable(error)
         case OSError():
             return None
-    log.error("feed_client_failed", exc_info=error)
-    return SubscriptionRefusedError(SERVER_ERROR, "The server failed. Reconnect.")
+        case _:
+            log.error("feed_client_failed", exc_info=error)
+            return SubscriptionRefusedError(SERVER_ERROR, "The server failed. Reconnect.")
 
 
 def _database_unavailable(error: Error) -> SubscriptionRefusedError:

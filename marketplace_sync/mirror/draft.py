@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, assert_never
 
 from marketplace_sync.engine.merge import (
     BARE_CATEGORY,
@@ -102,6 +102,13 @@ class Draft:
             case MergeOutcome.FETCH:
                 self.fetch.append(key)
                 return Effect.FETCH
+            case MergeOutcome.APPLIED:
+                return self._note_change(item, event, before, after)
+            case _:
+                assert_never(outcome)
+
+    def _note_change(self, item: Arrived, event: SkillChange | SkillAbsent, before: Slot, after: Slot) -> Effect:
+        key = event.skill_id
         self.origin[key] = item
         self.unsound_skills.discard(key)
         if not isinstance(after, StoredSkill):

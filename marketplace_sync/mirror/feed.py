@@ -1,7 +1,7 @@
 """Rows of the change feed: each change as subscribers see it, in the public names and forms."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from marketplace_sync.engine.merge import Slot, StoredCategory, StoredSkill, StoredTombstone
 from marketplace_sync.mirror.bulk import Bulk
@@ -51,18 +51,25 @@ def category_view(name: str, stored: StoredCategory) -> dict[str, Any]:
 
 def skill_change(skill_id: str, before: Slot, after: Slot) -> FeedContent | None:
     """Return kind, changed fields and data of a skill's change; `None` when subscribers would see no difference."""
-    match before, after:
-        case StoredSkill(), StoredSkill():
+    match after:
+        case StoredSkill() if isinstance(before, StoredSkill):
             changed = _skill_difference(before, after)
             if not changed:
                 return None
             kind = Kind.RATING_CHANGED if changed.keys() <= _RATING else Kind.SKILL_UPDATED
             return kind, sorted(changed), changed
-        case _, StoredSkill():
+        case StoredSkill():
             return Kind.SKILL_CREATED, [], skill_view(skill_id, after)
-        case StoredSkill(), StoredTombstone():
+        case StoredTombstone() if isinstance(before, StoredSkill):
             return Kind.SKILL_DELETED, [], {"deleted_at": time_text(after.deleted)}
-    return None
+        case StoredTombstone():
+            return None
+        case None if isinstance(before, StoredSkill):
+            raise ValueError(f"skill {skill_id} was removed without a tombstone")
+        case None:
+            return None
+        case _:
+            assert_never(after)
 
 
 def category_change(name: str, before: StoredCategory | None, after: StoredCategory | None) -> FeedContent | None:

@@ -38,8 +38,8 @@ def why_closed(run: SyncRun) -> str:
             return f"Sync run {run.pk} was dismissed, and none of its skills is missing any more."
         case State.APPROVED:
             return f"The removals of sync run {run.pk} were approved already."
-    # Any other state, also one that only a newer release knows.
-    return f"Sync run {run.pk} has no removals on hold: it is {run.state}."
+        case _:  # any other state, also one that only a newer release knows
+            return f"Sync run {run.pk} has no removals on hold: it is {run.state}."
 
 
 def _newer_run_lists_some(run: SyncRun) -> bool:

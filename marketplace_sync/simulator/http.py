@@ -127,7 +127,8 @@ class Api:
                 return error(405, "method_not_allowed", "Use POST.", (("Allow", "POST"),))
             case _, "/health" | "/api/v1/skills" | "/api/v1/categories":
                 return error(405, "method_not_allowed", "Use GET.", (("Allow", "GET"),))
-        return error(404, "not_found", "There is nothing here.")
+            case _:
+                return error(404, "not_found", "There is nothing here.")
 
     @staticmethod
     def _json(body: Any, status: int = 200) -> Answer:

@@ -105,7 +105,8 @@ class Advice:
                 return f"Correct host and port in {url}: what answers there does not finish a TLS handshake."
             case UnreachableError(status=status):
                 return self._on_handshake(status, url)
-        return f"Look at {url}, and at what is on the way."
+            case _:
+                return f"Look at {url}, and at what is on the way."
 
     def _or_proxy(self, setting: str) -> str:
         if setting.endswith("_PROXY"):
