@@ -1,7 +1,7 @@
 """The demo: a simulated marketplace, the daemon and the web server as three processes, watched by a fourth.
 
-Each is the real command that an operator would start; the demo only hands them their settings. What a newcomer needs
-(address, password, key) is printed last, once there is something to see.
+Each is the command that an operator would start; the demo only sets their environment. It prints the address, the
+password and the key last, once there is something to see.
 """
 
 import asyncio
@@ -28,28 +28,29 @@ from marketplace_sync.models import Agent, Category, FeedChange, Skill
 
 SKILLS = 300
 CHANGES_PER_SECOND = 2.0
-# A child that has not ended by then is killed: Ctrl-C must leave no process.
+# A child that has not ended by then is killed: Ctrl-C must leave no process behind.
 STOP_SECONDS = 8.0
-# One line of changes in this time, so the address above them stays on the screen for minutes; then it is repeated.
+# One line of changes per this many seconds: the address above them stays on the screen for minutes, then it is
+# repeated.
 REPORT_SECONDS = 5.0
 ADDRESS_EVERY = 20  # lines of changes
-# A mirror that is not full by then is no reason to keep the address back.
+# The address is printed by then even if the mirror is not full yet.
 ADDRESS_AFTER_SECONDS = 30.0
-# Of the log, where a process has ended unasked.
+# Lines of the log that are shown if a process ends unexpectedly.
 LAST_LINES = 10
 ADMIN = "admin"
 AGENT = "demo"
-# Long enough for a demo; the keys of earlier ones lose their worth by themselves.
+# Long enough for a demo; the keys of earlier demos expire.
 KEY_LIFE = timedelta(days=1)
 
 
 class DemoError(Exception):
-    """One of the demo's processes ended, or can't begin; the text says which and why."""
+    """One of the demo's processes ended or cannot start; the text names it and the reason."""
 
 
 @dataclass(slots=True)
 class Look:
-    """What the mirror holds right now."""
+    """The state and size of the mirror now, and its newest feed number."""
 
     state: str
     skills: int
@@ -71,7 +72,7 @@ def free_port(wanted: int) -> int:
 
 
 def make_admin() -> str:
-    """The user `admin`, made or with a new password; the password."""
+    """Create the user `admin`, or give it a new password. Return the password."""
     password = secrets.token_urlsafe(9)
     users = get_user_model()
     admin, _ = users.objects.get_or_create(username=ADMIN, defaults={"is_staff": True, "is_superuser": True})
@@ -82,7 +83,7 @@ def make_admin() -> str:
 
 
 def make_agent() -> str:
-    """A new key of the agent `demo`, which is made, or enabled again, where need be. It may do all that agents may."""
+    """Issue a key for the agent `demo`, which is created or enabled if needed. It may do all that agents may."""
     agent = Agent.objects.filter(name=AGENT).first()
     if agent is None:
         RegisterAgent(AGENT, Maturity.AUTONOMOUS, actor=COMMAND_LINE, origin="demo").perform()
@@ -92,43 +93,43 @@ def make_agent() -> str:
 
 
 def database_line() -> str:
-    """Return where the demo writes, and what becomes of it."""
+    """Return a line about the database that the demo writes to."""
     database = connections["default"].settings_dict
     sqlite = connections["default"].vendor == "sqlite"
     where = f"SQLite file {database['NAME']}" if sqlite else f"{database['NAME']} at DATABASE_URL"
-    return f"Database {where}; it stays when the demo ends, and the next one goes on with it"
+    return f"Database {where}; it is kept when the demo ends, and the next demo continues with it"
 
 
 class Demo:
-    """Run until `stop` is set. `say` takes one line for the person who watches."""
+    """Run until `stop` is set. `print_line` prints one line for the person who watches."""
 
-    def __init__(self, port: int, say: Callable[[str], None], stop: asyncio.Event) -> None:
+    def __init__(self, port: int, print_line: Callable[[str], None], stop: asyncio.Event) -> None:
         self._port = port
-        self._say = say
+        self._print = print_line
         self._stop = stop
-        self._address: list[str] = []  # what a newcomer needs, in lines
+        self._address: list[str] = []  # address, password and key, in lines
         self._begun = time.monotonic()
-        # Of all three; between the changes their lines would be noise. It goes with a demo that ends in order.
+        # Of all three processes; between the changes their lines would be noise. Deleted when the demo ends normally.
         self._log = tempfile.NamedTemporaryFile(prefix="mirror-demo-", suffix=".log", delete=False)  # noqa: SIM115
         self._children: dict[str, asyncio.subprocess.Process] = {}
         self._folder = Path(django_settings.BASE_DIR)
         self._unread: asyncio.Task[None] | None = None
 
     async def run(self, password: str, key: str) -> None:
-        """Start everything, show what happens, end everything. Raises `DemoError`."""
+        """Start everything, show what happens, and end everything. Raise `DemoError`."""
         self._address = [
             f"Web      http://127.0.0.1:{self._port}/admin/   user {ADMIN}, password {password}",
             f"Agent    {AGENT}, key {key}",
         ]
-        self._say(f"Log      {self._log.name}")
+        self._print(f"Log      {self._log.name}")
         try:
             marketplace = await self._start_marketplace()
             await self._start("daemon", self._manage("runsync"), marketplace)
-            # h11 bounds what a client may send as headers; httptools keeps whatever comes, 100 MiB of them as well.
+            # h11 limits the size of headers; httptools stores any size, even 100 MiB.
             server = ["-m", "uvicorn", _asgi_application(), "--http", "h11", "--port", str(self._port)]
-            # A browser that waits for an answer must not put the end off.
+            # A browser that waits for an answer must not delay the end.
             server += ["--lifespan", "off", "--timeout-graceful-shutdown", "2"]
-            # A page that keeps itself up to date asks several times per second; that would bury the changes.
+            # A page that keeps itself up to date asks several times per second; that would hide the changes.
             server += ["--no-access-log"]
             await self._start("web", server, marketplace)
             await self._watch()
@@ -138,8 +139,8 @@ class Demo:
         os.unlink(self._log.name)
 
     async def _start_marketplace(self) -> Mapping[str, str]:
-        """Start the simulator; the settings by which the others find it."""
-        # In hexadecimal: one that began with "-" would be read as an option.
+        """Start the simulator. Return the settings by which the others find it."""
+        # In hexadecimal, because a token that began with "-" would be read as an option.
         token = secrets.token_hex(24)
         options = ["--port", "0", "--skills", str(SKILLS), "--changes-per-second", str(CHANGES_PER_SECOND)]
         command = self._manage("runsimulator", "--token", token, *options)
@@ -148,11 +149,11 @@ class Demo:
         async for line in child.stdout:
             name, _, url = line.decode().strip().partition("=")
             if name == "ATOM_SAAS_API_URL":
-                self._say(f"Market   {url}   simulated, {SKILLS} skills, {CHANGES_PER_SECOND:g} changes per second")
-                # What it says from now on is for nobody; a full pipe would stop it.
-                self._unread = asyncio.create_task(_read_on(child.stdout), name="demo's marketplace output")
+                self._print(f"Market   {url}   simulated, {SKILLS} skills, {CHANGES_PER_SECOND:g} changes per second")
+                # Its later output is read and dropped: a full pipe would stop it.
+                self._unread = asyncio.create_task(_drain(child.stdout), name="demo's marketplace output")
                 return {name: url, "ATOM_SAAS_API_TOKEN": token}
-        raise DemoError(f"the simulated marketplace did not start; {self._last_words()}")
+        raise DemoError(f"the simulated marketplace did not start; {self._log_tail()}")
 
     def _manage(self, *arguments: str) -> list[str]:
         return [str(self._folder / "manage.py"), *arguments]
@@ -171,7 +172,7 @@ class Demo:
         return child
 
     def kill(self) -> None:
-        """End all processes at once; what they were about to write is lost."""
+        """Kill all processes; what they were about to write is lost."""
         for child in self._children.values():
             if child.returncode is None:
                 child.kill()
@@ -183,22 +184,22 @@ class Demo:
         while not self._stop.is_set():
             for name, child in self._children.items():
                 if child.returncode is not None:
-                    raise DemoError(f"the {name} has ended with status {child.returncode}; {self._last_words()}")
+                    raise DemoError(f"the {name} has ended with status {child.returncode}; {self._log_tail()}")
             look = await asyncio.to_thread(_look)
             now = time.monotonic()
             addressed = reported > 0
             if shown is None or look.state != shown.state or (not addressed and look != shown):
-                self._say(f"Mirror   {look.state}: {look.skills} skills, {look.categories} categories")
+                self._print(f"Mirror   {look.state}: {look.skills} skills, {look.categories} categories")
             if not addressed:
                 waited = now - self._begun > ADDRESS_AFTER_SECONDS
                 if (look.state == "live" or waited) and await asyncio.to_thread(_listens, self._port):
-                    self._say_address()
+                    self._print_address()
                     reported, next_report = max(look.seq, 1), now + REPORT_SECONDS
             elif now >= next_report and look.seq > reported:
-                self._say(f"  {await asyncio.to_thread(_changes, reported, look.seq)}")
+                self._print(f"  {await asyncio.to_thread(_changes, reported, look.seq)}")
                 reported, next_report, lines = look.seq, now + REPORT_SECONDS, lines + 1
                 if lines % ADDRESS_EVERY == 0:
-                    self._say(self._address[0])
+                    self._print(self._address[0])
             shown = look
             try:
                 async with asyncio.timeout(1.0):
@@ -206,13 +207,13 @@ class Demo:
             except TimeoutError:
                 continue
 
-    def _say_address(self) -> None:
-        for line in ("", *self._address, "         Ctrl-C stops everything. Changes as they arrive:"):
-            self._say(line)
+    def _print_address(self) -> None:
+        for line in ("", *self._address, "         Press Ctrl-C to stop everything. Changes as they arrive:"):
+            self._print(line)
 
-    def _last_words(self) -> str:
+    def _log_tail(self) -> str:
         lines = Path(self._log.name).read_text(errors="replace").splitlines()[-LAST_LINES:]
-        return "\n  ".join([f"the log is {self._log.name}, and ends with:", *lines])
+        return "\n  ".join([f"the log {self._log.name} ends with:", *lines])
 
     async def _end(self) -> None:
         for child in self._children.values():
@@ -231,11 +232,11 @@ class Demo:
 
 
 def _asgi_application() -> str:
-    """This project's, as uvicorn wants it: `module:name`."""
+    """Return the ASGI application of this project as uvicorn expects it: `module:name`."""
     return ":".join(django_settings.ASGI_APPLICATION.rsplit(".", 1))
 
 
-async def _read_on(pipe: asyncio.StreamReader) -> None:
+async def _drain(pipe: asyncio.StreamReader) -> None:
     while await pipe.read(65_536):
         pass
 

@@ -1,7 +1,7 @@
-"""`python -m marketplace_sync.parent_watch PROGRAM ARGUMENT...`: a program that ends when whoever started it is gone.
+"""Run a program that ends with its parent: `python -m marketplace_sync.parent_watch PROGRAM ARGUMENT...`.
 
-The starter holds the other end of our standard input and never writes. However it ends, a kill -9 included, the
-system closes that end; then we are asked to stop as by Ctrl-C's SIGTERM, and made to when that takes too long. No
+The parent has the other end of our standard input and never writes. However the parent ends, a kill -9 included, the
+system closes that end. Then this process gets a SIGTERM, and is killed if it takes too long to stop. This needs no
 process of its own, and nothing that only one operating system has.
 
 PROGRAM is a Python file, or `-m` and a module.
@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-# What a clean stop may take, and a little more (`manage.py runsync` takes 5 s at most).
+# The time of a clean stop (`manage.py runsync` takes 5 s at most), and a little more.
 STOP_SECONDS = 8.0
 
 
@@ -28,7 +28,7 @@ def _watch() -> None:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Become that program."""
+    """Become the program that `arguments` name."""
     threading.Thread(target=_watch, name="parent_watch", daemon=True).start()
     if arguments[0] == "-m":
         sys.argv = list(arguments[1:])

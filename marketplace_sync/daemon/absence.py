@@ -42,13 +42,13 @@ class Settled:
     """What follows from a listing.
 
     `unclean_reason`: why it proved nothing, "" if it was clean.
-    `held`: skills whose removal is on hold for approval, for `held_reason`.
+    `held_removals`: skills whose removal is on hold for approval, for `held_reason`.
     `again`: a second sync has to prove absences.
     `relisted`: skills whose removal was dismissed, and that are listed again.
     """
 
     unclean_reason: str
-    held: frozenset[str]
+    held_removals: frozenset[str]
     held_reason: str
     again: bool
     relisted: frozenset[str]
@@ -97,7 +97,7 @@ class Absences:
         verdict, unproved = await self._settle_skills(named, run, approved, dismissed, clean=not unclean)
         await self._settle_categories(named, run)
         return Settled(
-            unclean_reason=unclean, held=verdict.needs_approval, held_reason=verdict.approval_reason,
+            unclean_reason=unclean, held_removals=verdict.needs_approval, held_reason=verdict.approval_reason,
             again=bool(unproved),
             relisted=frozenset(filter(named.skills.__contains__, dismissed)),
         )  # fmt: skip

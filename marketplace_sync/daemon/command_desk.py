@@ -34,7 +34,7 @@ Action = Command.Action
 
 
 class CommandFailedError(Exception):
-    """The command cannot be executed; the text says why and what to do. `run`: the sync run that failed."""
+    """The command cannot be executed; the text is the reason and what to do. `run`: the sync run that failed."""
 
     def __init__(self, text: str, run: int | None = None) -> None:
         super().__init__(text)
@@ -142,7 +142,7 @@ class CommandDesk:
     async def _reconnect(self) -> dict[str, object]:
         self._need_stream()
         if self._driver.state.mode is Mode.DISABLED:
-            raise CommandFailedError("The stream is disabled. Enable it instead: that connects at once.")
+            raise CommandFailedError("The stream is disabled. Enable it instead: that connects without delay.")
         failure = await self._driver.reconnect()
         if failure:
             raise CommandFailedError(f"The stream could not be opened: {failure}")
@@ -162,10 +162,10 @@ class CommandDesk:
 
     async def _approve(self, command: Command) -> dict[str, object]:
         run_id = await self._open_run(command)
-        held = await self._database.control(held_removals, run_id)
-        self._approving.append(held)
+        skill_ids = await self._database.control(held_removals, run_id)
+        self._approving.append(skill_ids)
         try:
-            report = await self._syncs.sync_for(command.pk, approved=held)
+            report = await self._syncs.sync_for(command.pk, approved=skill_ids)
             result = _result_of(report)
             if not report.clean:
                 # An unclean sync does not know what is still absent, so it removed nothing because of the approval.
@@ -175,15 +175,15 @@ class CommandDesk:
                 )
             await self._database.control(mark_approved, self._lease, run_id)
         finally:
-            self._approving.remove(held)
-        others = f" {report.held} other removals are on hold." if report.held else ""
+            self._approving.remove(skill_ids)
+        others = f" {report.held_count} other removals are on hold." if report.held_count else ""
         return {"detail": f"Sync run {report.run_id} deleted {report.progress.removed} skills.{others}", **result}
 
     async def _dismiss(self, command: Command) -> dict[str, object]:
         run_id = await self._open_run(command)
-        held = await self._database.control(held_removals, run_id)
+        skill_ids = await self._database.control(held_removals, run_id)
         # Another run may list the same skills. An approval that deletes them would make "kept" a lie.
-        if not all(held.isdisjoint(approved) for approved in self._approving):
+        if not all(skill_ids.isdisjoint(approved) for approved in self._approving):
             raise CommandFailedError(f"The removals of run {run_id} are being approved right now.")
         kept = await self._database.control(dismiss, self._lease, run_id, by=command.requested_by)
         return {"detail": f"{kept} skills are kept although the marketplace does not list them.", "kept": kept}
@@ -215,6 +215,6 @@ def _result_of(report: SyncReport) -> dict[str, object]:
         "created": report.progress.created,
         "updated": report.progress.updated,
         "removed": report.progress.removed,
-        "held": report.held,
+        "held": report.held_count,
         "refused": report.refused,
     }

@@ -1,4 +1,4 @@
-"""What the commands start: an event loop, signals, and faults turned into one line and an exit status."""
+"""Run what the commands start: an event loop, signals, and errors turned into one line and an exit status."""
 
 import asyncio
 import os
@@ -33,17 +33,17 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-# The drain gives up after 4 s (`core.DRAIN_SECONDS`). Whatever else holds a stopping process up, a thread that
-# hangs in the database above all, is not waited for past this: a stop takes 5 s at most.
+# The drain gives up after 4 s (`session.DRAIN_SECONDS`). Nothing else delays a stop past this, above all no thread that
+# hangs in the database: a stop takes 5 s at most.
 _STOP_SECONDS = 4.7
-# Nobody waits for the end of a single pass as for a stop: its listeners may take longer.
+# Nobody waits for the end of a single full sync as for a stop: listeners to the signals may take longer.
 _LISTENERS_SECONDS = 10.0
-# A repair reads again when the market moved under it, so that nothing could be proved to be gone.
-_REPAIR_PASSES = 3
+# A repair reads again if the marketplace changed meanwhile, so that no absence could be proved.
+_REPAIR_SYNCS = 3
 
 
 class OperatorError(Exception):
-    """Something that an operator has to hear of in one line. `status`: the exit status it makes."""
+    """An error that an operator can fix, in one line. `status`: the exit status."""
 
     def __init__(self, text: str, status: int = 1) -> None:
         super().__init__(text)
@@ -53,10 +53,10 @@ class OperatorError(Exception):
 def run_daemon(
     config: SyncConfig, access: Access, *, stream_wanted: bool, hint: Callable[[int], None] = lambda _: None
 ) -> None:
-    """Stand by for the lease, then keep the mirror right until SIGTERM or SIGINT. `hint`: see `Daemon`.
+    """Wait for the lease, then keep the mirror in sync until SIGTERM or SIGINT. `hint`: see `Daemon`.
 
-    SIGHUP has the token looked up anew, which also happens by itself; where the daemon has a terminal, SIGHUP says
-    that it is gone, and is a SIGTERM.
+    SIGHUP reads the token's file now; without it the daemon looks every few seconds. If the daemon has a terminal,
+    SIGHUP means that the terminal is gone, and acts as SIGTERM.
     """
 
     async def daemon(database: Database, stop: asyncio.Event) -> None:
@@ -72,37 +72,37 @@ def run_daemon(
 
 
 def run_once(config: SyncConfig, access: Access) -> SyncReport:
-    """One full pass, and the second that proves absences where that is needed. Raises `OperatorError`."""
+    """Run one full sync, and a second one if absences need its proof. Raise `OperatorError` if it fails."""
 
     async def once(database: Database, stop: asyncio.Event) -> SyncReport:
-        return await _passes(config, access, database, stop, repair=False)
+        return await _sync(config, access, database, stop, repair=False)
 
     report = _run(once)
     if report.state == SyncRun.State.FAILED:
-        raise OperatorError(f"the pass failed: {report.error}")
+        raise OperatorError(f"the full sync failed: {report.error}")
     if report.unread:
-        raise OperatorError(f"the listing could not be read whole: {report.unread}. What was read is applied.")
+        raise OperatorError(f"part of the listing could not be read: {report.unread}. What was read is applied.")
     return report
 
 
 def compare(config: SyncConfig, access: Access, *, repair: bool = False) -> Difference:
-    """How the mirror differs from the marketplace; after making it level, where `repair` is asked for.
+    """Return how the mirror differs from the marketplace, after a repair if `repair` is set.
 
-    Raises `OperatorError` with status 2 when the marketplace can't be read.
+    Raise `OperatorError` with status 2 if the marketplace cannot be read.
     """
 
     async def verify(database: Database, stop: asyncio.Event) -> Difference:
         if repair:
-            report = await _passes(config, access, database, stop, repair=True)
+            report = await _sync(config, access, database, stop, repair=True)
             if report.state == SyncRun.State.FAILED:
-                raise OperatorError(f"the marketplace can't be read: {report.error}", 2)
+                raise OperatorError(f"the marketplace cannot be read: {report.error}", 2)
         return await _stoppable(_verified(config, access, database, lambda verifier: verifier.difference()), stop)
 
     return _run(verify)
 
 
 def foresee(config: SyncConfig, access: Access) -> tuple[Difference, dict[str, int]]:
-    """What a pass would change, and how many of each. Writes nothing. Raises `OperatorError`."""
+    """Return what a full sync would change, and how many of each kind. Write nothing. Raise `OperatorError`."""
 
     async def dry(database: Database, stop: asyncio.Event) -> tuple[Difference, dict[str, int]]:
         async def look(verifier: Verifier) -> tuple[Difference, dict[str, int]]:
@@ -113,7 +113,7 @@ def foresee(config: SyncConfig, access: Access) -> tuple[Difference, dict[str, i
     return _run(dry)
 
 
-async def _passes(
+async def _sync(
     config: SyncConfig, access: Access, database: Database, stop: asyncio.Event, *, repair: bool
 ) -> SyncReport:
     lease = await take_lease(database, holder_name(), stop)
@@ -127,7 +127,7 @@ async def _passes(
             await asyncio.to_thread(session.announcer.close, _LISTENERS_SECONDS)
             return report
         except OperatorError as failure:
-            # Leave in order: what was read is written, the run is closed, the lease is free.
+            # Leave in order: what was read is written, the run is closed, the lease is released.
             stopped = failure
     raise stopped
 
@@ -138,7 +138,7 @@ async def _once(runner: SyncRunner) -> SyncReport:
 
 
 async def _repaired(runner: SyncRunner) -> SyncReport:
-    for _ in range(_REPAIR_PASSES):
+    for _ in range(_REPAIR_SYNCS):
         report = await runner.run("repair")
         if report.clean or report.state == SyncRun.State.FAILED:
             break
@@ -152,8 +152,8 @@ async def _verified(
         verifier = Verifier(market, database, page_size=config.page_size, max_pages=config.max_pages)
         try:
             return await ask(verifier)
-        except UpstreamError as fault:
-            raise OperatorError(f"the marketplace can't be read: {fault.reason}", 2) from None
+        except UpstreamError as error:
+            raise OperatorError(f"the marketplace cannot be read: {error.reason}", 2) from None
 
 
 async def _stoppable(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T:
@@ -172,7 +172,7 @@ async def _stoppable(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T:
 
 
 def _run(main: Callable[[Database, asyncio.Event], Awaitable[T]]) -> T:
-    """Run `main` with a database and a stop that the signals set. Raises `OperatorError` for what is not our fault."""
+    """Run `main` with a database and a stop that the signals set. Raise `OperatorError` for all that is no bug."""
     too_late = threading.Timer(_STOP_SECONDS, _leave, ["the stop took too long: the database does not answer"])
     too_late.daemon = True
 
@@ -193,12 +193,12 @@ def _run(main: Callable[[Database, asyncio.Event], Awaitable[T]]) -> T:
         except BaseExceptionGroup as group:
             if undrained := _first(group, NotDrainedError):
                 _leave(str(undrained))
-            raise _told(group) from group
-        except (LeaseLostError, LeaseTakenError, Error) as fault:
-            raise OperatorError(_line(fault)) from None
+            raise _operator_error(group) from group
+        except (LeaseLostError, LeaseTakenError, Error) as error:
+            raise OperatorError(_line(error)) from None
         finally:
             if not await database.close():
-                # Python's own exit would wait for that thread, and it may never come back.
+                # Python's own exit would wait for that thread, and it may never return.
                 _leave("the database does not answer: a query is still under way")
 
     try:
@@ -208,31 +208,31 @@ def _run(main: Callable[[Database, asyncio.Event], Awaitable[T]]) -> T:
 
 
 def _leave(reason: str) -> NoReturn:
-    """Say why and exit 1 at once. Python's own exit would wait for a thread that hangs in the database."""
+    """Log the reason and exit 1 now. Python's own exit would wait for a thread that hangs in the database."""
     log.error("exit", reason=reason)
     sys.stderr.flush()
     os._exit(1)
 
 
-def _told(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """One line for what an operator can mend; the group itself for what is ours."""
-    known, ours = group.split((LeaseLostError, LeaseTakenError, Error, OperatorError))
-    if ours is not None or known is None:
+def _operator_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return one line for an error that an operator can fix, and the group itself for a bug."""
+    known, bugs = group.split((LeaseLostError, LeaseTakenError, Error, OperatorError))
+    if bugs is not None or known is None:
         return group
     leaf = _first(known, BaseException) or known
     return leaf if isinstance(leaf, OperatorError) else OperatorError(_line(leaf))
 
 
 def _first(group: BaseExceptionGroup[BaseException], kind: type[BaseException]) -> BaseException | None:
-    """The first exception of that kind in a group of groups."""
+    """Return the first exception of that kind in a group of groups."""
     found: BaseException | None = group.subgroup(kind)
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]
     return found
 
 
-def _line(fault: BaseException) -> str:
-    if isinstance(fault, Error):
-        trouble = "does not answer" if isinstance(fault, PASSING) else f"refused ({type(fault).__name__})"
-        return f"the database {trouble}: {' '.join(str(fault).split())}"
-    return str(fault)
+def _line(error: BaseException) -> str:
+    if isinstance(error, Error):
+        trouble = "does not answer" if isinstance(error, PASSING) else f"refused ({type(error).__name__})"
+        return f"the database {trouble}: {' '.join(str(error).split())}"
+    return str(error)

@@ -26,8 +26,8 @@ class Figures(DaemonObserver):
     The lag is our time at the commit minus the marketplace's own time of the change. If the server's clock is off by
     2 s or more, as seen at the handshake, that is taken out, and the lag is then right within half a second: a clock
     that is off by an hour shows no lag of an hour. Without a `Date` at the handshake a clock behind ours shows as that
-    much lag, one ahead as none. A change dated more than a day ago (a recorded history, an import) says nothing about
-    speed and is not counted, nor is a change without a time.
+    much lag, one ahead as none. A change dated more than a day ago (a recorded history, an import) does not show
+    how fast the daemon is and is not counted, nor is a change without a time.
 
     `observers` are notified of the lags of each batch.
     """

@@ -109,20 +109,20 @@ class SyncRunner:
     async def _ended(self, reader: ListingReader, writes: SyncWrites, settled: Settled, seconds: float) -> SyncReport:
         run, progress = writes.run, writes.progress
         ended = SyncRun.State.DEGRADED if progress.refused else SyncRun.State.DONE
-        held = await self._session.database.control(
-            end_run, self._session.lease, run.id, SyncRun.State.HELD if settled.held else ended, progress,
-            unclean_reason=settled.unclean_reason, held_removals=settled.held, held_reason=settled.held_reason,
+        held_count = await self._session.database.control(
+            end_run, self._session.lease, run.id, SyncRun.State.HELD if settled.held_removals else ended, progress,
+            unclean_reason=settled.unclean_reason, held_removals=settled.held_removals, held_reason=settled.held_reason,
             by_row=run.by_row and not reader.pages_unread, relisted=settled.relisted,
         )  # fmt: skip
         report = SyncReport(
-            run.id, SyncRun.State.HELD if held else ended, progress, reader.begun,
-            clean=not settled.unclean_reason, again=settled.again, held=held, held_reason=settled.held_reason,
-            unclean_reason=settled.unclean_reason, unread=reader.pages_unread,
+            run.id, SyncRun.State.HELD if held_count else ended, progress, reader.begun,
+            clean=not settled.unclean_reason, unclean_reason=settled.unclean_reason, again=settled.again,
+            held_count=held_count, held_reason=settled.held_reason, unread=reader.pages_unread,
         )  # fmt: skip
         _log_ended(report, seconds)
         reader.log_refused()
-        if held:
-            self._session.observers.removals_held(run.id, held, settled.held_reason)
+        if held_count:
+            self._session.observers.removals_held(run.id, held_count, settled.held_reason)
         return report
 
 
@@ -131,9 +131,9 @@ def _log_ended(report: SyncReport, seconds: float) -> None:
     log.info(
         "sync_ended", state=str(report.state), clean=report.clean, seconds=round(seconds, 2),
         listed=done.listed, created=done.created, updated=done.updated, removed=done.removed,
-        unchanged=done.unchanged, refused=done.refused, held=report.held,
+        unchanged=done.unchanged, refused=done.refused, held_count=report.held_count,
     )  # fmt: skip
     if not report.clean:
         log.warning("sync_unclean", reason=report.unclean_reason)
-    if report.held:
-        log.warning("removals_held", count=report.held, reason=report.held_reason)
+    if report.held_count:
+        log.warning("removals_held", count=report.held_count, reason=report.held_reason)

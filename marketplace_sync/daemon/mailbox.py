@@ -14,7 +14,7 @@ MAX_FETCHES = 20
 class Mailbox:
     """Keep the fetches that `Fetcher` takes, and the `schedule` of full syncs that `SyncLoop` follows.
 
-    Senders need neither of them. Every method but `next_fetch` returns at once; `loss` is cheap, for a flood calls it
+    Senders need neither of them. No method but `next_fetch` waits; `loss` is cheap, for a flood calls it
     for each message.
     """
 

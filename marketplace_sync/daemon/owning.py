@@ -1,4 +1,4 @@
-"""How a process comes to own the mirror: it stands by for the lease, or takes it for one piece of work."""
+"""Take the lease: wait for it as a standby, or take it for one piece of work."""
 
 import asyncio
 import os
@@ -24,21 +24,21 @@ _DOUBTFUL_LOOKS_EVERY = 0.25
 
 
 def holder_name() -> str:
-    """This process, as the lease names it: `host:pid`."""
+    """Return the name of this process in the lease: `host:pid`."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 async def wait_for_lease(database: Database, holder: str, stop: asyncio.Event) -> Lease | None:
-    """Stand by until the lease is free, and take it; `None` when asked to stop before."""
-    told = ""
+    """Wait until the lease is free and take it. Return `None` if `stop` is set first."""
+    logged = ""
     watch = watch_of_standby()
     while not stop.is_set():
         try:
             lease = await database.control(acquire, holder, watch)
         except LeaseTakenError as taken:
-            if taken.holder != told:
+            if taken.holder != logged:
                 log.info("standing_by", holder=taken.holder)
-                told = taken.holder
+                logged = taken.holder
             await database.control(stand_by, holder)
         else:
             log.info("lease_taken", epoch=lease.epoch)
@@ -49,9 +49,9 @@ async def wait_for_lease(database: Database, holder: str, stop: asyncio.Event) -
 
 
 async def take_lease(database: Database, holder: str, stop: asyncio.Event) -> Lease:
-    """Take the lease for one piece of work. Raises `LeaseTakenError` when its holder lives, or `stop` was set.
+    """Take the lease for one piece of work. Raise `LeaseTakenError` if its holder is alive, or `stop` is set.
 
-    It waits only where nothing shows whether the holder lives, `mirror.lease.WATCH_SECONDS` at most.
+    Wait only if nothing shows whether the holder is alive, for `mirror.lease.WATCH_SECONDS` at most.
     """
     watch = watch_of_one_look()
     while True:
@@ -64,7 +64,7 @@ async def take_lease(database: Database, holder: str, stop: asyncio.Event) -> Le
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    """Wait for so long, or until `stop` is set."""
+    """Wait for `seconds`, or until `stop` is set."""
     try:
         async with asyncio.timeout(seconds):
             await stop.wait()

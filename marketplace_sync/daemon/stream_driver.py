@@ -114,8 +114,8 @@ class StreamDriver:
         if self.state.mode is Mode.OPEN and self.state.attempt == before:
             limit, wait = self.state.limits.attempts_per_minute, math.ceil(slot_free_in(self.state, self._clock()))
             raise ReconnectError(
-                f"The stream stays open as it is: the marketplace's limit of {limit} connection attempts per minute is "
-                f"used up. Reconnect again in {wait} s."
+                f"The stream stays open as it is: {limit} connection attempts in the last minute are the marketplace's "
+                f"limit. Reconnect again in {wait} s."
             )
         await self._until(lambda: self.state.attempt > before or self.state.mode in (Mode.DISABLED, Mode.STOPPED))
         number = self.state.attempt

@@ -1,4 +1,4 @@
-"""The task that begins full syncs when the schedule says so, and answers the commands that wait for one."""
+"""The task that begins full syncs when they are due, and answers the commands that wait for one."""
 
 import asyncio
 from collections.abc import Callable

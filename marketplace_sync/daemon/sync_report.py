@@ -16,7 +16,7 @@ class SyncReport:
     begun: int  # the arrival at which it began
     clean: bool = False
     again: bool = False  # a second sync has to prove absences
-    held: int = 0  # removals on hold
+    held_count: int = 0  # removals on hold
     held_reason: str = ""
     unclean_reason: str = ""
     error: str = ""  # "" unless it failed

@@ -1,4 +1,4 @@
-"""The task that looks whether the token was replaced, so that whoever was refused tries again at once."""
+"""The task that notices a replaced token, so that parts that were refused retry without waiting."""
 
 import asyncio
 from typing import Protocol
@@ -6,20 +6,20 @@ from typing import Protocol
 from marketplace_sync.upstream.token import LOOK_EVERY, Token
 
 
-class Refusable(Protocol):
-    """Whoever may have been refused with the old token."""
+class TokenUser(Protocol):
+    """A part of the daemon that may have been refused with the old token."""
 
     def token_replaced(self) -> None:
-        """Attempts that begin from now on bring another token."""
+        """Note that attempts from now on present another token."""
 
 
-async def watch_token(token: Token, *refusable: Refusable) -> None:
-    """Until cancelled."""
+async def watch_token(token: Token, *users: TokenUser) -> None:
+    """Notify `users` of each new token, until cancelled."""
     known = token.now()
     while True:
         await asyncio.sleep(LOOK_EVERY)
         found = token.now()
         if found != known:
             known = found
-            for one in refusable:
-                one.token_replaced()
+            for user in users:
+                user.token_replaced()

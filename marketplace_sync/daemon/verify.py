@@ -1,4 +1,4 @@
-"""Compares mirror and marketplace: a fresh listing, and a second look at whatever differs, for the market moves."""
+"""Compare the mirror with the marketplace: read the listing, and look again at what differs, for it may just change."""
 
 from collections import Counter
 
@@ -19,15 +19,15 @@ from marketplace_sync.protocol.events import SkillPage
 from marketplace_sync.upstream.errors import MalformedResponseError, NothingReadableError
 from marketplace_sync.upstream.market import MarketClient
 
-# Up to this many differences are looked at again one by one: a minute's budget of single fetches.
+# Up to this many differences are checked again one by one: the budget of single fetches for one minute.
 MAX_SINGLE_LOOKS = 20
 
 
 class Verifier:
-    """Reads the marketplace and the mirror; writes nothing.
+    """Read the marketplace and the mirror, and write nothing.
 
     `would` counts what a full sync would do, by "created", "updated", "unchanged", "stale", "deleted".
-    Raises `UpstreamError` when the marketplace can't be read, which it is not when every record is refused.
+    Methods raise `UpstreamError` if the marketplace cannot be read, also if every record is refused.
     """
 
     def __init__(self, market: MarketClient, database: Database, *, page_size: int, max_pages: int) -> None:
@@ -39,7 +39,7 @@ class Verifier:
         self.listed = 0
 
     async def difference(self) -> Difference:
-        """What differs, looked at twice; and what search does not find by its row."""
+        """Return what differs at two looks, and the skills that search does not find by their rows."""
         found = await self._market_difference()
         found.misfiled = await self._database.survey(misfiled_skills)
         return found
@@ -53,14 +53,14 @@ class Verifier:
         return _in_both(first, await self.look())
 
     async def look(self) -> Difference:
-        """What differs at one look."""
+        """Return what differs at one look."""
         found = Difference()
         self.would = Counter()
         categories = await self._market.categories()
         await self._database.control(compare_categories, categories.categories, found)
         found.refused += [f"category {row.refusal.key or 'without a readable name'}: {row.refusal}"
                           for row in categories.refused]  # fmt: skip
-        # A category whose row can't be read is listed all the same.
+        # A category whose row cannot be read is listed all the same.
         found.extra_categories -= {row.refusal.key for row in categories.refused if row.refusal.key}
         seen = SeenIds()
         plan = PagePlan(self._page_size, self._max_pages)
@@ -80,7 +80,7 @@ class Verifier:
 
         await read_pages(self._market, plan, lambda: 0, take)
         if plan.problem:
-            raise MalformedResponseError(f"the listing can't be read whole: {plan.problem}")
+            raise MalformedResponseError(f"part of the listing cannot be read: {plan.problem}")
         self.listed = len(seen)
         named = next(iter(found.refused[len(categories.refused) :]), "")
         if reason := nothing_readable(read, skills - read, named):
@@ -90,14 +90,14 @@ class Verifier:
         return found
 
     async def _look_at_each(self, first: Difference) -> Difference:
-        """A second look by single fetches, and one at the categories where those differ."""
+        """Look again by single fetches, and at the categories if they differ."""
         second = Difference(refused=first.refused, unnamed=first.unnamed, later=first.later)
         for skill_id in sorted(first.skills):
             try:
                 record = await self._market.skill(skill_id)
-            except MalformedResponseError as fault:
-                # The listing was read whole; what it showed of this one stands.
-                second.refused.append(f"{skill_id}: {fault.reason}")
+            except MalformedResponseError as error:
+                # The listing could be read, so what it showed of this skill counts.
+                second.refused.append(f"{skill_id}: {error.reason}")
                 _keep_skill(first, skill_id, second)
                 continue
             await self._database.control(compare_skill, skill_id, record, second)
@@ -116,7 +116,7 @@ def _keep_skill(first: Difference, skill_id: str, into: Difference) -> None:
 
 
 def _in_both(first: Difference, second: Difference) -> Difference:
-    """What two looks agree on."""
+    """Return what both looks found."""
     both = Difference(
         missing=first.missing & second.missing,
         extra=first.extra & second.extra,

@@ -1,4 +1,4 @@
-"""What the commands have in common: settings, a database that may not answer, and what goes to the terminal."""
+"""Shared by the commands: settings, a database that may not answer, and output to a terminal."""
 
 import json
 import sys
@@ -22,28 +22,28 @@ from marketplace_sync.upstream.access import Access
 from marketplace_sync.visible import for_terminal
 
 
-def configured(command: BaseCommand, *, fault_status: int = 1, off_status: int = 0) -> tuple[SyncConfig, Access]:
-    """The settings, and what it takes to reach the marketplace.
+def configured(command: BaseCommand, *, error_status: int = 1, off_status: int = 0) -> tuple[SyncConfig, Access]:
+    """Return the settings and the access to the marketplace.
 
-    `off_status`: the exit status where ATOM_SAAS_ENABLED is false.
-    Or one clear line a fault, and the end of the command before anything is touched.
+    With an error in the settings or the database, print one line per error and exit before anything is changed.
+    `off_status`: the exit status if ATOM_SAAS_ENABLED is false.
     """
-    faults = environment_errors()
+    problems = environment_errors()
     try:
         config = load_config(settings, need_marketplace=True)
-        if not config.enabled and not faults:
-            say(command, "ATOM_SAAS_ENABLED is false: no connection is made, the local mirror stays as it is.")
+        if not config.enabled and not problems:
+            print_line(command, "ATOM_SAAS_ENABLED is false: no connection is made, the local mirror stays as it is.")
             sys.exit(off_status)
         access = Access(config, getattr(settings, "ENVIRONMENT_TOKEN", None))
     except ConfigError as error:
-        faults += error.problems
-    if faults:
-        fail(command, *map(str, faults), status=fault_status)
-    _refuse(command, project_errors(), fault_status)
+        problems += error.problems
+    if problems:
+        fail(command, *map(str, problems), status=error_status)
+    _refuse(command, project_errors(), error_status)
     set_up_sessions()
     if reason := unready():
-        fail(command, reason, status=fault_status)
-    _refuse(command, check_database(databases=[DEFAULT_DB_ALIAS]), fault_status)
+        fail(command, reason, status=error_status)
+    _refuse(command, check_database(databases=[DEFAULT_DB_ALIAS]), error_status)
     connection.close()
     return config, access
 
@@ -56,9 +56,9 @@ def _refuse(command: BaseCommand, found: Iterable[CheckMessage], status: int) ->
 
 @contextmanager
 def using_database(command: BaseCommand) -> Iterator[None]:
-    """Let a command use the database; where that cannot be used, end the command with one clear line."""
-    if faults := environment_errors():
-        fail(command, *map(str, faults))
+    """Let a command use the database; if it cannot be used, end the command with one line."""
+    if problems := environment_errors():
+        fail(command, *map(str, problems))
     try:
         yield
     except Error as error:
@@ -66,46 +66,46 @@ def using_database(command: BaseCommand) -> Iterator[None]:
 
 
 def environment_errors() -> tuple[SettingProblem, ...]:
-    """What Django's own settings could not be read from; the settings module leaves it there."""
-    faults: tuple[SettingProblem, ...] = getattr(settings, "ENVIRONMENT_PROBLEMS", ())
-    return tuple(fault for fault in faults if fault.level == "error")
+    """Return the problems that kept Django's own settings from being read; the settings module stores them."""
+    problems: tuple[SettingProblem, ...] = getattr(settings, "ENVIRONMENT_PROBLEMS", ())
+    return tuple(problem for problem in problems if problem.level == "error")
 
 
 def unready() -> str:
-    """Why the database can't be used as it is, and what to do; "" when it can."""
+    """Return why the database cannot be used, and what to do; "" if it can be used."""
     try:
         executor = MigrationExecutor(connection)
         missing = executor.migration_plan(executor.loader.graph.leaf_nodes("marketplace_sync"))
-    except DatabaseError as fault:
-        return f"The database does not answer: {' '.join(str(fault).split())}"
+    except DatabaseError as error:
+        return f"The database does not answer: {' '.join(str(error).split())}"
     finally:
-        # The work is done by threads with connections of their own.
+        # The threads that do the work have connections of their own.
         connection.close()
     if missing:
-        return f"The database lacks {len(missing)} migration(s) of this project. Run: python manage.py migrate"
+        return f"{len(missing)} migration(s) are not applied to the database. Run: python manage.py migrate"
     return ""
 
 
-def say(command: BaseCommand, line: str) -> None:
-    """Write one line to stdout, without the token (law 14), as `show` does."""
-    show(command, redact(line))
+def print_line(command: BaseCommand, line: str) -> None:
+    """Write one line to stdout, without the token (law 14), as `print_unredacted` does."""
+    print_unredacted(command, redact(line))
 
 
-def show(command: BaseCommand, line: str) -> None:
-    """Write one line to stdout with nothing in it that acts on a terminal.
+def print_unredacted(command: BaseCommand, line: str) -> None:
+    """Write one line to stdout, with nothing in it that acts on a terminal.
 
-    Characters that stdout's encoding does not have are escaped.
+    Characters that stdout's encoding cannot represent are escaped.
     """
     command.stdout.write(_fit(command.stdout, for_terminal(line)))
 
 
-def say_json(command: BaseCommand, value: Any) -> None:
+def print_json(command: BaseCommand, value: Any) -> None:
     """Write `value` to stdout as JSON in ASCII, in which every other character is escaped."""
     command.stdout.write(redact(json.dumps(value, indent=2)).replace("\x7f", r"\u007f"))
 
 
 def fail(command: BaseCommand, *lines: str, status: int = 1) -> NoReturn:
-    """Say on stderr what is wrong, and end the command."""
+    """Print what is wrong on stderr, one line each, and end the command."""
     for line in lines:
         command.stderr.write(_fit(command.stderr, for_terminal(redact(line))))
     sys.exit(status)

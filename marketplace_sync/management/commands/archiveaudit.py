@@ -1,4 +1,4 @@
-"""`manage.py archiveaudit`: old audit rows into a file, and out of the database."""
+"""`manage.py archiveaudit`: move old audit rows from the database into a file."""
 
 from argparse import ArgumentParser
 from datetime import timedelta
@@ -12,7 +12,7 @@ from marketplace_sync.conf import ConfigError, load_config
 from marketplace_sync.governance.actors import COMMAND_LINE
 from marketplace_sync.governance.archive import ArchiveAudit, export, last_archivable
 from marketplace_sync.governance.errors import ActionError
-from marketplace_sync.management.marketplace import say, using_database
+from marketplace_sync.management.marketplace import print_line, using_database
 from marketplace_sync.visible import for_terminal
 
 
@@ -32,21 +32,21 @@ class Command(BaseCommand):
     def archive(self, older_than: timedelta, to: Path) -> None:
         up_to = last_archivable(older_than)
         if not up_to:
-            say(self, "Nothing is old enough; no file was written.")
+            print_line(self, "No audit row is old enough; no file was written.")
             return
         try:
             exported = export(up_to, to)
         except FileExistsError:
-            raise CommandError(for_terminal(f"{to} is there already; name a new file.")) from None
-        except OSError as fault:
+            raise CommandError(for_terminal(f"{to} already exists; name a new file.")) from None
+        except OSError as error:
             raise CommandError(
-                for_terminal(f"{to} could not be written, and nothing was deleted: {fault.strerror}")
+                for_terminal(f"{to} could not be written, and nothing was deleted: {error.strerror}")
             ) from None
         try:
             deleted = ArchiveAudit(up_to, exported, to, actor=COMMAND_LINE, origin="command line").perform()
         except ActionError as error:
-            raise CommandError(for_terminal(f"{error.detail} {to} can be removed.")) from None
-        say(self, f"{deleted} audit rows are in {to}, and no longer in the database.")
+            raise CommandError(for_terminal(f"{error.detail} You can delete {to}.")) from None
+        print_line(self, f"{deleted} audit rows were moved from the database to {to}.")
 
     def age(self, days: float | None) -> timedelta:
         try:
@@ -56,5 +56,5 @@ class Command(BaseCommand):
         except (OverflowError, ValueError):
             age = timedelta(-1)
         if not timedelta(0) <= age <= timedelta(days=36_500):
-            raise CommandError("--older-than-days: from 0 to 36500.")
+            raise CommandError("--older-than-days must be between 0 and 36500.")
         return age

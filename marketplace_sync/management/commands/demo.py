@@ -1,4 +1,4 @@
-"""`manage.py demo`: everything at once on this machine, to see the mirror work."""
+"""`manage.py demo`: the whole system on this machine, to see the mirror work."""
 
 import asyncio
 import os
@@ -12,12 +12,12 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection
 
 from marketplace_sync.demo import Demo, DemoError, database_line, free_port, make_admin, make_agent
-from marketplace_sync.management.marketplace import environment_errors, fail, show
+from marketplace_sync.management.marketplace import environment_errors, fail, print_unredacted
 from marketplace_sync.management.optional import SIMULATOR_MISSING, has_simulator
 
 
 class Command(BaseCommand):
-    help = "A simulated marketplace, the daemon and the web server in one, on loopback, until Ctrl-C."
+    help = "Run a simulated marketplace, the daemon and the web server together, on loopback, until Ctrl-C."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -28,19 +28,19 @@ class Command(BaseCommand):
             raise CommandError(SIMULATOR_MISSING)
         self.stop = asyncio.Event()
         if not 0 <= port <= 65_535:
-            raise CommandError(f"--port is {port}; a port is a number from 0 (any free one) to 65535.")
+            raise CommandError(f"--port is {port}. Use a number from 0 (any free port) to 65535.")
         if getattr(settings, "ATOM_SAAS_API_URL", ""):
             raise CommandError(
                 "ATOM_SAAS_API_URL is set: the demo would fill that marketplace's mirror with simulated skills. "
                 "Unset it, or run the demo in a copy of the project without that .env."
             )
-        if faults := environment_errors():
-            fail(self, *map(str, faults))
+        if problems := environment_errors():
+            fail(self, *map(str, problems))
         try:
             free = free_port(port)
             if port not in (0, free):
-                self.say(f"Port {port} is in use by another program: this demo's web server takes {free}.")
-            self.say(database_line())
+                self.print_line(f"Port {port} is in use by another program. The demo's web server uses port {free}.")
+            self.print_line(database_line())
             call_command("migrate", verbosity=0, skip_checks=True)
             password, key = make_admin(), make_agent()
             connection.close()
@@ -49,28 +49,28 @@ class Command(BaseCommand):
             raise CommandError(str(failure)) from None
 
     async def watch(self, port: int, password: str, key: str) -> None:
-        demo = Demo(port, self.say, self.stop)
+        demo = Demo(port, self.print_line, self.stop)
 
         def end() -> None:
             if self.stop.is_set():
                 demo.kill()
                 return
             self.stop.set()
-            self.say("Stopping; Ctrl-C again ends everything at once.")
+            self.print_line("Stopping. Press Ctrl-C again to kill all processes.")
 
-        # SIGHUP: the terminal is gone, and the children, in sessions of their own, would not hear of it.
+        # SIGHUP: the terminal is gone. The children run in sessions of their own, and would not receive it.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, end)
         await demo.run(password, key)
-        self.say("Stopped.")
+        self.print_line("Stopped.")
 
-    def say(self, line: str) -> None:
-        """Write one line. Once nobody reads them any more (`| head`, a closed terminal) the demo ends."""
+    def print_line(self, line: str) -> None:
+        """Print one line. End the demo once nothing reads its output (`| head`, a closed terminal)."""
         try:
-            show(self, line)
+            print_unredacted(self, line)
             self.stdout.flush()
         except OSError:
             self.stop.set()
-            # What is still in the buffer would fail once more at exit.
+            # What is still in the buffer would fail again at exit.
             self.stdout = OutputWrapper(open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process lives
             os.dup2(self.stdout.fileno(), sys.__stdout__.fileno() if sys.__stdout__ else 1)

@@ -1,4 +1,4 @@
-"""`manage.py restartfeed`: once, after a backup was put back."""
+"""`manage.py restartfeed`: restart the change feed, once, after a backup was restored."""
 
 from typing import Any
 
@@ -7,15 +7,15 @@ from django.core.management.base import BaseCommand, CommandError
 from marketplace_sync.governance.actors import COMMAND_LINE
 from marketplace_sync.governance.errors import ActionError
 from marketplace_sync.governance.feed import RestartFeed
-from marketplace_sync.management.marketplace import say, using_database
+from marketplace_sync.management.marketplace import print_line, using_database
 from marketplace_sync.mirror.lease import watch_doubtful_lease
 from marketplace_sync.visible import for_terminal
 
 
 class Command(BaseCommand):
     help = (
-        "Begin the change feed anew, so that every follower lists again. For a database put back from a backup, "
-        "which does not know what it told after that. No daemon may run."
+        "Restart the change feed, so that every client reads the catalogue again. For a database restored from a "
+        "backup, which does not contain what the feed sent after the backup. No daemon may run."
     )
     requires_system_checks: list[str] = []
 
@@ -25,4 +25,6 @@ class Command(BaseCommand):
                 newest = RestartFeed(actor=COMMAND_LINE, origin="command line", watch=watch_doubtful_lease()).perform()
         except ActionError as error:
             raise CommandError(for_terminal(error.detail)) from None
-        say(self, f"The feed goes on after {newest}; whoever comes with an older number is told to list anew.")
+        print_line(
+            self, f"The feed continues after {newest}. Clients with an older number have to read the catalogue again."
+        )

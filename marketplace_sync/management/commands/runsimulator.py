@@ -1,4 +1,4 @@
-"""`manage.py runsimulator`: a simulated marketplace, for trying and testing."""
+"""`manage.py runsimulator`: run a simulated marketplace, for demos and tests."""
 
 import asyncio
 import signal
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from marketplace_sync.management.marketplace import show
+from marketplace_sync.management.marketplace import print_unredacted
 from marketplace_sync.management.optional import SIMULATOR_MISSING, has_simulator
 
 if TYPE_CHECKING or has_simulator():
@@ -17,7 +17,7 @@ if TYPE_CHECKING or has_simulator():
 
 
 class Command(BaseCommand):
-    help = "Runs a simulated marketplace (HTTP and WebSocket on one port) until Ctrl-C or SIGTERM."
+    help = "Run a simulated marketplace (HTTP and WebSocket on one port) until Ctrl-C or SIGTERM."
     # It needs no setting and no database: it must start where the project is not configured yet.
     requires_system_checks = ()
     requires_migrations_checks = False
@@ -73,7 +73,7 @@ class Command(BaseCommand):
         await run(simulation, self.print_line, stop)
 
     def print_line(self, line: str) -> None:
-        show(self, line)
+        print_unredacted(self, line)
         # Piped output would otherwise wait for a full block, and the program that reads the address from it too.
         self.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""The daemon: `manage.py runsync`."""
+"""`manage.py runsync`: run the daemon."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -8,20 +8,20 @@ from django.core.management.base import BaseCommand
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.daemon.entry import OperatorError, foresee, run_daemon, run_once
 from marketplace_sync.live.hints import hint_sender
-from marketplace_sync.management.marketplace import configured, fail, say
+from marketplace_sync.management.marketplace import configured, fail, print_line
 from marketplace_sync.upstream.access import Access
 
 
 class Command(BaseCommand):
-    help = "Keep the local mirror of the marketplace right: live by WebSocket, and by full passes over HTTP."
-    # The settings are checked by `configured`, one line a fault.
+    help = "Keep the local mirror in sync with the marketplace: live by WebSocket, and by full syncs over HTTP."
+    # `configured` checks the settings, and prints one line per problem.
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         mode = parser.add_mutually_exclusive_group()
-        mode.add_argument("--once", action="store_true", help="one full pass, then exit: 0, or 1 if it failed")
-        mode.add_argument("--dry-run", action="store_true", help="one pass that only prints what it would change")
-        parser.add_argument("--no-websocket", action="store_true", help="polling only")
+        mode.add_argument("--once", action="store_true", help="run one full sync, then exit 0, or 1 if it failed")
+        mode.add_argument("--dry-run", action="store_true", help="print what a full sync would change")
+        parser.add_argument("--no-websocket", action="store_true", help="poll only, without the stream")
 
     def handle(self, *, once: bool, dry_run: bool, no_websocket: bool, **options: Any) -> None:
         config, access = configured(self)
@@ -38,19 +38,21 @@ class Command(BaseCommand):
     def _print_report(self, config: SyncConfig, access: Access) -> None:
         report = run_once(config, access)
         done = report.progress
-        say(
+        print_line(
             self,
             f"{done.listed} skills listed: {done.created} created, {done.updated} updated, {done.removed} removed, "
             f"{done.unchanged} unchanged, {done.refused} refused.",
         )
         if report.refused:
-            say(
+            print_line(
                 self,
-                f"Degraded (run {report.run_id}): the mirror does not have what {report.refused} of the listed records "
-                "say: see the dead letters.",
+                f"Degraded (run {report.run_id}): {report.refused} of the listed records could not be stored. "
+                "See the dead letters.",
             )
-        if report.held:
-            say(self, f"{report.held} removals wait for approval (run {report.run_id}): {report.held_reason}.")
+        if report.held_count:
+            print_line(
+                self, f"{report.held_count} removals wait for approval (run {report.run_id}): {report.held_reason}."
+            )
 
     def _print_foreseen(self, config: SyncConfig, access: Access) -> None:
         difference, counts = foresee(config, access)
@@ -66,10 +68,10 @@ class Command(BaseCommand):
             ("delete", difference.extra | difference.extra_categories),
         ):
             for key in sorted(keys):
-                say(self, f"{word} {key}")
+                print_line(self, f"{word} {key}")
         for record in difference.refused:
-            say(self, f"unreadable {record}")
-        say(
+            print_line(self, f"unreadable {record}")
+        print_line(
             self,
             f"Would create {counts.get('created', 0)}, update {counts.get('updated', 0)}, "
             f"delete {counts.get('deleted', 0)} skills; {counts.get('unchanged', 0)} unchanged. Nothing was written.",

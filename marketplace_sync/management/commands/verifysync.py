@@ -1,4 +1,4 @@
-"""`manage.py verifysync`: is the mirror level with the marketplace?"""
+"""`manage.py verifysync`: check whether the mirror is in sync with the marketplace."""
 
 import sys
 from argparse import ArgumentParser
@@ -7,29 +7,29 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from marketplace_sync.daemon.entry import OperatorError, compare
-from marketplace_sync.management.marketplace import configured, fail, say, say_json
+from marketplace_sync.management.marketplace import configured, fail, print_json, print_line
 from marketplace_sync.mirror.compare import Difference
 
-# Keys shown a kind in the text; --json shows all.
+# Keys shown per kind in the text; --json shows all.
 SHOWN = 20
 
 
 class Command(BaseCommand):
-    help = "Compare mirror and marketplace. Exit 0 when level, 1 when not, 2 when the marketplace can't be read."
+    help = "Compare mirror and marketplace. Exit 0: in sync, 1: not in sync, 2: the marketplace cannot be read."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--json", action="store_true", help="the whole difference as JSON")
-        parser.add_argument("--repair", action="store_true", help="make the mirror level, removals included")
+        parser.add_argument("--json", action="store_true", help="print the whole difference as JSON")
+        parser.add_argument("--repair", action="store_true", help="bring the mirror in sync first, removals included")
 
     def handle(self, *, json: bool, repair: bool, **options: Any) -> None:
-        config, access = configured(self, fault_status=2, off_status=2)
+        config, access = configured(self, error_status=2, off_status=2)
         try:
             difference = compare(config, access, repair=repair)
         except OperatorError as failure:
             fail(self, f"verifysync: {failure}", status=failure.status)
         if json:
-            say_json(self, _as_json(difference))
+            print_json(self, _as_json(difference))
         else:
             self._print(difference)
         sys.exit(0 if difference.level else 1)
@@ -45,20 +45,22 @@ class Command(BaseCommand):
                 "categories different",
                 [f"{key}: {', '.join(fields)}" for key, fields in sorted(difference.different_categories.items())],
             ),
-            ("listed, but not readable: the mirror does not have what they say", difference.refused),
-            ("not found by search as their rows are", sorted(difference.misfiled)),
-            ("with a later updated_at and every field equal, which is no difference", sorted(difference.later)),
-            ("categories likewise", sorted(difference.later_categories)),
+            ("listed, but not readable: their content is not in the mirror", difference.refused),
+            ("not in the search index as their rows are", sorted(difference.misfiled)),
+            ("with a later updated_at and all fields equal, which is no difference", sorted(difference.later)),
+            ("categories with a later updated_at and all fields equal", sorted(difference.later_categories)),
         ):
             if keys:
-                say(self, f"{len(keys)} {title}:")
+                print_line(self, f"{len(keys)} {title}:")
                 for key in keys[:SHOWN]:
-                    say(self, f"  {key}")
+                    print_line(self, f"  {key}")
                 if len(keys) > SHOWN:
-                    say(self, f"  … and {len(keys) - SHOWN} more")
+                    print_line(self, f"  … and {len(keys) - SHOWN} more")
         if difference.unnamed:
-            say(self, f"{difference.unnamed} of them have no readable id: any skill that is not listed may be one.")
-        say(self, "Level with the marketplace." if difference.level else "Not level with the marketplace.")
+            print_line(
+                self, f"{difference.unnamed} of them have no readable id: each may be any skill that is not listed."
+            )
+        print_line(self, "In sync with the marketplace." if difference.level else "Not in sync with the marketplace.")
 
 
 def _as_json(difference: Difference) -> dict[str, Any]:

@@ -228,7 +228,7 @@ def test_when_the_count_is_not_what_was_exported_nothing_goes(tmp_path: Path) ->
 def test_nothing_old_enough_writes_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Reconnect(actor=COMMAND_LINE).perform()
     call_command("archiveaudit", to=tmp_path / "audit.jsonl.gz")
-    assert "Nothing is old enough" in capsys.readouterr().out
+    assert "No audit row is old enough" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 

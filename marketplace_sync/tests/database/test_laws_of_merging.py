@@ -195,13 +195,13 @@ async def play_out(script: Sequence[Op], config: SyncConfig) -> Marketplace:
 async def catch_up(runner: SyncRunner, database: Database) -> None:
     """What the daemon does after a reconnect, with a person who approves what is held."""
     report = await runner.run("connected")
-    if report.held:
+    if report.held_count:
         held = await database.control(held_removals, report.run_id)
         report = await runner.run("asked", approved=held)
     if report.again:
         report = await runner.run("confirm")
     assert report.clean
-    assert not report.held
+    assert not report.held_count
 
 
 def mirror_now() -> dict[str, dict[str, Any]]:

@@ -107,7 +107,7 @@ async def test_an_old_backup_is_put_back_and_the_mirror_is_level_again(
             assert begun > newest
             assert (await started.run("runsync", "--once")).status == 0
             level = await started.run("verifysync")
-            assert (level.status, level.out) == (0, "Level with the marketplace.\n")
+            assert (level.status, level.out) == (0, "In sync with the marketplace.\n")
 
 
 async def restarted(started: Programs) -> int:

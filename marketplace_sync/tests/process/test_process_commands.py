@@ -58,7 +58,9 @@ async def test_one_pass_fills_the_mirror_and_a_dry_run_foretells_the_next_withou
         server.faults.add("unauthorized")
         failed = await start.run("runsync", "--once")
         assert (failed.status, failed.out) == (1, "")
-        assert failed.err.splitlines()[-1] == ("runsync: the pass failed: the marketplace refuses the token (HTTP 401)")
+        assert failed.err.splitlines()[-1] == (
+            "runsync: the full sync failed: the marketplace refuses the token (HTTP 401)"
+        )
 
 
 async def test_without_the_stream_it_polls(program_environment: Environment) -> None:
@@ -185,9 +187,9 @@ async def test_verifysync_tells_what_differs_and_repairs_it_removals_included(
             repaired = await start.run("verifysync", "--repair")
             assert repaired.status == 1
             assert repaired.out.splitlines() == [
-                "1 listed, but not readable: the mirror does not have what they say:",
+                "1 listed, but not readable: their content is not in the mirror:",
                 "  skill-00005: rating_count: not a number: 'many' (bad_type)",
-                "Not level with the marketplace.",
+                "Not in sync with the marketplace.",
             ]
             assert await watched.ask(Skill.objects.count) == len(market.skills)
             assert (await watched.ask(Skill.objects.get, skill_id="skill-00001")).name == "Old"
@@ -224,7 +226,7 @@ async def test_verifysync_looks_twice_and_says_when_it_cannot_read_or_may_not_wr
 
         server.on_request = passing
         level = await start.run("verifysync")
-        assert (level.status, level.out) == (0, "Level with the marketplace.\n")
+        assert (level.status, level.out) == (0, "In sync with the marketplace.\n")
         assert any(path.endswith("/skill-00100") for _, path, _ in server.requests)
         server.on_request = None
 
@@ -247,5 +249,5 @@ async def test_verifysync_looks_twice_and_says_when_it_cannot_read_or_may_not_wr
         away = await start.run("verifysync")
         for ended in (await unread.ended(), away):
             assert (ended.status, ended.out) == (2, "")
-            assert "verifysync: the marketplace can't be read: " in ended.err
+            assert "verifysync: the marketplace cannot be read: " in ended.err
         await watched.ask(lease.release)

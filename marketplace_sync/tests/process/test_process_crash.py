@@ -235,7 +235,7 @@ async def test_killed_ten_times_within_a_replay_the_mirror_holds_what_it_can_not
         assert (await daemon.ended()).status == 0
 
         repaired = await start.run("verifysync", "--repair")
-        assert (repaired.status, repaired.out) == (0, "Level with the marketplace.\n")
+        assert (repaired.status, repaired.out) == (0, "In sync with the marketplace.\n")
         assert await watched.ask(from_the_truth, server.market) == []
         assert await watched.ask(in_the_feed) == []
         await all_runs_are_closed(watched, replaying.left_open)

@@ -35,7 +35,9 @@ async def test_a_listing_of_which_nothing_can_be_read_fails_every_command(
         once = await start.run("runsync", "--once")
         assert once.status == 1 and once.out == ""
         (reason,) = [line for line in once.err.splitlines() if line.startswith("runsync: ")]
-        assert reason.startswith("runsync: the pass failed: none of the 3 listed skills can be read. The first one: ")
+        assert reason.startswith(
+            "runsync: the full sync failed: none of the 3 listed skills can be read. The first one: "
+        )
         assert f": {next(iter(fields))}" in reason
         verify, dry_run = [await program.ended() for program in programs]
         assert (verify.status, dry_run.status, verify.out, dry_run.out) == (2, 1, "", "")
@@ -60,7 +62,7 @@ async def test_a_sync_with_a_refused_record_is_degraded_and_verifysync_is_not_in
         run = await watched.ask(SyncRun.objects.latest, "pk")
         assert once.status == 0
         assert once.out.splitlines()[-1] == (
-            f"Degraded (run {run.pk}): the mirror does not have what 1 of the listed records say: see the dead letters."
+            f"Degraded (run {run.pk}): 1 of the listed records could not be stored. See the dead letters."
         )
         assert (run.state, run.is_clean, run.refused) == ("degraded", True, 1)
         assert (await watched.ask(freshness)).as_of == before.as_of, "As-Of stands still"
@@ -89,7 +91,7 @@ async def test_a_listing_with_pages_that_cannot_be_read_is_no_full_sync(program_
         once = await start.run("runsync", "--once")
         assert once.status == 1
         assert once.err.splitlines()[-1] == (
-            "runsync: the listing could not be read whole: page 2 of 3 came empty. What was read is applied."
+            "runsync: part of the listing could not be read: page 2 of 3 came empty. What was read is applied."
         )
         assert (await start.run("verifysync")).status == 2
         assert (await watched.ask(freshness)).as_of == before.as_of

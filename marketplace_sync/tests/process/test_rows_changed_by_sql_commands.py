@@ -49,7 +49,7 @@ async def test_verifysync_names_each_changed_column_and_repair_restores_it(progr
         assert await watched.ask(stored) == damaged, "only looked at"
 
         repaired = await start.run("verifysync", "--repair")
-        assert (repaired.status, repaired.out.splitlines()[-1]) == (0, "Level with the marketplace.")
+        assert (repaired.status, repaired.out.splitlines()[-1]) == (0, "In sync with the marketplace.")
         assert await watched.ask(stored) == before
 
 

@@ -220,14 +220,14 @@ async def test_the_commands_and_the_log_name_the_fault(
             checked = await start.run("verifysync")
             assert (checked.status, checked.err) == (
                 2,
-                f"verifysync: the marketplace can't be read: {both(UNTRUSTED)[0]}\n",
+                f"verifysync: the marketplace cannot be read: {both(UNTRUSTED)[0]}\n",
             )
             daemon = start.start("runsync")
             await daemon.says(f'stream_failed .*reason="{re.escape(both(UNTRUSTED)[1])}"')
             daemon.send(signal.SIGTERM)
             assert (await daemon.ended()).status == 0
             healed = await start.run("verifysync", "--repair", ATOM_SAAS_CA_FILE=authority.file)
-            assert (healed.status, healed.out) == (0, "Level with the marketplace.\n")
+            assert (healed.status, healed.out) == (0, "In sync with the marketplace.\n")
 
 
 # Files that can't be used.
