@@ -9,7 +9,7 @@ from marketplace_sync.tests.support.live_feed import new_pen, put
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def test_a_change_is_shown_once_however_many_follow_it_meanwhile() -> None:
+def test_demo_prints_each_change_once() -> None:
     pen = new_pen()
     for number in range(5):
         pen.write(put(f"s{number}"))
@@ -20,6 +20,6 @@ def test_a_change_is_shown_once_however_many_follow_it_meanwhile() -> None:
 
 
 @pytest.mark.parametrize("port", [-1, 65_536, 10**30])
-def test_an_impossible_port_is_refused_before_anything_starts(port: int) -> None:
-    with pytest.raises(CommandError, match="a port is a number from 0"):
+def test_demo_refuses_an_impossible_port(port: int) -> None:
+    with pytest.raises(CommandError, match="Use a number from 0"):
         call_command("demo", port=port)

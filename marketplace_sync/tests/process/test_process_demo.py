@@ -1,4 +1,4 @@
-"""`manage.py demo`: everything at once, and nothing left of it."""
+"""`manage.py demo`: it starts the whole system, and leaves no process behind."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ async def all_gone(children: Iterable[int]) -> None:
 
 
 async def web_answers(demo: Program, port: int) -> int:
-    """The status of the login page, once there is one."""
+    """Return the status of the login page, once the web server answers."""
     async with httpx2.AsyncClient(trust_env=False, verify=False) as browser:
         while True:
             try:
@@ -38,16 +38,16 @@ async def web_answers(demo: Program, port: int) -> int:
                 await asyncio.sleep(0.05)
 
 
-async def test_the_mirror_fills_changes_arrive_and_ctrl_c_ends_all_of_it(
+async def test_demo_fills_the_mirror_and_ctrl_c_stops_everything(
     program_environment: Environment, tmp_path: Path
 ) -> None:
     port = free_port()
-    # A terminal that has not all characters.
+    # A terminal that cannot show all characters.
     with programs(program_environment(PYTHONIOENCODING="ascii", TMPDIR=tmp_path)) as start:
-        # From anywhere: the paths are not those of whoever calls.
+        # In another folder: the demo's paths do not depend on it.
         demo = start.start("demo", "--port", str(port), folder=tmp_path)
-        said = await demo.says(rf"Web +http://127\.0\.0\.1:{port}/admin/ +user admin, password (\S+)")
-        assert said[1]
+        address = await demo.says(rf"Web +http://127\.0\.0\.1:{port}/admin/ +user admin, password (\S+)")
+        assert address[1]
         await demo.says(r"Mirror +live: (29|30)\d skills, \d+ categories")
         await demo.says(r"\d\d:\d\d:\d\d  (skill|rating|category)_\w+ +\S")
         async with asyncio.timeout(30):
@@ -61,19 +61,19 @@ async def test_the_mirror_fills_changes_arrive_and_ctrl_c_ends_all_of_it(
         assert "Traceback" not in ended.out + ended.err
         await all_gone(children)
         assert f"simulated, {SKILLS} skills" in ended.out
-        # What a newcomer needs comes after what the start says; what each request did, nowhere.
+        # The address comes after the output of the start; single requests are not printed.
         assert ended.out.index("Mirror   live") < ended.out.index("Web ") < ended.out.index("Agent ")
         assert "GET /admin/login/" not in ended.out + ended.err and ended.err == ""
         assert f"Log      {tmp_path}/mirror-demo-" in ended.out and logs(tmp_path) == []
-        assert_looks_like_the_readme(ended.out)
+        assert_matches_the_readme(ended.out)
 
 
 def logs(folder: Path) -> list[Path]:
     return list(folder.glob("mirror-demo-*.log"))
 
 
-def assert_looks_like_the_readme(out: str) -> None:
-    """The README's sample has the lines of a real demo, but for numbers, names and the states that passed too fast."""
+def assert_matches_the_readme(out: str) -> None:
+    """Compare the README's sample with a real demo, without numbers, names and states that may be too short to show."""
 
     def form(line: str) -> str:
         line = re.sub(r"^Database .*;", "Database ...;", line)  # a file, or a server's database
@@ -89,13 +89,13 @@ def assert_looks_like_the_readme(out: str) -> None:
     assert {line for line in real - shown if not line.startswith("Port")} == set()
 
 
-async def test_the_death_of_one_process_ends_all_of_them_and_is_told(
+async def test_death_of_one_process_ends_the_demo_with_its_name(
     program_environment: Environment, tmp_path: Path
 ) -> None:
     with programs(program_environment(TMPDIR=tmp_path)) as start, socket.create_server(("127.0.0.1", 0)) as taken:
         busy = taken.getsockname()[1]
         demo = start.start("demo", "--port", str(busy))
-        await demo.says(f"Port {busy} is in use by another program: this demo's web server takes")
+        await demo.says(f"Port {busy} is in use by another program. The demo's web server uses port")
         await demo.says("Mirror +not_running")
         children = children_of(demo.pid)
         os.kill(next(child for child, command in children.items() if "runsync" in command), signal.SIGKILL)
@@ -103,30 +103,26 @@ async def test_the_death_of_one_process_ends_all_of_them_and_is_told(
         assert ended.status == 1
         assert "the daemon has ended with status -9" in ended.err
         (log,) = logs(tmp_path)
-        assert f"the log is {log}, and ends with:" in ended.err
+        assert f"the log {log} ends with:" in ended.err
         await all_gone(children)
 
 
-async def test_a_second_ctrl_c_ends_at_once_what_does_not_stop(
-    program_environment: Environment, tmp_path: Path
-) -> None:
+async def test_second_ctrl_c_kills_processes_that_do_not_stop(program_environment: Environment, tmp_path: Path) -> None:
     with programs(program_environment(TMPDIR=tmp_path)) as start:
         demo = start.start("demo", "--port", "0")
         await demo.says("Mirror +not_running")
         children = children_of(demo.pid)
         for child in children:
-            os.kill(child, signal.SIGSTOP)  # it will not hear of the first
+            os.kill(child, signal.SIGSTOP)  # the first Ctrl-C does not reach it
         demo.send(signal.SIGINT)
-        await demo.says("Stopping; Ctrl-C again ends everything at once")
+        await demo.says("Stopping. Press Ctrl-C again to kill all processes")
         demo.send(signal.SIGINT)
         ended = await demo.ended(STOP_SECONDS / 2)
         assert ended.out.endswith("Stopped.\n")
         await all_gone(children)
 
 
-async def test_a_kill_of_the_demo_itself_leaves_none_of_its_processes(
-    program_environment: Environment, tmp_path: Path
-) -> None:
+async def test_killed_demo_leaves_no_process(program_environment: Environment, tmp_path: Path) -> None:
     with programs(program_environment(TMPDIR=tmp_path)) as start:
         demo = start.start("demo", "--port", "0")
         await demo.says("Mirror +not_running")
@@ -136,8 +132,8 @@ async def test_a_kill_of_the_demo_itself_leaves_none_of_its_processes(
         await until(lambda: not any(map(alive, children)), "all of its processes are gone", 15)
 
 
-async def test_a_configured_marketplace_is_not_mixed_with_the_simulated_one(program_environment: Environment) -> None:
+async def test_demo_refuses_a_configured_marketplace(program_environment: Environment) -> None:
     with programs(program_environment(ATOM_SAAS_API_URL="https://market.example")) as start:
-        refused = await start.run("demo")
-        assert refused.status == 1
-        assert refused.err.startswith("CommandError: ATOM_SAAS_API_URL is set: ")
+        result = await start.run("demo")
+        assert result.status == 1
+        assert result.err.startswith("CommandError: ATOM_SAAS_API_URL is set: ")
