@@ -1,8 +1,8 @@
-"""The way to the marketplace: one HTTP client, one WebSocket connection. I/O without policy.
+"""The connection to the marketplace: one HTTP client, one WebSocket connection. I/O without policy.
 
-`market.MarketClient` fetches pages and single records, `stream.Stream` is one connection of the live
-stream. Both give the typed events of `protocol`, and raise the exceptions of `errors`: a failure never
-looks like an empty answer. When to connect, to list or to give up is decided elsewhere.
+`market.MarketClient` fetches pages and single records; `stream.Stream` is one connection of the live
+stream. Both return the typed events of `protocol`, and raise the exceptions of `errors`: a failure never
+looks like an empty answer. The daemon decides when to connect, to list and to give up.
 """
 
 from marketplace_sync import __version__

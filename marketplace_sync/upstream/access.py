@@ -1,4 +1,4 @@
-"""What it takes to reach the marketplace, shared by its HTTP and its stream: trust, way and token."""
+"""TLS context, proxies and token for the marketplace, shared by HTTP and the stream."""
 
 from collections.abc import Callable
 from ssl import SSLContext
@@ -12,15 +12,15 @@ from marketplace_sync.upstream.token import Token, file_source, read_token
 
 
 class Access:
-    """Made once a process. `again` reads a token anew that is in no file of its own, see `Token`.
+    """Made once per process. `again` re-reads a token that has no file of its own, see `Token`.
 
     Raises `ConfigError` for files and proxies that can't be used.
     """
 
     def __init__(self, config: SyncConfig, again: Callable[[], str] | None = None) -> None:
-        faults = access_problems(config)
-        if faults:
-            raise ConfigError(faults)
+        problems = access_problems(config)
+        if problems:
+            raise ConfigError(problems)
         self.tls: SSLContext = client_context(config)
         self.http_proxy = _proxy(config, config.api_url)
         self.stream_proxy = _proxy(config, config.ws_url)
@@ -32,14 +32,14 @@ class Access:
 
 
 def access_problems(config: SyncConfig, *, token: Level = "error") -> tuple[SettingProblem, ...]:
-    """What is wrong with the files and proxies that the settings name. `token`: how bad it is to have none.
+    """Check the files and proxies that the settings name. `token`: the level of a token file that can't be used.
 
-    Files change, so it is the answer of this moment; parsing the settings reads none.
+    Parsing the settings reads no file. Files change, so the result is only valid at this moment.
     """
-    return (*_token_faults(config, token), *file_problems(config), *proxy_problems(config))
+    return (*_token_problems(config, token), *file_problems(config), *proxy_problems(config))
 
 
-def _token_faults(config: SyncConfig, level: Level) -> tuple[SettingProblem, ...]:
+def _token_problems(config: SyncConfig, level: Level) -> tuple[SettingProblem, ...]:
     if config.api_token_file:
         try:
             read_token(file_source(config.api_token_file))

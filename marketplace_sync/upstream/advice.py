@@ -1,4 +1,4 @@
-"""Which setting to change when a step of the checkup fails."""
+"""Hints on which setting to change when a step of the checkup fails."""
 
 from marketplace_sync.conf import SyncConfig
 from marketplace_sync.upstream.errors import (
@@ -15,13 +15,13 @@ from marketplace_sync.upstream.errors import (
 from marketplace_sync.upstream.proxies import proxy_for
 from marketplace_sync.variants import BEARER, query_parameter
 
-# By what `tls.tls_reason` says.
+# By a part of the text of `tls.tls_reason`.
 _TLS = (
     ("not signed by an authority", "Set ATOM_SAAS_CA_FILE to the certificate (PEM) of the authority that signed it."),
     ("another host name", "Write the host name of the certificate in {url}."),
     ("another address", "Write the host name of the certificate in {url}, not an address."),
     ("has expired", "The marketplace must renew its certificate; or is this machine's clock wrong?"),
-    ("not valid yet", "Set this machine's clock; else the marketplace's certificate is at fault."),
+    ("not valid yet", "Set this machine's clock; else the marketplace must correct its certificate."),
     ("does not speak TLS", "Write {plain}:// in {url}, or the port at which it speaks TLS."),
     ("no version of TLS", "Set ATOM_SAAS_TLS_MIN_VERSION=1.2, or have the marketplace speak a newer version."),
     ("client certificate", "Set ATOM_SAAS_CLIENT_CERT_FILE and ATOM_SAAS_CLIENT_KEY_FILE to what it accepts."),
@@ -30,7 +30,7 @@ _OTHER_TLS = "Look at the other side's TLS, or at what answers in its place."
 
 
 class CheckError(Exception):
-    """Raised by a step that fails by what the client does not call an error."""
+    """A step of the checkup failed for a reason that is no `UpstreamError`."""
 
     def __init__(self, detail: str, hint: str) -> None:
         super().__init__(detail)
@@ -38,7 +38,7 @@ class CheckError(Exception):
 
 
 class Advice:
-    """Hints for a person, made of the settings as they are. None of them has the token in it."""
+    """Hints for an operator, which name the settings and their values. None contains the token."""
 
     def __init__(self, config: SyncConfig) -> None:
         self._config = config
@@ -47,11 +47,11 @@ class Advice:
         self._proxy = proxy.setting if proxy is not None else ""
 
     def name(self, setting: str) -> str:
-        """Return what to do about a host name that can't be resolved."""
+        """Return the hint for a host name that can't be resolved."""
         return f"Correct the host name in {setting}, or this machine's name servers.{self._or_proxy(setting)}"
 
     def port(self, setting: str) -> str:
-        """Return what to do about a port where nobody answers."""
+        """Return the hint for a port where nobody answers."""
         return f"Correct host and port in {setting}, or open the firewall.{self._or_proxy(setting)}"
 
     def not_in_service(self) -> str:
@@ -59,25 +59,25 @@ class Advice:
 
     def unreadable(self) -> str:
         return (
-            "ATOM_SAAS_API_URL and ATOM_SAAS_API_PREFIX lead to a listing in another format than PROTOCOL describes. "
+            "ATOM_SAAS_API_URL and ATOM_SAAS_API_PREFIX lead to a listing whose format this program does not know. "
             "If they are right, ask the marketplace what it changed."
         )
 
-    def no_categories(self, fault: UpstreamServerError | MalformedResponseError) -> str:
-        """Return what to do where the skills can be read and the categories can't."""
-        if isinstance(fault, UpstreamServerError) and fault.status >= 500:
+    def no_categories(self, error: UpstreamServerError | MalformedResponseError) -> str:
+        """Return the hint for skills that can be read, and categories that can't."""
+        if isinstance(error, UpstreamServerError) and error.status >= 500:
             return self.not_in_service()
         return (
             f"No setting, as the skills are read: ask the marketplace about GET {self._config.api_prefix}/categories. "
-            "No full sync succeeds without."
+            "No full sync succeeds without them."
         )
 
-    def on(self, step: str, fault: UpstreamError) -> str:
-        """Return what to do about what the client raised in that step."""
+    def on(self, step: str, error: UpstreamError) -> str:
+        """Return the hint for the error that the client raised in that step."""
         url = "ATOM_SAAS_WS_URL" if step in ("websocket", "heartbeat") else "ATOM_SAAS_API_URL"
-        if "TLS: " in fault.reason:
-            return self._on_tls(fault.reason, url)
-        match fault:
+        if "TLS: " in error.reason:
+            return self._on_tls(error.reason, url)
+        match error:
             case TokenRefusedError():
                 return self._on_refusal(step)
             case RateLimitedError():
@@ -85,21 +85,19 @@ class Advice:
             case PeerDeadError():
                 return (
                     "What answers at ATOM_SAAS_WS_URL takes connections and answers no ping: is it the stream? "
-                    "A proxy on the way may hold messages back. A slow peer needs a longer ATOM_SAAS_WS_PONG_TIMEOUT."
+                    "A proxy in between may buffer messages. A slow peer needs a longer ATOM_SAAS_WS_PONG_TIMEOUT."
                 )
             case StreamClosedError():
-                return (
-                    "What answers at ATOM_SAAS_WS_URL closes the stream at once: is it the stream, and is it in order?"
-                )
+                return "What answers at ATOM_SAAS_WS_URL closes the stream immediately: is it the right address?"
             case UpstreamTimeoutError() if step in ("tls", "websocket"):
                 return f"Correct {url}, look for a firewall, or raise ATOM_SAAS_WS_CONNECT_TIMEOUT."
             case UpstreamTimeoutError():
                 return f"Raise ATOM_SAAS_API_TIMEOUT_SECONDS, or look at the way to {url}."
             case MalformedResponseError():
-                return self._on_malformed(step, fault)
+                return self._on_malformed(step, error)
             case UpstreamServerError(status=status):
                 return self._on_status(step, status)
-            case UnreachableError(status=status) if "the proxy" in fault.reason:
+            case UnreachableError(status=status) if "the proxy" in error.reason:
                 return self._on_proxy(status)
             case UnreachableError() if step == "tls":
                 return f"Correct host and port in {url}: what answers there does not finish a TLS handshake."
@@ -115,34 +113,34 @@ class Advice:
 
     def _on_tls(self, reason: str, url: str) -> str:
         plain = "ws" if url == "ATOM_SAAS_WS_URL" else "http"
-        return next((hint.format(url=url, plain=plain) for said, hint in _TLS if said in reason), _OTHER_TLS)
+        return next((hint.format(url=url, plain=plain) for part, hint in _TLS if part in reason), _OTHER_TLS)
 
     def _on_refusal(self, step: str) -> str:
         if step in ("websocket", "heartbeat"):
             way = _carrier(self._config.ws_auth)
             return (
-                f"The token was accepted over HTTP, so it is the way that it is sent: now {way}. "
+                f"The token was accepted over HTTP, so the way in which it is sent is wrong: now {way}. "
                 "Set ATOM_SAAS_WS_AUTH to query:NAME, bearer or the name of a header, as this deployment takes it."
             )
         way = _carrier(self._config.api_auth)
         return (
-            f"Set {self._token} to a token that is in force. It is sent {way}; if this deployment takes it in another "
+            f"Set {self._token} to a valid token. It is sent {way}; if this deployment takes it in another "
             "header, set ATOM_SAAS_API_AUTH to that header's name."
         )
 
     def _on_limit(self, step: str) -> str:
         if step == "websocket":
             return "No setting: more than 10 connection attempts in a minute, others with this token included. Wait."
-        return "Wait; if it comes again, others use this token too: lower ATOM_SAAS_API_REQUESTS_PER_MINUTE."
+        return "Wait. If it happens again, others use this token too: lower ATOM_SAAS_API_REQUESTS_PER_MINUTE."
 
-    def _on_malformed(self, step: str, fault: MalformedResponseError) -> str:
-        if "larger than" in fault.reason:
+    def _on_malformed(self, step: str, error: MalformedResponseError) -> str:
+        if "larger than" in error.reason:
             return "Raise ATOM_SAAS_API_MAX_BODY_BYTES, or lower ATOM_SAAS_PAGE_SIZE."
         if step == "health":
             return "ATOM_SAAS_API_URL leads to something that is no marketplace: a web page, a login, a proxy's answer."
         return (
             "ATOM_SAAS_API_URL or ATOM_SAAS_API_PREFIX "
-            f"(now {self._config.api_prefix or 'empty'}) leads to something that is no listing: a web page, say."
+            f"(now {self._config.api_prefix or 'empty'}) leads to something that is no listing, for example a web page."
         )
 
     def _on_status(self, step: str, status: int) -> str:

@@ -1,4 +1,4 @@
-"""Reads an HTTP body that nobody vouches for: bounded on the wire and bounded once unpacked."""
+"""Read an untrusted HTTP body: bounded on the wire, and bounded once decompressed."""
 
 import asyncio
 import contextlib
@@ -8,24 +8,24 @@ import httpx2
 
 from marketplace_sync.upstream.errors import MalformedResponseError, quoted
 
-# gzip only: zlib can stop after a number of bytes, so a bomb is never inflated whole. The library's own
-# decoders also unpack in steps, yet keep what follows the end of a gzip body without a bound.
+# gzip only: zlib can stop after a number of bytes, so a bomb is never inflated completely. The library's own
+# decoders also inflate in steps, but store what follows the end of a gzip body without a limit.
 ACCEPT_ENCODING = "gzip"
-# Inflated between two looks at the event loop: about a millisecond's work.
+# Bytes inflated before the event loop gets a turn: about a millisecond of work.
 STEP_BYTES = 256 * 1024
 _GZIP = zlib.MAX_WBITS | 16
-# A member that packs nothing is 20 bytes: without a bound a body of the largest size would hold three million, and take
-# a minute. Servers that pack in blocks (BGZF) put at least 16 KiB into each.
+# An empty member has 20 bytes: without a limit a body of the largest size could have three million of them, and take
+# a minute. Servers that compress in blocks (BGZF) put at least 16 KiB into each.
 _MAX_MEMBERS = 10_000
-# Between two looks at the event loop, where they are small: one takes 10 us.
-_MEMBERS_AT_ONCE = 64
+# Small members inflated before the event loop gets a turn: one takes 10 µs.
+_MEMBERS_PER_TURN = 64
 
 
 async def read_body(response: httpx2.Response, *, limit: int) -> bytes:
-    """Return the whole body of an open streamed response, unpacked; `limit` bytes at most, on the wire and after.
+    """Return the whole body of an open streamed response, decompressed: at most `limit` bytes, on the wire and after.
 
-    `deflate` is read too, which some servers send unasked. Raises `MalformedResponseError` when the body is larger,
-    broken, or packed in another way that we did not ask for, and the library's own errors when the connection fails.
+    `deflate` is read too, because some servers send it unasked. Raises `MalformedResponseError` if the body is larger,
+    broken, or compressed in another way that we did not ask for, and the library's own errors if the connection fails.
     """
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     if encoding in ("", "identity"):
@@ -33,7 +33,7 @@ async def read_body(response: httpx2.Response, *, limit: int) -> bytes:
     elif encoding in ("gzip", "x-gzip", "deflate"):
         inflater = _Inflater("deflate" if encoding == "deflate" else "gzip", limit)
     else:
-        raise MalformedResponseError(f"the body is packed as {quoted(encoding)}, which we did not ask for")
+        raise MalformedResponseError(f"the body is compressed as {quoted(encoding)}, which we did not ask for")
 
     body = bytearray()
     on_the_wire = 0
@@ -52,22 +52,22 @@ async def read_body(response: httpx2.Response, *, limit: int) -> bytes:
 
 
 class _Inflater:
-    """Unpacks chunk by chunk, step by step, and gives up as soon as the limit is passed.
+    """Inflate chunk by chunk, in steps, and stop as soon as the limit is exceeded.
 
-    A gzip body may have several members, one after the other (RFC 1952, 2.2), and zero bytes after the last. What is
-    called deflate is zlib's format (RFC 9110, 8.4.1.2), or the bare stream, which some servers send.
+    A gzip body may have several members, one after the other (RFC 1952, 2.2), and zero bytes after the last. What HTTP
+    calls deflate is zlib's format (RFC 9110, 8.4.1.2), or the bare stream, which some servers send.
     """
 
     def __init__(self, encoding: str, limit: int) -> None:
         self._encoding = encoding
         self._limit = limit
         self._members = 0
-        self._looked_at = 0  # the length of what was unpacked at the latest look at the event loop
+        self._inflated = 0  # bytes that were inflated when the event loop had its latest turn
         self._member: zlib._Decompress | None = None
-        self._first = b""  # of a deflate body: what it is shows in two bytes
+        self._first = b""  # of a member: two bytes show its format
 
     async def take(self, chunk: bytes, *, into: bytearray) -> None:
-        """Unpack one chunk."""
+        """Inflate one chunk."""
         while chunk:
             if self._member is None:
                 chunk = self._first + chunk
@@ -85,19 +85,19 @@ class _Inflater:
             into += part
             if len(into) > self._limit:
                 raise _too_large(self._limit)
-            # Never empty too soon: the trailer is taken only once all output is out.
+            # Not empty too early: zlib reads the trailer only after all output.
             chunk = self._member.unconsumed_tail
             if self._member.eof:
                 chunk = self._member.unused_data
                 self._member = None
-                if self._members % _MEMBERS_AT_ONCE and len(into) - self._looked_at < STEP_BYTES:
+                if self._members % _MEMBERS_PER_TURN and len(into) - self._inflated < STEP_BYTES:
                     continue
             if chunk:
-                self._looked_at = len(into)
+                self._inflated = len(into)
                 await asyncio.sleep(0)
 
     def finish(self) -> None:
-        """Raise `MalformedResponseError` when the body has ended too soon."""
+        """Raise `MalformedResponseError` if the body ended too early, or did not end."""
         if self._member is not None or not self._members:
             raise MalformedResponseError(f"the {self._encoding} body breaks off")
         if self._first:

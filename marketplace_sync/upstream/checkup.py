@@ -1,4 +1,4 @@
-"""Tests the connection to the marketplace step by step, with the client that the daemon uses. Writes nothing."""
+"""Test the connection to the marketplace step by step, with the client that the daemon uses. Writes nothing."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ from marketplace_sync.upstream.stream import Stream
 from marketplace_sync.upstream.transport import NEXT_ADDRESS_AFTER, open_tls
 
 _PORTS = {"https": 443, "wss": 443, "http": 80, "ws": 80}
-# Clocks that differ by more are worth a word: times in logs and pages are ours.
+# Clocks that differ by more are reported: times in logs and pages are ours.
 _CLOCKS_DIFFER = timedelta(minutes=1)
 _NOT_IN_SERVICE = ("unhealthy", "down", "maintenance", "unavailable", "error", "fail")
 NOT_USED = "not used"
@@ -34,7 +34,7 @@ NOT_USED = "not used"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step, as it went. `hint`: which setting to change, where it failed."""
+    """The result of one step. `hint`: which setting to change, if it failed."""
 
     step: str
     ok: bool
@@ -44,7 +44,7 @@ class Step:
 
 
 class Checkup:
-    """The steps after `settings`, in their order; the first that fails is the last."""
+    """The steps after `settings`, in their order. It ends with the first step that fails."""
 
     def __init__(self, config: SyncConfig, access: Access) -> None:
         self._config = config
@@ -55,7 +55,7 @@ class Checkup:
         self._no_categories: UpstreamServerError | MalformedResponseError | None = None
 
     async def run(self) -> AsyncIterator[Step]:
-        """Give each step as soon as it is done."""
+        """Yield each step as soon as it is done."""
         steps: tuple[tuple[str, Callable[[], Awaitable[str]]], ...] = (
             ("dns", self._dns), ("tcp", self._tcp), ("tls", self._tls), ("health", self._health),
             ("token", self._token), ("listing", self._listing), ("websocket", self._websocket),
@@ -76,10 +76,10 @@ class Checkup:
         begun = time.monotonic()
         try:
             detail, ok, hint = await test(), True, ""
-        except CheckError as fault:
-            detail, ok, hint = fault.detail, False, fault.hint
-        except UpstreamError as fault:
-            detail, ok, hint = fault.reason, False, self._advice.on(name, fault)
+        except CheckError as error:
+            detail, ok, hint = error.detail, False, error.hint
+        except UpstreamError as error:
+            detail, ok, hint = error.reason, False, self._advice.on(name, error)
         return Step(name, ok, round(time.monotonic() - begun, 3), quoted(detail), hint)
 
     async def _dns(self) -> str:
@@ -90,8 +90,8 @@ class Checkup:
                     infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)
             except TimeoutError:
                 raise CheckError(f"{host}: no answer from the name servers", self._advice.name(setting)) from None
-            except OSError as fault:
-                raise CheckError(f"{host}: {network_reason(fault)}", self._advice.name(setting)) from None
+            except OSError as error:
+                raise CheckError(f"{host}: {network_reason(error)}", self._advice.name(setting)) from None
             found.append(f"{host}: {', '.join(dict.fromkeys(str(info[4][0]) for info in infos))}")
         if self._access.http_proxy is not None:
             found.append(f"{urlsplit(self._config.api_url).hostname} is left to the proxy")
@@ -119,8 +119,8 @@ class Checkup:
         except TimeoutError:
             detail = f"{host} port {port}: no answer within {self._config.connect_timeout:g} s"
             raise CheckError(detail, self._advice.port(setting)) from None
-        except OSError as fault:
-            raise CheckError(f"{host} port {port}: {network_reason(fault)}", self._advice.port(setting)) from None
+        except OSError as error:
+            raise CheckError(f"{host} port {port}: {network_reason(error)}", self._advice.port(setting)) from None
         address = writer.get_extra_info("peername")[0]
         writer.close()
         return f"{'' if self._access.http_proxy is None else 'proxy '}{address} port {port}"
@@ -137,26 +137,26 @@ class Checkup:
 
     async def _health(self) -> str:
         assert self._market is not None
-        said = await self._market.health()
-        status = str(said.get("status", "no status"))
+        answer = await self._market.health()
+        status = str(answer.get("status", "no status"))
         if status.lower() in _NOT_IN_SERVICE:
-            raise CheckError(f"the marketplace says that it is {status}", self._advice.not_in_service())
+            raise CheckError(f"the marketplace reports its status as {status}", self._advice.not_in_service())
         return f"{status}{self._clocks(self._market.server_offset)}"
 
     async def _token(self) -> str:
-        """Read the categories. What else than the token is wrong with them is for the next step."""
+        """Read the categories. The next step reports any problem of theirs but a refused token."""
         assert self._market is not None
         try:
             await self._market.categories()
-        except (UpstreamServerError, MalformedResponseError) as fault:
-            self._no_categories = fault
+        except (UpstreamServerError, MalformedResponseError) as error:
+            self._no_categories = error
         return "not refused"
 
     async def _listing(self) -> str:
-        """Read one page of skills. A full sync needs the categories too, and a wrong address shows in both."""
+        """Read one page of skills. A full sync needs the categories too; a wrong address makes both fail."""
         found = await self._skills()
-        if (fault := self._no_categories) is not None:
-            raise CheckError(f"{found}, but no categories: {fault.reason}", self._advice.no_categories(fault))
+        if (error := self._no_categories) is not None:
+            raise CheckError(f"{found}, but no categories: {error.reason}", self._advice.no_categories(error))
         return found
 
     async def _skills(self) -> str:

@@ -1,4 +1,4 @@
-"""What an answer says of time: the server's clock (`Date`) and how long to wait (`Retry-After`)."""
+"""Times in an HTTP answer: the server's clock (`Date`) and how long to wait (`Retry-After`)."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -6,26 +6,26 @@ from email.utils import parsedate_to_datetime
 
 import msgspec
 
-# Nine digits are 31 years; more is no wait but an attack on our integer parser.
+# Nine digits are 31 years; more is not a wait but an attack on our integer parser.
 _SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,9})?", re.ASCII)
-# A `Date` is whole seconds of a moment on its way: clocks that differ by less are taken for equal.
+# A `Date` has whole seconds, and took a moment to arrive: clocks that differ by less count as equal.
 _CLOCKS_AGREE = timedelta(seconds=2)
-# It was cut at the second: on average half a one had passed.
+# It is cut to the second: on average half a second had passed.
 _CUT = timedelta(seconds=0.5)
 
 
 def utc_now() -> datetime:
-    """Our own clock: aware, UTC."""
+    """Return our time of day: aware, UTC."""
     return datetime.now(UTC)
 
 
 def server_time(now: datetime, offset: timedelta) -> datetime:
-    """The server's time at our `now`, within half a second. `offset`: its clock minus ours, as its `Date` told it."""
+    """Return the server's time at our `now`, within half a second. `offset`: its clock minus ours, by its `Date`."""
     return now + offset + _CUT if abs(offset) >= _CLOCKS_AGREE else now
 
 
 def http_date(text: str | None) -> datetime | None:
-    """An HTTP date (RFC 9110, 5.6.7) as an aware UTC `datetime`; `None` when there is none that can be read."""
+    """Parse an HTTP date (RFC 9110, 5.6.7) to an aware UTC `datetime`; `None` if it is missing or unreadable."""
     if not text:
         return None
     try:
@@ -36,10 +36,10 @@ def http_date(text: str | None) -> datetime | None:
 
 
 def retry_after(value: str | None, *, date: str | None, now: datetime) -> float | None:
-    """The seconds to wait that a `Retry-After` asks for, 0.0 or more; `None` when it says nothing readable.
+    """Return the seconds that a `Retry-After` asks to wait, 0.0 or more; `None` if it is missing or unreadable.
 
-    It holds seconds or an HTTP date. A date is of the server's clock, so it is measured against `date`, the
-    `Date` of the same answer; against `now`, ours, where there is none.
+    It contains seconds or an HTTP date. A date is of the server's clock, so it is compared with `date`, the
+    `Date` of the same answer; with `now`, our time, if there is none.
     """
     if value is None:
         return None

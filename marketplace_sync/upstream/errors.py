@@ -1,6 +1,6 @@
-"""What can go wrong on the way to the marketplace, classified once, by whose fault it is.
+"""The errors of the connection to the marketplace, classified once, by who can repair them.
 
-Every text is fit for an operator and for a log: it names no URL, and what the server itself said is
+Every text may be shown to an operator and logged: it contains no URL, and the server's own words are
 redacted, put on one line and cut to `QUOTED_CHARS`.
 """
 
@@ -12,7 +12,7 @@ from marketplace_sync.logs import redact
 from marketplace_sync.protocol.refusals import Refusal
 from marketplace_sync.upstream.tls import tls_reason
 
-# A close reason has 123 bytes at most; more of a server's prose than this helps nobody.
+# A close reason has 123 bytes at most; more of a server's text than this helps nobody.
 QUOTED_CHARS = 200
 
 # The close codes by which the marketplace refuses a token on a connection that it had accepted.
@@ -20,10 +20,10 @@ TOKEN_REFUSED_CODES = frozenset({1008, 4401})
 
 
 class UpstreamError(Exception):
-    """The marketplace could not be asked, or did not answer as it should.
+    """The marketplace could not be reached, or did not answer as it should.
 
-    `refused_token`: asking again with the same token is no use. `retry_after`: the seconds that the
-    marketplace asked us to wait, `None` where it named none.
+    `refused_token`: another request with the same token is no use. `retry_after`: the seconds that the
+    marketplace asked us to wait, `None` if it named none.
     """
 
     refused_token: bool = False
@@ -35,9 +35,9 @@ class UpstreamError(Exception):
 
 
 class UnreachableError(UpstreamError):
-    """The network's fault: DNS, refused, reset, TLS, or no handshake was to be had.
+    """The network failed: DNS, refused, reset, TLS, or no handshake.
 
-    `status`: what a handshake was answered with instead of 101; `None` when it was not answered.
+    `status`: the answer to a handshake instead of 101, or a proxy's to CONNECT; `None` if there was none.
     """
 
     def __init__(self, reason: str, status: int | None = None) -> None:
@@ -46,17 +46,17 @@ class UnreachableError(UpstreamError):
 
 
 class UpstreamTimeoutError(UpstreamError):
-    """No whole answer in time. Whose fault is open: the network's or the peer's."""
+    """No whole answer in time. Either the network or the peer failed."""
 
 
 class TokenRefusedError(UpstreamError):
-    """The operator's fault: HTTP 401 or 403, close code 1008 or 4401."""
+    """The operator has to act: HTTP 401 or 403, close code 1008 or 4401."""
 
     refused_token = True
 
 
 class RateLimitedError(UpstreamError):
-    """Ours, or a shared budget's: the marketplace wants fewer requests, or none for `retry_after` seconds."""
+    """We, or others with this token, sent too many requests: none is accepted for `retry_after` seconds."""
 
     def __init__(self, reason: str, retry_after: float | None) -> None:
         super().__init__(reason)
@@ -64,7 +64,7 @@ class RateLimitedError(UpstreamError):
 
 
 class UpstreamServerError(UpstreamError):
-    """The peer's fault: an HTTP status that is no answer, a redirect included."""
+    """The peer failed: an HTTP status that is no answer, a redirect included."""
 
     def __init__(self, status: int, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)
@@ -73,9 +73,9 @@ class UpstreamServerError(UpstreamError):
 
 
 class MalformedResponseError(UpstreamError):
-    """The peer's fault: a body too large, broken off, or not what was asked for.
+    """The peer failed: a body too large, broken off, or not what was requested.
 
-    `refusal` is the decoder's verdict, and `body` what it read; `None` and empty when it did not get that far.
+    `refusal` is the decoder's reason, and `body` what it read; `None` and empty if it did not get that far.
     """
 
     def __init__(self, reason: str, refusal: Refusal | None = None, body: bytes = b"") -> None:
@@ -85,7 +85,7 @@ class MalformedResponseError(UpstreamError):
 
 
 class NothingReadableError(UpstreamError):
-    """The peer's fault, or ours: every record of a listing was refused. It is worth no hurry: `retry_after`."""
+    """The peer failed, or we: every record of a listing was refused. Wait for `retry_after` before the next sync."""
 
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)
@@ -101,25 +101,25 @@ class StreamClosedError(UpstreamError):
 
 
 class PeerDeadError(UpstreamError):
-    """The socket looked open, and nobody was there: no pong in time, or nobody read what we sent."""
+    """The socket was open, but the peer did not respond: no pong in time, or it read nothing of what we sent."""
 
 
 def quoted(text: str) -> str:
-    """What a server said, as it may be shown: without secrets, on one line, cut short.
+    """Return a server's text as it may be shown: without secrets, on one line, cut short.
 
-    Redacted before it is cut, so that no half of a token is left over.
+    It is redacted before it is cut, so that no half of a token remains.
     """
     line = " ".join("".join(c if c.isprintable() else " " for c in redact(text)).split())
     return line if len(line) <= QUOTED_CHARS else line[: QUOTED_CHARS - 1] + "…"
 
 
-def network_reason(fault: BaseException) -> str:
-    """Why the network failed, from the operating system's own words where the chain of causes has them.
+def network_reason(error: BaseException) -> str:
+    """Return why the network failed, in the operating system's words if the chain of causes contains them.
 
-    HTTP libraries wrap the one useful line ("Connection refused") in layers that say less.
+    HTTP libraries wrap the one useful line ("Connection refused") in layers that explain less.
     """
     seen: set[int] = set()
-    queue: list[BaseException | None] = [fault]
+    queue: list[BaseException | None] = [error]
     while queue:
         current = queue.pop(0)
         if current is None or id(current) in seen:
@@ -129,10 +129,10 @@ def network_reason(fault: BaseException) -> str:
             return quoted(tls_reason(current))
         if isinstance(current, socket.gaierror) and current.strerror:
             return quoted(current.strerror)
-        # By its number: asyncio puts an address of its own in the place of the system's text.
+        # By its number: asyncio replaces the system's text by one with an address in it.
         if isinstance(current, OSError) and current.errno:
             return quoted(os.strerror(current.errno))
         if isinstance(current, BaseExceptionGroup):
             queue.extend(current.exceptions)
         queue += [current.__cause__, current.__context__]
-    return quoted(str(fault)) or type(fault).__name__
+    return quoted(str(error)) or type(error).__name__

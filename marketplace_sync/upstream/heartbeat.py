@@ -1,10 +1,10 @@
-"""When to ping the peer, and when its silence means that it is dead. Pure: it is told the time.
+"""When to ping the peer, and when its silence means that it is dead. Pure: the time is an argument.
 
 Theory of operation. Every `interval` seconds a ping is due, as a JSON message and as a protocol frame. A
 pong of either kind answers it if it arrives after the ping and within `timeout` seconds. A frame names the
 ping that it answers, and answers all before it too (RFC 6455, 5.5.3). A JSON pong names none, so it answers
-every ping that is on its way; one that arrives while none is says nothing. Messages are no pongs, and silence
-between two pings is no fault: quiet is not dead.
+every ping that is on its way; one that arrives while none is proves nothing. Messages are no pongs, and silence
+between two pings is no problem: quiet is not dead.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ from enum import Enum, auto
 
 
 class Due(Enum):
-    """What a heartbeat has to do now."""
+    """What has to be done now."""
 
     NOTHING = auto()
     PING = auto()
@@ -32,26 +32,26 @@ class Pulse:
 
     @property
     def wake_at(self) -> float:
-        """When to look again: the next ping, or the end of the oldest ping's time-out."""
+        """Return when to call `due` again: at the next ping, or at the end of the oldest ping's time-out."""
         if not self._unanswered:
             return self._next_ping
         return min(self._next_ping, self._unanswered[0][1] + self.timeout)
 
     def due(self, now: float) -> Due:
-        """What has to be done at `now`. Ask again after doing it."""
+        """Return what has to be done at `now`. Call it again after doing that."""
         if self._unanswered and now >= self._unanswered[0][1] + self.timeout:
             return Due.DEATH
         return Due.PING if now >= self._next_ping else Due.NOTHING
 
     def ping(self, now: float) -> bytes:
-        """Notes a ping sent at `now`; gives the payload of its frame."""
+        """Note a ping sent at `now`; return the payload of its frame."""
         self._serial += 1
         self._unanswered.append((self._serial, now))
         self._next_ping = now + self.interval
         return self._serial.to_bytes(8, "big")
 
     def hurry(self, now: float) -> None:
-        """Have the next ping due now."""
+        """Make the next ping due now."""
         self._next_ping = now
 
     def pong(self, payload: bytes | None = None) -> bool:

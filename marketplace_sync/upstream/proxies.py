@@ -1,12 +1,12 @@
-"""Which proxy leads to an address: one rule for HTTP and stream, whose libraries have one each. Pure.
+"""Choose the proxy for a URL: one rule for HTTP and the stream, whose libraries have one each. Pure.
 
- 1. This machine itself is reached without a proxy: the proxy's own 127.0.0.1 would be another one.
- 2. So is what NO_PROXY names. Its entries have commas or spaces between: `*` is every host; a name is that host
-    and all below it, with or without `.` or `*.` before it; an address is itself, a network (10.0.0.0/8) all that is
-    in it. An entry with a port holds for that port alone. What can't be read is no entry.
- 3. https and wss take HTTPS_PROXY, http and ws HTTP_PROXY; where that is unset, both take ALL_PROXY.
+ 1. This machine itself is reached without a proxy: the proxy's own 127.0.0.1 would be another machine.
+ 2. So are the hosts in NO_PROXY. Its entries are separated by commas or spaces: `*` is every host; a name is that host
+    and all below it, with or without `.` or `*.` before it; an address is itself, a network (10.0.0.0/8) every address
+    in it. An entry with a port counts for that port alone. An unreadable entry is ignored.
+ 3. https and wss use HTTPS_PROXY, http and ws HTTP_PROXY; if that is unset, both use ALL_PROXY.
 
-Names are not resolved: an address in NO_PROXY says nothing about a name that leads to it.
+Names are not resolved: an address in NO_PROXY does not count for a name that leads to it.
 """
 
 import base64
@@ -27,7 +27,7 @@ _WITH_PORT = re.compile(r"(\[[^\]]+\]|[^:\[\]]+):(\d{1,5})", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy, and the setting that names it. As a text it is for people, and has no login."""
+    """A proxy, and the setting that names it. Its `str` is for people, and contains no login."""
 
     setting: str
     url: Secret
@@ -37,12 +37,12 @@ class Proxy:
 
     @property
     def secure(self) -> bool:
-        """Whether the proxy itself is spoken to over TLS."""
+        """Return whether the connection to the proxy itself uses TLS."""
         return self.url.reveal().lower().startswith("https:")
 
     @property
     def secrets(self) -> Iterator[str]:
-        """What no log may show: the password, and the login as it is sent. A user without a password is one too."""
+        """Yield what no log may show: the password, and the login as it is sent. A user name alone is secret too."""
         user, _, password = urlsplit(self.url.reveal()).netloc.rpartition("@")[0].partition(":")
         if user:
             yield password or user
@@ -51,7 +51,7 @@ class Proxy:
 
 
 def proxy_for(config: SyncConfig, address: str) -> Proxy | None:
-    """The proxy that leads to this URL; `None`: it is reached without one."""
+    """Return the proxy for this URL; `None` if it is reached without one."""
     if not (config.https_proxy or config.http_proxy or config.all_proxy):
         return None
     parts = urlsplit(address)
@@ -65,12 +65,12 @@ def proxy_for(config: SyncConfig, address: str) -> Proxy | None:
 
 
 def named(no_proxy: str, host: str, port: int) -> bool:
-    """Whether a NO_PROXY has this host in it."""
+    """Return whether this NO_PROXY contains the host."""
     return any(_matches(entry, host.lower().rstrip("."), port) for entry in re.split(r"[,\s]+", no_proxy.lower()))
 
 
 def proxy_problems(config: SyncConfig) -> Iterator[SettingProblem]:
-    """Of a proxy that would have to be used and can't be."""
+    """Yield a problem for each proxy that is needed and not supported."""
     for name in {found.setting for url in (config.api_url, config.ws_url) if (found := proxy_for(config, url))}:
         url: Secret = getattr(config, BY_NAME[name].field)
         if url.reveal().lower().startswith("socks"):
@@ -95,7 +95,7 @@ def _matches(entry: str, host: str, port: int) -> bool:
 
 
 def _whole(url: Secret) -> Secret:
-    """With the `:` of an empty password, without which a user name alone would be refused."""
+    """Return the URL with the `:` of an empty password, without which the libraries refuse a user name alone."""
     scheme, _, rest = url.reveal().partition("://")
     login, at, host = rest.rpartition("@")
     return Secret(f"{scheme}://{login}{'' if ':' in login or not at else ':'}{at}{host}")

@@ -1,7 +1,7 @@
-"""One connection of the live stream: reads, decodes, keeps the heartbeat, and says why it ended.
+"""One connection of the live stream: read, decode, keep the heartbeat, and raise why it ended.
 
-Two tasks live while `run` does. The reader hands over what it decodes and answers pings; the heartbeat
-(`heartbeat.Pulse` has its rules) sends ours and drops the connection when none is answered. Neither waits for the
+Two tasks run inside `run`. The reader passes on what it decodes and answers pings; the heartbeat
+(`heartbeat.Pulse` has its rules) sends ours and drops the connection if none is answered. Neither waits for the
 peer to read: what we send is written without waiting, and is bounded (`connection.UNREAD_LIMIT`).
 """
 
@@ -33,8 +33,8 @@ from marketplace_sync.upstream.errors import (
 from marketplace_sync.upstream.handshake import hard_limit, header, open_connection
 from marketplace_sync.upstream.heartbeat import Due, Pulse
 
-# How long the reader may go on while messages wait, before the rest of the process gets a turn. A flood never
-# lets it wait for the socket, and without this neither the heartbeat nor a page would ever run.
+# Seconds that the reader works on waiting messages before the rest of the process gets a turn. In a flood it never
+# waits for the socket, so without this limit neither the heartbeat nor any other task would ever run.
 TURN_SECONDS = 0.01
 
 
@@ -43,7 +43,7 @@ Receive = Callable[[Change | Refusal, bytes], None]
 
 
 class Stream:
-    """An open stream. Made by `open`; `run` it once, and `close` or `abort` it from another task."""
+    """An open stream. Create it with `open`, `run` it once, and `close` or `abort` it from another task."""
 
     def __init__(
         self,
@@ -63,10 +63,10 @@ class Stream:
         self._running = False
         self._ended = asyncio.Event()
         date = http_date(header(connection.response, "Date"))
-        # The server's clock minus ours; zero where the handshake had no `Date`. A second's precision will do: it
-        # only tells times a day ahead from believable ones.
+        # The server's clock minus ours; zero if the handshake had no `Date`. A precision of one second is enough: it
+        # only separates times a day ahead from believable ones.
         self.server_offset = date - wall() if date is not None else timedelta(0)
-        # Set when the peer has answered a ping of ours, and what answered the first.
+        # Set when the peer has answered one of our pings; `answered_by` describes the first answer.
         self.answered = asyncio.Event()
         self.answered_by = ""
         connection.on_pong = self._pong
@@ -80,29 +80,29 @@ class Stream:
         wall: Callable[[], datetime] = utc_now,
         clock: Callable[[], float] | None = None,
     ) -> Self:
-        """Connects once, within `connect_timeout`; never tries again and never follows a redirect.
+        """Connect once, within `connect_timeout`; never try again, and never follow a redirect.
 
-        `access` is what the process shares, made of the settings where it is not given; `wall` is our time of day,
-        `clock` a monotonic one in seconds (the event loop's). Raises `TokenRefusedError` (HTTP 401, 403),
+        `access` is shared by the process; by default it is made of the settings. `wall` is our time of day,
+        `clock` a monotonic one in seconds (by default the event loop's). Raises `TokenRefusedError` (HTTP 401, 403),
         `RateLimitedError` (429, with its `Retry-After`), `UpstreamTimeoutError`, else `UnreachableError`.
         """
         connection = await open_connection(config, access or Access(config), now=wall)
         return cls(connection, config, wall=wall, clock=clock or asyncio.get_running_loop().time)
 
     def ping_now(self) -> None:
-        """Have `run` send its first ping at once. To be called before it."""
+        """Make `run` begin with a ping. Call it before `run`."""
         self._pulse.hurry(self._clock())
 
     async def run(self, receive: Receive) -> None:
-        """Reads until the connection ends, handing every message but heartbeats to `receive`, in order.
+        """Read until the connection ends, and pass every message but heartbeats to `receive`, in order.
 
-        `receive` must be quick and must not raise: what it raises ends the connection and comes out here. Returns
-        only after `close` was asked for. Raises `PeerDeadError`, `TokenRefusedError` (close code 1008, 4401) or
-        `StreamClosedError`, after the last message received has been handed over.
+        `receive` must be quick and must not raise: an exception ends the connection, and `run` raises it. `run` returns
+        only after `close` was called. Else it raises `PeerDeadError`, `TokenRefusedError` (close code 1008, 4401) or
+        `StreamClosedError`, after the last message was passed on.
         """
         self._running = True
         beat = asyncio.create_task(self._beat(), name="stream heartbeat")
-        # Without a heartbeat there is no reading on: whatever ends it ends the connection.
+        # The connection does not outlive its heartbeat.
         beat.add_done_callback(lambda _: self.abort())
         try:
             end = await self._read(receive)
@@ -114,13 +114,13 @@ class Stream:
         if verdict is not None and not (self._closing and isinstance(verdict, UpstreamError)):
             raise verdict
         if not self._closing:
-            raise self._fault(end) from None
+            raise self._error(end) from None
 
     async def close(self) -> None:
-        """Ends the stream cleanly: `run` hands over what the peer sent before its own close, and returns.
+        """End the stream cleanly: `run` passes on what the peer sent before its own close, and returns.
 
-        Bounded: a peer that has not finished its side within a second is cut off, and what has arrived until
-        then is handed over.
+        A peer that has not finished the closing handshake within `CLOSE_WITHIN` is cut off; what has arrived until then
+        is passed on.
         """
         self._closing = True
         await self._connection.close()
@@ -128,11 +128,11 @@ class Stream:
             await self._ended.wait()
 
     def abort(self) -> None:
-        """Drops the connection at once; `run` then raises, unless `close` was asked for."""
+        """Drop the connection without a closing handshake; `run` then raises, unless `close` was called."""
         self._connection.abort()
 
     async def _read(self, receive: Receive) -> ConnectionClosed:
-        """Reads until there is nothing left to read; gives the library's word on why."""
+        """Read until the last message; return why the connection has ended."""
         turn_ends, server_now = 0.0, self._wall()
         while True:
             try:
@@ -149,9 +149,9 @@ class Stream:
             self._handled += 1
 
     def _decode(self, raw: bytes, is_text: bool, server_now: datetime) -> Change | Refusal | None:
-        """The message as an event or as a refusal; `None` when it was a heartbeat, which is dealt with here."""
-        # RFC 6455 would have us close on text that is not UTF-8. One bad message is not worth all that follow: its
-        # bytes are left to the decoder, which refuses it with the id where it can be read.
+        """Return the message as an event or as a refusal. Answer or note a heartbeat, and return `None`."""
+        # RFC 6455 demands a close on text that is not UTF-8. One bad message is not worth the loss of all that follow:
+        # the decoder gets its bytes, and refuses it with its id if that is readable.
         try:
             event = decode_message(
                 raw,
@@ -159,8 +159,8 @@ class Stream:
                 server_now=server_now,
                 max_bytes=self._config.max_message_bytes,
             )
-        except DecodeError as fault:
-            return fault.refusal
+        except DecodeError as error:
+            return error.refusal
         match event:
             case Ping():
                 self._connection.write(text=pong_message(self._wall()))
@@ -177,7 +177,7 @@ class Stream:
             self.answered.set()
 
     async def _beat(self) -> None:
-        """Sends our pings; drops the connection when one has not been answered in time."""
+        """Send our pings; raise `PeerDeadError` if one has not been answered in time."""
         while True:
             await asyncio.sleep(max(0.0, self._pulse.wake_at - self._clock()))
             due = self._pulse.due(self._clock())
@@ -192,20 +192,20 @@ class Stream:
                 self._connection.write(text=ping_message(self._wall()), ping=payload)
 
     async def _catch_up(self) -> None:
-        """Lets the reader finish what has arrived: when this process was held up, that is not the peer's silence."""
+        """Let the reader finish what has arrived: a delay of this process is not the peer's silence."""
         arrived = self._connection.arrived
-        while self._handled < arrived:  # noqa: ASYNC110 - the reader is at work, an event a message would slow it
+        while self._handled < arrived:  # noqa: ASYNC110 - an event per message would slow the reader
             await asyncio.sleep(0)
 
-    def _fault(self, end: ConnectionClosed) -> UpstreamError:
-        """Why the connection ended, when it was not our wish."""
+    def _error(self, end: ConnectionClosed) -> UpstreamError:
+        """Return the error for a connection that ended without our `close`."""
         if self._connection.peer_reads_nothing:
             return PeerDeadError("the peer reads nothing of what we send")
         if end.rcvd is not None:
-            code, said = end.rcvd.code, f": {quoted(end.rcvd.reason)}" if end.rcvd.reason else ""
+            code, reason = end.rcvd.code, f": {quoted(end.rcvd.reason)}" if end.rcvd.reason else ""
             if code in TOKEN_REFUSED_CODES:
-                return TokenRefusedError(f"the marketplace refuses the token (close code {code}{said})")
-            return StreamClosedError(code, f"the marketplace closed the stream (code {code}{said})")
+                return TokenRefusedError(f"the marketplace refuses the token (close code {code}{reason})")
+            return StreamClosedError(code, f"the marketplace closed the stream (code {code}{reason})")
         if end.sent is not None:
             code, why = end.sent.code, quoted(end.sent.reason)
             if code == CloseCode.MESSAGE_TOO_BIG:

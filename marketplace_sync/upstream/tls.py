@@ -1,7 +1,7 @@
-"""TLS towards the marketplace: one context for HTTP and stream, and what its failures mean to an operator.
+"""TLS to the marketplace: one context for HTTP and the stream, and what its failures mean to an operator.
 
-Certificates and host names are always verified; there is no setting that turns it off. The libraries would each
-make a context of their own, with other trust: httpx2 by rules of its own, websockets with OpenSSL's.
+Certificates and host names are always verified; no setting turns that off. The libraries would each make
+a context of their own that trusts other authorities: httpx2 by its own rules, asyncio by OpenSSL's.
 """
 
 import ssl
@@ -22,22 +22,22 @@ NO_COMMON_VERSION = "the marketplace offers no version of TLS that we accept (AT
 _VERDICTS = {
     9: "the certificate is not valid yet; is this machine's clock right?",
     10: "the certificate has expired",
-    18: UNTRUSTED,  # signed by itself
-    19: UNTRUSTED,  # the chain ends in an authority we don't know
+    18: UNTRUSTED,  # self-signed
+    19: UNTRUSTED,  # the chain ends in an unknown authority
     20: UNTRUSTED,  # the issuer is unknown
     21: UNTRUSTED,
     23: "the certificate has been revoked",
     62: "the certificate is for another host name",
     64: "the certificate is for another address",
 }
-# OpenSSL's names of what else goes wrong; an ALERT is what the other side said.
+# OpenSSL's names of other errors; an ALERT was sent by the other side.
 _REASONS = {
     "TLSV1_ALERT_PROTOCOL_VERSION": NO_COMMON_VERSION,
     "UNSUPPORTED_PROTOCOL": NO_COMMON_VERSION,
     "NO_PROTOCOLS_AVAILABLE": NO_COMMON_VERSION,
     "WRONG_VERSION_NUMBER": "the other side does not speak TLS: is its address one of http:// or ws://?",
     "HTTP_REQUEST": "the other side does not speak TLS: is its address one of http:// or ws://?",
-    # What TLS 1.2 says for want of a client certificate, and of a common cipher as well.
+    # TLS 1.2 sends this if a client certificate is missing, and also if there is no common cipher.
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "the marketplace refuses the handshake: does it ask for a client certificate "
     "(ATOM_SAAS_CLIENT_CERT_FILE)?",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": NEEDS_CERTIFICATE,
@@ -51,12 +51,12 @@ _REASONS = {
 # By OpenSSL's name: what is wrong with a private key, and what to do.
 _KEY_PROBLEMS = {
     "KEY_VALUES_MISMATCH": (
-        "holds a private key that does not belong to the certificate.",
+        "contains a private key that does not belong to the certificate.",
         "Set ATOM_SAAS_CLIENT_CERT_FILE and ATOM_SAAS_CLIENT_KEY_FILE to files that were made together.",
     ),
 }
 _NO_KEY = (
-    "holds no private key in PEM form that needs no passphrase.",
+    "contains no private key in PEM form without a passphrase.",
     "ATOM_SAAS_CLIENT_KEY_FILE must name a file with -----BEGIN PRIVATE KEY----- in it.",
 )
 
@@ -74,32 +74,32 @@ def client_context(config: SyncConfig) -> ssl.SSLContext:
 
 
 def file_problems(config: SyncConfig) -> tuple[SettingProblem, ...]:
-    """What is wrong with the files that the settings name; one fault a setting."""
-    faults = []
+    """Check the files that the settings name; return at most one problem per setting."""
+    problems = []
     for name, path in ((_CA, config.ca_file), (_CERT, config.client_cert_file), (_KEY, config.client_key_file)):
-        if path and (problem := _unreadable(path)):
-            faults.append(BY_NAME[name].problem("error", problem, f"{name} must name a file that this user may read."))
-        elif path and name != _KEY and not _holds_certificate(path):
+        if path and (reason := _unreadable(path)):
+            problems.append(BY_NAME[name].problem("error", reason, f"{name} must name a file that this user may read."))
+        elif path and name != _KEY and not _has_certificate(path):
             hint = f"{name} must name a file with -----BEGIN CERTIFICATE----- in it."
-            faults.append(BY_NAME[name].problem("error", "holds no certificate in PEM form.", hint))
-    if config.client_cert_file and not {_CERT, _KEY} & {fault.setting for fault in faults}:
+            problems.append(BY_NAME[name].problem("error", "contains no certificate in PEM form.", hint))
+    if config.client_cert_file and not {_CERT, _KEY} & {problem.setting for problem in problems}:
         try:
             _load_own(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), config)
-        except ssl.SSLError as problem:
+        except ssl.SSLError as error:
             name = _KEY if config.client_key_file else _CERT
-            faults.append(BY_NAME[name].problem("error", *_KEY_PROBLEMS.get(problem.reason or "", _NO_KEY)))
-    return tuple(faults)
+            problems.append(BY_NAME[name].problem("error", *_KEY_PROBLEMS.get(error.reason or "", _NO_KEY)))
+    return tuple(problems)
 
 
-def tls_reason(fault: ssl.SSLError) -> str:
-    """One clear reason, for status, log and whoever asked, from what OpenSSL said."""
-    if isinstance(fault, ssl.SSLCertVerificationError):
-        return f"TLS: {_VERDICTS.get(fault.verify_code) or fault.verify_message or 'the certificate is not valid'}"
-    return f"TLS: {_REASONS.get(fault.reason or '') or (fault.reason or 'handshake failed').lower().replace('_', ' ')}"
+def tls_reason(error: ssl.SSLError) -> str:
+    """Translate OpenSSL's error to one clear reason, for status, log and the answers to commands."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"TLS: {_VERDICTS.get(error.verify_code) or error.verify_message or 'the certificate is not valid'}"
+    return f"TLS: {_REASONS.get(error.reason or '') or (error.reason or 'handshake failed').lower().replace('_', ' ')}"
 
 
 def asks_for_certificate(status: int, body: bytes) -> str:
-    """nginx ends no handshake for want of a client certificate: it answers 400. Why, if that is it; else ""."""
+    """Return the reason if a 400 is about our client certificate, else "": nginx answers so after the handshake."""
     if status == 400 and b"No required SSL certificate was sent" in body:
         return f"TLS: {NEEDS_CERTIFICATE}"
     if status == 400 and b"The SSL certificate error" in body:
@@ -108,15 +108,15 @@ def asks_for_certificate(status: int, body: bytes) -> str:
 
 
 def _unreadable(path: str) -> str:
-    """Why the file can't be read; "" when it can."""
+    """Return why the file can't be read; "" if it can."""
     try:
         Path(path).read_bytes()
-    except OSError as problem:
-        return f"can't be read: {problem.strerror}."
+    except OSError as error:
+        return f"can't be read: {error.strerror}."
     return ""
 
 
-def _holds_certificate(path: str) -> bool:
+def _has_certificate(path: str) -> bool:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except ssl.SSLError:

@@ -1,4 +1,4 @@
-"""The token as it stands now: it may be replaced while the process runs."""
+"""The current token: it may be replaced while the process runs."""
 
 import errno
 import os
@@ -17,22 +17,22 @@ from marketplace_sync.setting_values import parse
 
 log = structlog.get_logger(__name__)
 
-# A file is looked into at most this often, however many requests are made.
+# Seconds: a file is read at most this often, however many requests are sent.
 LOOK_EVERY = 1.0
-# Tokens that were replaced and are still kept out of the logs, the latest. One that is renewed each hour is some
-# nine thousand a year, and each that is known makes every log line dearer.
+# How many replaced tokens, the latest, are still kept out of the logs. One that is renewed each hour makes some
+# nine thousand per year, and each known one makes every log line slower.
 KEPT_SECRET = 8
-# A token has 10,000 characters at the very most; nobody means to have a larger file read.
+# A token has at most 10,000 characters; a larger file is a mistake.
 _MAX_FILE_BYTES = 65_536
 
 Source = Callable[[], str]
 
 
 class Token:
-    """The token in force. `again` reads it anew from where it came; `None` where it can't change.
+    """The token in use. `again` re-reads it from its source; `None` if it can't change.
 
-    A source that can't be read, is empty or holds no token leaves the one in force, with one warning until it is
-    readable again. Every token is kept out of the logs from before it is looked at.
+    If the source can't be read, is empty or contains no token, the one in use stays, with one warning until it is
+    readable again. Every token is kept out of the logs before it is examined.
     """
 
     def __init__(
@@ -47,20 +47,20 @@ class Token:
         self._replaced: deque[Secret] = deque()
 
     def now(self) -> Secret:
-        """The token, looked up anew where that was last done a second ago."""
+        """Return the token; re-read it if that was last done a second ago or longer."""
         return self.look() if self._clock() - self._looked_at >= LOOK_EVERY else self._token
 
     def look(self) -> Secret:
-        """The token, looked up anew."""
+        """Re-read the token and return it."""
         self._looked_at = self._clock()
         if self._again is None:
             return self._token
         try:
             found = read_token(self._again)
-        except InvalidValueError as unfit:
-            if unfit.message != self._problem:
-                log.warning("token_unreadable", reason=f"the token's file {unfit.message} The token stays as it was.")
-            self._problem = unfit.message
+        except InvalidValueError as error:
+            if error.message != self._problem:
+                log.warning("token_unreadable", reason=f"the token's file {error.message} The token stays as it was.")
+            self._problem = error.message
             return self._token
         self._problem = ""
         if found != self._token:
@@ -78,16 +78,16 @@ class Token:
 
 
 def read_token(source: Source) -> Secret:
-    """The token that the source gives. Raises `InvalidValueError`, whose message goes on after the source's name."""
-    hint = "It must hold the token as the marketplace gave it, and nothing else."
+    """Return the source's token. Raises `InvalidValueError`, whose message continues after the source's name."""
+    hint = "It must contain the token as the marketplace issued it, and nothing else."
     try:
         text = source().strip()
-    except OSError as fault:
+    except OSError as error:
         raise InvalidValueError(
-            f"can't be read: {fault.strerror}.", "It must be a file that this user may read."
+            f"can't be read: {error.strerror}.", "It must be a file that this user may read."
         ) from None
-    except ValueError as fault:
-        reason = "it is not UTF-8" if isinstance(fault, UnicodeError) else str(fault)
+    except ValueError as error:
+        reason = "it is not UTF-8" if isinstance(error, UnicodeError) else str(error)
         raise InvalidValueError(f"can't be read: {reason}.", hint) from None
     protect(text)
     if not text:
@@ -97,10 +97,10 @@ def read_token(source: Source) -> Secret:
 
 
 def file_source(path: str) -> Source:
-    """Reads this file, through whatever links lead to it by then. It gives `OSError` and `UnicodeError`."""
+    """Return a source that reads this file, following its links each time. It raises `OSError` and `UnicodeError`."""
 
     def read() -> str:
-        # Not a pipe or a device: opening one may wait for ever, and the event loop with it.
+        # Not a pipe or a device: opening one may block the event loop for ever.
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
         with Path(path).open("rb") as file:

@@ -247,21 +247,21 @@ def test_each_file_that_can_not_be_used_is_one_clear_line(
     empty.touch()
     _encrypt(Path(ours.key), locked)
     cert, key = "ATOM_SAAS_CLIENT_CERT_FILE", "ATOM_SAAS_CLIENT_KEY_FILE"
-    no_key = "holds no private key in PEM form that needs no passphrase."
+    no_key = "contains no private key in PEM form without a passphrase."
     for files, told in (
         ({"ca_file": missing}, [("E051", "ATOM_SAAS_CA_FILE can't be read: No such file or directory.")]),
         ({"ca_file": str(tmp_path)}, [("E051", "ATOM_SAAS_CA_FILE can't be read: Is a directory.")]),
-        ({"ca_file": str(empty)}, [("E051", "ATOM_SAAS_CA_FILE holds no certificate in PEM form.")]),
-        ({"ca_file": ours.key}, [("E051", "ATOM_SAAS_CA_FILE holds no certificate in PEM form.")]),
+        ({"ca_file": str(empty)}, [("E051", "ATOM_SAAS_CA_FILE contains no certificate in PEM form.")]),
+        ({"ca_file": ours.key}, [("E051", "ATOM_SAAS_CA_FILE contains no certificate in PEM form.")]),
         ({"client_cert_file": ours.certificate}, [("E052", f"{cert} {no_key}")]),
         ({"client_cert_file": ours.key, "client_key_file": missing}, [
-            ("E052", f"{cert} holds no certificate in PEM form."),
+            ("E052", f"{cert} contains no certificate in PEM form."),
             ("E053", f"{key} can't be read: No such file or directory."),
         ]),
         ({"client_cert_file": ours.certificate, "client_key_file": str(empty)}, [("E053", f"{key} {no_key}")]),
         ({"client_cert_file": ours.certificate, "client_key_file": str(locked)}, [("E053", f"{key} {no_key}")]),
         ({"client_cert_file": ours.certificate, "client_key_file": theirs.key}, [
-            ("E053", f"{key} holds a private key that does not belong to the certificate."),
+            ("E053", f"{key} contains a private key that does not belong to the certificate."),
         ]),
         ({"client_cert_file": ours.certificate, "client_key_file": ours.key, "ca_file": authority.file}, []),
     ):  # fmt: skip

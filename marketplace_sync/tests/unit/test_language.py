@@ -43,7 +43,6 @@ PENDING = (
     "marketplace_sync/tests/settings.py",
     "marketplace_sync/tests/support/",
     "marketplace_sync/tests/unit/",
-    "marketplace_sync/upstream/",
     "marketplace_sync/web/",
     "pytest.ini",
 )
