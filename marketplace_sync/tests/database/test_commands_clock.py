@@ -33,7 +33,7 @@ def lease() -> Lease:
 
 
 @pytest.mark.parametrize("seconds", [60.0, 3600.0, 3 * 86_400.0])
-def test_a_command_from_before_the_clock_was_put_back_is_not_carried_out(lease: Lease, seconds: float) -> None:
+def test_command_from_before_the_clock_was_set_back_is_not_executed(lease: Lease, seconds: float) -> None:
     command = asked_before_the_clock_was_put_back(seconds)
     assert ended(command)
     assert command_status(command, database_now(), alive=True).state == "expired"
@@ -43,7 +43,7 @@ def test_a_command_from_before_the_clock_was_put_back_is_not_carried_out(lease: 
     assert command.finished_at is not None and command.finished_at <= database_now()
 
 
-def test_it_expires_when_a_daemon_starts_and_counts_for_nobody(lease: Lease) -> None:
+def test_such_a_command_expires_at_the_daemons_start_and_does_not_count(lease: Lease) -> None:
     command = asked_before_the_clock_was_put_back(3600)
     # The same request is a new command, not this one again.
     assert submit_command(ACTION, by="user:ada").pk != command.pk
@@ -53,7 +53,7 @@ def test_it_expires_when_a_daemon_starts_and_counts_for_nobody(lease: Lease) -> 
     assert Command.objects.filter(state="pending").count() == 1
 
 
-def test_the_api_says_that_it_expired_and_not_in_the_future() -> None:
+def test_api_shows_it_as_expired_and_not_in_the_future() -> None:
     client: ApiClient = agent()
     command = asked_before_the_clock_was_put_back(3600)
     told = client.get(f"/api/admin/commands/{command.pk}/").json()
@@ -61,13 +61,13 @@ def test_the_api_says_that_it_expired_and_not_in_the_future() -> None:
     assert told["finished_at"] <= database_now().isoformat()
 
 
-def test_a_clock_a_second_ahead_expires_nothing(lease: Lease) -> None:
+def test_clock_one_second_ahead_expires_nothing(lease: Lease) -> None:
     command = asked_before_the_clock_was_put_back(1.0)
     assert not ended(command)
     assert accept(lease, command.pk, lambda _: "")
 
 
-def test_a_repetition_dated_ahead_does_not_keep_a_command_open(lease: Lease) -> None:
+def test_repetition_dated_ahead_does_not_keep_a_command_open(lease: Lease) -> None:
     command = submit_command(ACTION, by="user:ada")
     assert accept(lease, command.pk, lambda _: "")
     Command.objects.update(repeated_at=database_now() + timedelta(hours=1))

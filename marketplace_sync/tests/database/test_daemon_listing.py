@@ -104,7 +104,7 @@ def singles(server: SimulatorServer) -> list[tuple[str, int]]:
 
 
 class TestAbsenceIsProved:
-    async def test_an_empty_listing_is_held_and_removes_nothing(self) -> None:
+    async def test_empty_listing_puts_all_removals_on_hold(self) -> None:
         async with live(30) as (server, running):
             server.faults.add("empty-listing")
             run = await sync(running)
@@ -114,14 +114,14 @@ class TestAbsenceIsProved:
             assert (await running.status()).row.state == "live"
             assert singles(server) == []
 
-    async def test_a_shrunken_listing_is_held(self) -> None:
+    async def test_shrunken_listing_puts_removals_on_hold(self) -> None:
         async with live(60, page_size=10) as (server, running):
             server.faults.add("shrunken-listing")
             run = await sync(running)
             assert (run.state, run.listed, run.held_count, run.removed) == ("held", 24, 36, 0)
             assert await running.ask(Skill.objects.count) == 60
 
-    async def test_a_partial_listing_removes_nothing(self) -> None:
+    async def test_partial_listing_removes_nothing(self) -> None:
         async with live(60, page_size=10) as (server, running):
             server.faults.add("partial-listing")
             run = await sync(running)
@@ -130,7 +130,7 @@ class TestAbsenceIsProved:
             assert {status for _, status in singles(server)} == {200}
             assert await running.ask(Skill.objects.count) == 60
 
-    async def test_a_partial_listing_removes_what_a_404_proves(self) -> None:
+    async def test_partial_listing_removes_skills_proved_gone_by_404(self) -> None:
         async with live(25, page_size=5) as (server, running):
             server.market.delete_skill("skill-00012", announce=False)
             server.faults.add("partial-listing")
@@ -139,7 +139,7 @@ class TestAbsenceIsProved:
             assert ("skill-00012", 404) in singles(server)
             assert await running.ask(Skill.objects.count) == 24
 
-    async def test_approval_removes_what_is_still_absent(self) -> None:
+    async def test_approval_removes_skills_that_are_still_absent(self) -> None:
         async with live(60) as (server, running):
             for number in range(30):
                 server.market.delete_skill(f"skill-{number:05}", announce=False)
@@ -153,7 +153,7 @@ class TestAbsenceIsProved:
             assert held.state == "approved"
             assert await held_ids(running) == set(server.market.skills)
 
-    async def test_an_approval_whose_pass_could_not_be_read_cleanly_fails_and_can_be_given_again(self) -> None:
+    async def test_approval_fails_after_an_unclean_sync_and_can_be_repeated(self) -> None:
         async with live(60, page_size=10) as (server, running):
             for number in range(30):
                 server.market.delete_skill(f"skill-{number:05}", announce=False)
@@ -167,7 +167,7 @@ class TestAbsenceIsProved:
             assert answer.state == "done"
             assert await held_ids(running) == set(server.market.skills)
 
-    async def test_a_newer_held_run_supersedes_the_older(self) -> None:
+    async def test_newer_held_run_supersedes_the_older_one(self) -> None:
         async with live(60) as (server, running):
             for number in range(25):
                 server.market.delete_skill(f"skill-{number:05}", announce=False)
@@ -179,7 +179,7 @@ class TestAbsenceIsProved:
             assert (first.state, second.state, second.held_count) == ("superseded", "held", 28)
             assert await running.ask(Skill.objects.count) == 60
 
-    async def test_a_clean_listing_that_has_them_again_supersedes_the_held_run(self) -> None:
+    async def test_clean_listing_with_all_skills_supersedes_the_held_run(self) -> None:
         async with live(30) as (server, running):
             server.faults.add("empty-listing")
             held = await sync(running)
@@ -188,7 +188,7 @@ class TestAbsenceIsProved:
             await running.ask(held.refresh_from_db)
             assert held.state == "superseded"
 
-    async def test_one_delete_that_was_missed_is_proved_by_a_404(self) -> None:
+    async def test_missed_delete_is_proved_by_a_404(self) -> None:
         async with live() as (server, running):
             server.market.delete_skill("skill-00001", announce=False)
             run = await sync(running)
@@ -196,7 +196,7 @@ class TestAbsenceIsProved:
             assert singles(server) == [("skill-00001", 404)]
             assert await held_ids(running) == set(server.market.skills)
 
-    async def test_many_deletes_that_were_missed_are_proved_by_two_clean_passes_the_second_at_once(self) -> None:
+    async def test_many_missed_deletes_are_proved_by_two_clean_syncs(self) -> None:
         async with live(300) as (server, running):
             for number in range(25):
                 server.market.delete_skill(f"skill-{number:05}", announce=False)
@@ -208,7 +208,7 @@ class TestAbsenceIsProved:
             assert (await running.ask(SyncRun.objects.get, reason="confirm")).removed == 25
             assert singles(server) == []
 
-    async def test_what_was_heard_of_between_two_passes_is_not_removed_for_one_that_lacks_it(self) -> None:
+    async def test_skill_reported_between_two_syncs_is_not_removed_by_the_second(self) -> None:
         database = Database()
         async with passes(database, skills=300) as (server, session, runner):
             await runner.run("start")
@@ -220,7 +220,7 @@ class TestAbsenceIsProved:
             assert (second.progress.removed, singles(server)) == (23, [("skill-00000", 200)])
             assert await database.control(Skill.objects.filter(skill_id="skill-00000").exists)
 
-    async def test_one_that_comes_and_goes_within_a_batch_hides_none_that_is_gone(self) -> None:
+    async def test_skill_created_and_removed_in_one_batch_hides_no_absence(self) -> None:
         """The mirror then has as many skills as were listed, and its feed tells of nothing."""
         soon = stamp_of(datetime.now(UTC) + timedelta(minutes=1))
         deleted = Arrived(SkillDeleted("new", soon), 2**40 + 9999, FeedChange.Source.STREAM)
@@ -244,7 +244,7 @@ class TestAbsenceIsProved:
             left = await database.control(lambda: set(Skill.objects.values_list("skill_id", flat=True)))
             assert left == {"skill-00000", "skill-00002"}
 
-    async def test_a_category_goes_when_two_listings_lack_it_and_no_skill_names_it(self) -> None:
+    async def test_category_without_skills_is_removed_after_two_listings(self) -> None:
         async with live(3) as (server, running):
             server.market.put_category({"name": "unused"})
             await running.until_db(Category.objects.filter(name="unused").exists, "it has arrived")
@@ -255,7 +255,7 @@ class TestAbsenceIsProved:
             assert names == {"automation", "other"}  # skills name the first
             assert run.removed == 0  # of skills
 
-    async def test_a_category_row_that_hides_its_name_proves_no_category_gone(self) -> None:
+    async def test_category_row_without_a_readable_name_removes_no_category(self) -> None:
         async with live(3) as (server, running):
             server.market.put_category({"name": "unused"})
             await running.until_db(Category.objects.filter(name="unused").exists, "it has arrived")
@@ -266,9 +266,9 @@ class TestAbsenceIsProved:
             assert await running.ask(DeadLetter.objects.filter(kind="category").count) == 1
 
 
-class TestAMarketThatMoves:
+class TestChangingMarketplace:
     @pytest.mark.parametrize("announce", [True, False])
-    async def test_rows_that_slip_between_two_pages_are_not_removed(self, announce: bool) -> None:
+    async def test_rows_that_move_between_pages_are_not_removed(self, announce: bool) -> None:
         async with live(30, page_size=5) as (server, running):
             mine = await held_ids(running)
             server.faults.add("page-drift", announce=announce)
@@ -277,7 +277,7 @@ class TestAMarketThatMoves:
                 assert mine <= await held_ids(running)
             await running.until_level()
 
-    async def test_a_stale_page_changes_nothing_and_revives_no_skill(self) -> None:
+    async def test_stale_page_changes_nothing_and_revives_no_skill(self) -> None:
         async with live() as (server, running):
             server.faults.add("stale-page")
             server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"})
@@ -289,7 +289,7 @@ class TestAMarketThatMoves:
             assert "skill-00002" not in await held_ids(running)
             assert (await running.difference()).level
 
-    async def test_what_the_stream_says_while_a_page_is_under_way_wins_over_the_page(self) -> None:
+    async def test_stream_message_wins_over_a_page_requested_before_it(self) -> None:
         async with live() as (server, running):
             server.faults.add("slow-body", times=1, match=SKILLS, seconds=0.5)
             before = len(server.requests)
@@ -308,7 +308,7 @@ class TestAMarketThatMoves:
             assert (await running.difference()).level
             assert await runs(running) == [("start", "done"), ("asked", "done")]
 
-    async def test_duplicates_and_reordering_change_nothing_in_the_end(self) -> None:
+    async def test_duplicate_and_reordered_messages_end_in_sync(self) -> None:
         async with live() as (server, running):
             server.faults.add("duplicate")
             server.faults.add("reorder", linger=0.02)
@@ -324,7 +324,7 @@ class TestAMarketThatMoves:
             assert await runs(running) == [("start", "done")]
 
     @pytest.mark.parametrize("hours", [-1, 1, 48])
-    async def test_a_marketplace_whose_clock_is_off_is_mirrored_like_any_other(self, hours: int) -> None:
+    async def test_marketplace_with_a_wrong_clock_is_mirrored(self, hours: int) -> None:
         async with marketplace() as server:
             server.clock_skew = timedelta(hours=hours)
             async with mirror(server) as running:
@@ -339,7 +339,7 @@ class TestAMarketThatMoves:
                 server.market.put_skill(skill(200))
                 await running.until_level()
 
-    async def test_a_time_far_ahead_does_not_freeze_a_skill(self) -> None:
+    async def test_time_far_ahead_does_not_freeze_a_skill(self) -> None:
         async with live() as (server, running):
             frozen = {"skill_id": "skill-00001", "name": "From the future", "updated_at": "9999-12-31T23:59:59Z"}
             server.send_raw(json.dumps({"type": "skill_update", "data": frozen}))
@@ -354,8 +354,8 @@ class TestAMarketThatMoves:
             assert "skill-00002" in await held_ids(running)
 
 
-class TestRowsThatHaveNotChanged:
-    async def test_a_full_sync_writes_only_the_rows_that_differ(self) -> None:
+class TestUnchangedRows:
+    async def test_full_sync_writes_only_rows_that_differ(self) -> None:
         async with passes(Database(), skills=30, page_size=10) as (server, session, runner):
             await runner.run("poll")
             assert (await runner.run("poll")).progress.unchanged == 30
@@ -370,7 +370,7 @@ class TestRowsThatHaveNotChanged:
             assert mirrored[changed].version == "9.9.9"
             assert mirrored[kept].version == server.market.skills[kept]["version"]
 
-    async def test_a_listing_that_lags_does_not_undo_what_the_stream_changed(self) -> None:
+    async def test_lagging_listing_does_not_undo_stream_changes(self) -> None:
         async with passes(Database(), skills=10) as (server, session, runner):
             await runner.run("poll")
             changed = next(iter(server.market.skills))
@@ -383,7 +383,7 @@ class TestRowsThatHaveNotChanged:
 
 class TestServersVary:
     @pytest.mark.parametrize("faults", [["bare-list"], ["no-totals"], ["aliases"], ["bare-list", "aliases"]])
-    async def test_the_mirror_fills_from_other_shapes_of_listing(self, faults: list[str]) -> None:
+    async def test_mirror_fills_from_other_listing_formats(self, faults: list[str]) -> None:
         async with marketplace(skills=25) as server:
             for fault in faults:
                 server.faults.add(fault)
@@ -395,7 +395,7 @@ class TestServersVary:
                 assert await running.ask(Skill.objects.count) == 25
                 assert (await running.difference()).level
 
-    async def test_a_whole_catalogue_on_one_page_is_written_in_batches(self) -> None:
+    async def test_catalogue_on_one_page_is_written_in_batches(self) -> None:
         class Watched(Database):
             def __init__(self) -> None:
                 super().__init__()
@@ -430,7 +430,7 @@ class TestServersVary:
 
 
 class TestRefusals:
-    async def test_a_page_of_refused_rows_lets_others_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_page_of_refused_rows_does_not_block_the_event_loop(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A page may have 100,000 rows, whose letters take 0.7 s to make."""
         turns = 0
         made: Counter[int] = Counter()  # letters, by the turn in which they were made
@@ -455,7 +455,7 @@ class TestRefusals:
             assert (report.progress.refused, made.total()) == (2000, 2000)
             assert max(made.values()) <= 500
 
-    async def test_a_poison_record_costs_a_dead_letter_and_nothing_else(self) -> None:
+    async def test_invalid_record_becomes_one_dead_letter(self) -> None:
         async with marketplace(skills=25) as server:
             server.market.skills["skill-00003"]["rating_count"] = -1
             async with mirror(server, page_size=10, heartbeat_interval=0.15) as running:
@@ -473,7 +473,7 @@ class TestRefusals:
                 await running.ask(letter.refresh_from_db)
                 assert letter.count == 2
 
-    async def test_a_record_that_is_listed_broken_is_not_removed(self) -> None:
+    async def test_skill_with_a_refused_row_is_not_removed(self) -> None:
         async with live() as (server, running):
             server.market.skills["skill-00003"]["tags"] = "no list"
             for _ in range(2):
@@ -482,7 +482,7 @@ class TestRefusals:
             assert "skill-00003" in await held_ids(running)
             assert singles(server) == []
 
-    async def test_a_broken_record_without_an_id_makes_the_pass_unclean(self) -> None:
+    async def test_refused_row_without_id_makes_the_sync_unclean(self) -> None:
         async with live() as (server, running):
             server.market.skills["nobody"] = {"name": "No id"}
             del server.market.skills["skill-00003"]
@@ -491,7 +491,7 @@ class TestRefusals:
             assert (run.refused, run.removed) == (1, 1)  # the removal by a 404
             assert singles(server) == [("skill-00003", 404)]
 
-    async def test_a_malformed_message_with_a_readable_id_ends_in_one_fetch_and_no_pass(self) -> None:
+    async def test_malformed_message_with_id_causes_one_fetch_and_no_sync(self) -> None:
         async with live(heartbeat_interval=0.15) as (server, running):
             server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"}, announce=False)
             server.send_raw('{"type": "skill_update", "data": {"skill_id": "skill-00001", "name": ["Renamed"]}}')
@@ -502,14 +502,14 @@ class TestRefusals:
             letter = await running.ask(DeadLetter.objects.get)
             assert (letter.source, letter.key, letter.code) == ("stream", "skill-00001", "bad_type")
 
-    async def test_a_malformed_message_about_a_skill_that_is_gone_removes_it(self) -> None:
+    async def test_malformed_message_about_a_removed_skill_removes_it(self) -> None:
         async with live() as (server, running):
             server.market.delete_skill("skill-00001", announce=False)
             server.send_raw('{"type": "skill_update", "data": {"skill_id": "skill-00001", "name": 7}}')
             await running.until_db(lambda: Skill.objects.count() == 24, "a 404 proves it gone")
             assert await runs(running) == [("start", "done")]
 
-    async def test_a_malformed_message_without_an_id_ends_in_one_pass(self) -> None:
+    async def test_malformed_message_without_id_causes_one_sync(self) -> None:
         async with live(heartbeat_interval=0.15) as (server, running):
             server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"}, announce=False)
             server.send_raw("no JSON")
@@ -517,7 +517,7 @@ class TestRefusals:
             await a_while(server)
             assert await runs(running) == [("start", "done"), ("gap", "done")]
 
-    async def test_an_oversize_message_costs_a_dead_letter_and_not_the_connection(self) -> None:
+    async def test_oversize_message_becomes_a_dead_letter_and_keeps_the_connection(self) -> None:
         async with live(heartbeat_interval=0.15) as (server, running):
             server.faults.add("oversize", times=1)
             server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"})
@@ -529,7 +529,7 @@ class TestRefusals:
             assert len(server.connects) == 1
             assert await runs(running) == [("start", "done")]
 
-    async def test_a_message_past_any_limit_closes_the_stream_and_the_reconnect_brings_what_it_said(self) -> None:
+    async def test_message_over_the_hard_limit_closes_the_stream_and_the_next_sync_brings_it(self) -> None:
         async with live() as (server, running):
             server.faults.add("oversize-hard", times=1)
             server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"})
@@ -538,7 +538,7 @@ class TestRefusals:
             assert len(server.connects) == 2
             assert await runs(running) == [("start", "done"), ("connected", "done")]
 
-    async def test_a_rating_of_an_unknown_skill_fetches_it(self) -> None:
+    async def test_rating_of_an_unknown_skill_fetches_it(self) -> None:
         async with live(heartbeat_interval=0.15) as (server, running):
             server.market.put_skill(skill(100), announce=False)
             server.market.rate("skill-00100", 5)
@@ -548,7 +548,7 @@ class TestRefusals:
             assert await runs(running) == [("start", "done")]
             assert (await running.difference()).level
 
-    async def test_a_rating_without_average_fetches_the_figures(self) -> None:
+    async def test_rating_without_average_fetches_the_skill(self) -> None:
         async with live() as (server, running):
             server.market.rate("skill-00001", 1, with_average=False)
             await running.until_db(
@@ -560,7 +560,7 @@ class TestRefusals:
             )
             assert kinds == ["skill_created", "rating_changed"]
 
-    async def test_a_skill_that_the_stream_tells_in_part_is_completed_by_a_fetch(self) -> None:
+    async def test_partial_skill_message_is_completed_by_a_fetch(self) -> None:
         async with live() as (server, running):
             server.market.put_skill(skill(100, code="x = 1"), announce=False)
             server.market.put_skill({"skill_id": "skill-00100", "name": "In part"})
@@ -568,8 +568,8 @@ class TestRefusals:
             assert await runs(running) == [("start", "done")]
 
 
-class TestTheListingFails:
-    async def test_a_429_is_waited_out(self) -> None:
+class TestFailingListing:
+    async def test_retry_after_of_a_429_is_obeyed(self) -> None:
         async with marketplace() as server:
             times: list[float] = []
 
@@ -586,7 +586,7 @@ class TestTheListingFails:
                 assert server.requests[2][2] == 200
                 assert times[2] - times[0] >= 1.0
 
-    async def test_a_few_500s_are_no_more_than_a_delay(self) -> None:
+    async def test_few_500s_only_delay_the_sync(self) -> None:
         async with marketplace() as server:
             server.faults.add("http-500", times=3)
             async with mirror(server) as running:
@@ -597,7 +597,7 @@ class TestTheListingFails:
     @pytest.mark.parametrize(
         "fault", ["http-500", "http-503", "truncated-json", "html-200", "redirect", "reset-mid-body", "unauthorized"]
     )
-    async def test_a_pass_that_fails_removes_nothing_and_is_tried_again(self, fault: str) -> None:
+    async def test_failed_sync_removes_nothing_and_is_retried(self, fault: str) -> None:
         async with live(25, page_size=10) as (server, running):
             server.market.delete_skill("skill-00001", announce=False)
             server.faults.add(fault, match="page=2")
@@ -615,7 +615,7 @@ class TestTheListingFails:
             )
             assert await held_ids(running) == set(server.market.skills)
 
-    async def test_categories_that_came_stay_though_no_page_does(self) -> None:
+    async def test_categories_are_stored_although_no_page_can_be_read(self) -> None:
         async with live(25) as (server, running):
             server.market.categories["new"] = {"name": "new"}
             told = len(server.requests)
@@ -631,7 +631,7 @@ class TestTheListingFails:
             assert (await running.command(Command.Action.SYNC)).state == "failed"
             assert await running.ask(Category.objects.filter(name="new").exists)
 
-    async def test_without_the_categories_no_page_is_applied(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_no_page_is_applied_without_the_categories(self, caplog: pytest.LogCaptureFixture) -> None:
         async with live(25) as (server, running):
             server.market.put_skill(skill(1000), announce=False)
             server.faults.add("unauthorized", match="/categories")
@@ -646,7 +646,7 @@ class TestTheListingFails:
 
 
 class TestGaps:
-    async def test_what_is_shed_at_the_rate_limit_ends_in_one_pass(self) -> None:
+    async def test_messages_shed_at_the_rate_limit_cause_one_sync(self) -> None:
         async with live(100, rate_limit=20.0, heartbeat_interval=0.15) as (server, running):
             for number in range(100):
                 server.market.put_skill({"skill_id": f"skill-{number:05}", "name": f"Renamed {number}"})
@@ -661,7 +661,7 @@ class TestGaps:
             assert row.shed + row.applied + row.unchanged + row.stale == 100
             assert await running.ask(DeadLetter.objects.count) == 0
 
-    async def test_bulk_deletes_that_were_announced_and_shed_need_no_approval(self) -> None:
+    async def test_announced_bulk_deletes_need_no_approval_although_shed(self) -> None:
         async with live(200, rate_limit=20.0) as (server, running):
             for number in range(150):
                 server.market.delete_skill(f"skill-{number:05}")
@@ -671,7 +671,7 @@ class TestGaps:
             assert (await running.ask(state_row)).shed > 100
             assert await held_ids(running) == set(server.market.skills)
 
-    async def test_a_slow_database_costs_neither_a_pong_nor_a_message(self) -> None:
+    async def test_locked_database_loses_no_pong_and_no_message(self) -> None:
         async with live(25, heartbeat_interval=0.2, pong_timeout=0.2) as (server, running):
             server.heartbeat_interval = 0.2
             with locked_database():
@@ -686,7 +686,7 @@ class TestGaps:
             assert len(server.connects) == 1
             assert await runs(running) == [("start", "done")]
 
-    async def test_a_queue_that_is_full_sheds_and_a_pass_mends(self) -> None:
+    async def test_full_queue_sheds_and_a_sync_repairs(self) -> None:
         async with live(25, queue_max_bytes=20_000) as (server, running):
             with locked_database():
                 for number in range(1000, 1300):

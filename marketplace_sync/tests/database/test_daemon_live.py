@@ -13,7 +13,7 @@ from marketplace_sync.tests.support.harness import marketplace, mirror, skill
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-async def test_an_empty_mirror_fills_and_is_live() -> None:
+async def test_empty_mirror_fills_and_becomes_live() -> None:
     async with marketplace(skills=25) as server, mirror(server, page_size=10) as running:
         await running.until_state("live")
         assert await running.ask(Skill.objects.count) == 25
@@ -41,7 +41,7 @@ async def test_every_kind_of_live_change_arrives() -> None:
         assert kinds >= {"skill_created", "skill_updated", "skill_deleted", "rating_changed", "category_updated"}
 
 
-async def test_changes_made_while_away_arrive_after_reconnect() -> None:
+async def test_changes_made_while_disconnected_arrive_after_reconnect() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         await server.drop_connections()
@@ -54,7 +54,7 @@ async def test_changes_made_while_away_arrive_after_reconnect() -> None:
         assert (await running.difference()).level
 
 
-async def test_reconnects_beyond_ten_a_minute_leave_the_open_stream() -> None:
+async def test_reconnects_over_the_limit_keep_the_open_stream() -> None:
     slow = {"reconnect_delays": (1.0,), "fallback_seconds": 60.0}
     async with marketplace(connects_per_minute=10) as server, mirror(server, **slow) as running:
         await running.until_state("live")
@@ -73,7 +73,7 @@ async def test_reconnects_beyond_ten_a_minute_leave_the_open_stream() -> None:
         assert len(server.connects) == 10
 
 
-async def test_an_unchanged_pass_writes_no_skill_row() -> None:
+async def test_unchanged_sync_writes_no_skill_row() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         before = await running.ask(lambda: list(Skill.objects.order_by("pk").values_list("pk", "synced_at")))
@@ -84,7 +84,7 @@ async def test_an_unchanged_pass_writes_no_skill_row() -> None:
         assert await running.ask(FeedChange.objects.count) == seq
 
 
-async def test_a_mute_peer_is_noticed_and_the_daemon_is_live_again_when_it_speaks() -> None:
+async def test_mute_peer_is_disconnected_and_reconnected() -> None:
     async with marketplace(heartbeat_interval=0) as server, mirror(server) as running:
         await running.until_state("live")
         server.faults.add("mute")
@@ -94,7 +94,7 @@ async def test_a_mute_peer_is_noticed_and_the_daemon_is_live_again_when_it_speak
         await running.until_state("live")
 
 
-async def test_quiet_but_healthy_for_three_intervals_makes_no_reconnect() -> None:
+async def test_quiet_healthy_stream_is_not_reconnected() -> None:
     async with marketplace(heartbeat_interval=0) as server, mirror(server, heartbeat_interval=0.2) as running:
         await running.until_state("live")
         await server.until(lambda: server.heard["ping"] >= 4)
@@ -102,7 +102,7 @@ async def test_quiet_but_healthy_for_three_intervals_makes_no_reconnect() -> Non
         assert (await running.status()).row.state == "live"
 
 
-async def test_three_failures_end_in_polling_and_the_hour_ends_in_an_attempt() -> None:
+async def test_three_failures_start_polling_until_the_fallback_ends() -> None:
     async with marketplace() as server, mirror(server, start=False) as running:
         server.faults.add("refuse")
         await running.start()
@@ -116,7 +116,7 @@ async def test_three_failures_end_in_polling_and_the_hour_ends_in_an_attempt() -
         assert (await running.status()).row.fallback_to_polling is False
 
 
-async def test_attempts_used_up_it_rests_until_a_person_asks() -> None:
+async def test_suspended_stream_waits_for_a_reconnect_command() -> None:
     limits = {"fallback_seconds": 0.05, "reconnect_attempts": 5}
     async with marketplace() as server, mirror(server, start=False, **limits) as running:
         server.faults.add("accept-then-close")
@@ -131,7 +131,7 @@ async def test_attempts_used_up_it_rests_until_a_person_asks() -> None:
         await running.until_state("live")
 
 
-async def test_disable_closes_the_stream_and_outlives_a_restart() -> None:
+async def test_disable_closes_the_stream_and_survives_a_restart() -> None:
     async with marketplace() as server:
         async with mirror(server) as running:
             await running.until_state("live")
@@ -149,7 +149,7 @@ async def test_disable_closes_the_stream_and_outlives_a_restart() -> None:
             await again.until_state("live")
 
 
-async def test_enable_says_what_is_true_when_the_stream_is_enabled_already() -> None:
+async def test_enable_reports_a_stream_that_is_enabled_already() -> None:
     async with marketplace() as server, mirror(server, fallback_seconds=60.0, fallback_after_failures=1) as running:
         await running.until_state("live")
         enable = await running.command(Command.Action.ENABLE)
@@ -167,7 +167,7 @@ async def test_enable_says_what_is_true_when_the_stream_is_enabled_already() -> 
         assert " s; Reconnect begins one sooner." in enable.result["detail"]
 
 
-async def test_a_disable_is_answered_although_it_is_enabled_again_before_the_stream_has_closed() -> None:
+async def test_disable_is_answered_if_enable_comes_before_the_close() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         server.faults.add("mute")  # it takes its time to close: it never answers
@@ -182,7 +182,7 @@ async def test_a_disable_is_answered_although_it_is_enabled_again_before_the_str
         await running.until_state("live")
 
 
-async def test_a_clean_stop_shows_at_once() -> None:
+async def test_clean_stop_is_shown_immediately() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         await running.end()
@@ -191,7 +191,7 @@ async def test_a_clean_stop_shows_at_once() -> None:
         assert server.clients == 0
 
 
-async def test_everything_received_is_applied_at_a_stop_under_load() -> None:
+async def test_stop_under_load_applies_everything_received() -> None:
     async with marketplace(skills=5) as server, mirror(server) as running:
         await running.until_state("live")
         for number in range(1000, 3000):
@@ -206,7 +206,7 @@ async def test_everything_received_is_applied_at_a_stop_under_load() -> None:
         assert await running.ask(Skill.objects.count) == 5 + row.applied
 
 
-async def test_a_repeated_message_is_counted_unchanged_and_an_older_one_stale() -> None:
+async def test_repeated_message_counts_as_unchanged_and_older_one_as_stale() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         newest = server.market.put_skill({"skill_id": "skill-00001", "name": "Newest"}, announce=False)

@@ -66,7 +66,7 @@ async def state_of(running: Mirror, run: SyncRun) -> str:
     return run.state
 
 
-async def test_a_superseded_run_can_be_approved_and_deletes_only_what_it_listed() -> None:
+async def test_approved_superseded_run_deletes_only_its_own_removals() -> None:
     async with live() as (server, running):
         withdraw(server, range(25))
         first = await sync(running)
@@ -83,7 +83,7 @@ async def test_a_superseded_run_can_be_approved_and_deletes_only_what_it_listed(
         assert await held_by(running, newest) == ids(range(25, 55))
 
 
-async def test_a_superseded_run_of_which_nothing_waits_cannot_be_approved() -> None:
+async def test_superseded_run_without_waiting_removals_cannot_be_approved() -> None:
     async with live() as (server, running):
         withdraw(server, range(25))
         first = await sync(running)
@@ -96,7 +96,7 @@ async def test_a_superseded_run_of_which_nothing_waits_cannot_be_approved() -> N
         assert len(await served(running)) == 100
 
 
-async def test_a_run_is_approved_once() -> None:
+async def test_run_is_approved_only_once() -> None:
     async with live() as (server, running):
         withdraw(server, range(25))
         run = await sync(running)
@@ -105,7 +105,7 @@ async def test_a_run_is_approved_once() -> None:
         assert (again.state, "approved already" in again.result["detail"]) == ("failed", True)
 
 
-async def test_an_approval_after_everything_came_back_deletes_nothing() -> None:
+async def test_approval_deletes_nothing_if_all_skills_are_listed_again() -> None:
     async with live() as (server, running):
         withdraw(server, range(25))
         run = await sync(running)
@@ -116,7 +116,7 @@ async def test_an_approval_after_everything_came_back_deletes_nothing() -> None:
         assert len(await served(running)) == 100
 
 
-async def test_an_approval_that_fails_names_the_run_that_tried() -> None:
+async def test_failed_approval_names_its_sync_run() -> None:
     async with live() as (server, running):
         withdraw(server, range(25))
         run = await sync(running)
@@ -126,7 +126,7 @@ async def test_an_approval_that_fails_names_the_run_that_tried() -> None:
         assert (await running.ask(SyncRun.objects.get, pk=answer.result["run"])).state == "failed"
 
 
-async def test_dismissed_skills_stay_and_do_not_count_as_missing() -> None:
+async def test_dismissed_skills_stay_and_do_not_count_as_absent() -> None:
     async with live() as (server, running):
         withdraw(server, range(30))
         run = await sync(running)
@@ -147,7 +147,7 @@ async def test_dismissed_skills_stay_and_do_not_count_as_missing() -> None:
         assert (await running.difference()).extra == ids([*range(30), *range(35, 60)])
 
 
-async def test_a_dismissal_ends_when_the_skill_is_listed_again() -> None:
+async def test_dismissal_ends_when_the_skill_is_listed_again() -> None:
     async with live() as (server, running):
         withdraw(server, range(30))
         await running.command(DISMISS, run=(await sync(running)).pk)
@@ -173,7 +173,7 @@ async def test_dismissed_removals_can_be_approved_later() -> None:
         assert await served(running) == ids(range(30, 100))
 
 
-async def test_dismissing_a_superseded_run_settles_the_newer_one_that_holds_the_same() -> None:
+async def test_dismissing_a_superseded_run_settles_a_newer_run_with_the_same_removals() -> None:
     async with live() as (server, running):
         withdraw(server, range(30))
         first, second = await sync(running), await sync(running)
@@ -183,7 +183,7 @@ async def test_dismissing_a_superseded_run_settles_the_newer_one_that_holds_the_
         assert (await sync(running)).state == "done"
 
 
-async def test_a_removal_dismissed_while_a_run_is_under_way_is_not_held_by_it() -> None:
+async def test_removal_dismissed_during_a_run_is_not_put_on_hold_by_it() -> None:
     async with live() as (server, running):
         withdraw(server, range(30))
         run = await sync(running)
@@ -197,7 +197,7 @@ async def test_a_removal_dismissed_while_a_run_is_under_way_is_not_held_by_it() 
         assert newest is not None and (newest.state, newest.held_count, newest.held_reason) == ("done", 0, "")
 
 
-async def test_no_skill_is_dismissed_while_its_removal_is_approved_with_another_run() -> None:
+async def test_dismissal_fails_while_another_run_with_the_skill_is_approved() -> None:
     async with live() as (server, running):
         withdraw(server, range(30))
         first, second = await sync(running), await sync(running)
@@ -212,7 +212,7 @@ async def test_no_skill_is_dismissed_while_its_removal_is_approved_with_another_
         assert await dismissed(running) == set()
 
 
-async def test_what_the_stream_announces_is_removed_although_it_was_dismissed() -> None:
+async def test_announced_removal_is_applied_although_dismissed() -> None:
     async with live() as (server, running):
         withdraw(server, range(30))
         await running.command(DISMISS, run=(await sync(running)).pk)
@@ -223,7 +223,7 @@ async def test_what_the_stream_announces_is_removed_although_it_was_dismissed() 
         assert await dismissed(running) == ids(range(1, 30))
 
 
-async def test_an_empty_listing_whose_removals_were_dismissed_is_held_no_more() -> None:
+async def test_empty_listing_with_dismissed_removals_is_not_put_on_hold() -> None:
     async with live(30) as (server, running):
         server.faults.add("empty-listing")
         run = await sync(running)
@@ -236,7 +236,7 @@ async def test_an_empty_listing_whose_removals_were_dismissed_is_held_no_more() 
         assert await dismissed(running) == set()
 
 
-async def test_a_repair_removes_what_was_dismissed() -> None:
+async def test_repair_removes_dismissed_skills() -> None:
     async with live() as (server, running):
         withdraw(server, range(30))
         await running.command(DISMISS, run=(await sync(running)).pk)

@@ -24,7 +24,7 @@ def listening(signal: Signal, listener: Callable[..., None]) -> Iterator[None]:
         signal.disconnect(listener)
 
 
-async def test_the_ranges_cover_the_feed_without_a_hole_and_a_slow_listener_keeps_no_change_waiting() -> None:
+async def test_signal_ranges_cover_the_feed_and_slow_listeners_delay_no_change() -> None:
     ranges: list[tuple[int, int]] = []
     go_on = threading.Event()
 
@@ -57,7 +57,7 @@ async def reached(ranges: list[tuple[int, int]], newest: int) -> bool:
     return bool(ranges) and ranges[-1][1] >= newest
 
 
-async def test_what_a_listener_raises_is_logged_and_reaches_nobody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_listener_errors_are_logged_and_reach_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
     states: list[tuple[str, str]] = []
 
     def broken(**_: Any) -> None:
@@ -80,7 +80,7 @@ async def says(states: list[tuple[str, str]], state: str) -> bool:
     return any(after == state for _, after in states)
 
 
-async def test_a_pass_that_holds_removals_back_tells_it() -> None:
+async def test_held_removals_are_signalled() -> None:
     told: list[dict[str, Any]] = []
 
     def heard(**arguments: Any) -> None:

@@ -51,7 +51,7 @@ async def until_refused(running: Mirror) -> None:
     assert "refuses the token" in (await running.status()).row.disconnect_reason
 
 
-async def test_a_token_replaced_while_live_makes_no_gap_and_no_reconnect(file: Path) -> None:
+async def test_token_replaced_while_live_causes_no_gap_and_no_reconnect(file: Path) -> None:
     async with marketplace(token=OLD) as server, following(server, file) as running:
         await running.until_state("live")
         replace(file, NEW)
@@ -69,7 +69,7 @@ async def test_a_token_replaced_while_live_makes_no_gap_and_no_reconnect(file: P
         assert not await running.ask(SyncRun.objects.exclude(state="done").exists)
 
 
-async def test_a_close_in_the_instant_of_the_replacement_is_no_refusal_of_the_new_token(file: Path) -> None:
+async def test_close_during_token_replacement_is_not_a_refusal_of_the_new_token(file: Path) -> None:
     async with marketplace(token=OLD) as server, following(server, file) as running:
         await running.until_state("live")
         accept(server, NEW)
@@ -84,7 +84,7 @@ async def test_a_close_in_the_instant_of_the_replacement_is_no_refusal_of_the_ne
         ]
 
 
-async def test_a_permanent_refusal_is_healed_by_a_new_token_without_restart(file: Path) -> None:
+async def test_new_token_ends_a_permanent_refusal_without_restart(file: Path) -> None:
     async with marketplace(token=OLD) as server, following(server, file) as running:
         await running.until_state("live")
         accept(server, NEW)
@@ -98,7 +98,7 @@ async def test_a_permanent_refusal_is_healed_by_a_new_token_without_restart(file
         assert len(server.connects) == connects + 1
 
 
-async def test_another_bad_token_is_one_more_attempt_and_no_more(file: Path) -> None:
+async def test_another_bad_token_causes_one_attempt(file: Path) -> None:
     async with marketplace(token=NEW) as server, following(server, file) as running:
         await until_refused(running)
         connects = len(server.connects)
@@ -110,7 +110,7 @@ async def test_another_bad_token_is_one_more_attempt_and_no_more(file: Path) -> 
         assert len(server.connects) == connects + 2
 
 
-async def test_polling_alone_is_healed_as_well(file: Path) -> None:
+async def test_new_token_ends_a_refusal_while_polling(file: Path) -> None:
     async with marketplace(token=NEW) as server, following(server, file, start=False) as running:
         await running.start(stream_wanted=False)
         await running.until_db(SyncRun.objects.filter(state="failed").exists, "the pass was refused")
@@ -119,7 +119,7 @@ async def test_polling_alone_is_healed_as_well(file: Path) -> None:
         assert server.connects == []
 
 
-async def test_an_emptied_file_changes_nothing(file: Path) -> None:
+async def test_emptied_token_file_changes_nothing(file: Path) -> None:
     async with marketplace(token=OLD) as server, following(server, file) as running:
         await running.until_state("live")
         replace(file, "")

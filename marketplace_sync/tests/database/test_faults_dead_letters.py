@@ -92,17 +92,17 @@ UNSTORABLE_IN_POSTGRES = {
 }
 
 
-class TestOneBadItem:
+class TestOneUnstorableItem:
     @pytest.mark.parametrize("at", [0, 1, 5, 9])
     @pytest.mark.parametrize("kind", sorted(UNSTORABLE))
-    def test_costs_a_letter_and_all_others_are_applied_in_order(self, lease: Lease, kind: str, at: int) -> None:
+    def test_becomes_a_dead_letter_and_the_others_are_applied_in_order(self, lease: Lease, kind: str, at: int) -> None:
         events = [record(number) for number in range(10)]
         events[at] = record(at, **UNSTORABLE[kind])
         self._costs_itself(lease, events, at)
 
     @pytest.mark.usefixtures("postgres")
     @pytest.mark.parametrize("kind", sorted(UNSTORABLE_IN_POSTGRES))
-    def test_costs_a_letter_where_only_postgresql_refuses_it(self, lease: Lease, kind: str) -> None:
+    def test_becomes_a_dead_letter_where_only_postgresql_refuses_it(self, lease: Lease, kind: str) -> None:
         self._costs_itself(lease, [record(0), record(1, **UNSTORABLE_IN_POSTGRES[kind]), record(2)], 1)
 
     def _costs_itself(self, lease: Lease, events: list[SkillRecord], at: int) -> None:
@@ -118,7 +118,7 @@ class TestOneBadItem:
         told = json.loads(bytes(letter.head))
         assert (told["type"], told["data"]["skill_id"]) == ("skill_update", f"s{at}")
 
-    def test_refused_again_it_is_counted_up_and_refused_alone_it_is_one_too(self, lease: Lease) -> None:
+    def test_refused_again_is_counted_up_also_when_alone(self, lease: Lease) -> None:
         for _ in range(3):
             assert apply_each(items(record(1, average_rating=9.0)), lease).effects == [Effect.REFUSED]
         assert DeadLetter.objects.get().count == 3
@@ -131,7 +131,7 @@ class TestOneBadItem:
             (CategoryRecord("c", {"skill_count": -1}, LATER), "category_update"),
         ],
     )
-    def test_of_any_kind_is_kept_as_its_kind(self, lease: Lease, event: Any, kind: str) -> None:
+    def test_dead_letter_has_the_kind_of_the_item(self, lease: Lease, event: Any, kind: str) -> None:
         apply_each(items(record(1)), lease)
         fine = SkillDeleted("nobody", LATER)
         assert Effect.REFUSED in apply_each(items(fine, event), lease).effects
@@ -140,12 +140,12 @@ class TestOneBadItem:
         assert listed.effects == [Effect.REFUSED]
         assert DeadLetter.objects.get(source="listing").kind == ("category" if kind.startswith("category") else "")
 
-    def test_a_letter_that_can_not_be_kept_is_counted_and_costs_nothing_else(self, lease: Lease) -> None:
+    def test_dead_letter_that_cannot_be_stored_is_only_counted(self, lease: Lease) -> None:
         letter = RefusedInput(Refusal(Code.NOT_JSON, "", "no JSON"), DeadLetter.Source.STREAM, b"x", 2**80, "d" * 64)
         assert apply_each([*items(record(1)), letter], lease).effects == [Effect.CREATED, Effect.REFUSED]
         assert Skill.objects.count() == 1 and not DeadLetter.objects.exists()
 
-    def test_a_lost_lease_is_no_refusal(self, lease: Lease) -> None:
+    def test_lost_lease_is_not_a_refusal(self, lease: Lease) -> None:
         lease.release()
         acquire("other:2")
         with pytest.raises(LeaseLostError):
@@ -153,7 +153,7 @@ class TestOneBadItem:
         assert not DeadLetter.objects.exists()
 
     @pytest.mark.usefixtures("postgres")
-    def test_trouble_that_passes_is_no_refusal(self, lease: Lease) -> None:
+    def test_temporary_database_error_is_not_a_refusal(self, lease: Lease) -> None:
         other = connection.copy()
         other.settings_dict = {**other.settings_dict, "OPTIONS": {}}
         try:
@@ -169,7 +169,7 @@ class TestOneBadItem:
         assert not DeadLetter.objects.exists()
 
 
-async def test_what_the_database_refuses_ends_in_one_fetch_no_pass_and_a_letter_that_a_mended_database_takes() -> None:
+async def test_item_refused_by_the_database_causes_one_fetch_and_can_be_replayed_later() -> None:
     async with marketplace(skills=20) as server, mirror(server, heartbeat_interval=0.15) as running:
         await running.until_state("live")
         poison = poisonous("poison")
@@ -203,7 +203,7 @@ async def test_what_the_database_refuses_ends_in_one_fetch_no_pass_and_a_letter_
         await running.until_level()
 
 
-async def test_a_message_that_is_broken_for_good_makes_no_passes_without_end() -> None:
+async def test_permanently_malformed_message_does_not_cause_endless_syncs() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         began, sent = time.monotonic(), 0
@@ -223,7 +223,7 @@ async def test_a_message_that_is_broken_for_good_makes_no_passes_without_end() -
         assert len(await runs(running)) <= quiet + 1
 
 
-async def test_absent_skills_of_passes_that_prove_nothing_are_all_asked_for_in_turn(
+async def test_unclean_syncs_fetch_all_absent_skills_in_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(absence, "MAX_PROOFS", 5)
@@ -242,7 +242,7 @@ async def test_absent_skills_of_passes_that_prove_nothing_are_all_asked_for_in_t
         assert await running.ask(Skill.objects.count) == 30
 
 
-async def test_broken_rows_are_one_line_a_pass_and_not_one_each(caplog: pytest.LogCaptureFixture) -> None:
+async def test_refused_rows_are_logged_in_one_line_per_sync(caplog: pytest.LogCaptureFixture) -> None:
     async with marketplace(skills=30) as server:
         for number in range(12):
             server.market.skills[f"skill-{number:05}"]["tags"] = "no list"
@@ -254,7 +254,7 @@ async def test_broken_rows_are_one_line_a_pass_and_not_one_each(caplog: pytest.L
         assert "bad_type" in told[0]["first"] and told[0]["first_key"].startswith("skill-000")
 
 
-def test_the_rate_counts_what_came_within_the_hour_by_code(lease: Lease) -> None:
+def test_dead_letter_rate_counts_the_last_hour_by_code(lease: Lease) -> None:
     now = database_now()
 
     def letter(code: Code, raw: str) -> RefusedInput:
@@ -269,7 +269,7 @@ def test_the_rate_counts_what_came_within_the_hour_by_code(lease: Lease) -> None
     assert recent_rate(timedelta(minutes=1)) == {"missing": 1}
 
 
-def test_letters_take_few_statements_and_identical_ones_count_up(lease: Lease) -> None:
+def test_dead_letters_are_written_in_few_statements_and_counted_up(lease: Lease) -> None:
     """One statement for each keeps SQLite's file locked for seconds, while the event loop is busy."""
 
     def letters(many: int) -> list[RefusedInput]:

@@ -22,7 +22,7 @@ async def owner(watched: Mirror) -> LeaseRow:
 
 
 @pytest.mark.parametrize("off", [timedelta(hours=-1), timedelta(hours=1)])
-async def test_a_host_whose_clock_is_off_owns_and_follows_like_any_other(off: timedelta) -> None:
+async def test_host_with_a_wrong_clock_owns_the_lease_and_hands_it_over(off: timedelta) -> None:
     async with marketplace() as server, mirror(server, start=False) as watched:
         database, stop = Database(), asyncio.Event()
         lease = await wait_for_lease(database, holder_name(), stop)
@@ -48,7 +48,7 @@ async def test_a_host_whose_clock_is_off_owns_and_follows_like_any_other(off: ti
         assert (await watched.ask(acquire, "other:2")).epoch == lease.epoch + 1
 
 
-def test_a_flood_of_batches_does_not_keep_the_lease_from_being_renewed() -> None:
+def test_flood_of_batches_does_not_prevent_lease_renewal() -> None:
     """On SQLite nobody queues for the lock: whoever writes renews, or the lease could run out under load."""
     lease = acquire("busy:1")
     age_the_lease(RENEW_SECONDS + 1)

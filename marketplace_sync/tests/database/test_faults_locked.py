@@ -54,7 +54,7 @@ def health() -> dict[str, dict[str, object]]:
     return checks
 
 
-def test_health_says_that_the_database_is_write_locked_and_not_to_start_a_daemon() -> None:
+def test_health_reports_a_write_locked_database_instead_of_a_dead_daemon() -> None:
     acquire("host:1")
     age_the_lease(95)
     with write_locked():
@@ -80,7 +80,7 @@ def the_transaction_is_old() -> None:
         assert time.monotonic() < deadline
 
 
-def test_nothing_is_probed_while_the_daemon_renews(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_probe_while_the_daemon_renews_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     def never() -> None:
         raise AssertionError("probed")
 
@@ -92,7 +92,7 @@ def test_nothing_is_probed_while_the_daemon_renews(monkeypatch: pytest.MonkeyPat
         read_facts()
 
 
-def test_the_probe_leaves_the_connection_as_it_was() -> None:
+def test_probe_leaves_the_connection_unchanged() -> None:
     def patience() -> object:
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA busy_timeout" if connection.vendor == "sqlite" else "SHOW lock_timeout")
@@ -106,7 +106,7 @@ def test_the_probe_leaves_the_connection_as_it_was() -> None:
 
 
 @pytest.mark.usefixtures("postgres")
-def test_the_session_that_keeps_the_lock_is_named() -> None:
+def test_health_names_the_session_that_has_the_lock() -> None:
     acquire("host:1")
     with write_locked():
         the_transaction_is_old()
@@ -118,7 +118,7 @@ def test_the_session_that_keeps_the_lock_is_named() -> None:
 
 
 @pytest.mark.usefixtures("postgres")
-def test_a_database_that_is_read_only_is_told() -> None:
+def test_health_reports_a_read_only_database() -> None:
     acquire("host:1")
     age_the_lease(95)
     with connection.cursor() as cursor:

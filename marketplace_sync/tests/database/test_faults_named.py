@@ -33,7 +33,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command_desk, "LOOK_EVERY_SECONDS", 0.02)
 
 
-async def test_accept_then_close_walks_up_the_delays_and_polls_until_a_stream_stands() -> None:
+async def test_accept_then_close_backs_off_and_polls_until_a_stream_stays_open() -> None:
     delays = (0.1, 0.2, 0.4)
     async with (
         marketplace() as server,
@@ -58,7 +58,7 @@ async def test_accept_then_close_walks_up_the_delays_and_polls_until_a_stream_st
         await running.until_level()
 
 
-async def test_a_slow_database_at_100_messages_a_second_costs_no_pong_and_no_message() -> None:
+async def test_slow_database_at_100_messages_per_second_loses_no_pong_and_no_message() -> None:
     quick = {"heartbeat_interval": 0.3, "pong_timeout": 0.25, "rate_limit": 0.0}
     async with marketplace(heartbeat_interval=0.3) as server, mirror(server, **quick) as running:
         await running.until_state("live")
@@ -105,7 +105,7 @@ def busy_database() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("refusal", ["401", "close-4401"])
-async def test_a_token_refused_for_good_is_told_and_healed_without_a_restart(refusal: str) -> None:
+async def test_permanent_token_refusal_is_shown_and_ends_without_a_restart(refusal: str) -> None:
     """Healed by the marketplace's side here: it takes the daemon's token again."""
     async with marketplace() as server, mirror(server, fallback_seconds=0.5) as running:
         await running.until_state("live")

@@ -43,7 +43,7 @@ def a_healthy_mirror() -> None:
     )
 
 
-def test_a_healthy_mirror_is_exit_0() -> None:
+def test_healthy_mirror_exits_0() -> None:
     a_healthy_mirror()
     status, out, err = mirrorstatus()
     assert (status, err) == (0, "")
@@ -52,7 +52,7 @@ def test_a_healthy_mirror_is_exit_0() -> None:
     assert len(out.splitlines()) <= 10
 
 
-def test_removals_on_hold_are_exit_1() -> None:
+def test_removals_on_hold_exit_1() -> None:
     a_healthy_mirror()
     held_run("a", "b", "c")
     status, out, _ = mirrorstatus()
@@ -61,7 +61,7 @@ def test_removals_on_hold_are_exit_1() -> None:
     assert "3 removals on hold" in out
 
 
-def test_a_dead_daemon_is_exit_2_with_the_cause_first_and_ten_lines_at_most() -> None:
+def test_dead_daemon_exits_2_with_the_cause_first_in_ten_lines() -> None:
     a_healthy_mirror()
     age_the_lease(3600)
     held_run("a")
@@ -78,7 +78,7 @@ def test_a_dead_daemon_is_exit_2_with_the_cause_first_and_ten_lines_at_most() ->
     assert "\x1b" not in out
 
 
-def test_a_heartbeat_ahead_of_the_clock_is_exit_2() -> None:
+def test_heartbeat_ahead_of_the_clock_exits_2() -> None:
     a_healthy_mirror()
     LeaseRow.objects.update(renewed_at=database_now() + timedelta(hours=1))
     status, out, _ = mirrorstatus()
@@ -86,7 +86,7 @@ def test_a_heartbeat_ahead_of_the_clock_is_exit_2() -> None:
     assert "ahead of the database's clock" in out
 
 
-def test_json_has_all_of_it() -> None:
+def test_json_contains_everything() -> None:
     a_healthy_mirror()
     age_the_lease(60)
     status, out, _ = mirrorstatus("--json")
@@ -103,14 +103,14 @@ def test_json_has_all_of_it() -> None:
     assert [check["status"] for check in told["checks"]][-1] == "healthy"
 
 
-def test_before_anything_ran_it_says_so() -> None:
+def test_mirrorstatus_before_the_first_daemon() -> None:
     status, out, _ = mirrorstatus()
     assert status == 2
     assert out.startswith("UNHEALTHY: No daemon has run yet.")
     assert "as of      never" in out
 
 
-def test_it_only_reads() -> None:
+def test_mirrorstatus_only_reads() -> None:
     a_healthy_mirror()
     with CaptureQueriesContext(connection) as asked:
         mirrorstatus()
@@ -119,7 +119,7 @@ def test_it_only_reads() -> None:
     assert [query["sql"] for query in asked if not query["sql"].startswith("SELECT")] == []
 
 
-def test_a_database_away_is_one_line_and_exit_2(no_database: None) -> None:
+def test_unreachable_database_is_one_line_and_exits_2(no_database: None) -> None:
     status, out, err = mirrorstatus()
     assert (status, out) == (2, "")
     assert len(err.strip().splitlines()) == 1

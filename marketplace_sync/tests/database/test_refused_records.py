@@ -44,7 +44,7 @@ async def records_check(running: Mirror) -> tuple[str, dict[str, object]]:
     return str(check.status), dict(check.figures)
 
 
-async def test_as_of_stands_still_while_live_until_the_record_can_be_read() -> None:
+async def test_as_of_does_not_advance_while_a_record_is_refused() -> None:
     async with live(10) as (server, running):
         first = (await running.ask(freshness)).as_of
         assert first is not None
@@ -61,7 +61,7 @@ async def test_as_of_stands_still_while_live_until_the_record_can_be_read() -> N
         await running.until_db(lambda: _later_than(stood), "As-Of moves again")
 
 
-async def test_a_live_message_that_cannot_be_read_nor_fetched_stops_as_of() -> None:
+async def test_message_that_is_neither_readable_nor_fetchable_stops_as_of() -> None:
     async with live(10, sync_interval_seconds=3600.0) as (server, running):
         await running.until_db(lambda: WebSocketState.objects.get().complete, "all is there")
         server.market.put_skill({"skill_id": "skill-00004", "name": "Skill 4", "tags": {"a": 1}})
@@ -75,7 +75,7 @@ async def test_a_live_message_that_cannot_be_read_nor_fetched_stops_as_of() -> N
         assert await running.ask(SyncRun.objects.count) == 1
 
 
-async def test_a_sync_of_which_nothing_can_be_read_is_a_failed_command_and_no_loop() -> None:
+async def test_sync_without_any_readable_record_fails_its_command_and_does_not_loop() -> None:
     async with live(5) as (server, running):
         spoil(server)
         answer = await running.command(Command.Action.SYNC)
@@ -87,7 +87,7 @@ async def test_a_sync_of_which_nothing_can_be_read_is_a_failed_command_and_no_lo
         assert await records_check(running) == ("unhealthy", {"refused": 5, "share": 1.0})
 
 
-async def test_an_empty_catalogue_is_not_one_that_cannot_be_read() -> None:
+async def test_empty_catalogue_is_not_an_unreadable_one() -> None:
     async with marketplace(skills=0) as server, mirror(server) as running:
         await running.until_state("live")
         assert (await sync(running)).state == "done"
@@ -97,7 +97,7 @@ async def test_an_empty_catalogue_is_not_one_that_cannot_be_read() -> None:
         assert (found.level, len(found.refused)) == (False, 1)
 
 
-async def test_the_api_says_degraded() -> None:
+async def test_api_shows_a_degraded_run() -> None:
     async with live(5) as (server, running):
         spoil(server, 1)
         run = await sync(running)
@@ -119,7 +119,7 @@ async def test_the_api_says_degraded() -> None:
         (0, 5000, 10, 0, "unhealthy"), (5000, 0, 10, 10, "unhealthy"), (5000, 0, 200, 1, "healthy"),
     ],
 )  # fmt: skip
-def test_health_weighs_the_share_of_refused_records(
+def test_health_depends_on_the_share_of_refused_records(
     read: int, refused: int, categories: int, refused_categories: int, expected: str
 ) -> None:
     now = timezone.now()

@@ -39,7 +39,7 @@ def update(number: int, **fields: Any) -> dict[str, Any]:
     return {"type": "skill_update", "data": skill(number, **fields)}
 
 
-async def test_a_message_that_can_be_read_now_is_applied_as_it_would_have_been() -> None:
+async def test_message_that_is_readable_now_is_applied_as_at_its_arrival() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         answer, state = await replayed(running, update(77, updated_at="2026-03-01T00:00:00Z"))
@@ -59,7 +59,7 @@ async def test_a_message_that_can_be_read_now_is_applied_as_it_would_have_been()
     ],
 )
 @pytest.mark.parametrize("source", ["stream", "listing", "fetch"])
-async def test_one_overtaken_resolves_itself_and_wins_by_its_own_time_only(
+async def test_overtaken_dead_letter_wins_only_by_its_own_time(
     source: str, fields: dict[str, Any], effect: str
 ) -> None:
     async with marketplace(skills=1) as server, mirror(server) as running:
@@ -73,7 +73,7 @@ async def test_one_overtaken_resolves_itself_and_wins_by_its_own_time_only(
         assert not [path for _, path, _ in server.requests if "skill-00000" in path]
 
 
-async def test_a_category_of_the_listing_is_read_as_one() -> None:
+async def test_category_row_is_replayed_as_a_category() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         row = {"id": 7, "name": "new-category", "description": "Told again.", "skill_count": 1}
@@ -82,7 +82,7 @@ async def test_a_category_of_the_listing_is_read_as_one() -> None:
         assert (await running.ask(Category.objects.get, name="new-category")).description == "Told again."
 
 
-async def test_a_broken_category_row_is_kept_as_one() -> None:
+async def test_refused_category_row_is_a_dead_letter_of_its_kind() -> None:
     async with marketplace() as server, mirror(server, start=False) as running:
         server.market.categories["broken"] = {"name": "broken", "skill_count": "many"}
         await running.start()
@@ -103,7 +103,7 @@ async def test_a_broken_category_row_is_kept_as_one() -> None:
         pytest.param(b'{"type":"skill_upd\xff', "bad_character", id="no-text"),
     ],
 )
-async def test_what_is_cut_or_refused_again_is_settled_by_fetching_the_skill(raw: bytes, code: str) -> None:
+async def test_truncated_or_refused_dead_letter_is_replayed_by_a_fetch(raw: bytes, code: str) -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         server.market.put_skill({"skill_id": "skill-00003", "name": "As it is now"}, announce=False)
@@ -113,7 +113,7 @@ async def test_what_is_cut_or_refused_again_is_settled_by_fetching_the_skill(raw
         assert (await running.difference()).level
 
 
-async def test_a_message_that_is_not_kept_as_it_came_is_not_taken_at_its_word() -> None:
+async def test_altered_dead_letter_is_not_applied_but_fetched() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         masked = update(3, name="*** where a token was", updated_at="2026-09-01T00:00:00Z")
@@ -121,7 +121,7 @@ async def test_a_message_that_is_not_kept_as_it_came_is_not_taken_at_its_word() 
         assert (answer.state, answer.result["effect"], state) == ("done", "unchanged", "replayed")
 
 
-async def test_a_skill_that_the_marketplace_has_no_more_goes() -> None:
+async def test_replay_removes_a_skill_that_the_marketplace_no_longer_has() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         server.market.delete_skill("skill-00003", announce=False)
@@ -129,7 +129,7 @@ async def test_a_skill_that_the_marketplace_has_no_more_goes() -> None:
         assert (answer.state, answer.result["effect"], state) == ("done", "removed", "replayed")
 
 
-async def test_a_vote_without_figures_has_its_skill_fetched() -> None:
+async def test_replayed_rating_without_figures_fetches_the_skill() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         server.market.rate("skill-00004", 1, announce=False)
@@ -151,7 +151,7 @@ async def test_a_vote_without_figures_has_its_skill_fetched() -> None:
         (b"{}", {"state": "discarded"}, "discarded already"),
     ],
 )
-async def test_what_can_not_be_settled_fails_with_a_plain_reason_and_stays(
+async def test_failed_replay_has_a_reason_and_keeps_the_dead_letter_open(
     raw: bytes, fields: dict[str, Any], why: str
 ) -> None:
     async with marketplace() as server, mirror(server) as running:
@@ -161,7 +161,7 @@ async def test_what_can_not_be_settled_fails_with_a_plain_reason_and_stays(
         assert why in answer.result["detail"]
 
 
-async def test_a_skill_that_can_not_be_fetched_is_said_and_the_daemon_goes_on() -> None:
+async def test_replay_fails_if_the_skill_cannot_be_fetched() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         server.market.skills["skill-00003"]["name"] = 7
@@ -175,7 +175,7 @@ async def test_a_skill_that_can_not_be_fetched_is_said_and_the_daemon_goes_on() 
         await running.until_state("live")
 
 
-async def test_it_is_asked_for_by_its_action_and_a_settled_letter_takes_no_second() -> None:
+async def test_replayed_dead_letter_cannot_be_replayed_again() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         server.send_raw('{"type":"skill_update","data":{"skill_id":"skill-00001","name":7}}')

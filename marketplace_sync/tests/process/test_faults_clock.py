@@ -43,7 +43,7 @@ async def is_taken_by(watched: Mirror, daemon: Program) -> None:
 
 
 @pytest.mark.parametrize("ahead", [20.0, 3 * 86_400.0])
-async def test_a_killed_owner_whose_renewal_is_ahead_is_followed_within_20_s(
+async def test_standby_replaces_a_killed_owner_with_a_renewal_ahead_within_20_s(
     program_environment: Environment, ahead: float
 ) -> None:
     async with mirrored(program_environment) as (server, watched, start):
@@ -66,7 +66,7 @@ async def test_a_killed_owner_whose_renewal_is_ahead_is_followed_within_20_s(
         assert (await second.ended()).status == 0
 
 
-async def test_a_single_sync_takes_the_lease_of_a_killed_owner_whose_renewal_is_ahead(
+async def test_once_takes_the_lease_of_a_killed_owner_with_a_renewal_ahead(
     program_environment: Environment,
 ) -> None:
     async with mirrored(program_environment) as (_, watched, start):
@@ -79,7 +79,7 @@ async def test_a_single_sync_takes_the_lease_of_a_killed_owner_whose_renewal_is_
         await watched.until_level()
 
 
-async def test_a_living_daemon_is_seen_again_at_once_after_the_clock_was_put_back() -> None:
+async def test_running_daemon_is_seen_immediately_after_the_clock_was_set_back() -> None:
     async with marketplace() as server, mirror(server) as watched:
         await watched.until_state("live")
         epoch = (await watched.ask(LeaseRow.objects.get)).epoch

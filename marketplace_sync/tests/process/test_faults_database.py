@@ -77,7 +77,7 @@ async def talk(server: SimulatorServer, first: int, count: int) -> None:
 
 
 class TestLocked:
-    async def test_for_longer_than_the_lease_it_costs_neither_a_change_nor_a_pong(
+    async def test_lock_longer_than_the_lease_loses_no_change_and_no_pong(
         self, program_environment: Environment
     ) -> None:
         quick = {"ATOM_SAAS_WS_HEARTBEAT_INTERVAL": 1.0, "ATOM_SAAS_WS_PONG_TIMEOUT": 0.9}
@@ -97,7 +97,9 @@ class TestLocked:
             assert daemon.running and (await watched.ask(LeaseRow.objects.get)).epoch == epoch
             await watched.until_state("live")
 
-    async def test_past_its_patience_it_ends_loudly_and_in_time(self, program_environment: Environment) -> None:
+    async def test_lock_beyond_the_patience_ends_the_daemon_with_an_error(
+        self, program_environment: Environment
+    ) -> None:
         async with mirrored(program_environment) as (server, watched, start):
             daemon = impatient(start, 2.0)
             await until_live(watched, daemon)
@@ -131,7 +133,7 @@ def sqlite_of(url: str, *, pages: int) -> str:
 class TestFull:
     """SQLite counts its pages as a disk its blocks. PostgreSQL's 53100 is an OperationalError like all others here."""
 
-    async def test_the_daemon_waits_for_room_and_loses_nothing(
+    async def test_daemon_waits_for_disk_space_and_loses_nothing(
         self, program_environment: Environment, tmp_path: Path
     ) -> None:
         url = f"sqlite:///{tmp_path / 'full.sqlite3'}"
@@ -152,7 +154,7 @@ class TestFull:
                 daemon.send(signal.SIGTERM)
                 assert (await daemon.ended()).status == 0
 
-    async def test_past_its_patience_it_ends_loudly_and_the_next_daemon_brings_all(
+    async def test_full_disk_beyond_the_patience_ends_the_daemon_and_the_next_one_catches_up(
         self, program_environment: Environment, tmp_path: Path
     ) -> None:
         url = f"sqlite:///{tmp_path / 'full.sqlite3'}"
@@ -226,7 +228,7 @@ def terminate() -> int:
 
 @pytest.mark.usefixtures("postgres")
 class TestPostgres:
-    async def test_backends_terminated_again_and_again_cost_nothing(self, program_environment: Environment) -> None:
+    async def test_terminated_backends_lose_nothing(self, program_environment: Environment) -> None:
         async with marketplace() as server, mirror(server, start=False) as watched:
             async with through_a_doorway(program_environment(), server) as (_, start):
                 daemon = start.start("runsync")
@@ -240,9 +242,7 @@ class TestPostgres:
                 await nothing_is_lost(watched, server)
                 assert daemon.running and await watched.ask(sessions) <= CONNECTIONS
 
-    async def test_a_commit_whose_answer_is_lost_is_neither_lost_nor_done_twice(
-        self, program_environment: Environment
-    ) -> None:
+    async def test_commit_with_a_lost_answer_is_applied_exactly_once(self, program_environment: Environment) -> None:
         async with marketplace() as server, mirror(server, start=False) as watched:
             async with through_a_doorway(program_environment(), server) as (way, start):
                 daemon = start.start("runsync")
@@ -262,7 +262,7 @@ class TestPostgres:
                 row = await watched.ask(state_row)
                 assert row.received == row.applied + row.unchanged + row.stale
 
-    async def test_a_fail_over_to_read_only_is_waited_for(self, program_environment: Environment) -> None:
+    async def test_failover_to_read_only_is_waited_for(self, program_environment: Environment) -> None:
         async with marketplace() as server, mirror(server, start=False) as watched:
             async with through_a_doorway(program_environment(), server) as (_, start):
                 daemon = start.start("runsync")
@@ -275,7 +275,7 @@ class TestPostgres:
                 assert daemon.running and await watched.ask(sessions) <= CONNECTIONS
                 await watched.until_state("live")
 
-    async def test_read_only_for_longer_than_its_patience_it_says_so_and_ends(
+    async def test_read_only_beyond_the_patience_ends_the_daemon_with_an_error(
         self, program_environment: Environment
     ) -> None:
         async with marketplace() as server, mirror(server, start=False) as watched:
@@ -287,9 +287,7 @@ class TestPostgres:
                     # One that stands by, or starts, is in the same trouble and as loud.
                     assert "read-only" in await ends_loudly(impatient(start, 1.0), PATIENCE)
 
-    async def test_a_server_that_falls_silent_ends_the_daemon_in_time_and_so_does_a_stop(
-        self, program_environment: Environment
-    ) -> None:
+    async def test_silent_server_ends_the_daemon_in_time_also_at_a_stop(self, program_environment: Environment) -> None:
         async with marketplace() as server, mirror(server, start=False) as watched:
             async with through_a_doorway(program_environment(), server) as (way, start):
                 daemon = impatient(start, 2.0)
@@ -311,7 +309,7 @@ class TestPostgres:
                 assert (await patient.ended()).status == 1
                 assert time.monotonic() - began < 5.5
 
-    async def test_a_server_that_is_down_for_a_while_costs_nothing_and_one_that_stays_down_ends_it(
+    async def test_short_outage_loses_nothing_and_long_outage_ends_the_daemon(
         self, program_environment: Environment
     ) -> None:
         async with marketplace() as server:

@@ -22,7 +22,7 @@ def a_person(name: str, password: str) -> None:
 
 
 @pytest.mark.usefixtures("sqlite")
-async def test_a_login_and_an_action_are_answered_with_503_in_time(program_environment: Environment) -> None:
+async def test_login_and_action_are_answered_with_503_in_time(program_environment: Environment) -> None:
     await ask(a_person, "ada", "a-long-password")
     async with site(program_environment()) as served:
         login = f"http://127.0.0.1:{served.port}/admin/login/"

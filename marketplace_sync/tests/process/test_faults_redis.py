@@ -19,7 +19,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command_desk, "LOOK_EVERY_SECONDS", 0.02)
 
 
-async def test_redis_away_costs_the_daemon_nothing_and_is_told_once(
+async def test_unreachable_redis_is_logged_once_and_costs_the_daemon_nothing(
     redis_url: str, program_environment: Environment
 ) -> None:
     async with marketplace() as server, mirror(server, start=False) as watched, doorway(redis_url) as way:

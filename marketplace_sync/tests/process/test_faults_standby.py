@@ -50,7 +50,7 @@ async def level_at_the_end(watched: Mirror, server: SimulatorServer) -> None:
     assert await watched.ask(in_the_feed) == []
 
 
-async def test_a_killed_owner_is_followed_within_15_s(program_environment: Environment) -> None:
+async def test_standby_replaces_a_killed_owner_within_15_s(program_environment: Environment) -> None:
     async with mirrored(program_environment) as (server, watched, start):
         first, second = await first_and_second(start, watched)
         first.kill()
@@ -62,7 +62,7 @@ async def test_a_killed_owner_is_followed_within_15_s(program_environment: Envir
         await level_at_the_end(watched, server)
 
 
-async def test_a_paused_owner_that_comes_back_writes_nothing_and_exits(program_environment: Environment) -> None:
+async def test_paused_owner_writes_nothing_after_its_return_and_exits(program_environment: Environment) -> None:
     async with mirrored(program_environment) as (server, watched, start):
         first, second = await first_and_second(start, watched)
         await paused_between_two_writes(first, watched)
@@ -112,7 +112,7 @@ def _can_lock() -> None:
 
 
 @pytest.mark.usefixtures("postgres")
-async def test_an_owner_that_is_paused_within_a_transaction_holds_nobody_up(program_environment: Environment) -> None:
+async def test_owner_paused_within_a_transaction_blocks_no_takeover(program_environment: Environment) -> None:
     async with marketplace() as server, mirror(server, start=False) as watched:
         environment = program_environment(**settings_for(server))
         with programs(environment) as start:
@@ -153,7 +153,7 @@ async def paused_within_a_transaction(daemon: Program, watched: Mirror, server: 
         await asyncio.sleep(0.003)
 
 
-async def test_of_two_that_start_together_one_owns_and_the_other_is_counted(program_environment: Environment) -> None:
+async def test_of_two_daemons_started_together_one_owns_and_one_stands_by(program_environment: Environment) -> None:
     async with mirrored(program_environment) as (server, watched, start):
         both = [start.start("runsync"), start.start("runsync")]
         await until(lambda: any("lease_taken" in each.err for each in both), "one of them owns the mirror")
@@ -180,7 +180,7 @@ async def test_of_two_that_start_together_one_owns_and_the_other_is_counted(prog
 
 
 @pytest.mark.usefixtures("postgres")
-async def test_a_lock_that_no_server_ends_goes_with_the_lease(program_environment: Environment) -> None:
+async def test_lock_of_a_paused_owner_ends_with_its_lease(program_environment: Environment) -> None:
     """Paused within a pipeline a session counts as active, and no time-out of the server's strikes it."""
     async with mirrored(program_environment) as (server, watched, start):
         first, second = await first_and_second(start, watched)

@@ -124,14 +124,14 @@ async def are_gone(processes: set[int]) -> None:
     await until(gone, "they are ended")
 
 
-def test_on_sqlite_a_connection_is_a_file_and_there_is_nothing_to_share() -> None:
+def test_sqlite_has_no_connection_pool() -> None:
     database = {"ENGINE": "django.db.backends.sqlite3", "NAME": "x", "OPTIONS": {}}
     assert for_web(database) == database
 
 
 @pytest.mark.usefixtures("postgres")
 class TestPool:
-    async def test_many_at_once_share_a_few_connections(self, program_environment: Environment) -> None:
+    async def test_many_requests_share_few_connections(self, program_environment: Environment) -> None:
         async with site_behind_a_doorway(program_environment()) as (_, served):
             most = 0
             asking = asyncio.create_task(served.statuses(3 * MOST))
@@ -144,13 +144,13 @@ class TestPool:
             assert await ask(sessions) <= MOST
             assert await ask(sessions, "state = 'idle in transaction'") == 0
 
-    async def test_clients_that_go_away_leave_no_connection_taken(self, program_environment: Environment) -> None:
+    async def test_disconnected_clients_free_their_connections(self, program_environment: Environment) -> None:
         async with site_behind_a_doorway(program_environment()) as (_, served):
             await served.abort(3 * MOST)
             assert set(await served.statuses(MOST + 10)) == {200}
             assert await ask(sessions) <= MOST
 
-    async def test_connections_that_the_server_ended_are_not_handed_out(self, program_environment: Environment) -> None:
+    async def test_connections_ended_by_the_server_are_not_reused(self, program_environment: Environment) -> None:
         async with site_behind_a_doorway(program_environment()) as (_, served):
             for _ in range(5):
                 assert set(await served.statuses(15)) == {200}
@@ -158,7 +158,7 @@ class TestPool:
             assert set(await served.statuses(15)) == {200}
             assert await ask(sessions) <= MOST
 
-    async def test_a_database_that_is_away_is_an_error_in_time_and_back_at_once(
+    async def test_unreachable_database_is_an_error_in_time_and_recovers_immediately(
         self, program_environment: Environment
     ) -> None:
         async with site_behind_a_doorway(program_environment()) as (way, served):

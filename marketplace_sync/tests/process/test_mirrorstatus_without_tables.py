@@ -11,7 +11,7 @@ from marketplace_sync.tests.support.processes import Environment, programs
 pytestmark = pytest.mark.django_db
 
 
-async def test_a_missing_file_is_not_made_and_missing_migrations_are_named(
+async def test_missing_file_is_not_created_and_missing_migrations_are_named(
     program_environment: Environment, tmp_path: Path
 ) -> None:
     missing, empty = tmp_path / "missing.sqlite3", tmp_path / "empty.sqlite3"

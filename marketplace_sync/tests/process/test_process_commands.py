@@ -23,7 +23,7 @@ def everything_stored() -> dict[str, list[dict[str, Any]]]:
     return {model._meta.label: list(model._base_manager.order_by("pk").values()) for model in apps.get_models()}
 
 
-async def test_one_pass_fills_the_mirror_and_a_dry_run_foretells_the_next_without_writing(
+async def test_once_fills_the_mirror_and_dry_run_shows_the_next_sync_without_writing(
     program_environment: Environment,
 ) -> None:
     async with mirrored(program_environment, skills=25, ATOM_SAAS_PAGE_SIZE=10) as (server, watched, start):
@@ -63,7 +63,7 @@ async def test_one_pass_fills_the_mirror_and_a_dry_run_foretells_the_next_withou
         )
 
 
-async def test_without_the_stream_it_polls(program_environment: Environment) -> None:
+async def test_no_websocket_polls(program_environment: Environment) -> None:
     async with mirrored(program_environment, ATOM_SAAS_SYNC_INTERVAL_MINUTES=0.005) as (server, watched, start):
         daemon = start.start("runsync", "--no-websocket")
         await daemon.says("state state=polling")
@@ -75,7 +75,7 @@ async def test_without_the_stream_it_polls(program_environment: Environment) -> 
         assert (await daemon.ended()).status == 0
 
 
-async def test_faulty_settings_are_one_line_each_and_nothing_is_touched(
+async def test_invalid_settings_are_one_line_each_and_change_nothing(
     program_environment: Environment, tmp_path: Path
 ) -> None:
     nowhere = tmp_path / "none.sqlite3"
@@ -95,7 +95,7 @@ async def test_faulty_settings_are_one_line_each_and_nothing_is_touched(
     assert not nowhere.exists()
 
 
-async def test_disabled_makes_no_connection_and_an_unmigrated_database_says_what_to_do(
+async def test_disabled_makes_no_connection_and_unmigrated_database_is_reported(
     program_environment: Environment, tmp_path: Path
 ) -> None:
     async with marketplace() as server:
@@ -122,7 +122,7 @@ async def test_disabled_makes_no_connection_and_an_unmigrated_database_says_what
             assert server.accepted == 0
 
 
-async def test_commands_of_people_say_in_one_line_that_the_database_cannot_be_used(
+async def test_commands_report_an_unusable_database_in_one_line(
     program_environment: Environment, tmp_path: Path
 ) -> None:
     commands = (
@@ -147,7 +147,7 @@ async def test_commands_of_people_say_in_one_line_that_the_database_cannot_be_us
     assert not (tmp_path / "audit.jsonl.gz").exists()
 
 
-async def test_verifysync_tells_what_differs_and_repairs_it_removals_included(
+async def test_verifysync_shows_differences_and_repairs_them_with_removals(
     program_environment: Environment,
 ) -> None:
     async with marketplace(skills=40) as server, mirror(server, start=False) as watched:
@@ -211,7 +211,7 @@ async def renewed_again_and_again(watched: Mirror, lease: Lease) -> None:
         await asyncio.sleep(0.5)
 
 
-async def test_verifysync_looks_twice_and_says_when_it_cannot_read_or_may_not_write(
+async def test_verifysync_looks_twice_and_reports_what_it_cannot_read_or_write(
     program_environment: Environment,
 ) -> None:
     async with mirrored(program_environment) as (server, watched, start):

@@ -53,7 +53,7 @@ def open_runs() -> set[int]:
     return set(SyncRun.objects.filter(state="running").values_list("pk", flat=True))
 
 
-async def test_killed_ten_times_within_a_pass_the_mirror_is_level_by_itself(program_environment: Environment) -> None:
+async def test_mirror_is_in_sync_after_ten_kills_during_a_full_sync(program_environment: Environment) -> None:
     rng = random.Random(4711)
     async with marketplace(skills=200) as server, mirror(server, start=False) as watched:
         for name in ROOMS[1:]:
@@ -200,7 +200,7 @@ class Interrupted:
         assert daemon.running
 
 
-async def test_killed_ten_times_within_a_replay_the_mirror_holds_what_it_can_not_prove_and_a_repair_makes_it_level(
+async def test_repair_brings_the_mirror_in_sync_after_ten_kills_during_a_replay(
     program_environment: Environment, tmp_path: Path
 ) -> None:
     rng = random.Random(815)

@@ -23,7 +23,7 @@ def lines(program: Program) -> list[dict[str, Any]]:
     return [json.loads(line) for line in program.err.splitlines()]
 
 
-async def test_connection_run_and_command_stand_in_every_line_that_belongs_to_them(
+async def test_log_lines_carry_their_connection_run_and_command(
     program_environment: Environment,
 ) -> None:
     async with marketplace() as server:
@@ -58,7 +58,7 @@ async def test_connection_run_and_command_stand_in_every_line_that_belongs_to_th
     assert [name for line in by_event["stopping"] for name in ("connection", "run", "command") if name in line] == []
 
 
-async def test_clients_can_not_fill_the_log_of_a_web_process(
+async def test_clients_cannot_flood_the_log_of_a_web_process(
     program_environment: Environment, unused_tcp_port: int
 ) -> None:
     environment = program_environment(LOG_FORMAT="json")

@@ -64,7 +64,7 @@ async def load(server: SimulatorServer, watched: Mirror) -> None:
         await server.drain()
 
 
-async def test_under_load_everything_received_is_applied(program_environment: Environment) -> None:
+async def test_stop_under_load_applies_everything_received(program_environment: Environment) -> None:
     async with mirrored(program_environment, skills=0) as (server, watched, start):
         daemon = start.start("runsync")
         await until_live(watched, daemon)
@@ -81,7 +81,7 @@ async def test_under_load_everything_received_is_applied(program_environment: En
         assert ids == [f"skill-{number:05}" for number in range(row.received)]
 
 
-async def test_what_waits_at_a_stop_is_applied(program_environment: Environment) -> None:
+async def test_queued_messages_are_applied_at_a_stop(program_environment: Environment) -> None:
     async with mirrored(program_environment, skills=0) as (server, watched, start):
         daemon = start.start("runsync")
         await until_live(watched, daemon)
@@ -96,7 +96,7 @@ async def test_what_waits_at_a_stop_is_applied(program_environment: Environment)
         assert await watched.ask(Skill.objects.count) == 300
 
 
-async def test_what_is_refused_and_shed_is_in_the_sum_at_a_stop(program_environment: Environment) -> None:
+async def test_refused_and_shed_messages_are_counted_at_a_stop(program_environment: Environment) -> None:
     async with mirrored(program_environment, skills=5, ATOM_SAAS_WS_RATE_LIMIT=200) as (server, watched, start):
         daemon = start.start("runsync")
         await until_live(watched, daemon)
@@ -116,7 +116,7 @@ async def test_what_is_refused_and_shed_is_in_the_sum_at_a_stop(program_environm
         assert row.received == row.applied + row.unchanged + row.stale + row.rejected + row.shed
 
 
-async def test_a_stop_within_a_pass_keeps_what_was_read_and_closes_the_run(program_environment: Environment) -> None:
+async def test_stop_during_a_sync_keeps_what_was_read_and_closes_the_run(program_environment: Environment) -> None:
     async with mirrored(program_environment, skills=50, ATOM_SAAS_PAGE_SIZE=10) as (server, watched, start):
         release = asyncio.Event()
 
@@ -140,7 +140,7 @@ async def test_a_stop_within_a_pass_keeps_what_was_read_and_closes_the_run(progr
         release.set()
 
 
-async def test_who_stands_by_stops_at_once_and_takes_over_from_a_clean_stop_within_2_s(
+async def test_standby_stops_immediately_and_takes_over_within_2_s_of_a_clean_stop(
     program_environment: Environment,
 ) -> None:
     async with mirrored(program_environment) as (server, watched, start):
@@ -175,7 +175,7 @@ async def test_who_stands_by_stops_at_once_and_takes_over_from_a_clean_stop_with
         assert (await stopped(second)).status == 0
 
 
-async def test_ctrl_c_ends_a_command_that_waits_in_one_line(program_environment: Environment) -> None:
+async def test_ctrl_c_ends_a_waiting_command_with_one_line(program_environment: Environment) -> None:
     async def silence(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
 
@@ -188,7 +188,7 @@ async def test_ctrl_c_ends_a_command_that_waits_in_one_line(program_environment:
     assert (ended.status, ended.err) == (130, "Interrupted.\n")
 
 
-async def test_a_drain_that_cannot_finish_says_how_much_is_lost_and_exits_non_zero(
+async def test_drain_past_its_deadline_reports_the_loss_and_exits_1(
     program_environment: Environment,
 ) -> None:
     async with mirrored(program_environment) as (server, watched, start):

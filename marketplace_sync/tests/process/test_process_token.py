@@ -108,7 +108,7 @@ def unwelcome(status: int) -> Response:
     return Response(status, f"no {TOKEN}", Headers({"X-Token": TOKEN, "Content-Length": str(len(BODY))}), BODY)
 
 
-async def test_whatever_the_marketplace_does_the_token_is_never_seen(
+async def test_token_is_never_seen_whatever_the_marketplace_does(
     program_environment: Environment,
 ) -> None:
     handshakes = 0

@@ -24,7 +24,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("fields", NEW_FORMATS[::2], ids=lambda fields: next(iter(fields)))
-async def test_a_listing_of_which_nothing_can_be_read_fails_every_command(
+async def test_listing_without_any_readable_record_fails_every_command(
     program_environment: Environment, fields: dict[str, Any]
 ) -> None:
     async with mirrored(program_environment, skills=3) as (server, watched, start):
@@ -51,7 +51,7 @@ async def test_a_listing_of_which_nothing_can_be_read_fails_every_command(
         assert await records_check(watched) == ("unhealthy", {"refused": 3, "share": 1.0})
 
 
-async def test_a_sync_with_a_refused_record_is_degraded_and_verifysync_is_not_in_sync(
+async def test_refused_record_makes_the_sync_degraded_and_verifysync_fail(
     program_environment: Environment,
 ) -> None:
     async with mirrored(program_environment, skills=30) as (server, watched, start):
@@ -83,7 +83,7 @@ async def test_a_sync_with_a_refused_record_is_degraded_and_verifysync_is_not_in
         assert before.as_of is not None and mended is not None and mended > before.as_of
 
 
-async def test_a_listing_with_pages_that_cannot_be_read_is_no_full_sync(program_environment: Environment) -> None:
+async def test_listing_with_unreadable_pages_fails_runsync_once(program_environment: Environment) -> None:
     async with mirrored(program_environment, skills=30, ATOM_SAAS_PAGE_SIZE=10) as (server, watched, start):
         assert (await start.run("runsync", "--once")).status == 0
         before = await watched.ask(freshness)

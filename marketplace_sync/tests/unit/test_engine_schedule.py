@@ -33,7 +33,7 @@ def settled(at: float = 0.0, poll_interval: float = POLL) -> Schedule:
     return schedule
 
 
-def test_the_first_pass_waits_for_the_stream_or_its_first_failure() -> None:
+def test_first_sync_waits_for_the_stream_or_its_first_failure() -> None:
     schedule = Schedule(poll_interval=POLL)
     schedule.loss(0)
     schedule.commanded(0, 1)
@@ -49,13 +49,13 @@ def test_the_first_pass_waits_for_the_stream_or_its_first_failure() -> None:
     assert words(schedule.due(5)) == ["start"]
 
 
-def test_only_the_first_failure_of_an_attempt_counts() -> None:
+def test_only_the_first_failed_attempt_counts() -> None:
     schedule = settled()
     schedule.first_attempt_failed(1)
     assert schedule.due(1) is None
 
 
-def test_every_later_connect_is_followed_by_one_pass() -> None:
+def test_every_later_connect_is_followed_by_one_sync() -> None:
     schedule = settled()
     schedule.stream_opened(10)
     schedule.stream_opened(11)
@@ -63,7 +63,7 @@ def test_every_later_connect_is_followed_by_one_pass() -> None:
     assert schedule.due(11) is None
 
 
-def test_a_pass_under_way_is_not_restarted_but_followed_by_one_more() -> None:
+def test_running_sync_is_not_restarted_but_followed_by_one_more() -> None:
     schedule = Schedule(poll_interval=POLL)
     schedule.first_attempt_failed(0)
     schedule.sync_began(0)
@@ -75,7 +75,7 @@ def test_a_pass_under_way_is_not_restarted_but_followed_by_one_more() -> None:
     assert schedule.caught_up
 
 
-def test_caught_up_means_a_good_pass_begun_after_the_latest_opening() -> None:
+def test_caught_up_needs_a_completed_sync_begun_after_the_latest_opening() -> None:
     schedule = Schedule(poll_interval=POLL)
     schedule.first_attempt_failed(0)
     run(schedule, 0)
@@ -89,7 +89,7 @@ def test_caught_up_means_a_good_pass_begun_after_the_latest_opening() -> None:
     assert not schedule.caught_up
 
 
-def test_the_interval_counts_from_the_end_of_the_last_pass_whatever_asked_for_it() -> None:
+def test_poll_interval_counts_from_the_end_of_any_sync() -> None:
     schedule = settled()
     schedule.commanded(100)
     schedule.sync_began(100)
@@ -99,7 +99,7 @@ def test_the_interval_counts_from_the_end_of_the_last_pass_whatever_asked_for_it
     assert run(schedule, 150 + POLL) == ["poll"]
 
 
-def test_a_gap_ends_in_a_pass_one_second_after_the_last_loss() -> None:
+def test_gap_causes_a_sync_one_second_after_the_last_loss() -> None:
     schedule = settled()
     schedule.loss(10)
     schedule.loss(10.8)
@@ -109,7 +109,7 @@ def test_a_gap_ends_in_a_pass_one_second_after_the_last_loss() -> None:
     assert schedule.next_wake() == 11.8 + POLL  # covered
 
 
-def test_while_losses_last_a_pass_is_begun_every_minute() -> None:
+def test_sync_begins_every_minute_while_losses_last() -> None:
     schedule = settled()
     begun: list[float] = []
     for tenth in range(10, 2810):  # losses, ten a second, until 280.9
@@ -123,7 +123,7 @@ def test_while_losses_last_a_pass_is_begun_every_minute() -> None:
     assert run(schedule, 282) == ["gap"]
 
 
-def test_losses_during_a_pass_need_one_more_and_losses_before_it_do_not() -> None:
+def test_losses_during_a_sync_need_one_more_and_losses_before_it_do_not() -> None:
     schedule = settled()
     schedule.loss(10)
     schedule.commanded(10)
@@ -134,7 +134,7 @@ def test_losses_during_a_pass_need_one_more_and_losses_before_it_do_not() -> Non
     assert schedule.next_wake() == 20 + POLL
 
 
-def test_a_failed_pass_is_tried_again_with_what_it_was_wanted_for() -> None:
+def test_failed_sync_is_retried_for_the_same_reasons() -> None:
     schedule = settled()
     schedule.stream_opened(10)
     schedule.loss(10)
@@ -156,21 +156,21 @@ def test_a_failed_pass_is_tried_again_with_what_it_was_wanted_for() -> None:
     assert schedule.next_wake() == at + 75  # the back-off began anew
 
 
-def test_the_back_off_is_never_longer_than_the_interval() -> None:
+def test_back_off_is_never_longer_than_the_poll_interval() -> None:
     schedule = settled(poll_interval=2.0)
     run(schedule, 2.0, SyncOutcome.FAILED)
     assert schedule.next_wake() == 4.0
 
 
 @pytest.mark.parametrize(("retry_after", "wait"), [(None, 5), (1, 5), (30, 30), (99_999, 3600), (float("nan"), 5)])
-def test_a_retry_after_lengthens_the_back_off_up_to_an_hour(retry_after: float | None, wait: float) -> None:
+def test_retry_after_lengthens_the_back_off_up_to_an_hour(retry_after: float | None, wait: float) -> None:
     schedule = settled()
     schedule.poll_now(10)
     run(schedule, 10, SyncOutcome.FAILED, retry_after)
     assert schedule.next_wake() == 10 + wait
 
 
-def test_a_back_off_is_over_when_its_cause_is_mended() -> None:
+def test_back_off_ends_when_its_cause_is_removed() -> None:
     schedule = settled()
     schedule.stream_opened(10)
     run(schedule, 10, SyncOutcome.FAILED, retry_after=2000)
@@ -183,7 +183,7 @@ def test_a_back_off_is_over_when_its_cause_is_mended() -> None:
     assert schedule.next_wake() == 40 + POLL
 
 
-def test_nothing_but_a_person_breaks_into_the_back_off() -> None:
+def test_only_a_command_interrupts_the_back_off() -> None:
     schedule = settled()
     schedule.poll_now(10)
     run(schedule, 10, SyncOutcome.FAILED, retry_after=2000)
@@ -198,7 +198,7 @@ def test_nothing_but_a_person_breaks_into_the_back_off() -> None:
     assert schedule.next_wake() == 12 + POLL
 
 
-def test_all_who_wait_share_a_pass_and_who_comes_later_gets_the_next() -> None:
+def test_waiting_commands_share_a_sync_and_later_ones_get_the_next() -> None:
     schedule = settled()
     schedule.commanded(10, 1)
     schedule.commanded(11, 2, 3)
@@ -209,7 +209,7 @@ def test_all_who_wait_share_a_pass_and_who_comes_later_gets_the_next() -> None:
     assert schedule.sync_began(20).commands == (4,)
 
 
-def test_a_failed_pass_answers_its_requests_and_is_no_reason_to_try_at_once() -> None:
+def test_failed_sync_answers_its_commands_and_is_retried_after_the_back_off() -> None:
     schedule = settled()
     schedule.commanded(10, 1)
     assert run(schedule, 10, SyncOutcome.FAILED) == ["asked"]
@@ -218,7 +218,7 @@ def test_a_failed_pass_answers_its_requests_and_is_no_reason_to_try_at_once() ->
     assert (words(order), order.commands) == (["retry"], ())
 
 
-def test_an_interrupted_pass_gives_everything_back_at_once() -> None:
+def test_interrupted_sync_restores_everything_without_back_off() -> None:
     schedule = settled()
     schedule.commanded(10, 1)
     schedule.loss(10)
@@ -229,13 +229,13 @@ def test_an_interrupted_pass_gives_everything_back_at_once() -> None:
     assert (words(order), order.commands) == (["asked", "gap"], (1, 2))
 
 
-def test_fallback_begins_with_a_poll_even_before_the_first_attempt_was_reported() -> None:
+def test_fallback_begins_with_a_sync_before_the_first_attempt_is_reported() -> None:
     schedule = Schedule(poll_interval=POLL)
     schedule.poll_now(3)
     assert run(schedule, 3) == ["fallback"]
 
 
-def test_the_order_of_begin_and_end_is_kept() -> None:
+def test_begin_and_end_out_of_order_raise() -> None:
     schedule = settled()
     with pytest.raises(RuntimeError, match="no full sync is due"):
         schedule.sync_began(1)
@@ -324,7 +324,7 @@ class Daemon:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from(DEEDS), max_size=60))
-def test_no_want_is_lost_in_any_history(deeds: list[str]) -> None:
+def test_no_cause_is_lost_in_any_history(deeds: list[str]) -> None:
     daemon = Daemon()
     for deed in [*deeds, *CALM]:
         daemon.does(deed)
@@ -333,7 +333,7 @@ def test_no_want_is_lost_in_any_history(deeds: list[str]) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(0.01, 0.99), min_size=50, max_size=400), st.floats(0, 30))
-def test_endless_losses_cost_one_pass_a_minute_and_a_quiet_one(pauses: list[float], pass_lasts: float) -> None:
+def test_endless_losses_cost_one_sync_per_minute_and_one_after_them(pauses: list[float], pass_lasts: float) -> None:
     schedule = settled()
     now, ends_at = 0.0, None
     begun: list[float] = []
@@ -360,7 +360,7 @@ def test_endless_losses_cost_one_pass_a_minute_and_a_quiet_one(pauses: list[floa
     assert schedule.next_wake() == wake + POLL
 
 
-def test_slow_noise_costs_no_more_passes_than_a_flood() -> None:
+def test_slow_noise_costs_no_more_syncs_than_a_flood() -> None:
     """A loss every 2.2 s, each longer ago than the quiet second when the next comes."""
     schedule = Schedule(poll_interval=900.0)
     schedule.first_attempt_failed(0.0)
