@@ -1,4 +1,4 @@
-"""The minute figures: every minute together is the totals, whatever ends when; delays by the marketplace's clock."""
+"""Minute figures: their sum equals the totals after any restart; lags are measured by the marketplace's clock."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -58,7 +58,7 @@ def lease(db: None) -> Lease:
         max_size=8,
     )
 )
-def test_all_minutes_together_are_the_totals(writes: list[tuple[dict[str, int], dict[int, int], str]]) -> None:
+def test_the_sum_of_all_minutes_equals_the_totals(writes: list[tuple[dict[str, int], dict[int, int], str]]) -> None:
     for model in (MinuteFigures, WebSocketState, LeaseRow):
         model.objects.all().delete()
     taken = acquire("test:1")
@@ -77,7 +77,7 @@ def test_all_minutes_together_are_the_totals(writes: list[tuple[dict[str, int], 
 @pytest.mark.django_db
 @settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(1, 9), st.lists(st.integers(0, 192), max_size=5))))
-def test_a_minute_has_what_came_in_it(adds: list[tuple[int, int, list[int]]]) -> None:
+def test_a_minute_counts_its_messages_and_lags(adds: list[tuple[int, int, list[int]]]) -> None:
     MinuteFigures.objects.all().delete()
     for second, count, late in adds:
         add_to_minute(NOW + timedelta(seconds=second), {"received": count}, Counter(late))
@@ -101,7 +101,7 @@ def test_a_minute_in_which_nothing_happens_has_a_row_with_the_sizes(lease: Lease
 
 
 @pytest.mark.django_db
-def test_an_owner_whose_lease_is_gone_adds_nothing(lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_owner_without_the_lease_adds_no_figures(lease: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "LEASE_SECONDS", -1.0)
     acquire("other:1")
     with pytest.raises(LeaseLostError):
@@ -112,7 +112,7 @@ def test_an_owner_whose_lease_is_gone_adds_nothing(lease: Lease, monkeypatch: py
 
 
 @pytest.mark.django_db
-def test_minutes_are_kept_for_a_day(lease: Lease) -> None:
+def test_minute_figures_are_kept_for_a_day(lease: Lease) -> None:
     now = minute_of(database_now())
     ages = (0, 1, KEPT_MINUTES - 1, KEPT_MINUTES + 2, 3 * KEPT_MINUTES)
     MinuteFigures.objects.bulk_create([MinuteFigures(at=now - timedelta(minutes=age)) for age in ages])
@@ -120,14 +120,14 @@ def test_minutes_are_kept_for_a_day(lease: Lease) -> None:
     assert MinuteFigures.objects.count() == 3
 
 
-def committed(*told: tuple[Change, Effect]) -> Committed:
-    items = [Arrived(event, number, FeedChange.Source.STREAM) for number, (event, _) in enumerate(told)]
-    effects = [effect for _, effect in told]
+def committed(*changes: tuple[Change, Effect]) -> Committed:
+    items = [Arrived(event, number, FeedChange.Source.STREAM) for number, (event, _) in enumerate(changes)]
+    effects = [effect for _, effect in changes]
     return Committed(items, effects, BatchResult(effects, 0))
 
 
 def late_by(seconds: float, offset: timedelta = timedelta()) -> SkillRecord:
-    """A skill changed so long ago, by a server whose clock is `offset` ahead of ours."""
+    """Return a skill changed so long ago, by a server whose clock is `offset` ahead of ours."""
     return SkillRecord("s", {}, {}, stamp_of(NOW - timedelta(seconds=seconds) + offset))
 
 
@@ -135,16 +135,16 @@ def late_by(seconds: float, offset: timedelta = timedelta()) -> SkillRecord:
     ("off", "known", "seconds"),
     [
         (timedelta(0), timedelta(0), 0.2),
-        # Whole seconds of a moment on its way: clocks that agree are left alone.
+        # The difference is within the precision of `Date` and the delay: clocks that agree are not corrected.
         (timedelta(0), timedelta(seconds=-0.9), 0.2),
         (HOUR, HOUR - timedelta(seconds=0.5), 0.2),
         (-HOUR, -HOUR - timedelta(seconds=0.5), 0.2),
-        # Nobody told of it: a clock behind shows as lag, one ahead as none.
+        # The offset is unknown: a clock behind shows as lag, a clock ahead as no lag.
         (-HOUR, timedelta(0), 3600.2),
         (HOUR, timedelta(0), 0.0),
     ],
 )
-def test_the_lag_is_by_the_marketplace_s_clock(off: timedelta, known: timedelta, seconds: float) -> None:
+def test_the_lag_is_measured_by_the_marketplaces_clock(off: timedelta, known: timedelta, seconds: float) -> None:
     figures = Figures(Observers(), lambda: NOW)
     figures.stream_opened(known)
     figures.committed(committed((late_by(0.2, off), Effect.UPDATED)))
@@ -152,7 +152,7 @@ def test_the_lag_is_by_the_marketplace_s_clock(off: timedelta, known: timedelta,
     assert figures.take() == {}
 
 
-def test_what_changed_nothing_or_has_no_time_or_is_history_is_not_measured() -> None:
+def test_the_lag_is_measured_only_of_recent_changes_with_a_time() -> None:
     figures = Figures(Observers(), lambda: NOW)
     figures.committed(
         committed(
@@ -171,7 +171,7 @@ def test_what_changed_nothing_or_has_no_time_or_is_history_is_not_measured() -> 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("skew", [timedelta(0), HOUR, -HOUR], ids=["right clock", "an hour ahead", "an hour behind"])
-async def test_a_restart_in_mid_minute_goes_on_with_the_minute(skew: timedelta) -> None:
+async def test_a_restart_continues_the_minute(skew: timedelta) -> None:
     async with marketplace() as server:
         server.clock_skew = skew
         for number in range(2):
@@ -185,11 +185,11 @@ async def test_a_restart_in_mid_minute_goes_on_with_the_minute(skew: timedelta) 
             assert totals["received"] == 4 * (number + 1)
             assert await ask(all_minutes) == totals
         rows = await ask(lambda: list(MinuteFigures.objects.all()))
-    # Counted as each daemon starts, and as a minute does: but for one that began as the last daemon stopped.
+    # Sizes are counted at each start and in each minute, except in one that began as the last daemon stopped.
     counted = [row.skills for row in rows]
     assert None not in counted[:-1]
     assert [skills for skills in counted if skills is not None][-1] == 25
     lags = lags_of(*rows)
     assert sum(lags.values()) == totals["applied"]
-    # The load of the machine is in it, an hour is not.
+    # The lag includes the load of this machine, but not the hour.
     assert (quantile(lags, 1.0) or 0) < 600

@@ -1,4 +1,4 @@
-"""Management actions: checked, done, audited and published in one transaction, or refused and audited."""
+"""Management actions: checked, executed, audited and published in one transaction, or refused and audited."""
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -60,7 +60,7 @@ def run(state: str) -> SyncRun:
     return SyncRun.objects.create(reason="poll", state=state, started_at=now, finished_at=now, held_count=3)
 
 
-# One that can be done, for each action; a new one has to be added here.
+# A possible call of each action; a new action has to be added here.
 POSSIBLE: dict[type[Action[Any]], Callable[..., Action[Any]]] = {
     Reconnect: Reconnect,
     Disable: Disable,
@@ -108,7 +108,7 @@ ACTORS: dict[str, Callable[[], Actor]] = {
 
 @pytest.fixture
 def stage(db: None) -> int:
-    """Two agents and a key; the number of audit rows that making them took."""
+    """Make two agents and a key; return how many audit rows that took."""
     for name in ("scout", "sleeper"):
         RegisterAgent(name, "STUDENT", actor=COMMAND_LINE).perform()
     IssueKey("scout", actor=COMMAND_LINE).perform()
@@ -117,15 +117,15 @@ def stage(db: None) -> int:
 
 
 @pytest.fixture
-def heard() -> Iterator[list[dict[str, Any]]]:
-    told: list[dict[str, Any]] = []
+def signals_sent() -> Iterator[list[dict[str, Any]]]:
+    sent: list[dict[str, Any]] = []
 
-    def hear(**news: Any) -> None:
-        told.append(news)
+    def receive(**arguments: Any) -> None:
+        sent.append(arguments)
 
-    action_performed.connect(hear)
-    yield told
-    action_performed.disconnect(hear)
+    action_performed.connect(receive)
+    yield sent
+    action_performed.disconnect(receive)
 
 
 def newest() -> AuditRow:
@@ -134,14 +134,18 @@ def newest() -> AuditRow:
     return row
 
 
-def test_every_action_is_tried() -> None:
+def test_all_actions_are_covered_here() -> None:
     assert POSSIBLE.keys() == set(ACTIONS)
 
 
 @pytest.mark.parametrize("kind", ACTIONS, ids=lambda kind: kind.verb)
 @pytest.mark.parametrize("who", ACTORS)
-def test_the_policy_decides_and_each_decision_is_one_audit_row(
-    stage: int, kind: type[Action[Any]], who: str, django_capture_on_commit_callbacks: Any, heard: list[dict[str, Any]]
+def test_each_decision_of_the_policy_writes_one_audit_row(
+    stage: int,
+    kind: type[Action[Any]],
+    who: str,
+    django_capture_on_commit_callbacks: Any,
+    signals_sent: list[dict[str, Any]],
 ) -> None:
     actor = ACTORS[who]()
     action = POSSIBLE[kind](actor=actor, reason=" for good ", origin="api 127.0.0.1")
@@ -165,16 +169,18 @@ def test_the_policy_decides_and_each_decision_is_one_audit_row(
     assert (row.allowed, row.outcome) == ((True, "performed") if allowed else (False, "refused"))
     if allowed:
         assert row.required == ("SUPERUSER" if kind.superuser_only else "AUTONOMOUS")
-        assert [(news["sender"], news["verb"], news["audit_id"]) for news in heard] == [(kind, kind.verb, row.pk)]
+        assert [(arguments["sender"], arguments["verb"], arguments["audit_id"]) for arguments in signals_sent] == [
+            (kind, kind.verb, row.pk)
+        ]
         assert row.command_id == (result.pk if isinstance(result, Command) else None)
     else:
         assert row.required == refused.value.required
-        assert heard == []
+        assert signals_sent == []
         assert row.command_id is None
         assert Command.objects.count() == commands
 
 
-def test_without_an_actor_nothing_can_even_be_asked_for() -> None:
+def test_an_action_without_an_actor_cannot_be_made() -> None:
     for nobody in (None, "user:root", object()):
         with pytest.raises(TypeError, match="needs an actor"):
             Reconnect(actor=nobody)  # type: ignore[arg-type]
@@ -183,14 +189,14 @@ def test_without_an_actor_nothing_can_even_be_asked_for() -> None:
     assert not AuditRow.objects.exists()
 
 
-def test_an_asked_for_command_says_who_asked_and_why() -> None:
+def test_a_command_names_its_author_and_the_reason() -> None:
     run_id = run("held").pk
     command = ApproveRemoval(run_id, 3, actor=COMMAND_LINE, reason="they are gone").perform()
     assert (command.action, command.args, command.state) == ("approve", {"run": run_id}, "pending")
     assert (command.requested_by, command.reason) == ("command line", "they are gone")
 
 
-def test_an_actor_that_was_demoted_or_turned_away_since_is_refused(stage: int) -> None:
+def test_an_actor_demoted_or_disabled_since_is_refused(stage: int) -> None:
     actor = agent("AUTONOMOUS")
     SetMaturity("autonomous", "INTERN", actor=COMMAND_LINE).perform()
     with pytest.raises(MaturityRequiredError) as refused:
@@ -203,7 +209,7 @@ def test_an_actor_that_was_demoted_or_turned_away_since_is_refused(stage: int) -
     assert not Command.objects.exists()
 
 
-def test_a_superusers_flag_that_was_taken_since_counts_no_more(stage: int) -> None:
+def test_a_superuser_flag_removed_since_does_not_count(stage: int) -> None:
     actor = person("root", is_superuser=True)
     get_user_model().objects.filter(username="root").update(is_superuser=False)
     with pytest.raises(MaturityRequiredError):
@@ -235,7 +241,7 @@ def test_a_superusers_flag_that_was_taken_since_counts_no_more(stage: int) -> No
         (lambda: RevokeKey(10**30, actor=COMMAND_LINE), NoSuchTargetError),
     ],
 )
-def test_what_can_not_be_done_is_said_and_audited(stage: int, action: Any, error: type[Exception]) -> None:
+def test_an_impossible_action_raises_and_is_audited(stage: int, action: Any, error: type[Exception]) -> None:
     asked = action()
     with pytest.raises(error):
         asked.perform()
@@ -244,7 +250,7 @@ def test_what_can_not_be_done_is_said_and_audited(stage: int, action: Any, error
     assert not Command.objects.exists()
 
 
-def test_who_may_not_does_not_learn_whether_there_is_such_a_thing(stage: int) -> None:
+def test_an_actor_without_the_right_does_not_learn_whether_the_target_exists(stage: int) -> None:
     with pytest.raises(MaturityRequiredError):
         ApproveRemoval(10**30, actor=person("reader")).perform()
 
@@ -265,49 +271,49 @@ def test_who_may_not_does_not_learn_whether_there_is_such_a_thing(stage: int) ->
         ("expires_in", lambda: IssueKey("ada", timedelta(days=99_999), actor=COMMAND_LINE)),
     ],
 )
-def test_arguments_that_can_not_be_are_refused_before_any_decision(field: str, action: Any) -> None:
+def test_invalid_arguments_are_refused_without_an_audit_row(field: str, action: Any) -> None:
     with pytest.raises(InvalidInputError) as refused:
         action()
     assert refused.value.field == field
     assert not AuditRow.objects.exists()
 
 
-def test_a_reason_of_a_thousand_characters_is_kept_whole() -> None:
+def test_a_reason_of_1000_characters_is_stored_whole() -> None:
     Reconnect(actor=COMMAND_LINE, reason="é" * 1000).perform()
     assert newest().reason == "é" * 1000
 
 
-def test_the_marketplaces_token_in_a_reason_reaches_no_row() -> None:
+def test_the_token_in_a_reason_is_not_stored() -> None:
     from marketplace_sync.logs import protect
 
     protect("0e7c1a52-the-token-9f")
     command = Reconnect(
-        actor=COMMAND_LINE, reason="it said 0e7c1a52-the-token-9f", origin="0e7c1a52-the-token-9f"
+        actor=COMMAND_LINE, reason="it was 0e7c1a52-the-token-9f", origin="0e7c1a52-the-token-9f"
     ).perform()
     row = newest()
     assert "0e7c1a52" not in f"{command.reason} {row.reason} {row.origin}"
 
 
-def test_a_discarded_dead_letter_is_put_aside() -> None:
-    letter = dead_letter()
-    assert DiscardDeadLetter(letter.pk, actor=COMMAND_LINE).perform().pk == letter.pk
-    letter.refresh_from_db()
-    assert letter.state == "discarded"
+def test_discard_marks_the_dead_letter() -> None:
+    row = dead_letter()
+    assert DiscardDeadLetter(row.pk, actor=COMMAND_LINE).perform().pk == row.pk
+    row.refresh_from_db()
+    assert row.state == "discarded"
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_action_whose_audit_can_not_be_written_is_not_done(
-    monkeypatch: pytest.MonkeyPatch, heard: list[dict[str, Any]]
+def test_an_action_is_undone_if_its_audit_row_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, signals_sent: list[dict[str, Any]]
 ) -> None:
     monkeypatch.setattr(audit, "database_now", lambda: None)
     with pytest.raises(DatabaseError):
         Reconnect(actor=COMMAND_LINE).perform()
     assert not Command.objects.exists()
-    assert heard == []
+    assert signals_sent == []
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_refusals_row_outlives_its_exception_and_no_caller_can_roll_it_back() -> None:
+def test_no_caller_can_roll_back_the_audit_row_of_a_refusal() -> None:
     reader = person("reader")
     with pytest.raises(MaturityRequiredError):
         Reconnect(actor=reader).perform()
@@ -317,17 +323,17 @@ def test_a_refusals_row_outlives_its_exception_and_no_caller_can_roll_it_back() 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_is_told_after_the_commit_and_a_listener_that_fails_harms_nobody(
-    heard: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
+def test_the_signal_is_sent_after_the_commit_and_a_failing_receiver_is_logged(
+    signals_sent: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(**news: Any) -> None:
+    def fail(**arguments: Any) -> None:
         assert not transaction.get_connection().in_atomic_block
-        raise ValueError("a listener's own trouble")
+        raise ValueError("an error of the receiver")
 
     action_performed.connect(fail)
     try:
         command = Reconnect(actor=COMMAND_LINE).perform()
     finally:
         action_performed.disconnect(fail)
-    assert [news["command_id"] for news in heard] == [command.pk]
-    assert "a listener's own trouble" in caplog.text
+    assert [arguments["command_id"] for arguments in signals_sent] == [command.pk]
+    assert "an error of the receiver" in caplog.text

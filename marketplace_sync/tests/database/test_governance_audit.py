@@ -1,4 +1,4 @@
-"""The audit can't be changed or forgotten, but for what the archive has safely in a file."""
+"""The audit cannot be changed, and only rows that the archive has exported to a file can be deleted."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db
 
 
 def row(days: float = 0.0, **fields: Any) -> AuditRow:
-    """An audit row of that many days ago."""
+    """Make an audit row of that many days ago."""
     given = {"actor": "user:ada", "actor_kind": "person", "verb": "sync", "allowed": True, "outcome": "performed"}
     return AuditRow.objects.create(at=timezone.now() - timedelta(days=days), **{**given, **fields})
 
@@ -56,7 +56,7 @@ def test_the_database_refuses_to_change_delete_or_replace_a_row() -> None:
     assert AuditRow.objects.get().reason == "as it was"
 
 
-def test_postgresql_refuses_to_truncate_it(postgres: None) -> None:
+def test_postgresql_refuses_to_truncate_the_audit(postgres: None) -> None:
     refused("TRUNCATE marketplace_sync_auditrow")
     refused("TRUNCATE marketplace_sync_auditrow CASCADE")
 
@@ -67,7 +67,7 @@ def run(*statements: str) -> None:
             cursor.execute(statement)
 
 
-def test_a_temporary_table_in_the_gate_s_name_opens_nothing() -> None:
+def test_a_temporary_table_with_the_name_of_the_gate_does_not_open_it() -> None:
     kept = row()
     run(
         "CREATE TEMPORARY TABLE marketplace_sync_auditgate (id smallint, up_to bigint)",
@@ -82,7 +82,7 @@ def test_a_temporary_table_in_the_gate_s_name_opens_nothing() -> None:
     assert AuditRow.objects.get() == kept and gate() == 0
 
 
-def test_a_session_that_plays_a_replica_is_refused_too(postgres: None) -> None:
+def test_a_session_in_replica_role_is_refused(postgres: None) -> None:
     row()
     run("SET LOCAL session_replication_role = replica")
     refused("DELETE FROM marketplace_sync_auditrow")
@@ -90,7 +90,7 @@ def test_a_session_that_plays_a_replica_is_refused_too(postgres: None) -> None:
     refused("TRUNCATE marketplace_sync_auditrow")
 
 
-def test_a_temporary_table_keeps_the_search_from_no_change(postgres: None) -> None:
+def test_a_temporary_table_does_not_stop_the_search_index(postgres: None) -> None:
     run("CREATE TEMPORARY TABLE marketplace_sync_skill_words (LIKE marketplace_sync_skill_words INCLUDING ALL)")
     skill = put("s1", name="Archive Email")
     skill.name = "Convert Feed"
@@ -101,7 +101,7 @@ def test_a_temporary_table_keeps_the_search_from_no_change(postgres: None) -> No
         assert "convert" in cursor.fetchone()[0]
 
 
-def test_every_function_of_the_app_says_where_it_looks_for_tables(postgres: None) -> None:
+def test_every_database_function_sets_its_search_path(postgres: None) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT proname FROM pg_proc WHERE proname LIKE 'marketplace\\_sync%%' AND prorettype = 'trigger'::regtype "
@@ -111,7 +111,7 @@ def test_every_function_of_the_app_says_where_it_looks_for_tables(postgres: None
         assert cursor.fetchall() == []
 
 
-def test_not_even_an_open_gate_lets_a_row_be_changed_or_a_later_one_go() -> None:
+def test_an_open_gate_allows_neither_updates_nor_deletion_of_later_rows() -> None:
     old, new = row(), row()
     with connection.cursor() as cursor:
         cursor.execute(OPEN_GATE, [old.pk])
@@ -121,7 +121,7 @@ def test_not_even_an_open_gate_lets_a_row_be_changed_or_a_later_one_go() -> None
     assert AuditRow.objects.get() == new
 
 
-def test_a_row_that_was_refused_can_not_say_that_it_was_allowed() -> None:
+def test_a_refused_row_cannot_be_marked_as_allowed() -> None:
     with pytest.raises(DatabaseError), transaction.atomic():
         row(allowed=True, outcome="refused")
     with pytest.raises(DatabaseError), transaction.atomic():
@@ -129,7 +129,7 @@ def test_a_row_that_was_refused_can_not_say_that_it_was_allowed() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_without_being_let_through_explicitly_a_flush_is_refused_and_nothing_is_lost(
+def test_a_flush_with_the_gate_closed_is_refused_and_deletes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kept = row()
@@ -145,7 +145,7 @@ def test_without_being_let_through_explicitly_a_flush_is_refused_and_nothing_is_
 
 
 def gate() -> int:
-    """Up to which id rows may go."""
+    """Return the id up to which rows may be deleted."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT up_to FROM marketplace_sync_auditgate")
         ((up_to,),) = cursor.fetchall()
@@ -157,9 +157,7 @@ def archived(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
-def test_what_is_old_enough_goes_into_a_file_and_then_out_of_the_database(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_archive_exports_old_rows_and_then_deletes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = row(400, reason="é, and\nmore", details={"a": [1]}), row(366)
     young = row(364)
     file = tmp_path / "audit.jsonl.gz"
@@ -180,14 +178,14 @@ def test_what_is_old_enough_goes_into_a_file_and_then_out_of_the_database(
     assert gate() == 0
 
 
-def test_a_row_behind_a_younger_one_stays_for_the_next_time() -> None:
+def test_archive_leaves_an_old_row_behind_a_younger_one() -> None:
     first = row(10)
     row(1)
-    row(10)  # the clock had gone back
+    row(10)  # the clock had been set back
     assert last_archivable(timedelta(days=5)) == first.pk
 
 
-def test_a_file_that_is_there_is_not_overwritten_and_nothing_is_deleted(tmp_path: Path) -> None:
+def test_archive_overwrites_no_file_and_deletes_nothing_then(tmp_path: Path) -> None:
     row(10)
     file = tmp_path / "audit.jsonl.gz"
     file.write_text("precious")
@@ -197,14 +195,14 @@ def test_a_file_that_is_there_is_not_overwritten_and_nothing_is_deleted(tmp_path
     assert AuditRow.objects.count() == 1
 
 
-def test_a_place_that_can_not_be_written_deletes_nothing(tmp_path: Path) -> None:
+def test_archive_deletes_nothing_if_the_file_cannot_be_written(tmp_path: Path) -> None:
     row(10)
     with pytest.raises(CommandError, match="nothing was deleted"):
         call_command("archiveaudit", to=tmp_path / "none" / "audit.jsonl.gz", older_than_days=5)
     assert AuditRow.objects.count() == 1
 
 
-def test_an_export_that_fails_half_way_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_export_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row(10)
 
     def full(_descriptor: int) -> None:
@@ -217,7 +215,7 @@ def test_an_export_that_fails_half_way_leaves_no_file(tmp_path: Path, monkeypatc
     assert AuditRow.objects.count() == 1
 
 
-def test_when_the_count_is_not_what_was_exported_nothing_goes(tmp_path: Path) -> None:
+def test_archive_deletes_nothing_if_the_counts_differ(tmp_path: Path) -> None:
     last = [row(10) for _ in range(3)][-1]
     with pytest.raises(NotPossibleError):
         ArchiveAudit(last.pk, 2, tmp_path / "x", actor=COMMAND_LINE).perform()
@@ -225,7 +223,7 @@ def test_when_the_count_is_not_what_was_exported_nothing_goes(tmp_path: Path) ->
     assert gate() == 0
 
 
-def test_nothing_old_enough_writes_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_archive_without_old_rows_writes_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Reconnect(actor=COMMAND_LINE).perform()
     call_command("archiveaudit", to=tmp_path / "audit.jsonl.gz")
     assert "No audit row is old enough" in capsys.readouterr().out
@@ -233,6 +231,6 @@ def test_nothing_old_enough_writes_no_file(tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("days", [-1.0, float("nan"), float("inf"), 1e9])
-def test_an_age_that_can_not_be_is_refused(days: float, tmp_path: Path) -> None:
+def test_archive_refuses_an_invalid_age(days: float, tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="older-than-days"):
         call_command("archiveaudit", to=tmp_path / "x", older_than_days=days)

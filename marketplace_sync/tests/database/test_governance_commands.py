@@ -1,4 +1,4 @@
-"""Commands and the rights of who asked for them: one per actor and thing, none that outlives its author's rights."""
+"""Commands and the rights of their authors: one per actor and arguments, none without the right to it."""
 
 import threading
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def person(name: str = "ada", **flags: bool) -> Actor:
     return actor
 
 
-def test_a_repeated_post_is_the_same_command_and_each_is_audited() -> None:
+def test_a_repeated_post_returns_the_same_command_and_is_audited() -> None:
     client = ApiClient(new_key("scout", Maturity.AUTONOMOUS)[1])
     answers = [client.ask("/api/admin/sync/trigger/", {"reason": why}) for why in ("first", "second")]
     assert [answer.status_code for answer in answers] == [202, 202]
@@ -63,7 +63,7 @@ def test_a_repeated_post_is_the_same_command_and_each_is_audited() -> None:
     ]  # fmt: skip
 
 
-def test_requests_of_one_actor_at_once_make_one_command() -> None:
+def test_simultaneous_requests_of_one_actor_make_one_command() -> None:
     actor = agent()
     ready, ids, problems = threading.Barrier(6), [], []
 
@@ -71,8 +71,8 @@ def test_requests_of_one_actor_at_once_make_one_command() -> None:
         try:
             ready.wait(20)
             ids.append(SyncNow(actor=actor).perform().pk)
-        except Exception as fault:  # noqa: BLE001 - shown by the assertion below
-            problems.append(fault)
+        except Exception as error:  # noqa: BLE001 - shown by the assertion below
+            problems.append(error)
         finally:
             connections.close_all()
 
@@ -84,14 +84,14 @@ def test_requests_of_one_actor_at_once_make_one_command() -> None:
     assert (problems, len(ids), len(set(ids)), Command.objects.count()) == ([], 6, 1, 1)
 
 
-def test_the_twenty_first_open_command_of_an_actor_is_429() -> None:
+def test_the_21st_open_command_of_an_actor_is_429() -> None:
     client = ApiClient(new_key("scout", Maturity.AUTONOMOUS)[1])
-    letters = [dead_letter(number).pk for number in range(25)]
-    answers = [client.ask(f"/api/admin/dead-letters/{pk}/replay/") for pk in letters]
+    ids = [dead_letter(number).pk for number in range(25)]
+    answers = [client.ask(f"/api/admin/dead-letters/{pk}/replay/") for pk in ids]
     assert [answer.status_code for answer in answers] == [202] * 20 + [429] * 5
     assert (answers[-1].json()["code"], answers[-1]["Retry-After"]) == ("too_many_commands", "5")
     assert Command.objects.count() == 20
-    # Nobody else is limited for it.
+    # Others are not limited.
     assert Disable(actor=person()).perform().state == "pending"
 
 
@@ -109,7 +109,7 @@ WITHDRAWALS: dict[str, tuple[Callable[[], Actor], Callable[[], Any]]] = {
 
 
 @pytest.mark.parametrize("name", WITHDRAWALS)
-def test_a_command_does_not_outlive_its_authors_rights(name: str) -> None:
+def test_a_command_expires_when_its_author_loses_the_right(name: str) -> None:
     make, withdraw = WITHDRAWALS[name]
     actor = make()
     lease = acquire("host:1")
@@ -128,7 +128,7 @@ def test_a_command_does_not_outlive_its_authors_rights(name: str) -> None:
     )  # fmt: skip
 
 
-def test_an_account_that_took_over_the_name_inherits_no_command() -> None:
+def test_a_new_account_of_the_same_name_inherits_no_command() -> None:
     command = Disable(actor=agent("scout")).perform()
     Command.objects.update(requested_by="user:agent:scout")
     command.refresh_from_db()
@@ -144,7 +144,7 @@ def test_an_account_that_took_over_the_name_inherits_no_command() -> None:
         lambda: RotateKey(AgentKey.objects.get().pk, actor=COMMAND_LINE),
     ],
 )
-def test_taking_rights_away_expires_what_is_pending(withdraw: Callable[[], Any]) -> None:
+def test_withdrawn_rights_expire_pending_commands(withdraw: Callable[[], Any]) -> None:
     scout, other = agent("scout"), person()
     lease = acquire("host:1")
     accepted, pending, foreign = (
@@ -158,7 +158,7 @@ def test_taking_rights_away_expires_what_is_pending(withdraw: Callable[[], Any])
     assert AuditRow.objects.latest("id").details["expired_commands"] == [pending.pk]
 
 
-def test_an_agent_that_is_raised_keeps_its_commands() -> None:
+def test_a_promoted_agent_keeps_its_commands() -> None:
     command = Disable(actor=agent()).perform()
     Agent.objects.update(maturity="SUPERVISED")
     SetMaturity("scout", "AUTONOMOUS", actor=COMMAND_LINE).perform()
@@ -166,7 +166,7 @@ def test_an_agent_that_is_raised_keeps_its_commands() -> None:
     assert command.state == "pending"
 
 
-def test_demoting_a_person_in_the_admin_expires_what_is_pending(client: Client) -> None:
+def test_demoting_a_person_in_the_admin_expires_pending_commands(client: Client) -> None:
     command = Disable(actor=person("ada")).perform()
     client.force_login(Users.create_user("root", is_staff=True, is_superuser=True))
     page = reverse("admin:auth_user_change", args=(Users.get(username="ada").pk,))
@@ -177,16 +177,16 @@ def test_demoting_a_person_in_the_admin_expires_what_is_pending(client: Client) 
     assert AuditRow.objects.latest("id").details["expired_commands"] == [command.pk]
 
 
-async def test_a_persons_disable_comes_before_whatever_agents_ask() -> None:
+async def test_a_persons_disable_comes_before_all_commands_of_agents() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         agents = [await running.ask(agent, f"agent-{number}") for number in range(6)]
-        letters = [(await running.ask(dead_letter, number)).pk for number in range(19)]
+        ids = [(await running.ask(dead_letter, number)).pk for number in range(19)]
 
         def flood() -> None:
             for actor in agents:
                 SyncNow(actor=actor).perform()
-                for pk in letters:
+                for pk in ids:
                     ReplayDeadLetter(pk, actor=actor).perform()
 
         await running.ask(flood)
@@ -204,21 +204,21 @@ async def test_a_persons_disable_comes_before_whatever_agents_ask() -> None:
         await running.until_db(lambda: not Command.objects.filter(finished_at=None).exists(), "all are answered")
 
 
-async def test_many_dead_letters_are_replayed_by_one_command() -> None:
+async def test_one_command_replays_many_dead_letters() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
-        letters = [await running.ask(dead_letter, number) for number in range(3)]
-        await running.ask(DeadLetter.objects.filter(pk=letters[1].pk).update, key="", state="open")
-        action = ReplayDeadLetters([letter.pk for letter in letters], actor=COMMAND_LINE)
+        dead_letters = [await running.ask(dead_letter, number) for number in range(3)]
+        await running.ask(DeadLetter.objects.filter(pk=dead_letters[1].pk).update, key="", state="open")
+        action = ReplayDeadLetters([row.pk for row in dead_letters], actor=COMMAND_LINE)
         asked = await running.ask(action.perform)
         await running.until_db(lambda: Command.objects.get(pk=asked.pk).finished_at is not None, "it is answered")
         await running.ask(asked.refresh_from_db)
         assert (asked.state, asked.result["replayed"], asked.result["failed"]) == ("done", 2, 1)
-        assert f"Dead letter {letters[1].pk}: " in asked.result["detail"]
+        assert f"Dead letter {dead_letters[1].pk}: " in asked.result["detail"]
         assert await running.ask(DeadLetter.objects.filter(state="open").count) == 1
 
 
-async def test_a_sync_asked_for_again_while_it_runs_is_followed_by_another() -> None:
+async def test_a_sync_submitted_again_while_it_runs_is_followed_by_another() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         server.faults.add("slow-body", times=1, match="/api/", seconds=0.5)

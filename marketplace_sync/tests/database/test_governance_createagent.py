@@ -15,12 +15,12 @@ from marketplace_sync.models import Agent, AgentKey, AuditRow
 pytestmark = pytest.mark.django_db
 
 
-def test_it_registers_and_shows_the_key_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_createagent_registers_an_agent_and_prints_its_key(capsys: pytest.CaptureFixture[str]) -> None:
     call_command("createagent", "scout", "--maturity", "supervised", "--json")
-    told = json.loads(capsys.readouterr().out)
-    assert told.keys() == {"agent", "maturity", "key"}
-    assert (told["agent"], told["maturity"]) == ("scout", "SUPERVISED")
-    found = find_key(told["key"])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed.keys() == {"agent", "maturity", "key"}
+    assert (printed["agent"], printed["maturity"]) == ("scout", "SUPERVISED")
+    found = find_key(printed["key"])
     assert found is not None and found.expiry is None
     assert (found.agent.name, found.agent.maturity) == ("scout", "SUPERVISED")
     rows = AuditRow.objects.order_by("pk").values_list("actor", "verb", "target", "origin")
@@ -30,14 +30,14 @@ def test_it_registers_and_shows_the_key_once(capsys: pytest.CaptureFixture[str])
     ]
 
 
-def test_for_people_the_key_stands_alone_on_the_last_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_createagent_prints_the_key_alone_on_the_last_line(capsys: pytest.CaptureFixture[str]) -> None:
     call_command("createagent", "scout", "--maturity", "INTERN", "--expires-days", "2.5")
     found = find_key(capsys.readouterr().out.splitlines()[-1])
     assert found is not None
     assert abs(found.expiry - found.created - timedelta(days=2.5)) < timedelta(seconds=1)
 
 
-def test_a_name_that_is_taken_is_said_and_gets_no_second_key() -> None:
+def test_createagent_refuses_a_name_that_is_taken() -> None:
     call_command("createagent", "scout", "--maturity", "INTERN")
     with pytest.raises(CommandError, match="An agent scout is registered already") as error:
         call_command("createagent", "scout", "--maturity", "AUTONOMOUS")
@@ -56,13 +56,13 @@ def test_a_name_that_is_taken_is_said_and_gets_no_second_key() -> None:
         ("scout", "--maturity", "INTERN", "--expires-days", "1e12"),
     ],
 )
-def test_bad_arguments_register_nobody(arguments: tuple[str, ...]) -> None:
+def test_createagent_with_invalid_arguments_registers_no_agent(arguments: tuple[str, ...]) -> None:
     with pytest.raises(CommandError):
         call_command("createagent", *arguments)
     assert not Agent.objects.exists()
 
 
-def test_the_demos_agent_gets_a_new_key_each_time_also_after_it_was_disabled() -> None:
+def test_the_demos_agent_gets_a_new_key_each_time_even_if_disabled() -> None:
     first = find_key(make_agent())
     DisableAgent("demo", actor=COMMAND_LINE).perform()
     second = find_key(make_agent())

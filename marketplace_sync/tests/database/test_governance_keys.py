@@ -1,4 +1,4 @@
-"""Agents' keys: shown once, kept as hashes, expiring, revoked, rotated, and looked up."""
+"""Keys of agents: shown once, stored as hashes; issue, expiry, revocation, rotation and lookup."""
 
 import hashlib
 from datetime import timedelta
@@ -42,11 +42,11 @@ def refusals() -> list[tuple[str, str, str]]:
 
 
 def everything_stored() -> str:
-    """All text of all rows of the tables that a key could reach."""
+    """Return all text of all rows of the tables that a key could get into."""
     return "\n".join(repr(list(model._default_manager.values_list())) for model in (AgentKey, Agent, AuditRow))
 
 
-def test_a_key_is_found_and_only_its_hash_is_kept(scout: Agent) -> None:
+def test_a_key_is_found_and_only_its_hash_is_stored(scout: Agent) -> None:
     key, raw = issue()
     found = find_key(raw)
     assert found == key and found is not None and found.agent == scout
@@ -62,7 +62,7 @@ def test_an_agent_may_have_many_keys(scout: Agent) -> None:
     assert find_key(first.raw) == first.key and find_key(second.raw) == second.key
 
 
-def test_whatever_is_shown_that_is_no_key_is_not_found_and_leaves_no_trace(scout: Agent) -> None:
+def test_an_unknown_key_is_not_found_and_not_audited(scout: Agent) -> None:
     _, raw = issue()
     before = AuditRow.objects.count()
     for other in ("", "mirror_", raw[:-1], raw + "0", raw.upper(), raw[:15], "é" * 71, "\ud800", "x" * 10_000_000):
@@ -70,7 +70,7 @@ def test_whatever_is_shown_that_is_no_key_is_not_found_and_leaves_no_trace(scout
     assert AuditRow.objects.count() == before
 
 
-def test_looking_a_key_up_takes_one_query_by_a_unique_index_however_many_there_are(scout: Agent) -> None:
+def test_a_key_lookup_is_one_query_by_a_unique_index(scout: Agent) -> None:
     keys = [issue() for _ in range(5)]
     find_key(keys[0].raw)
     with CaptureQueriesContext(
@@ -83,7 +83,7 @@ def test_looking_a_key_up_takes_one_query_by_a_unique_index_however_many_there_a
     assert isinstance(digest, models.CharField) and digest.unique
 
 
-def test_expired_revoked_and_disabled_look_alike_outside_and_differ_in_the_audit(scout: Agent) -> None:
+def test_invalid_keys_are_answered_alike_and_audited_by_cause(scout: Agent) -> None:
     expired, revoked, disabled = issue(timedelta(hours=1)), issue(), issue()
     RevokeKey(revoked.key.pk, actor=COMMAND_LINE).perform()
     with time_machine.travel(timezone.now() + timedelta(hours=2), tick=False):
@@ -103,7 +103,7 @@ def test_expired_revoked_and_disabled_look_alike_outside_and_differ_in_the_audit
     assert AgentKey.objects.count() == 3  # nothing is deleted in passing
 
 
-def test_a_refused_key_tried_for_ever_fills_an_audit_row_an_hour(scout: Agent) -> None:
+def test_a_refused_key_is_audited_once_per_hour(scout: Agent) -> None:
     key, raw = issue()
     RevokeKey(key.pk, actor=COMMAND_LINE).perform()
     with time_machine.travel(timezone.now(), tick=False) as clock:
@@ -113,7 +113,7 @@ def test_a_refused_key_tried_for_ever_fills_an_audit_row_an_hour(scout: Agent) -
     assert len(refusals()) == 2
 
 
-def test_the_last_use_is_noted_once_a_minute(scout: Agent) -> None:
+def test_the_last_use_of_a_key_is_noted_once_per_minute(scout: Agent) -> None:
     key, raw = issue()
     begin = timezone.now()
     with time_machine.travel(begin, tick=False) as clock:
@@ -128,7 +128,7 @@ def test_the_last_use_is_noted_once_a_minute(scout: Agent) -> None:
         assert key.last_used_at == begin + timedelta(minutes=1)
 
 
-def test_a_rotated_key_gives_way_to_one_of_the_same_life_span(scout: Agent) -> None:
+def test_rotate_revokes_a_key_and_issues_one_with_the_same_life_span(scout: Agent) -> None:
     old = issue(timedelta(days=10))
     new = RotateKey(old.key.pk, actor=COMMAND_LINE).perform()
     assert find_key(old.raw) is None
@@ -142,11 +142,11 @@ def test_a_rotated_key_gives_way_to_one_of_the_same_life_span(scout: Agent) -> N
     assert row.details["new_key"] == new.key.pk and row.details["agent"] == "scout"
 
 
-def test_a_key_made_for_a_person_opens_nothing(scout: Agent, admin_user: object) -> None:
+def test_a_key_of_a_person_is_refused(scout: Agent, admin_user: object) -> None:
     _, raw = AgentKey.objects.create(user=admin_user, created_by="someone")
     assert find_key(raw) is None
 
 
-def test_an_agents_account_can_not_be_deleted_from_under_it(scout: Agent) -> None:
+def test_the_user_of_an_agent_cannot_be_deleted(scout: Agent) -> None:
     with pytest.raises(ProtectedError):
         scout.user.delete()

@@ -1,4 +1,4 @@
-"""Maturity against complexity, and who counts as what."""
+"""The policy, and which rights persons and agents have."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def agent(maturity: Maturity = Maturity.STUDENT, name: str = "scout") -> Agent:
     return RegisterAgent(name, maturity, actor=COMMAND_LINE).perform()
 
 
-def test_each_complexity_needs_the_maturity_of_its_rank_and_no_more() -> None:
+def test_each_complexity_requires_the_maturity_of_its_rank() -> None:
     table = {
         (maturity, complexity)
         for maturity in Maturity
@@ -39,7 +39,7 @@ def test_each_complexity_needs_the_maturity_of_its_rank_and_no_more() -> None:
     assert required_for(Complexity.CRITICAL) is Maturity.AUTONOMOUS
 
 
-def test_the_table_of_agents_has_the_policys_levels() -> None:
+def test_the_agent_table_has_the_maturities_of_the_policy() -> None:
     assert Agent.Maturity.values == [str(level) for level in Maturity]
 
 
@@ -49,7 +49,7 @@ def test_every_management_action_needs_the_highest_maturity_and_has_its_own_verb
     assert all(len(action.verb) <= 40 for action in ACTIONS)
 
 
-def test_reading_is_for_everybody_who_is_somebody() -> None:
+def test_every_actor_may_read() -> None:
     student = Actor(kind="person", ident="user:x", maturity=Maturity.STUDENT, is_superuser=False, user_pk=1)
     require(student, Complexity.LOW)
     with pytest.raises(MaturityRequiredError) as refused:
@@ -59,7 +59,7 @@ def test_reading_is_for_everybody_who_is_somebody() -> None:
 
 @pytest.mark.django_db
 class TestActors:
-    def test_nobody_is_no_actor(self) -> None:
+    def test_an_anonymous_or_inactive_user_is_no_actor(self) -> None:
         gone = user(is_active=False, is_superuser=True)
         assert (actor_of(None), actor_of(AnonymousUser()), actor_of(gone)) == (None, None, None)
         assert may(None, Reconnect) is False
@@ -68,13 +68,13 @@ class TestActors:
         ("flags", "permitted", "maturity"),
         [
             ({}, False, "STUDENT"),
-            ({}, True, "STUDENT"),  # the permission is worth nothing without being staff
+            ({}, True, "STUDENT"),  # the permission counts only for staff
             ({"is_staff": True}, False, "STUDENT"),
             ({"is_staff": True}, True, "AUTONOMOUS"),
             ({"is_superuser": True}, False, "AUTONOMOUS"),
         ],
     )
-    def test_a_person_counts_by_djangos_permissions(
+    def test_a_person_has_the_rights_of_djangos_permissions(
         self, flags: dict[str, bool], permitted: bool, maturity: str
     ) -> None:
         person = user(**flags)
@@ -89,7 +89,7 @@ class TestActors:
         assert may(actor, RegisterAgent) is superuser
 
     @pytest.mark.parametrize("maturity", Maturity)
-    def test_an_agent_counts_by_its_maturity_whatever_flags_its_user_has(self, maturity: Maturity) -> None:
+    def test_an_agent_has_the_rights_of_its_maturity_whatever_flags_its_user_has(self, maturity: Maturity) -> None:
         account = agent(maturity).user
         account.is_staff = account.is_superuser = True
         account.save()
@@ -105,13 +105,13 @@ class TestActors:
         DisableAgent("scout", actor=COMMAND_LINE).perform()
         assert before is not None and reload_actor(before) is None
 
-    def test_an_agents_account_has_no_password_and_a_name_that_no_form_takes(self) -> None:
+    def test_the_user_of_an_agent_has_no_password_and_a_name_that_no_form_accepts(self) -> None:
         account = agent().user
         assert (account.username, account.has_usable_password()) == ("agent:scout", False)
         with pytest.raises(Exception, match="valid username"):
             account.full_clean()
 
-    def test_an_actor_without_an_account_is_none_but_the_command_line(self) -> None:
+    def test_only_the_command_line_is_an_actor_without_an_account(self) -> None:
         forged = Actor(kind="person", ident="x", maturity=Maturity.AUTONOMOUS, is_superuser=True, user_pk=None)
         assert reload_actor(COMMAND_LINE) == COMMAND_LINE
         assert reload_actor(forged) is None

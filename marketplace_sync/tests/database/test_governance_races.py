@@ -1,4 +1,4 @@
-"""The same thing asked for by several at once: done once, and each who asked has an audit row that says what became."""
+"""Simultaneous actions of the same kind: one is performed, and each has an audit row with its outcome."""
 
 import threading
 from collections import Counter
@@ -57,9 +57,9 @@ def on_agent(kind: type[Any], *more: str) -> Make:
     return make
 
 
-def on_letter() -> Callable[[], Action[Any]]:
-    letter = dead_letter(1)
-    return lambda: DiscardDeadLetter(letter.pk, actor=COMMAND_LINE)
+def on_dead_letter() -> Callable[[], Action[Any]]:
+    row = dead_letter(1)
+    return lambda: DiscardDeadLetter(row.pk, actor=COMMAND_LINE)
 
 
 RACES: dict[str, Make] = {
@@ -69,16 +69,16 @@ RACES: dict[str, Make] = {
     "enable": disabled,
     "set maturity": on_agent(SetMaturity, "STUDENT"),
     "register": lambda: lambda: RegisterAgent("newcomer", "STUDENT", actor=COMMAND_LINE),
-    "discard": on_letter,
+    "discard": on_dead_letter,
 }
 
 
 @pytest.mark.parametrize("name", RACES)
-def test_of_several_who_ask_at_once_one_has_it_done(name: str) -> None:
+def test_of_simultaneous_actions_one_is_performed(name: str) -> None:
     make = RACES[name]()
     before, keys = AuditRow.objects.count(), AgentKey.objects.count()
     together = threading.Barrier(ASKERS)
-    told: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
 
     def ask() -> None:
         try:
@@ -86,9 +86,9 @@ def test_of_several_who_ask_at_once_one_has_it_done(name: str) -> None:
             together.wait(30)
             try:
                 action.perform()
-                told["performed"] += 1
+                outcomes["performed"] += 1
             except NotPossibleError:
-                told["not_possible"] += 1
+                outcomes["not_possible"] += 1
         finally:
             connections.close_all()
 
@@ -97,21 +97,21 @@ def test_of_several_who_ask_at_once_one_has_it_done(name: str) -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert told == {"performed": 1, "not_possible": ASKERS - 1}
-    outcomes = AuditRow.objects.order_by("id").values_list("outcome", flat=True)[before:]
-    assert Counter(outcomes) == told
+    assert outcomes == {"performed": 1, "not_possible": ASKERS - 1}
+    audited = AuditRow.objects.order_by("id").values_list("outcome", flat=True)[before:]
+    assert Counter(audited) == outcomes
     assert AgentKey.objects.count() == keys + (name == "rotate")
     assert Agent.objects.filter(name="newcomer").count() == (name == "register")
 
 
-async def test_a_removal_approved_by_two_at_once_happens_once() -> None:
+async def test_two_simultaneous_approvals_remove_once() -> None:
     async with marketplace(skills=100) as server, mirror(server) as running:
         await running.until_state("live")
         server.faults.add("shrunken-listing")
         for number in range(40, 100):
             server.market.delete_skill(f"skill-{number:05}", announce=False)
-        held = await running.command(Command.Action.SYNC)
-        run = await running.ask(SyncRun.objects.get, pk=held.result["run"])
+        answer = await running.command(Command.Action.SYNC)
+        run = await running.ask(SyncRun.objects.get, pk=answer.result["run"])
         assert run.state == "held"
         server.faults.clear()
 

@@ -1,4 +1,4 @@
-"""What an actor without rights can have written: bounded, and counted beyond that."""
+"""Audit rows of refusals: their number is bounded, and further refusals are counted."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The time by which refused requests are counted."""
+    """Return the clock by which refused requests are counted."""
     clock = Clock()
     monkeypatch.setattr("marketplace_sync.governance.action.refused_requests", SlidingWindow(30, 60.0, clock))
     folded = FoldedRefusals(clock)
@@ -46,7 +46,7 @@ def of(name: str) -> Any:
     return AuditRow.objects.filter(actor=name).order_by("id")
 
 
-def test_refused_requests_past_thirty_per_minute_are_429_and_one_row_with_a_count(clock: Any) -> None:
+def test_refusals_beyond_30_per_minute_are_429_and_one_row_with_a_count(clock: Any) -> None:
     client = agent(Maturity.STUDENT)
     paths = [RECONNECT, "/api/admin/sync/trigger/", "/api/admin/dead-letters/1/discard/"]
     codes = []
@@ -59,7 +59,7 @@ def test_refused_requests_past_thirty_per_minute_are_429_and_one_row_with_a_coun
     assert len(rows) == 30
     assert {len(row.reason) for row in rows} == {200}
     clock.folded.write_due()
-    assert of("agent:a-student").count() == 30  # the flood may go on
+    assert of("agent:a-student").count() == 30  # the flood continues
     clock.now = 12.0
     clock.folded.write_due()
     clock.folded.write_due()
@@ -72,7 +72,7 @@ def test_refused_requests_past_thirty_per_minute_are_429_and_one_row_with_a_coun
     }  # fmt: skip
 
 
-def test_a_flood_that_goes_on_is_one_more_row_per_minute(clock: Any) -> None:
+def test_a_flood_of_refusals_costs_one_more_row_per_minute(clock: Any) -> None:
     client = agent(Maturity.STUDENT)
     for second in range(0, 181):
         clock.now = float(second)
@@ -88,7 +88,7 @@ def test_a_flood_that_goes_on_is_one_more_row_per_minute(clock: Any) -> None:
     assert len(counts) <= 4 and refused <= 30 * 4
 
 
-def test_requests_that_are_not_possible_are_limited_with_those_that_are_refused(clock: Any) -> None:
+def test_impossible_requests_share_the_limit_of_refused_ones(clock: Any) -> None:
     client = agent()
     paths = ["/api/admin/dead-letters/999/discard/", "/api/admin/dead-letters/999/replay/",
              "/api/admin/sync/runs/999/dismiss/", "/api/admin/sync/runs/999/approve/"]  # fmt: skip
@@ -99,10 +99,10 @@ def test_requests_that_are_not_possible_are_limited_with_those_that_are_refused(
     assert of("agent:a-autonomous").count() == 31
     row = of("agent:a-autonomous").last()
     assert (row.verb, row.details["count"]) == ("refused_requests", 30)
-    assert client.ask(RECONNECT).status_code == 202  # what is possible is done
+    assert client.ask(RECONNECT).status_code == 202  # a possible action is performed
 
 
-def test_others_are_not_limited_for_it_and_rights_given_meanwhile_count(clock: Any) -> None:
+def test_the_limit_is_per_actor_and_new_rights_count(clock: Any) -> None:
     student, other = agent(Maturity.STUDENT), agent(Maturity.INTERN)
     assert [student.ask(RECONNECT).status_code for _ in range(31)][-1] == 429
     assert other.ask(RECONNECT).status_code == 403
@@ -112,12 +112,12 @@ def test_others_are_not_limited_for_it_and_rights_given_meanwhile_count(clock: A
     assert student.ask(RECONNECT).status_code == 202
 
 
-def test_the_admin_pages_are_limited_with_the_api(clock: Any, client: Client) -> None:
+def test_admin_pages_and_api_share_the_limit_of_refusals(clock: Any, client: Client) -> None:
     client.force_login(person("viewer"))
     page = reverse("admin:marketplace_sync_websocketstate_reconnect")
     many = reverse("admin:marketplace_sync_deadletter_changelist")
-    letter = dead_letter(1).pk
-    data = {"action": "discard", "_selected_action": [letter], "reason": "y" * 900}
+    dead_letter_id = dead_letter(1).pk
+    data = {"action": "discard", "_selected_action": [dead_letter_id], "reason": "y" * 900}
     answers = [client.post(page, {"reason": "x" * 900}).status_code for _ in range(29)]
     answers += [client.post(many, data).status_code for _ in range(2)]
     assert answers == [403] * 30 + [429]
@@ -158,7 +158,7 @@ def test_a_count_that_could_not_be_written_is_kept(clock: Any, monkeypatch: pyte
     assert row is not None and row.details["count"] == 6
 
 
-def test_the_process_writes_the_count_by_itself_once_the_flood_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_writes_the_count_after_the_flood(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusals, "_QUIET", 0.05)
     client = agent(Maturity.STUDENT)
     for _ in range(33):
@@ -170,7 +170,7 @@ def test_the_process_writes_the_count_by_itself_once_the_flood_is_over(monkeypat
     assert row is not None and row.details["count"] == 3
 
 
-def test_a_process_that_ends_writes_what_it_has_counted() -> None:
+def test_a_process_writes_its_counts_when_it_ends() -> None:
     counts = FoldedRefusals(Clock())
     somebody = Actor(kind="agent", ident="agent:a", maturity=Maturity.STUDENT, is_superuser=False, user_pk=None)
     counts.add(somebody, "reconnect", actual="STUDENT", required="AUTONOMOUS", origin="api")

@@ -1,4 +1,4 @@
-"""Migrations that change tables in ways of their own, on tables with rows in them."""
+"""Migrations with hand-written changes of tables, on tables with rows."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,16 +22,16 @@ SKILL = (
 
 @pytest.fixture
 def parsed(sqlite: None, transactional_db: None) -> Iterator[None]:
-    """The tables as they were when each text was parsed, with a skill in them."""
+    """Migrate to the tables with a JSON check, with a skill in them."""
     migrate(PARSED)
     run(SKILL, ("one", "{}"))
     yield
-    migrate(PARSED)  # where it was refused it is done now
+    migrate(PARSED)  # also after a test in which the migration changed nothing
     migrate(*MigrationExecutor(connection).loader.graph.leaf_nodes(APP))
 
 
 @pytest.mark.usefixtures("parsed")
-def test_what_the_mirror_writes_is_not_parsed_again() -> None:
+def test_json_columns_lose_their_check_on_sqlite() -> None:
     assert checked() == CHECKED
     with pytest.raises(IntegrityError):
         run(SKILL, ("two", "{"))
@@ -42,14 +42,14 @@ def test_what_the_mirror_writes_is_not_parsed_again() -> None:
     assert checked() == {"marketplace_sync_skill": set(), "marketplace_sync_change": set()}
     assert run("PRAGMA integrity_check") == [("ok",)]
     assert objects() == made  # triggers and indexes
-    run(SKILL, ("two", "{"))  # an open connection knows of it
+    run(SKILL, ("two", "{"))  # an open connection knows the change
     assert run("SELECT count(*) FROM marketplace_sync_skill_tag WHERE tag = 'tagged'") == [(2,)]
-    with pytest.raises(IntegrityError):  # other rules stand
+    with pytest.raises(IntegrityError):  # other constraints stay
         run("UPDATE marketplace_sync_skill SET rating_count = -1")
 
 
 @pytest.mark.usefixtures("parsed")
-def test_it_can_be_undone() -> None:
+def test_the_migration_of_json_columns_can_be_reversed() -> None:
     before = run("SELECT name, sql FROM sqlite_master ORDER BY name")
     migrate(NOT_PARSED)
     assert run("SELECT name, sql FROM sqlite_master ORDER BY name") != before
@@ -59,9 +59,9 @@ def test_it_can_be_undone() -> None:
 
 
 @pytest.mark.usefixtures("parsed")
-def test_a_sqlite_that_refuses_goes_on_parsing() -> None:
+def test_a_sqlite_without_writable_schema_keeps_the_checks() -> None:
     def defensive(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
-        """Such a one ignores the wish, and then refuses the change."""
+        """Ignore the pragma, as a SQLite in defensive mode does; it refuses the change later."""
         return execute("SELECT 1" if sql == "PRAGMA writable_schema = ON" else sql, *rest)
 
     with connection.execute_wrapper(defensive):
@@ -81,7 +81,7 @@ def run(sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def checked() -> dict[str, set[str]]:
-    """The columns of the tables that SQLite parses as JSON."""
+    """Return the columns of each table that SQLite checks as JSON."""
     return {
         table: {name for name in names if f'JSON_VALID("{name}")' in text_of(table)} for table, names in CHECKED.items()
     }

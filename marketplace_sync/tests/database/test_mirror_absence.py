@@ -1,4 +1,4 @@
-"""What a listing lacks, counted where a pass found all that it named: never another answer than by looking at each."""
+"""Absent skills: if a full sync found all that it listed, counting gives the same answer as reading each skill."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -54,9 +54,9 @@ batches = st.lists(
 
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(events, max_size=5), batches, st.booleans())
-# Nobody is told of a skill that comes and goes in one batch, so the feed's numbers say nothing of it.
+# A skill that is created and removed within one batch is not in the feed, so feed numbers do not show it.
 @example([record("a", 1)], [[(True, record("b", 2)), (False, SkillDeleted("b", at(3)))]], False)
-def test_to_count_is_never_to_overlook(
+def test_counting_finds_the_same_absent_skills_as_reading_each(
     lease: Lease, before: Sequence[Event], script: Sequence[Sequence[tuple[bool, Event]]], forced: bool
 ) -> None:
     point = transaction.savepoint()

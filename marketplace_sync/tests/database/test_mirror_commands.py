@@ -1,4 +1,4 @@
-"""Law 11: a request is a row that is taken on and answered, or expires."""
+"""Law 11: a command is a row that a daemon accepts and answers, or that expires."""
 
 from datetime import timedelta
 
@@ -47,21 +47,21 @@ def now(command: Command) -> Command:
     return command
 
 
-def test_a_request_waits_and_says_who_asked_for_what_and_why() -> None:
+def test_a_new_command_is_pending_with_author_and_reason() -> None:
     command = now(asked())
     assert (command.action, command.state, command.requested_by) == ("sync", "pending", "ada")
     assert (command.reason, command.args, command.result, command.finished_at) == ("to see", {"run": 7}, None, None)
     assert command.expires_at - command.requested_at == EXPIRES_AFTER
 
 
-def test_requests_are_seen_oldest_first_until_they_are_taken_on(lease: Lease) -> None:
+def test_pending_commands_are_listed_oldest_first_until_accepted(lease: Lease) -> None:
     commands = [asked(run) for run in range(3)]
     assert [command.pk for command in pending_commands(10)] == [command.pk for command in commands]
     assert accept(lease, commands[0].pk, allowed)
     assert [command.pk for command in pending_commands(10)] == [command.pk for command in commands[1:]]
 
 
-def test_a_request_stays_taken_on_when_its_daemon_has_to_say_so_twice(lease: Lease) -> None:
+def test_accepting_twice_keeps_the_command_accepted(lease: Lease) -> None:
     command = asked()
     assert accept(lease, command.pk, allowed) is True
     since = now(command).accepted_at
@@ -74,7 +74,7 @@ def test_a_request_stays_taken_on_when_its_daemon_has_to_say_so_twice(lease: Lea
 
 
 @pytest.mark.parametrize("state", [State.DONE, State.FAILED])
-def test_an_answer_ends_it(lease: Lease, state: Command.State) -> None:
+def test_an_answer_ends_the_command(lease: Lease, state: Command.State) -> None:
     command = asked()
     accept(lease, command.pk, allowed)
     answer(lease, command.pk, state, {"detail": "It is."})
@@ -82,7 +82,7 @@ def test_an_answer_ends_it(lease: Lease, state: Command.State) -> None:
     assert command.finished_at is not None
 
 
-def test_only_what_was_taken_on_is_answered_and_only_once(lease: Lease) -> None:
+def test_only_an_accepted_command_is_answered_and_only_once(lease: Lease) -> None:
     command = asked()
     answer(lease, command.pk, State.DONE, {"detail": "early"})
     assert now(command).state == State.PENDING
@@ -92,7 +92,7 @@ def test_only_what_was_taken_on_is_answered_and_only_once(lease: Lease) -> None:
     assert (now(command).state, command.result) == (State.FAILED, {"detail": "first"})
 
 
-def test_a_request_that_nobody_took_on_in_time_expires_when_it_is_looked_at(lease: Lease) -> None:
+def test_a_command_not_accepted_in_time_expires(lease: Lease) -> None:
     command = asked()
     overdue(command)
     assert accept(lease, command.pk, allowed) is False
@@ -102,7 +102,7 @@ def test_a_request_that_nobody_took_on_in_time_expires_when_it_is_looked_at(leas
     assert command.finished_at is not None
 
 
-def test_the_start_closes_what_a_dead_daemon_left_open_and_what_expired(lease: Lease) -> None:
+def test_the_start_ends_commands_of_a_dead_daemon_and_expired_ones(lease: Lease) -> None:
     accepted, expired, waiting, done = asked(1), asked(2), asked(3), asked(4)
     for command in (accepted, done):
         accept(lease, command.pk, allowed)
@@ -117,7 +117,7 @@ def test_the_start_closes_what_a_dead_daemon_left_open_and_what_expired(lease: L
     assert done.result == {"detail": "It is."}
 
 
-def test_who_has_lost_the_lease_takes_nothing_on(lease: Lease) -> None:
+def test_a_daemon_without_the_lease_accepts_no_command(lease: Lease) -> None:
     command = asked()
     lease.release()
     acquire("other:2")
@@ -126,26 +126,26 @@ def test_who_has_lost_the_lease_takes_nothing_on(lease: Lease) -> None:
     assert now(command).state == State.PENDING
 
 
-def test_the_database_holds_a_command_to_ending_with_a_time() -> None:
+def test_an_ended_command_must_have_a_time() -> None:
     command = asked()
     for change in ({"state": State.DONE}, {"finished_at": database_now() + timedelta(0)}):
         with pytest.raises(IntegrityError), transaction.atomic():
             Command.objects.filter(pk=command.pk).update(**change)
 
 
-def test_a_person_comes_before_every_agent(lease: Lease) -> None:
+def test_commands_of_persons_come_before_those_of_agents(lease: Lease) -> None:
     agents = [asked(run, by="agent:busy") for run in range(5)]
     person = asked(by="user:ada")
     assert [command.pk for command in pending_commands(2)] == [person.pk, agents[0].pk, agents[1].pk]
     assert list(pending_commands(-1)) == [person]
 
 
-def test_asking_again_for_the_same_returns_the_open_command(lease: Lease) -> None:
+def test_submitting_again_returns_the_open_command(lease: Lease) -> None:
     first = asked()
     Command.objects.update(expires_at=database_now() + timedelta(seconds=1))
     again = asked()
     assert again.pk == first.pk
-    assert now(again).expires_at > database_now() + timedelta(seconds=50)  # it is as fresh as the last who asked
+    assert now(again).expires_at > database_now() + timedelta(seconds=50)  # it expires as late as a new one
     accept(lease, first.pk, allowed)
     assert asked().pk == first.pk
     assert [asked(8).pk, asked(by="eve").pk] != [first.pk, first.pk]
@@ -154,13 +154,13 @@ def test_asking_again_for_the_same_returns_the_open_command(lease: Lease) -> Non
     assert asked().pk != first.pk
 
 
-def test_a_command_past_its_time_is_no_open_one(lease: Lease) -> None:
+def test_an_expired_command_is_not_open(lease: Lease) -> None:
     stale = asked()
     overdue(stale)
     assert asked().pk != stale.pk
 
 
-def test_an_actor_has_twenty_open_commands_at_most(lease: Lease) -> None:
+def test_an_actor_has_at_most_20_open_commands(lease: Lease) -> None:
     commands = [asked(run) for run in range(MAX_OPEN_PER_ACTOR)]
     assert MAX_OPEN_PER_ACTOR == 20
     with pytest.raises(TooManyOpenCommandsError):
@@ -171,7 +171,7 @@ def test_an_actor_has_twenty_open_commands_at_most(lease: Lease) -> None:
     assert asked(99).pk
 
 
-def test_a_sync_is_done_only_when_one_began_after_the_last_request(lease: Lease) -> None:
+def test_a_sync_command_is_done_only_by_a_run_that_began_after_it(lease: Lease) -> None:
     command = asked()
     accept(lease, command.pk, allowed)
     run = begin_run(lease, "asked").id
@@ -184,7 +184,7 @@ def test_a_sync_is_done_only_when_one_began_after_the_last_request(lease: Lease)
     assert now(command).result == {"run": later}
 
 
-def test_a_command_whose_author_may_not_have_it_any_more_expires(lease: Lease) -> None:
+def test_a_command_whose_author_lost_the_right_expires(lease: Lease) -> None:
     command = asked()
     assert accept(lease, command.pk, lambda _: "Ada was disabled.") is False
     assert now(command).state == State.EXPIRED

@@ -1,4 +1,4 @@
-"""Law 10: one writer, told apart by an epoch, by the database's clock."""
+"""Law 10: one writer, identified by an epoch, by the database's clock."""
 
 import threading
 from collections.abc import Callable
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.django_db
 
 
 def age(seconds: float) -> None:
-    """Let the holder's last renewal be that long ago, by the database's clock."""
+    """Set the holder's last renewal to that long ago, by the database's clock."""
     LeaseRow.objects.update(renewed_at=database_now() - timedelta(seconds=seconds))
 
 
@@ -40,7 +40,7 @@ def test_the_first_owner_has_epoch_one_and_is_named() -> None:
     assert row.renewed_at is not None
 
 
-def test_a_lease_that_is_held_is_refused_and_its_holder_named() -> None:
+def test_a_taken_lease_is_refused_with_the_name_of_its_holder() -> None:
     acquire("a:1")
     age(3)
     with pytest.raises(LeaseTakenError, match=r"a:1 \(seen 3 s ago\)") as taken:
@@ -50,36 +50,36 @@ def test_a_lease_that_is_held_is_refused_and_its_holder_named() -> None:
     assert LeaseRow.objects.get().epoch == 1
 
 
-def test_it_is_refused_to_its_own_holder_too() -> None:
+def test_a_taken_lease_is_refused_to_its_own_holder() -> None:
     acquire("a:1")
     with pytest.raises(LeaseTakenError):
         acquire("a:1")
 
 
-def test_an_expired_lease_goes_to_the_next_with_a_new_epoch() -> None:
+def test_an_expired_lease_is_taken_with_a_new_epoch() -> None:
     acquire("a:1")
     age(LEASE_SECONDS)
     assert acquire("b:2").epoch == 2
     assert LeaseRow.objects.get().holder == "b:2"
 
 
-def test_a_lease_just_short_of_its_time_is_still_held() -> None:
+def test_a_lease_is_refused_until_it_expires() -> None:
     acquire("a:1")
     age(LEASE_SECONDS - 1)
     with pytest.raises(LeaseTakenError):
         acquire("b:2")
 
 
-def test_who_writes_without_asking_whose_the_lease_is_has_it_asked_before_the_commit() -> None:
+def test_the_epoch_is_checked_before_the_commit_at_the_latest() -> None:
     lease = acquire("a:1")
     age(LEASE_SECONDS)
     acquire("b:2")
     with pytest.raises(LeaseLostError, match="b:2"), lease.locking():
-        Category.objects.create(name="of one who lost it")
+        Category.objects.create(name="of an owner who lost the lease")
     assert not Category.objects.exists()
 
 
-def test_renewal_keeps_it() -> None:
+def test_renewal_keeps_the_lease() -> None:
     lease = acquire("a:1")
     age(LEASE_SECONDS + 5)
     lease.renew()  # late, but nobody took it meanwhile
@@ -87,12 +87,12 @@ def test_renewal_keeps_it() -> None:
         acquire("b:2")
 
 
-def test_a_released_lease_is_free_at_once() -> None:
+def test_a_released_lease_is_free_immediately() -> None:
     acquire("a:1").release()
     assert acquire("b:2").epoch == 2
 
 
-def test_releasing_a_lease_that_has_gone_leaves_the_new_owner_alone() -> None:
+def test_releasing_a_lost_lease_does_not_affect_the_new_owner() -> None:
     old = acquire("a:1")
     age(LEASE_SECONDS)
     acquire("b:2")
@@ -100,7 +100,7 @@ def test_releasing_a_lease_that_has_gone_leaves_the_new_owner_alone() -> None:
     assert LeaseRow.objects.get().holder == "b:2"
 
 
-def test_the_age_is_compared_by_the_databases_clock_and_not_by_ours() -> None:
+def test_the_lease_expires_by_the_databases_clock() -> None:
     acquire("a:1")
     with time_machine.travel(datetime(2040, 1, 1, tzinfo=UTC)):
         with pytest.raises(LeaseTakenError):
@@ -120,7 +120,7 @@ def _save(lease: Lease) -> Any:
 
 
 @pytest.mark.parametrize("write", [Lease.renew, _begin, _save])
-def test_an_owner_that_was_paused_finds_its_epoch_gone_and_writes_nothing(write: Callable[[Lease], Any]) -> None:
+def test_a_paused_owner_finds_another_epoch_and_writes_nothing(write: Callable[[Lease], Any]) -> None:
     WebSocketState.objects.create(pk=1)
     old = acquire("a:1")
     age(LEASE_SECONDS)
@@ -138,7 +138,7 @@ def test_writing_without_any_lease_row_is_refused() -> None:
         Lease(1, "a:1").renew()
 
 
-def test_feed_numbers_are_kept_when_the_transaction_commits_and_only_then() -> None:
+def test_feed_numbers_are_stored_only_with_the_commit() -> None:
     lease = acquire("a:1")
     with lease.writing() as head:
         assert (head.next_seq(), head.next_seq()) == (1, 2)
@@ -149,7 +149,7 @@ def test_feed_numbers_are_kept_when_the_transaction_commits_and_only_then() -> N
         assert head.feed_seq == 2
 
 
-def test_a_new_epoch_goes_on_from_the_last_feed_number() -> None:
+def test_a_new_owner_continues_from_the_newest_feed_number() -> None:
     lease = acquire("a:1")
     with lease.writing() as head:
         head.next_seq()
@@ -160,7 +160,7 @@ def test_a_new_epoch_goes_on_from_the_last_feed_number() -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("row_exists", [True, False])
-def test_of_many_takers_at_once_exactly_one_has_it(row_exists: bool) -> None:
+def test_of_simultaneous_takers_exactly_one_gets_the_lease(row_exists: bool) -> None:
     if row_exists:
         acquire("before:0").release()
     barrier = threading.Barrier(4)
@@ -187,7 +187,7 @@ def test_of_many_takers_at_once_exactly_one_has_it(row_exists: bool) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_writers_take_turns_and_no_number_is_given_twice() -> None:
+def test_simultaneous_writers_never_use_a_feed_number_twice() -> None:
     lease = acquire("a:1")
     given: list[int] = []
 
@@ -207,7 +207,7 @@ def test_writers_take_turns_and_no_number_is_given_twice() -> None:
     assert given == list(range(1, 31))
 
 
-def test_who_stands_by_is_counted_until_it_leaves_takes_over_or_falls_silent() -> None:
+def test_a_standby_is_counted_until_it_leaves_takes_over_or_is_silent() -> None:
     acquire("a:1")
     for name in ("b:2", "c:3", "d:4"):
         stand_by(name)
@@ -227,7 +227,7 @@ def test_who_stands_by_is_counted_until_it_leaves_takes_over_or_falls_silent() -
 @pytest.mark.parametrize(
     ("seconds", "alive"), [(0, True), (DEAD_AFTER_SECONDS - 1, True), (DEAD_AFTER_SECONDS + 1, False)]
 )
-def test_a_heartbeat_that_is_too_old_is_no_daemon_whatever_was_written_last(seconds: float, alive: bool) -> None:
+def test_a_daemon_with_an_old_heartbeat_is_not_running(seconds: float, alive: bool) -> None:
     WebSocketState.objects.create(pk=1)
     lease = acquire("a:1")
     save_state(lease, {"state": WebSocketState.State.LIVE, "connected": True}, {})
@@ -237,7 +237,7 @@ def test_a_heartbeat_that_is_too_old_is_no_daemon_whatever_was_written_last(seco
     assert (found.row.state, found.row.connected) == (("live", True) if alive else ("not_running", False))
 
 
-def test_before_anything_ran_nothing_runs() -> None:
+def test_an_empty_database_shows_no_running_daemon() -> None:
     found = status()
     assert (found.alive, found.daemon, found.heartbeat_at, found.standby) == (False, "", None, 0)
     assert (found.row.state, found.row.connected, found.row.enabled) == ("not_running", False, True)

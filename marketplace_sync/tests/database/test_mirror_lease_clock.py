@@ -1,4 +1,4 @@
-"""A renewal whose time can't be believed is no sign of life, and no proof of death: the lease is watched (law 10).
+"""An unbelievable time of renewal is neither a sign of life nor a proof of death: the lease is watched (law 10).
 
 Clocks are handed in: nothing here waits.
 """
@@ -87,12 +87,12 @@ def test_a_standby_takes_over_within_20_s_however_far_ahead_the_renewal_is(ahead
 
 
 @pytest.mark.parametrize("ahead", AHEAD)
-def test_nothing_is_taken_from_a_daemon_that_lives_while_the_clock_is_put_back(ahead: float | None) -> None:
+def test_a_living_daemon_keeps_the_lease_while_the_clock_is_set_back(ahead: float | None) -> None:
     owner = acquire("alive:1")
     clock, watch = Seconds(), watch_of_standby()
     for second in range(60):
         if second % 20 == 0:
-            renewed_ahead(ahead)  # as the clock that was put back leaves it
+            renewed_ahead(ahead)  # as after the clock was set back
         elif second % 2 == 1:
             owner.renew()
         with pytest.raises(LeaseTakenError, match="alive:1"):
@@ -102,7 +102,7 @@ def test_nothing_is_taken_from_a_daemon_that_lives_while_the_clock_is_put_back(a
 
 
 @pytest.mark.parametrize("ahead", AHEAD)
-def test_a_single_look_takes_nothing_over(ahead: float | None) -> None:
+def test_a_single_look_does_not_take_over_the_lease(ahead: float | None) -> None:
     acquire("dead:1")
     renewed_ahead(ahead)
     with pytest.raises(LeaseTakenError) as taken:
@@ -112,7 +112,7 @@ def test_a_single_look_takes_nothing_over(ahead: float | None) -> None:
 
 
 @pytest.mark.parametrize("ahead", AHEAD)
-def test_a_command_takes_the_lease_of_the_dead_after_a_moment(ahead: float | None) -> None:
+def test_a_command_takes_the_lease_of_a_dead_daemon_after_a_watch(ahead: float | None) -> None:
     acquire("dead:1")
     renewed_ahead(ahead)
     clock = Seconds()
@@ -121,7 +121,7 @@ def test_a_command_takes_the_lease_of_the_dead_after_a_moment(ahead: float | Non
     assert acquire("command:2", watch, clock=clock).epoch == 2
 
 
-def test_a_command_that_watches_leaves_the_lease_to_a_holder_that_renews() -> None:
+def test_a_command_leaves_the_lease_to_a_holder_that_renews() -> None:
     owner = acquire("alive:1")
     renewed_ahead(3600)
     clock = Seconds()
@@ -150,7 +150,7 @@ def test_a_certain_lease_is_not_watched() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_feed_is_begun_anew_although_the_dead_daemons_renewal_is_ahead(
+def test_the_feed_is_restarted_although_a_dead_daemons_renewal_is_ahead(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     acquire("dead:1")
@@ -165,7 +165,7 @@ def test_the_feed_is_begun_anew_although_the_dead_daemons_renewal_is_ahead(
 
 @pytest.mark.parametrize("write", [lambda lease: lease.renew(), lambda lease: begin_and_end(lease)])
 @pytest.mark.parametrize("ahead", AHEAD)
-def test_an_owner_renews_at_its_next_write_where_the_renewal_is_ahead(ahead: float | None, write: Any) -> None:
+def test_an_owner_renews_at_its_next_write_if_the_renewal_is_ahead(ahead: float | None, write: Any) -> None:
     owner = acquire("alive:1")
     renewed_ahead(ahead)
     write(owner)
@@ -177,14 +177,14 @@ def begin_and_end(lease: Lease) -> None:
         pass
 
 
-def test_a_released_lease_stays_free_whoever_still_writes() -> None:
+def test_a_released_lease_stays_free_while_its_last_owner_writes() -> None:
     lease = acquire("a:1")
     lease.release()
     begin_and_end(lease)
     assert LeaseRow.objects.get().renewed_at is None
 
 
-# What is shown meanwhile.
+# What status and freshness show meanwhile.
 
 
 @contextmanager
@@ -216,16 +216,16 @@ def test_a_dead_daemon_stays_dead_when_the_clock_reaches_its_heartbeat() -> None
         assert (sign.alive, sign.at) == (False, None)
 
 
-def test_a_dead_daemon_is_dead_although_the_clock_was_put_back_a_little() -> None:
+def test_a_dead_daemon_is_dead_although_the_clock_was_set_back_a_little() -> None:
     observer, noon = Observer(), database_now()
     assert observer.look("dead:1", 1, noon, database_now=noon, now=0.0).alive
-    # 14 s put back: by this clock the heartbeat is 2 s old for ever longer.
+    # The clock was set back by 14 s: by it the heartbeat is only 2 s old, and stays young for longer.
     late = noon + timedelta(seconds=2)
     assert observer.look("dead:1", 1, noon, database_now=late, now=DEAD_AFTER_SECONDS - 0.1).alive
     assert not observer.look("dead:1", 1, noon, database_now=late, now=DEAD_AFTER_SECONDS + 0.1).alive
 
 
-def test_a_daemon_that_lives_is_seen_at_its_next_renewal_after_the_clock_was_put_back() -> None:
+def test_a_living_daemon_is_seen_at_its_next_renewal_after_the_clock_was_set_back() -> None:
     with live_state():
         renewed_ahead(3600)
         assert not status().alive
@@ -235,7 +235,7 @@ def test_a_daemon_that_lives_is_seen_at_its_next_renewal_after_the_clock_was_put
 
 
 @pytest.mark.parametrize("alive", [True, False])
-def test_freshness_is_never_in_the_future_whichever_time_is(alive: bool) -> None:
+def test_freshness_is_never_in_the_future(alive: bool) -> None:
     with live_state():
         later = database_now() + timedelta(hours=1)
         if not alive:
@@ -244,21 +244,21 @@ def test_freshness_is_never_in_the_future_whichever_time_is(alive: bool) -> None
         old = database_now() - timedelta(hours=2)
         SyncRun.objects.create(reason="poll", state="done", is_clean=True, started_at=old, finished_at=old)
         SyncRun.objects.create(reason="poll", state="done", is_clean=True, started_at=later, finished_at=later)
-        # What can be believed is the pass of two hours ago; the times ahead prove nothing.
+        # Only the full sync of two hours ago is believable; the times ahead prove nothing.
         assert freshness().as_of == old
 
 
-def test_a_time_ahead_is_forgotten_when_a_daemon_starts() -> None:
+def test_a_daemon_deletes_a_time_ahead_at_its_start() -> None:
     with live_state():
         WebSocketState.objects.update(in_sync_at=database_now() + timedelta(hours=1))
         close_state(Lease(1, "dead:1"))
         assert WebSocketState.objects.get().in_sync_at is None
 
 
-# Other stored times that "now" is compared with.
+# Other stored times that are compared with the current time.
 
 
-def test_a_standby_dated_ahead_is_not_counted_and_goes() -> None:
+def test_a_standby_dated_ahead_is_not_counted_and_deleted() -> None:
     acquire("a:1")
     stand_by("gone:2")
     Standby.objects.update(seen_at=database_now() + timedelta(hours=1))
@@ -268,7 +268,7 @@ def test_a_standby_dated_ahead_is_not_counted_and_goes() -> None:
     assert list(Standby.objects.values_list("holder", flat=True)) == ["here:3"]
 
 
-def test_a_web_process_dated_ahead_is_not_counted_and_goes() -> None:
+def test_a_web_process_dated_ahead_is_not_counted_and_deleted() -> None:
     save_feed_server("gone:2", 7, 3)
     FeedServer.objects.update(seen_at=database_now() + timedelta(hours=1))
     assert read_facts().feed_clients == 0
@@ -276,7 +276,7 @@ def test_a_web_process_dated_ahead_is_not_counted_and_goes() -> None:
     assert list(FeedServer.objects.values_list("name", flat=True)) == ["here:3"]
 
 
-def test_dead_letters_dated_ahead_are_not_of_the_last_hour() -> None:
+def test_dead_letters_dated_ahead_do_not_count_for_the_last_hour() -> None:
     at = database_now() + timedelta(hours=5)
     DeadLetter.objects.create(
         source="stream", code="missing", reason="required", head=b"{}", size=2, digest="d", first_seen_at=at,
@@ -294,21 +294,21 @@ def test_a_tombstone_dated_ahead_begins_its_seven_days_now() -> None:
     assert Tombstone.objects.get().removed_at <= database_now()
 
 
-def test_a_minutes_figures_more_than_a_day_ahead_are_forgotten() -> None:
+def test_minute_figures_more_than_a_day_ahead_are_deleted() -> None:
     lease = acquire("a:1")
     for hours in (-25, -1, 1, 25):
         MinuteFigures.objects.create(at=database_now() + timedelta(hours=hours))
     assert forget_minutes(lease) == 2
 
 
-def test_a_clean_pass_dated_ahead_is_not_the_last_one() -> None:
+def test_a_clean_sync_dated_ahead_is_not_the_last_one() -> None:
     old, later = database_now() - timedelta(hours=2), database_now() + timedelta(days=2)
     for at in (old, later):
         SyncRun.objects.create(reason="poll", state="done", is_clean=True, started_at=at, finished_at=at)
     assert read_facts().clean_sync_at == old
 
 
-def test_decisions_are_counted_again_after_the_clock_was_put_back() -> None:
+def test_decisions_are_counted_again_after_the_clock_was_set_back() -> None:
     later = database_now() + timedelta(hours=1)
     until, _ = decided_since(later)
     assert until <= database_now()
@@ -316,13 +316,13 @@ def test_decisions_are_counted_again_after_the_clock_was_put_back() -> None:
 
 @pytest.mark.usefixtures("postgres")
 @pytest.mark.django_db(transaction=True)
-def test_the_lock_of_a_dead_owner_whose_renewal_is_ahead_goes_with_the_lease() -> None:
+def test_taking_the_lease_ends_the_lock_of_a_dead_owner_with_a_renewal_ahead() -> None:
     """PostgreSQL: an owner that is cut off in a transaction keeps the row locked, and nobody can take the lease."""
     acquire("dead:1")
     renewed_ahead(3600)
     locked, gone = threading.Event(), threading.Event()
 
-    def hold() -> None:
+    def keep_lock() -> None:
         try:
             with transaction.atomic():
                 LeaseRow.objects.select_for_update().get(pk=1)
@@ -333,8 +333,8 @@ def test_the_lock_of_a_dead_owner_whose_renewal_is_ahead_goes_with_the_lease() -
         finally:
             connection.close()
 
-    holding = threading.Thread(target=hold)
-    holding.start()
+    locker = threading.Thread(target=keep_lock)
+    locker.start()
     try:
         assert locked.wait(10)
         clock, watch = Seconds(), watch_of_standby()
@@ -345,4 +345,4 @@ def test_the_lock_of_a_dead_owner_whose_renewal_is_ahead_goes_with_the_lease() -
         assert acquire("standby:2", watch, clock=clock).epoch == 2
     finally:
         gone.set()
-        holding.join()
+        locker.join()

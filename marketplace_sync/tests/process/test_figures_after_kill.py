@@ -10,7 +10,7 @@ from marketplace_sync.tests.support.processes import Environment, programs, sett
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_daemon_that_is_killed_leaves_minutes_that_are_the_totals(
+async def test_after_a_kill_the_sum_of_all_minutes_equals_the_totals(
     program_environment: Environment,
 ) -> None:
     async with marketplace() as server:
