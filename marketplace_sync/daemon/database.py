@@ -19,7 +19,7 @@ from typing import ParamSpec, TypeVar
 import structlog
 from django.db import InterfaceError, InternalError, OperationalError, connection, connections
 
-from marketplace_sync.mirror.sql import keep_few_pages
+from marketplace_sync.mirror.dialects import dialect
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -105,7 +105,7 @@ class Database:
 
     def __init__(self) -> None:
         self._writer = DbThread("writer")
-        self._planner = DbThread("planner", prepare=keep_few_pages)
+        self._planner = DbThread("planner", prepare=lambda: dialect().keep_few_pages())
         self._control = DbThread("control")
         self._keeper = DbThread("lease")
         self._threads = (self._writer, self._planner, self._control, self._keeper)

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from marketplace_sync.governance.actors import Actor
 from marketplace_sync.governance.audit import Outcome, record
-from marketplace_sync.mirror.no_wait import without_waiting
+from marketplace_sync.mirror.dialects import dialect
 from marketplace_sync.models import AgentKey
 
 log = structlog.get_logger(__name__)
@@ -79,7 +79,7 @@ class KeyNotes:
                 used, self._used = self._used, {}
                 refused, self._refused = self._refused, {}
             try:
-                with without_waiting():
+                with dialect().without_waiting():
                     _write(used, refused)
             except Error as error:
                 self._not_before = time.monotonic() + _RETRY_SECONDS

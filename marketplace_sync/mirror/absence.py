@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from django.db.models import Exists, OuterRef
 
+from marketplace_sync.mirror.dialects import dialect
 from marketplace_sync.mirror.soundness import latest_arrival
-from marketplace_sync.mirror.sql import keep_few_pages, rows, select
 from marketplace_sync.models import Category, DismissedRemoval, FeedChange, LeaseRow, Skill
 
 # Skills per statement; SQLite returns them as one value. Row by row, its driver takes the interpreter's lock each time:
@@ -68,9 +68,9 @@ def absent_skills(seen: SeenIds, begun: int, found_by: BegunRun | None = None) -
     latest = latest_arrival()
     absent = {}
     size = last = 0
-    keep_few_pages()
+    dialect().keep_few_pages()
     columns = ("id", "skill_id", "arrival", "rating_arrival")
-    while some := list(rows(columns, _SOME_SKILLS, (last, _CHUNK))):
+    while some := list(dialect().select_rows(columns, _SOME_SKILLS, (last, _CHUNK))):
         size += len(some)
         for key, skill_id, arrival, rating_arrival in some:
             last = max(last, key)
@@ -99,7 +99,7 @@ def _has_no_more(skills: int, found_by: BegunRun) -> bool:
     It has if their number is equal, and if nothing but this run has changed the mirror since it began: a skill that was
     there after one batch and is removed by a later one takes a feed number.
     """
-    ((size, by_others),) = select(_SKILLS_AND_CHANGES_BY_OTHERS, (found_by.feed_seq, found_by.id))
+    ((size, by_others),) = dialect().select(_SKILLS_AND_CHANGES_BY_OTHERS, (found_by.feed_seq, found_by.id))
     return bool(size == skills and by_others == 0)
 
 

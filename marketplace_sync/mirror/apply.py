@@ -14,7 +14,7 @@ from marketplace_sync.mirror.dead_letters import save_dead_letters
 from marketplace_sync.mirror.feed import append
 from marketplace_sync.mirror.lease import Head, Lease
 from marketplace_sync.mirror.plan import BatchPlan, plan_batch
-from marketplace_sync.mirror.rows import remove_skills, remove_tombstones, save_categories, save_skills
+from marketplace_sync.mirror.save import remove_skills, remove_tombstones, save_categories, save_skills
 from marketplace_sync.models import Category
 
 # From so many items on, PostgreSQL takes rows by COPY faster than in one exchange with all other statements. (BEGIN and

@@ -6,20 +6,18 @@ from django.db import connection
 from django.db.models import Q
 
 from marketplace_sync.engine.liveness import AHEAD_SECONDS
-
-# SQL for the current time: that of the statement, also inside a transaction.
-NOW = {"postgresql": "clock_timestamp()", "sqlite": "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')"}
+from marketplace_sync.mirror.dialects import dialect
 
 
 def database_now() -> datetime:
     """Return the database server's current time, UTC; inside a transaction too, it is the time of this statement."""
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {NOW[connection.vendor]}", ())
+        cursor.execute(f"SELECT {dialect().now}", ())
         return as_moment(cursor.fetchone()[0])
 
 
 def as_moment(value: datetime | str) -> datetime:
-    """Return a value of `NOW` as an aware `datetime`, UTC."""
+    """Return a value of `Dialect.now` as an aware `datetime`, UTC."""
     return value.astimezone(UTC) if isinstance(value, datetime) else datetime.fromisoformat(value).replace(tzinfo=UTC)
 
 

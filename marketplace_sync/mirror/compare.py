@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from marketplace_sync.engine.merge import MergeOutcome, StoredSkill, arrival_number, merge_category, merge_record
-from marketplace_sync.mirror.rows import load_categories, load_slots
+from marketplace_sync.mirror.load import load_categories, load_slots
 from marketplace_sync.mirror.soundness import unsound_categories, unsound_skills
 from marketplace_sync.models import Category, Skill
 from marketplace_sync.protocol.events import SKILL_FIELDS, CategoryRecord, SkillRecord

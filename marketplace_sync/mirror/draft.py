@@ -15,7 +15,7 @@ from marketplace_sync.engine.merge import (
     merge_change,
 )
 from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, SkillAbsent
-from marketplace_sync.mirror.rows import load_categories, load_stored, stored_bytes
+from marketplace_sync.mirror.load import load_categories, load_stored, stored_bytes
 from marketplace_sync.mirror.soundness import unsound_categories, unsound_skills
 from marketplace_sync.models import Skill
 from marketplace_sync.protocol.events import CategoryRecord, SkillChange, SkillRecord

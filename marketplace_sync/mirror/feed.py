@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, assert_never
 
 from marketplace_sync.engine.merge import Slot, StoredCategory, StoredSkill, StoredTombstone
-from marketplace_sync.mirror.bulk import Bulk
+from marketplace_sync.mirror.dialects import BulkTable, dialect
 from marketplace_sync.mirror.lease import Head
-from marketplace_sync.mirror.sql import json_text, moment_value
+from marketplace_sync.mirror.values import json_text, moment_value
 from marketplace_sync.models import FeedChange
 from marketplace_sync.protocol.events import CATEGORY_FIELDS, RATING_FIELDS, SKILL_FIELDS
 from marketplace_sync.protocol.stamps import Stamp, to_microseconds
@@ -92,13 +92,13 @@ def feed_row(key: str, change: FeedContent, source: FeedChange.Source, run_id: i
     return run_id, kind.value, key, source.value, json_text(names), json_text(data)
 
 
-_ROWS = Bulk(FeedChange, ("at", "run_id", "kind", "key", "source", "fields", "data", "seq"))
+_ROWS = BulkTable(FeedChange, ("at", "run_id", "kind", "key", "source", "fields", "data", "seq"))
 
 
 def append(rows: Sequence[FeedRow], head: Head) -> None:
     """Append `rows` in order; they get their feed numbers here, under the lease's lock."""
     at = moment_value(head.now)
-    _ROWS.insert([(at, *row, head.next_seq()) for row in rows])
+    dialect().insert(_ROWS, [(at, *row, head.next_seq()) for row in rows])
 
 
 def _skill_difference(before: StoredSkill, after: StoredSkill) -> dict[str, Any]:

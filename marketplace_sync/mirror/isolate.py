@@ -25,10 +25,10 @@ from marketplace_sync.mirror.arrived import (
     RefusedInput,
     SkillAbsent,
 )
+from marketplace_sync.mirror.dialects import dialect
 from marketplace_sync.mirror.draft import BatchTooLargeError
 from marketplace_sync.mirror.lease import Lease
 from marketplace_sync.mirror.plan import BatchPlan, plan_batch
-from marketplace_sync.mirror.sql import checkpoints_left
 from marketplace_sync.models import DeadLetter, FeedChange
 from marketplace_sync.protocol.events import Change
 from marketplace_sync.protocol.message_types import CATEGORY_UPDATE, SKILL_DELETE, MessageType, Subject, type_of
@@ -103,7 +103,7 @@ def apply_planned_batch(batch: PlannedBatch, lease: Lease) -> BatchResult:
     plan, batch.plan = batch.plan, None
     if plan is not None:
         try:
-            with checkpoints_left():
+            with dialect().fewer_checkpoints():
                 result = apply_planned(plan, lease)
         except Exception as fault:
             if not _refuses_content(fault):

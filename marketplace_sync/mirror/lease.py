@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from django.db import OperationalError, connection, transaction
 
 from marketplace_sync.engine.liveness import Heartbeat, Life, Watch
-from marketplace_sync.mirror.clock import NOW, as_moment, database_now, within
-from marketplace_sync.mirror.sql import ask, at_once, execute
+from marketplace_sync.mirror.clock import as_moment, database_now, within
+from marketplace_sync.mirror.dialects import dialect
 from marketplace_sync.models import LeaseRow, Standby
 
 # A holder that has not renewed for this long loses the lease to the next daemon that takes it.
@@ -78,7 +78,7 @@ class Head:
     def write(self) -> None:
         """Write the newest feed number to the row, if it has changed."""
         if self.feed_seq != self._written:
-            execute("UPDATE marketplace_sync_lease SET feed_seq = %s WHERE id = 1", (self.feed_seq,))
+            dialect().execute("UPDATE marketplace_sync_lease SET feed_seq = %s WHERE id = 1", (self.feed_seq,))
             self._written = self.feed_seq
 
 
@@ -104,12 +104,12 @@ class Lease:
         """Open the same transaction for a caller that reads first; yield a function that checks the epoch.
 
         The function raises `LeaseLostError`. Call it before anything is written; before the commit it is called anyway.
-        `few`: all statements go in one exchange (see `mirror.sql`), the reads together with the lock.
+        `few`: all statements go in one exchange (see `Dialect.pipeline`), the reads together with the lock.
         """
         head: Head | None = None
         due = False
-        with transaction.atomic(), at_once() if few else nullcontext():
-            answer = ask(_LOCK[connection.vendor])
+        with transaction.atomic(), dialect().pipeline() if few else nullcontext():
+            answer = dialect().start_select(dialect().lock_lease)
 
             def locked() -> Head:
                 nonlocal head, due
@@ -135,21 +135,6 @@ class Lease:
         """Give the lease back, so that the next owner need not wait. Does nothing if another process has it already."""
         with transaction.atomic():
             LeaseRow.objects.filter(pk=1, epoch=self.epoch).update(holder="", renewed_at=None)
-
-
-# How PostgreSQL plans the statements of a writing transaction. A generic plan, made once: planning takes longer than
-# running. No sequential scan, since a plan may have been made when the table was empty. No JIT, which the high cost of
-# a scan that is "off" would start.
-_PLANNING = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
-_PLANNED = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _PLANNING.items())
-# SQL that locks the row and returns it with the time of the lock.
-_LOCK = {
-    "postgresql": "WITH locked AS MATERIALIZED (SELECT epoch, holder, feed_seq, renewed_at "
-    "FROM marketplace_sync_lease WHERE id = 1 FOR UPDATE) "
-    f"SELECT locked.*, {NOW['postgresql']}, {_PLANNED} FROM locked",
-    # Transactions begin IMMEDIATE, so the whole file is locked already.
-    "sqlite": f"SELECT epoch, holder, feed_seq, renewed_at, {NOW['sqlite']} FROM marketplace_sync_lease WHERE id = 1",
-}
 
 
 def _moment(column: datetime) -> datetime:
@@ -212,9 +197,7 @@ def watch_doubtful_lease(
 
 def _take(holder: str, watch: Watch, clock: Callable[[], float]) -> Lease:
     with transaction.atomic():
-        if connection.vendor == "postgresql":
-            with connection.cursor() as cursor:
-                cursor.execute(f"SET LOCAL lock_timeout = {_LOCK_WAIT_MS}")
+        dialect().limit_lock_wait(_LOCK_WAIT_MS)
         LeaseRow.objects.get_or_create(pk=1)
         row = LeaseRow.objects.select_for_update().get(pk=1)
         now = database_now()

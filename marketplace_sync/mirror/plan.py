@@ -15,7 +15,7 @@ from marketplace_sync.engine.merge import Slot, StoredCategory, StoredSkill, Sto
 from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Item, RefusedInput
 from marketplace_sync.mirror.draft import Base, Draft, load_draft
 from marketplace_sync.mirror.feed import FeedRow, category_change, feed_row, skill_change
-from marketplace_sync.mirror.rows import SkillRows, skill_rows
+from marketplace_sync.mirror.save import SkillRows, skill_rows
 from marketplace_sync.mirror.unchanged import unchanged_rows
 
 

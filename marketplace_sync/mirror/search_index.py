@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from django.db import connection
 
 from marketplace_sync.mirror.clock import database_now
+from marketplace_sync.mirror.dialects import dialect
 from marketplace_sync.mirror.lease import Lease
-from marketplace_sync.mirror.sql import execute, select
 from marketplace_sync.models import LeaseRow, Skill
 
 _SKILL = Skill._meta.db_table
@@ -31,7 +31,7 @@ def refile_skills(lease: Lease) -> int:
     if misfiled:
         with lease.writing():
             for statement in _REFILE[connection.vendor]:
-                execute(statement)
+                dialect().execute(statement)
             # Nobody could renew the lease meanwhile: 100,000 skills take SQLite some seconds.
             LeaseRow.objects.filter(pk=1).update(renewed_at=database_now())
     return len(misfiled)
@@ -85,24 +85,24 @@ _SQLITE_REFILE = (
 
 
 def _misfiled_postgres() -> set[str]:
-    return {name for (name,) in select(_POSTGRES_MISFILED)}
+    return {name for (name,) in dialect().select(_POSTGRES_MISFILED)}
 
 
 def _misfiled_sqlite() -> set[str]:
     with _sqlite_snapshot():
         for statement in _SQLITE_SET_UP:
-            execute(statement)
-        return {name for sql in (_SQLITE_MISFILED_TAGS, _SQLITE_MISFILED_WORDS) for (name,) in select(sql)}
+            dialect().execute(statement)
+        return {name for sql in (_SQLITE_MISFILED_TAGS, _SQLITE_MISFILED_WORDS) for (name,) in dialect().select(sql)}
 
 
 @contextmanager
 def _sqlite_snapshot() -> Iterator[None]:
     """One moment of the database for several statements, without the lock to write that Django's transactions take."""
-    execute("BEGIN DEFERRED")
+    dialect().execute("BEGIN DEFERRED")
     try:
         yield
     finally:
-        execute("ROLLBACK")
+        dialect().execute("ROLLBACK")
 
 
 _MISFILED: dict[str, Callable[[], set[str]]] = {"postgresql": _misfiled_postgres, "sqlite": _misfiled_sqlite}

@@ -9,8 +9,9 @@ right is decided by comparing its columns with the record.
 from collections.abc import Collection, Mapping
 
 from marketplace_sync.engine.merge import Slot, StoredCategory, StoredSkill, arrival_number, fingerprint_of
-from marketplace_sync.mirror.rows import UNREADABLE, load_by_column
-from marketplace_sync.mirror.sql import UnreadableRowsError, among, rows, stored_stamp, time_column
+from marketplace_sync.mirror.dialects import UnreadableRowsError, dialect
+from marketplace_sync.mirror.load import UNREADABLE, load_by_column
+from marketplace_sync.mirror.values import stored_stamp
 from marketplace_sync.models import Category, LeaseRow, Skill
 from marketplace_sync.protocol.stamps import Stamp, to_microseconds
 
@@ -68,9 +69,11 @@ def _times(
     table: str, key: str, keys: Collection[str], columns: tuple[str, ...]
 ) -> dict[str, tuple[Stamp | None, ...]]:
     """These time columns by key. A row whose times cannot be read has none."""
-    condition, parameters = among(key, keys)
+    condition, parameters = dialect().among(key, keys)
     try:
-        found = rows((key, *map(time_column, columns)), f"{table} WHERE {condition}", parameters)
+        found = dialect().select_rows(
+            (key, *map(dialect().time_column, columns)), f"{table} WHERE {condition}", parameters
+        )
     except UnreadableRowsError:
         if len(keys) == 1:
             return {}

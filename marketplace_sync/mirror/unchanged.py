@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from marketplace_sync.engine.merge import Slot, StoredSkill, record_fingerprint
 from marketplace_sync.mirror.arrived import Arrived, Item
 from marketplace_sync.mirror.draft import CATEGORY_EVENTS
-from marketplace_sync.mirror.rows import load_fingerprints
+from marketplace_sync.mirror.load import load_fingerprints
 from marketplace_sync.protocol.events import SkillRecord
 
 

@@ -16,10 +16,10 @@ from marketplace_sync.daemon.writer import AHEAD_FROM, MAX_BATCH_SECONDS, Writer
 from marketplace_sync.mirror import isolate
 from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planned
 from marketplace_sync.mirror.arrived import Arrived, Effect, Item, RefusedInput
+from marketplace_sync.mirror.dialects import dialect
 from marketplace_sync.mirror.isolate import PlannedBatch
 from marketplace_sync.mirror.lease import Lease, LeaseLostError, acquire
 from marketplace_sync.mirror.plan import BatchPlan
-from marketplace_sync.mirror.sql import select
 from marketplace_sync.models import DeadLetter, FeedChange, LeaseRow, Skill, Tombstone
 from marketplace_sync.protocol.events import SKILL_EMPTY, CategoryRecord, SkillDeleted, SkillRecord
 from marketplace_sync.protocol.refusals import Code, Refusal
@@ -267,7 +267,7 @@ async def test_what_the_planners_connection_is_told_also_a_new_one() -> None:
             raise OperationalError("the connection is gone")
 
     def pages() -> int:
-        return int(select("PRAGMA cache_size")[0][0])
+        return int(dialect().select("PRAGMA cache_size")[0][0])
 
     try:
         assert await database.plan(pages) == -512
@@ -286,7 +286,7 @@ async def test_only_many_rows_leave_checkpoints_to_others(monkeypatch: pytest.Mo
     told: list[int] = []
 
     def before_it_writes(plan: BatchPlan, lease: Lease) -> BatchResult:
-        told.append(int(select("PRAGMA wal_autocheckpoint")[0][0]))
+        told.append(int(dialect().select("PRAGMA wal_autocheckpoint")[0][0]))
         if len(told) == 2:
             raise OperationalError("the file is locked")
         return apply_planned(plan, lease)
@@ -302,7 +302,7 @@ async def test_only_many_rows_leave_checkpoints_to_others(monkeypatch: pytest.Mo
                 assert queue.offer(Arrived(record, number + tries * AHEAD_FROM, FeedChange.Source.STREAM, size=100))
             queue.close()
             await writer.run()
-            assert await database.write(lambda: select("PRAGMA wal_autocheckpoint")) == [(1000,)]
+            assert await database.write(lambda: dialect().select("PRAGMA wal_autocheckpoint")) == [(1000,)]
         assert told == [8192, 8192]
         assert await database.control(Skill.objects.filter(name="Skill 1").count) == AHEAD_FROM
     finally:

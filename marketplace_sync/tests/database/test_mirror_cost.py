@@ -12,18 +12,17 @@ from django.test.utils import CaptureQueriesContext
 
 from marketplace_sync.engine.merge import StoredSkill
 from marketplace_sync.engine.pages import PagePlan
-from marketplace_sync.mirror import absence, sql
+from marketplace_sync.mirror import absence
 from marketplace_sync.mirror.absence import BegunRun, SeenIds, absent_skills
 from marketplace_sync.mirror.apply import apply_batch
 from marketplace_sync.mirror.arrived import Arrived, Effect, Event, Item
-from marketplace_sync.mirror.bulk import narrow_updates_pay
+from marketplace_sync.mirror.dialects import dialect
 from marketplace_sync.mirror.draft import MAX_STORED_BYTES
 from marketplace_sync.mirror.feed import feed_row
 from marketplace_sync.mirror.isolate import apply_each, plan_ahead
 from marketplace_sync.mirror.lease import Lease, acquire
-from marketplace_sync.mirror.rows import skill_rows
 from marketplace_sync.mirror.runs import begin_run
-from marketplace_sync.mirror.sql import select
+from marketplace_sync.mirror.save import skill_rows
 from marketplace_sync.models import FeedChange, LeaseRow, Skill, Tombstone
 from marketplace_sync.protocol.events import SKILL_EMPTY, RatingChanged, SkillDeleted, SkillPage, SkillRecord
 from marketplace_sync.protocol.stamps import Stamp
@@ -115,14 +114,14 @@ def test_a_batch_takes_as_many_statements_whatever_its_size(tell: Told, sizes: t
 def test_what_a_message_takes_is_parsed_and_planned_once_and_goes_by_the_key(lease: Lease, postgres: None) -> None:
     for second in range(1, 9):  # the first of them when the table is empty
         apply_batch([Arrived(skill(1, second), second, FeedChange.Source.STREAM)], lease)
-    prepared = select("SELECT name, statement, generic_plans, custom_plans FROM pg_prepared_statements")
+    prepared = dialect().select("SELECT name, statement, generic_plans, custom_plans FROM pg_prepared_statements")
     for begins in ("SELECT skill.skill_id", f"INSERT INTO {Skill._meta.db_table}", "UPDATE marketplace_sync_lease"):
         ((name, _, generic, custom),) = (found for found in prepared if found[1].startswith(begins))
         assert generic >= 7, begins
         assert custom == 0, begins
         if begins.startswith("SELECT"):
             with lease.writing():
-                plan = "\n".join(line for (line,) in select(f"EXPLAIN EXECUTE {name} (ARRAY['s1'])"))
+                plan = "\n".join(line for (line,) in dialect().select(f"EXPLAIN EXECUTE {name} (ARRAY['s1'])"))
     assert "Index Cond: ((skill_id)::text = ANY" in plan
     assert "Seq Scan" not in plan
 
@@ -156,10 +155,10 @@ def test_an_update_leaves_alone_what_skills_are_found_by_and_it_did_not_change(t
     tell([skill(1, 1), skill(2, 1)])
     tell([skill(1, 2, code="new")])
     (statement,) = tell.on_skills
-    if narrow_updates_pay():
+    if dialect().narrow_updates_pay:
         assert not re.search(r"\b(name|description|tags|category_id)\b", statement)
     tell([skill(1, 3, code="newer"), skill(2, 3, description="found by this")])
-    assert len(tell.on_skills) == (2 if narrow_updates_pay() else 1)
+    assert len(tell.on_skills) == (2 if dialect().narrow_updates_pay else 1)
     assert Skill.objects.matching("found").get().skill_id == "s2"
     assert Skill.objects.get(skill_id="s1").code == "newer"
 
@@ -170,12 +169,16 @@ def handed_out(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(absence, "_CHUNK", 4)
     sizes: list[int] = []
 
-    def rows(*how: Any) -> list[Any]:
-        found = list(sql.rows(*how))
-        sizes.append(len(found))
+    kind = type(dialect())
+    select_rows = kind.select_rows
+
+    def counted(self: Any, columns: Any, source: str, parameters: Any) -> list[Any]:
+        found = list(select_rows(self, columns, source, parameters))
+        if source == absence._SOME_SKILLS:
+            sizes.append(len(found))
         return found
 
-    monkeypatch.setattr(absence, "rows", rows)
+    monkeypatch.setattr(kind, "select_rows", counted)
     return sizes
 
 

@@ -13,8 +13,8 @@ from marketplace_sync.mirror.apply import BatchResult, apply_batch, apply_planne
 from marketplace_sync.mirror.arrived import Arrived, CategoryAbsent, Effect, Event, Item, SkillAbsent
 from marketplace_sync.mirror.isolate import PlannedBatch, apply_each, apply_planned_batch, plan_ahead
 from marketplace_sync.mirror.lease import Lease, acquire
+from marketplace_sync.mirror.load import load_slots
 from marketplace_sync.mirror.plan import BatchPlan, can_be_ahead, plan_batch
-from marketplace_sync.mirror.rows import load_slots
 from marketplace_sync.models import Category, DeadLetter, FeedChange, Skill, Tombstone
 from marketplace_sync.protocol.events import (
     SKILL_EMPTY,

@@ -20,7 +20,7 @@ from marketplace_sync.governance.actors import COMMAND_LINE
 from marketplace_sync.governance.policy import Maturity
 from marketplace_sync.governance.sliding_window import SlidingWindow
 from marketplace_sync.live.hub import Hub
-from marketplace_sync.mirror.no_wait import without_waiting
+from marketplace_sync.mirror.dialects import dialect
 from marketplace_sync.models import AgentKey, AuditRow, Category, Command, DeadLetter, LeaseRow, Skill, SyncRun
 from marketplace_sync.tests.database.test_admin_pages import pages
 from marketplace_sync.tests.support.admin_rows import fill
@@ -244,17 +244,17 @@ def test_what_does_not_wait_leaves_the_connections_patience_as_it_was() -> None:
             return cursor.fetchone()[0]
 
     before = patience()
-    with without_waiting():
+    with dialect().without_waiting():
         assert patience() != before
         Category.objects.create(name="c")
     assert patience() == before
     with transaction.atomic():
-        with without_waiting():
+        with dialect().without_waiting():
             Category.objects.create(name="d")
         assert patience() == before
     with locked(), at_once():
         with pytest.raises(DatabaseError):
-            with without_waiting():
+            with dialect().without_waiting():
                 AgentKey.objects.update(created_by="x")
                 LeaseRow.objects.filter(pk=1).update(epoch=9)
         assert patience() == before

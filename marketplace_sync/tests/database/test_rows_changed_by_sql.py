@@ -10,7 +10,7 @@ from django.db.models import F
 
 from marketplace_sync.engine.merge import fingerprint_of
 from marketplace_sync.mirror.compare import same_value
-from marketplace_sync.mirror.rows import load_slots
+from marketplace_sync.mirror.load import load_slots
 from marketplace_sync.models import Category, Skill, SyncRun
 from marketplace_sync.simulator.server import SimulatorServer
 from marketplace_sync.tests.database.test_daemon_listing import live, sync

@@ -12,7 +12,7 @@ from marketplace_sync.engine.merge import StoredSkill, arrival_number
 from marketplace_sync.mirror.apply import apply_batch
 from marketplace_sync.mirror.arrived import Arrived
 from marketplace_sync.mirror.lease import acquire
-from marketplace_sync.mirror.rows import load_categories, load_slots
+from marketplace_sync.mirror.load import load_categories, load_slots
 from marketplace_sync.models import Category, FeedChange, Skill, catalogue
 from marketplace_sync.protocol.events import CategoryRecord, Change, SkillRecord
 from marketplace_sync.protocol.limits import MAX_CATEGORY_CHARS, MAX_ID_CHARS
