@@ -36,7 +36,7 @@ def set_up_sessions(**more: str) -> None:
 
 
 def is_shared_per_transaction(database: Any) -> bool:
-    """Return whether the settings of this database say that a pooler gives each transaction another session.
+    """Return whether the settings declare a pooler that gives each transaction another session.
 
     Django's setting for that is `DISABLE_SERVER_SIDE_CURSORS`. What is set on such a session would reach other clients,
     and a prepared statement would be missing from the next one.
@@ -45,9 +45,9 @@ def is_shared_per_transaction(database: Any) -> bool:
 
 
 def is_pooled_per_transaction(database: Any) -> bool:
-    """Return whether two connections at once were given the same session, which proves that a pooler shares them.
+    """Return whether two open connections were given the same session, which proves that a pooler shares them.
 
-    Asks only where a pooler stands before the server: it makes the process number up that a client hears of.
+    Only a pooler invents the process number that it reports to a client, so a true one needs no second connection.
     """
     database.ensure_connection()
     first = database.connection

@@ -1,4 +1,4 @@
-"""What becomes of each stream message between the socket and the queue: limited, refused, shed or queued (law 6)."""
+"""Take each stream message from the socket: limit the rate, refuse, shed or queue it (law 6)."""
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -16,14 +16,14 @@ from marketplace_sync.protocol.events import Change
 from marketplace_sync.protocol.message_types import Announces, Repair, Subject, repair_of, subject_of, type_of
 from marketplace_sync.protocol.refusals import Refusal
 
-# Ids of deletes that were shed, so that the pass that finds them absent need not ask a person.
+# Ids of removals that were shed. A full sync that finds these skills absent need not wait for approval.
 MAX_ANNOUNCED = 100_000
 
 TOTAL_OF = {
     Effect.CREATED: "applied",
     Effect.UPDATED: "applied",
     Effect.REMOVED: "applied",
-    Effect.FETCH: "applied",  # the fetch it asks for brings what it told
+    Effect.FETCH: "applied",  # its content comes with the fetch
     Effect.UNCHANGED: "unchanged",
     Effect.STALE: "stale",
     Effect.REFUSED: "rejected",
@@ -31,20 +31,20 @@ TOTAL_OF = {
 
 
 class Repairs(Protocol):
-    """Where losses are mended: by one fetch, or by a pass."""
+    """Brings back what was not applied, by a single fetch or by a full sync."""
 
     def fetch(self, skill_id: str) -> None:
-        """That skill must be fetched; absence is proved by a 404."""
+        """Fetch that skill. A 404 proves that it is absent."""
 
     def complete(self, skill_id: str) -> None:
-        """That skill is known in part only; a fetch would complete it."""
+        """Fetch that skill, of which only a part is stored."""
 
     def loss(self) -> None:
-        """Something was not applied and nothing says what: a gap."""
+        """Mark a gap: something was not applied, and what it was about is unknown."""
 
 
 class Announced:
-    """Skills that the stream said to be gone, in messages that were shed; the newest `MAX_ANNOUNCED`."""
+    """The skills whose removals the stream announced in messages that were shed; the newest `MAX_ANNOUNCED`."""
 
     def __init__(self) -> None:
         self._arrivals: OrderedDict[str, int] = OrderedDict()
@@ -56,24 +56,28 @@ class Announced:
         return len(self._arrivals)
 
     def add(self, skill_id: str, arrival: int) -> None:
+        """Note the removal of a skill, and forget the oldest one where there are too many."""
         self._arrivals[skill_id] = arrival
         self._arrivals.move_to_end(skill_id)
         if len(self._arrivals) > MAX_ANNOUNCED:
             self._arrivals.popitem(last=False)
 
     def discard(self, skill_id: str) -> None:
+        """Forget the removal of a skill that the stream reported since."""
         self._arrivals.pop(skill_id, None)
 
     def forget_until(self, arrival: int) -> None:
-        """A clean pass begun at `arrival` has settled what was announced before it."""
+        """Forget what was announced up to `arrival`, where a clean full sync began: it has settled that."""
         for skill_id in [key for key, announced in self._arrivals.items() if announced <= arrival]:
             del self._arrivals[skill_id]
 
 
 class Intake(DaemonObserver):
-    """Takes stream messages. `totals` counts them by outcome; `moves` the skills that it told to come or go.
+    """Take stream messages.
 
-    `lost` is called with each message that reaches no batch, and the total it counts in.
+    `totals` counts them by outcome, `moves` the skills that they reported as created or removed.
+
+    `lost` is called with each message that reaches no batch, and with the total that it counts in.
     """
 
     def __init__(
@@ -115,7 +119,7 @@ class Intake(DaemonObserver):
             self._shed(event, arrival)
 
     def committed(self, batch: Committed) -> None:
-        """Count a batch, and ask for the fetches that it needs."""
+        """Count a committed batch, and request the fetches that it needs."""
         counts = Counter(batch.effects)
         for effect, count in counts.items():
             self.totals[TOTAL_OF[effect]] += count

@@ -1,4 +1,4 @@
-"""What the process asks of its allocators, once, before there is a second thread."""
+"""Set up the allocators of the process, once, before there is a second thread."""
 
 import contextlib
 import ctypes
@@ -6,25 +6,25 @@ import gc
 
 # glibc's <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-# What lies free at the end may be as much before it is given back; larger blocks are mapped apart, and gone when freed.
-_KEPT_BYTES, _APART_BYTES = 4 * 1024 * 1024, 512 * 1024
+# So many free bytes at the end of the heap may stay. Larger blocks are mapped on their own, and unmapped when freed.
+_KEPT_BYTES, _MAPPED_BYTES = 4 * 1024 * 1024, 512 * 1024
 
 
 def keep_small() -> None:
-    """Give back what is freed, but for a little, and look for garbage only in what comes from now on.
+    """Return freed memory to the system, all but a little, and let garbage collection skip what exists already.
 
-    Every thread would have an arena of its own, which keeps the most that it ever had; and what may be kept, and what
-    is mapped apart, would grow with the largest body that came, unless it is told: 5 to 12 MiB more of a pass over
-    10,000 skills. With 128 KiB for both thresholds the kernel cleared the same memory for each page and batch anew: on
-    SQLite a flood took a tenth longer, for 1 to 2 MiB less. Where the C library is not glibc, it does as it does.
+    By default every thread has an arena of its own, which keeps the most that it ever had, and both thresholds grow
+    with the largest body that was received: 5 to 12 MiB more for a full sync of 10,000 skills. With 128 KiB for both
+    thresholds the kernel had to clear the same memory again for each page and batch: on SQLite a flood took a tenth
+    longer, for 1 to 2 MiB less. Where the C library is not glibc, its allocator stays as it is.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # no such function, or no library to look it up in
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_MMAP_THRESHOLD, _APART_BYTES)
-    # Modules and classes stay as they are: to look through them again and again was 8 % of all the CPU of a pass.
+        mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
+    # Modules and classes stay. To search them again and again took 8 % of the CPU of a full sync.
     gc.collect()
     gc.freeze()
-    # And of what a batch makes, most is gone by itself before so much has come together: another 8 % in a flood.
+    # Most objects of a batch are freed before so many have come together: another 8 % in a flood.
     gc.set_threshold(20_000, 10, 20)

@@ -1,4 +1,4 @@
-"""Reads a listing page by page, several at once where its totals are known."""
+"""Read a listing page by page, several in parallel where its totals are known."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,16 +12,16 @@ T = TypeVar("T")
 
 
 async def requested(arrive: Callable[[], int], ask: Callable[[Callable[[], None]], Awaitable[T]]) -> tuple[int, T]:
-    """Send a request; its answer, and the answer's arrival: when its last try was put on the wire (law 2)."""
+    """Send a request; return its arrival, which is when its last attempt was sent (law 2), and its answer."""
     arrivals: list[int] = []
     answer = await ask(lambda: arrivals.append(arrive()))
     return arrivals[-1], answer
 
 
 def nothing_readable(read: int, refused: int, first: str) -> str:
-    """Why a listing gave nothing although it was answered: every record was refused. "" where it gave something.
+    """Return why a listing with records cannot be used: every one was refused. "" where some were read.
 
-    An empty listing is not such a one. `first`: which record was refused first, and why.
+    An empty listing is no such case. `first`: which record was refused first, and why.
     """
     if read or not refused:
         return ""
@@ -34,9 +34,9 @@ async def read_pages(
     arrive: Callable[[], int],
     take: Callable[[int, int, SkillPage], Awaitable[None]],
 ) -> None:
-    """Read what `plan` asks for; `take(number, arrival, page)` has to report each to the plan.
+    """Read the pages that `plan` asks for, and call `take(number, arrival, page)`, which must report each to the plan.
 
-    A page that can't be had ends the reading with its `UpstreamError`: half a listing is none.
+    Raises the `UpstreamError` of the first page that cannot be read: half a listing proves nothing.
     """
     under_way: set[asyncio.Task[tuple[int, int, SkillPage]]] = set()
     done: set[asyncio.Task[tuple[int, int, SkillPage]]] = set()
@@ -56,10 +56,10 @@ async def read_pages(
                 return
             done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
             while done:
-                # Nothing here holds a page once it is taken: with a thousand rows it is some 5 MiB.
+                # Keep no page after it is taken: one of a thousand rows is about 5 MiB.
                 await take(*done.pop().result())
     finally:
         for task in under_way:
             task.cancel()
-        # Those that failed together with the one that is raised are looked at too, or asyncio complains of them.
+        # Retrieve the errors of the other tasks too, or asyncio logs them as never retrieved.
         await asyncio.gather(*under_way, *done, return_exceptions=True)

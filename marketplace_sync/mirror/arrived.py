@@ -1,4 +1,4 @@
-"""What the writer is given: events with when and whence they arrived, and refusals on their way to the dead letters."""
+"""The items of a batch: events with their arrival and source, and refused input on its way to the dead letters."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,25 +11,25 @@ from marketplace_sync.models import DeadLetter, FeedChange
 from marketplace_sync.protocol.events import Change
 from marketplace_sync.protocol.refusals import Refusal
 
-# What a dead letter keeps of the raw bytes (law 6).
+# How many of the raw bytes a dead letter keeps (law 6).
 HEAD_BYTES = 4096
 # The `kind` of a dead letter for a row of the category listing; a row of the skill listing has none.
 LISTED_CATEGORY = "category"
-# Looked at past that before it is cut, or half a token is left at the end. ATOM_SAAS_API_TOKEN may have 10,000
-# characters; written as escapes in a URL each is three.
+# So many more bytes are redacted before the cut, or half a token could be left at the end. ATOM_SAAS_API_TOKEN may have
+# 10,000 characters; escaped in a URL, each is three.
 _LONGEST_SECRET_BYTES = 30_000
 
 
 @dataclass(frozen=True, slots=True)
 class SkillAbsent:
-    """The marketplace was asked at the event's arrival, and proved not to have that skill."""
+    """The marketplace does not have that skill: a request sent at the event's arrival proves it."""
 
     skill_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class CategoryAbsent:
-    """The marketplace lists that category no more. It goes once no skill names it."""
+    """The marketplace no longer lists that category. It is removed once no skill is in it."""
 
     name: str
 
@@ -38,12 +38,12 @@ Event = Change | SkillAbsent | CategoryAbsent
 
 
 class Arrived(msgspec.Struct, frozen=True, gc=False):
-    """One event for the mirror. `arrival` orders it (see `engine.merge`); `source` is what the feed will say.
+    """One event for the mirror: the envelope that it has from the socket or the request to the apply.
 
-    `polled`: asked for by a request, and not told by the stream. `forced`: by a person's wish the
-    marketplace's word counts whatever the times say. `run_id`: the pass that brought it, if any.
-    `by_row`: the stored row itself is compared with the event, not its fingerprint (law 16). `size`: the bytes of a
-    stream message, 0 for anything else.
+    `arrival` orders it (see `engine.merge`); `source` is what the feed reports. `polled`: it answers a request, and is
+    no stream message. `forced`: a person had the marketplace's values taken, whatever the times are. `run_id`: the full
+    sync that brought it, if any. `by_row`: compare it with the stored row itself, not with its fingerprint (law 16).
+    `size`: the bytes of a stream message, 0 for anything else.
     """
 
     event: Event
@@ -58,7 +58,7 @@ class Arrived(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class RefusedInput:
-    """Something refused. `head`: the raw bytes without the token, cut at 4 KiB; `size`, `digest`: the whole's."""
+    """Input that was refused. `head`: its first 4 KiB, without the token; `size`, `digest`: those of all its bytes."""
 
     refusal: Refusal
     source: DeadLetter.Source
@@ -68,14 +68,14 @@ class RefusedInput:
 
     @classmethod
     def of(cls, refusal: Refusal, raw: str | bytes, source: DeadLetter.Source) -> "RefusedInput":
-        """The letter for `raw` as received; a text frame is kept as its UTF-8 bytes."""
+        """Return the dead letter of `raw` as received; a text is kept as its UTF-8 bytes."""
         whole = raw.encode("utf-8", "surrogatepass") if isinstance(raw, str) else raw
         head = redact_bytes(whole[: HEAD_BYTES + _LONGEST_SECRET_BYTES])[:HEAD_BYTES]
         return cls(refusal, source, head, len(whole), hashlib.sha256(whole).hexdigest())
 
 
 def redact_bytes(raw: bytes) -> bytes:
-    """The raw bytes without the token: a server may echo it (law 14)."""
+    """Return the raw bytes without the token, which a server may echo (law 14)."""
     text = raw.decode("latin-1")
     hidden = redact(text)
     return raw if hidden == text else hidden.encode("latin-1", "replace")

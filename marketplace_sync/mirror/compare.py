@@ -14,7 +14,7 @@ from marketplace_sync.models import Category, Skill
 from marketplace_sync.protocol.events import SKILL_FIELDS, CategoryRecord, SkillRecord
 from marketplace_sync.protocol.stamps import Stamp
 
-# Later than whatever was received: the listing was asked for just now.
+# Later than everything received: the listing was requested just now.
 _NOW = arrival_number(1 << 22, 0)
 _LATER = ["remote_updated_at"]
 
@@ -23,9 +23,9 @@ _LATER = ["remote_updated_at"]
 class Difference:
     """Where mirror and marketplace differ.
 
-    `different` names the columns. `refused` are listed records that cannot be read: the mirror does not have what they
-    say, so it is not in sync. `later` are skills and categories whose reported `updated_at` is later while every field
-    is equal: no difference. `unnamed` counts the refused records without a readable id. `misfiled`: see
+    `different` names the columns. `refused` are listed records that cannot be read: the mirror does not have their
+    content, so it is not in sync. `later` are skills and categories whose reported `updated_at` is later while every
+    field is equal: no difference. `unnamed` counts the refused records without a readable id. `misfiled`: see
     `mirror.search_index`.
     """
 
@@ -43,11 +43,12 @@ class Difference:
 
     @property
     def skills(self) -> set[str]:
-        """All skills that differ, whichever way."""
+        """Return all skills that differ."""
         return self.missing | self.extra | self.different.keys()
 
     @property
     def categories(self) -> set[str]:
+        """Return all categories that differ."""
         return self.missing_categories | self.extra_categories | self.different_categories.keys()
 
     @property
@@ -58,8 +59,8 @@ class Difference:
 def compare_skills(records: Sequence[SkillRecord], into: Difference) -> Counter[str]:
     """Compare listed records with the stored rows, column by column.
 
-    What a full sync would do with them comes back as counts of "created", "updated", "unchanged" and "stale" (the
-    mirror has heard newer).
+    Return what a full sync would do with them, as counts of "created", "updated", "unchanged" and "stale" (what is
+    stored is newer).
     """
     slots = load_slots({record.skill_id for record in records})
     unsound = unsound_skills(slots)
@@ -79,10 +80,10 @@ def compare_skills(records: Sequence[SkillRecord], into: Difference) -> Counter[
 def compare_categories(records: Iterable[CategoryRecord], into: Difference) -> None:
     """Compare the listed categories with the stored rows. A category that a skill names need not be listed."""
     listed = {record.name: record for record in records}
-    held, _ = load_categories(list(listed))
-    unsound = unsound_categories(held)
+    found, _ = load_categories(list(listed))
+    unsound = unsound_categories(found)
     for name, record in listed.items():
-        stored = held.get(name)
+        stored = found.get(name)
         if stored is None:
             into.missing_categories.add(name)
             continue
@@ -98,7 +99,7 @@ def compare_categories(records: Iterable[CategoryRecord], into: Difference) -> N
 
 
 def compare_skill(skill_id: str, record: SkillRecord | None, into: Difference) -> None:
-    """Compare what a single fetch gave, `None` for a 404, with the stored row."""
+    """Compare the answer to a single fetch, `None` for a 404, with the stored row."""
     slot = load_slots([skill_id])[skill_id]
     if record is not None:
         compare_skills([record], into)
@@ -112,13 +113,13 @@ def compare_refused(skill_ids: Sequence[str], into: Difference) -> None:
 
 
 def unlisted_skills(listed: Container[str]) -> set[str]:
-    """Skills of the mirror that are not among `listed`."""
-    held = Skill.objects.values_list("skill_id", flat=True)
-    return {skill_id for skill_id in held.iterator() if skill_id not in listed}
+    """Return the stored skills that are not among `listed`."""
+    stored = Skill.objects.values_list("skill_id", flat=True)
+    return {skill_id for skill_id in stored.iterator() if skill_id not in listed}
 
 
 def same_value(stored: Any, reported: Any) -> bool:
-    """Are two JSON values equal? Unlike to Python, `true` is no 1; 1 and 1.0 are one number, as in a `jsonb` column."""
+    """Return whether two JSON values are equal. Other than in Python, `true` is no 1; 1 and 1.0 are, as in `jsonb`."""
     if type(stored) is bool or type(reported) is bool:
         return stored is reported
     if type(stored) is dict and type(reported) is dict:
@@ -129,7 +130,7 @@ def same_value(stored: Any, reported: Any) -> bool:
 
 
 def _skill_columns(record: SkillRecord, stored: StoredSkill, unsound: Sequence[str]) -> tuple[list[str], bool]:
-    """The columns that the record reports otherwise, and whether its time is later.
+    """Return the columns in which the record differs, and whether its time is later.
 
     A field that a record leaves out stays as it is, so it is no difference. In a row that contradicts itself, unknown
     fields of its own are one.
@@ -144,7 +145,7 @@ def _skill_columns(record: SkillRecord, stored: StoredSkill, unsound: Sequence[s
 
 
 def _with_times(columns: list[str], stored: Stamp | None, reported: Stamp | None, unsound: Sequence[str]) -> list[str]:
-    """`columns`, and those that another time or a contradiction adds."""
+    """Add the columns of another time or of a contradiction to `columns`."""
     # A changed column shows in the fingerprint too; and where the full time is right, its column is what is wrong.
     explained = {"fingerprint"} if columns or stored != reported else set()
     explained |= {"updated_stamp"} if stored == reported else set()

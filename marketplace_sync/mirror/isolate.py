@@ -1,11 +1,11 @@
-"""What the database refuses for its content costs itself, not its batch and not the daemon.
+"""Keep what the database refuses for its content from costing more than itself.
 
-The decoder's limits are meant to let nothing through that a column, a constraint or an index can't hold. Where one
-does get through, the batch is halved until the one item stands alone; it becomes a dead letter, all others are applied.
+The decoder's limits are meant to pass nothing that a column, a constraint or an index cannot store. Where something
+does pass, the batch is halved until one item is alone. That item becomes a dead letter; all others are applied.
 
-A refusal is believed when the item is refused alone, twice: a batch of several may have been refused for what
-another program did meanwhile. Trouble that passes (a lost connection, a lock, a full disk) is no refusal: it comes
-out as it is, and who called tries again.
+A refusal counts when the item is refused alone, twice: a batch of several may be refused for what another program did
+meanwhile. A temporary problem (a lost connection, a lock, a full disk) is no refusal. It is raised as it is, and the
+caller tries again.
 """
 
 import json
@@ -36,22 +36,22 @@ from marketplace_sync.protocol.refusals import Code, Refusal
 
 log = structlog.get_logger(__name__)
 
-# SQLSTATE class 54, program_limit_exceeded: an index row or a search document too large. An OperationalError to
-# psycopg, but waiting does not make the row smaller.
+# SQLSTATE class 54, program_limit_exceeded: an index row or a search document is too large. It is an OperationalError
+# to psycopg, but waiting does not make the row smaller.
 _PROGRAM_LIMIT = "54"
 
 
 def apply_each(items: Sequence[Item], lease: Lease) -> BatchResult:
-    """Apply `items` in order, in one transaction where the database, and our memory, takes them all.
+    """Apply `items` in order, in one transaction unless the database refuses one or they need too much memory.
 
-    The effect of one set aside is `REFUSED`. Raises what `apply_batch` raises for all but the content of an item.
+    A refused item has the effect `REFUSED`. Raises what `apply_batch` raises, except for the content of an item.
     """
     try:
         return apply_batch(items, lease)
     except BatchTooLargeError:
         pass
-    except Exception as fault:
-        if not _refuses_content(fault):
+    except Exception as error:
+        if not _refuses_content(error):
             raise
     if len(items) == 1:
         return _apply_alone(items[0], lease)
@@ -67,17 +67,16 @@ def apply_each(items: Sequence[Item], lease: Lease) -> BatchResult:
 
 
 def plan_ahead(items: Sequence[Item], on: BatchPlan | None) -> BatchPlan | None:
-    """Plan `items` outside of the transaction that will write them; `on`: the plan that is being written, if any.
+    """Plan `items` outside the transaction that will write them. `on`: the plan that is being written, if any.
 
-    `None` where that takes too much memory, or the database refuses something of them already when it is asked what it
-    has.
+    Return `None` where a plan would need too much memory, or the database refuses an item while its rows are read.
     """
     try:
         return plan_batch(items, on)
     except BatchTooLargeError:
         return None
-    except Exception as fault:
-        if not _refuses_content(fault):
+    except Exception as error:
+        if not _refuses_content(error):
             raise
     return None
 
@@ -105,8 +104,8 @@ def apply_planned_batch(batch: PlannedBatch, lease: Lease) -> BatchResult:
         try:
             with dialect().fewer_checkpoints():
                 result = apply_planned(plan, lease)
-        except Exception as fault:
-            if not _refuses_content(fault):
+        except Exception as error:
+            if not _refuses_content(error):
                 raise
         else:
             batch.as_planned = True
@@ -117,43 +116,46 @@ def apply_planned_batch(batch: PlannedBatch, lease: Lease) -> BatchResult:
 def _apply_alone(item: Item, lease: Lease) -> BatchResult:
     try:
         return apply_batch([item], lease)
-    except Exception as fault:
-        if not _refuses_content(fault):
+    except Exception as error:
+        if not _refuses_content(error):
             raise
-        reason = " ".join(str(fault).split())
+        reason = " ".join(str(error).split())
     log.error("refused_by_database", reason=reason, item=type(item).__name__)
-    letters: list[Item] = [_letter(item, reason)] if isinstance(item, Arrived) else []
+    dead_letters: list[Item] = [_dead_letter(item, reason)] if isinstance(item, Arrived) else []
     try:
-        result = apply_batch(letters, lease)
-    except Exception as fault:
-        if not _refuses_content(fault):
+        result = apply_batch(dead_letters, lease)
+    except Exception as error:
+        if not _refuses_content(error):
             raise
-        log.error("dead_letter_refused_by_database", reason=str(fault))
+        log.error("dead_letter_refused_by_database", reason=str(error))
         result = apply_batch([], lease)
     return BatchResult([Effect.REFUSED], result.feed_seq)
 
 
-def _refuses_content(fault: Exception) -> bool:
-    """Would the same content be refused again? OverflowError and UnicodeError: a driver that can't even send it."""
-    if isinstance(fault, DataError | IntegrityError | OverflowError | UnicodeError):
+def _refuses_content(error: Exception) -> bool:
+    """Return whether the same content would be refused again.
+
+    `OverflowError` and `UnicodeError` come from a driver that cannot send it.
+    """
+    if isinstance(error, DataError | IntegrityError | OverflowError | UnicodeError):
         return True
-    state = getattr(fault.__cause__, "sqlstate", None) if isinstance(fault, Error) else None
+    state = getattr(error.__cause__, "sqlstate", None) if isinstance(error, Error) else None
     return bool(state and state.startswith(_PROGRAM_LIMIT))
 
 
-def _letter(item: Arrived, reason: str) -> RefusedInput:
-    """The dead letter for an event. The bytes it came in are gone by now: it is told again as the protocol would."""
+def _dead_letter(item: Arrived, reason: str) -> RefusedInput:
+    """Return the dead letter of an event. Its bytes are gone, so it is encoded again as the protocol has it."""
     message_type, data = _message_of(item.event)
     kind = message_type.name
     key = _storable(data[message_type.subject.value])
     source = DeadLetter.Source.STREAM if item.source == FeedChange.Source.STREAM else DeadLetter.Source.LISTING
-    told: dict[str, object] = {"type": kind, "data": data}
+    content: dict[str, object] = {"type": kind, "data": data}
     if source is DeadLetter.Source.LISTING:
-        told = data
+        content = data
         kind = LISTED_CATEGORY if message_type.subject is Subject.CATEGORY else ""
     refusal = Refusal(Code.UNSTORABLE, "", _storable(reason), key, kind)
     # Escapes for all but ASCII: lone surrogates and NUL are no bytes of the text then.
-    return RefusedInput.of(refusal, json.dumps(told, default=str), source)
+    return RefusedInput.of(refusal, json.dumps(content, default=str), source)
 
 
 def _message_of(event: Change | SkillAbsent | CategoryAbsent) -> tuple[MessageType, dict[str, object]]:
@@ -167,5 +169,5 @@ def _message_of(event: Change | SkillAbsent | CategoryAbsent) -> tuple[MessageTy
 
 
 def _storable(text: object) -> str:
-    """As any text column takes it."""
+    """Return the text as any text column takes it."""
     return str(text).encode("utf-8", "replace").decode().replace("\0", "�")

@@ -21,18 +21,18 @@ _NAME = "coalesce(skill.skill_id, 'row ' || entry.skill)"
 
 
 def misfiled_skills() -> set[str]:
-    """The skills that search or the tag filter does not find by what their rows say; a look at every row."""
+    """Return the skills that search or the tag filter does not find by the values of their rows. Reads every row."""
     return _MISFILED[connection.vendor]()
 
 
 def refile_skills(lease: Lease) -> int:
-    """Bring the search tables in line with the rows; how many skills were misfiled. Raises `LeaseLostError`."""
+    """Rebuild the search tables from the rows; return how many skills were misfiled. Raises `LeaseLostError`."""
     misfiled = misfiled_skills()
     if misfiled:
         with lease.writing():
             for statement in _REFILE[connection.vendor]:
                 dialect().execute(statement)
-            # Nobody could renew the lease meanwhile: 100,000 skills take SQLite some seconds.
+            # The lease could not be renewed meanwhile: 100,000 skills take SQLite some seconds.
             LeaseRow.objects.filter(pk=1).update(renewed_at=database_now())
     return len(misfiled)
 
@@ -97,7 +97,7 @@ def _misfiled_sqlite() -> set[str]:
 
 @contextmanager
 def _sqlite_snapshot() -> Iterator[None]:
-    """One moment of the database for several statements, without the lock to write that Django's transactions take."""
+    """Run several statements on one snapshot, without the write lock that Django's transactions take."""
     dialect().execute("BEGIN DEFERRED")
     try:
         yield

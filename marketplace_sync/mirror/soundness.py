@@ -2,7 +2,7 @@
 
 The writer stores a skill's fingerprint with what it is made of, and each of the marketplace's times twice, as a column
 and at full precision. A row where two of these disagree was changed by a person with SQL, a bug or a bad disk. Its own
-times then prove nothing, so the marketplace's record replaces it. The converse does not hold: whether a sound row is
+times then prove nothing, so the marketplace's record replaces it. The converse is not true: whether a sound row is
 right is decided by comparing its columns with the record.
 """
 
@@ -19,7 +19,7 @@ _SKILL, _CATEGORY = Skill._meta.db_table, Category._meta.db_table
 
 
 def unsound_skills(stored: Mapping[str, Slot]) -> dict[str, list[str]]:
-    """The columns that contradict others, of those of `stored` that were not written so. Sound skills are left out."""
+    """Return the contradictory columns of each skill of `stored` that is not as the writer wrote it."""
     skills = {skill_id: slot for skill_id, slot in stored.items() if isinstance(slot, StoredSkill)}
     if not skills:
         return {}
@@ -48,7 +48,7 @@ def unsound_skills(stored: Mapping[str, Slot]) -> dict[str, list[str]]:
 
 
 def unsound_categories(stored: Mapping[str, StoredCategory]) -> dict[str, list[str]]:
-    """The same for categories, which have no fingerprint: what is compared of them are all of their columns."""
+    """Return the same of categories. They have no fingerprint, so all of their columns are compared."""
     if not stored:
         return {}
     latest = latest_arrival()
@@ -68,7 +68,7 @@ def unsound_categories(stored: Mapping[str, StoredCategory]) -> dict[str, list[s
 def _times(
     table: str, key: str, keys: Collection[str], columns: tuple[str, ...]
 ) -> dict[str, tuple[Stamp | None, ...]]:
-    """These time columns by key. A row whose times cannot be read has none."""
+    """Return these time columns by key. A row whose times cannot be read has none."""
     condition, parameters = dialect().among(key, keys)
     try:
         found = dialect().select_rows(
@@ -82,11 +82,11 @@ def _times(
 
 
 def _shown(stamp: Stamp | None) -> Stamp | None:
-    """What a time column has of a time that is stored at full precision."""
+    """Return what a time column keeps of a time that is also stored at full precision."""
     return None if stamp is None else stored_stamp(to_microseconds(stamp))
 
 
 def latest_arrival() -> int:
-    """The first arrival that no owner of the lease can have given yet."""
+    """Return the first arrival that no owner of the lease can have given yet."""
     epoch = LeaseRow.objects.filter(pk=1).values_list("epoch", flat=True).first()
     return arrival_number((epoch or 0) + 1, 0)

@@ -10,7 +10,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, models
 
 
 class UnreadableRowsError(Exception):
-    """A selected row holds a value that the mirror never writes in that column, such as bytes for a text."""
+    """A selected row has a value that the mirror never writes in that column, such as bytes for a text."""
 
 
 class BulkTable:

@@ -58,7 +58,7 @@ class SqliteDialect(Dialect):
             ((text,),) = self.select(rows, parameters)
             found: list[list[Any]] = msgspec.json.decode(text)
         except (OperationalError, msgspec.MsgspecError, UnicodeError) as error:
-            # "JSON cannot hold BLOB values"
+            # SQLite names the BLOB that it cannot convert to JSON.
             if isinstance(error, OperationalError) and "BLOB" not in str(error):
                 raise
             raise UnreadableRowsError(str(error)) from error
