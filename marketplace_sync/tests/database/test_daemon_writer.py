@@ -95,7 +95,7 @@ class Watched(Database):
         return await super().write(function, batch, *more)
 
 
-async def test_what_comes_while_a_batch_is_written_is_planned_then_once_half_as_much_waits() -> None:
+async def test_the_next_batch_is_planned_once_half_as_much_waits() -> None:
     database = Watched()
     arrivals = itertools.count()
     try:
@@ -112,7 +112,7 @@ async def test_what_comes_while_a_batch_is_written_is_planned_then_once_half_as_
             pages = [tasks.create_task(queue.submit(page("a", 600)))]
             assert await database.planned.get() == await database.writing.get() == 600
             pages.append(tasks.create_task(queue.submit(page("b", 250))))
-            for _ in range(50):  # turns of the loop, more than it takes where as much is enough
+            for _ in range(50):  # more turns of the loop than planning would take
                 await asyncio.sleep(0)
             assert queue.waiting == 850
             assert database.planned.empty()
@@ -131,8 +131,8 @@ async def test_what_comes_while_a_batch_is_written_is_planned_then_once_half_as_
         await database.close()
 
 
-async def test_what_was_planned_on_what_was_refused_is_planned_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the plan that was not written the second page would change nothing."""
+async def test_a_batch_planned_on_a_refused_batch_is_planned_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the first plan, which was not written, the second page would change nothing."""
     planned = threading.Event()
 
     def refusing(apply: Callable[..., BatchResult], wait: bool) -> Callable[..., BatchResult]:
@@ -259,7 +259,7 @@ async def test_nothing_is_written_after_a_batch_that_lost_the_lease() -> None:
 
 
 @pytest.mark.usefixtures("sqlite")
-async def test_what_the_planners_connection_is_told_also_a_new_one() -> None:
+async def test_every_connection_of_the_planner_keeps_few_pages() -> None:
     database = Database()
 
     def lose() -> None:
@@ -281,13 +281,13 @@ async def test_what_the_planners_connection_is_told_also_a_new_one() -> None:
 
 
 @pytest.mark.usefixtures("sqlite")
-async def test_only_many_rows_leave_checkpoints_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_large_batches_leave_checkpoints_to_other_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     database = Database()
-    told: list[int] = []
+    limits: list[int] = []
 
     def before_it_writes(plan: BatchPlan, lease: Lease) -> BatchResult:
-        told.append(int(dialect().select("PRAGMA wal_autocheckpoint")[0][0]))
-        if len(told) == 2:
+        limits.append(int(dialect().select("PRAGMA wal_autocheckpoint")[0][0]))
+        if len(limits) == 2:
             raise OperationalError("the file is locked")
         return apply_planned(plan, lease)
 
@@ -303,14 +303,14 @@ async def test_only_many_rows_leave_checkpoints_to_others(monkeypatch: pytest.Mo
             queue.close()
             await writer.run()
             assert await database.write(lambda: dialect().select("PRAGMA wal_autocheckpoint")) == [(1000,)]
-        assert told == [8192, 8192]
+        assert limits == [8192, 8192]
         assert await database.control(Skill.objects.filter(name="Skill 1").count) == AHEAD_FROM
     finally:
         await database.close()
 
 
-async def test_what_changes_nothing_is_answered_without_a_transaction() -> None:
-    """Nobody waits for a lock then, and no feed number is told that nobody gave."""
+async def test_a_large_batch_that_changes_nothing_takes_no_transaction() -> None:
+    """It waits for no lock, and no feed number is announced for it."""
     database = Slow()
     hints: list[int] = []
     effects: list[Effect] = []

@@ -1,4 +1,4 @@
-"""Laws 1 to 5 as properties: whatever comes in whatever order, after the last catch-up the mirror is the marketplace.
+"""Laws 1 to 5 as properties: whatever comes in whatever order, the mirror equals the marketplace after a full sync.
 
 The marketplace is the simulator's own truth, its answers and messages are the bytes it would send, and the
 mirror is the real one: intake, writer, passes and database. What is left out is the network, whose
@@ -64,7 +64,7 @@ wire_ops = st.one_of(
     st.tuples(st.just("double")),
     st.tuples(st.just("swap")),
 )
-ops = st.one_of(truth_ops, wire_ops, st.tuples(st.just("pass")))
+ops = st.one_of(truth_ops, wire_ops, st.tuples(st.just("sync")))
 
 
 class World:
@@ -81,9 +81,9 @@ class World:
         self.receive: Callable[[str], None] = lambda raw: None
 
     def play(self, steps: int) -> None:
-        """Up to `steps` steps of the script; a "pass" is left to whoever can run one."""
+        """Run up to `steps` steps of the script; stop before a "sync", which needs a runner."""
         for _ in range(steps):
-            if not self.script or self.script[0][0] == "pass":
+            if not self.script or self.script[0][0] == "sync":
                 return
             self.step(self.script.popleft())
 
@@ -92,8 +92,8 @@ class World:
             case ("put", skill_id, text, category):
                 record = {"skill_id": skill_id, "name": text, "code": text, "tags": [text], "category": category}
                 self.market.put_skill({**record, "average_rating": None, "rating_count": 0, "unknown": text})
-            # Only of one that is there: a listing that leaves fields out leaves what the mirror holds, so that a
-            # skill which came back without them while we were away is no different for us.
+            # Only for a skill that exists. A listing that leaves fields out leaves what is stored; so a skill that came
+            # back without them while we were away would look unchanged.
             case ("short", skill_id, text) if skill_id in self.market.skills:
                 self.market.put_skill({"skill_id": skill_id, "name": text})
             case ("delete", skill_id) if skill_id in self.market.skills:
@@ -175,7 +175,7 @@ async def play_out(script: Sequence[Op], config: SyncConfig) -> Marketplace:
             options = SyncOptions(page_size=2, max_pages=100)
             runner = SyncRunner(ScriptedMarket(world), session, options, stream=intake)  # type: ignore[arg-type]
 
-            async def one_pass() -> SyncReport:
+            async def one_sync() -> SyncReport:
                 report = await runner.run("poll")
                 assert report.error == ""
                 return report
@@ -184,7 +184,7 @@ async def play_out(script: Sequence[Op], config: SyncConfig) -> Marketplace:
                 world.play(len(world.script))
                 if world.script:
                     world.script.popleft()
-                    await one_pass()
+                    await one_sync()
             world.wire.clear()  # whatever is still under way is lost with the connection
             await catch_up(runner, database)
     finally:
@@ -193,11 +193,11 @@ async def play_out(script: Sequence[Op], config: SyncConfig) -> Marketplace:
 
 
 async def catch_up(runner: SyncRunner, database: Database) -> None:
-    """What the daemon does after a reconnect, with a person who approves what is held."""
+    """Do what the daemon does after a reconnect, with a person who approves the removals on hold."""
     report = await runner.run("connected")
     if report.held_count:
-        held = await database.control(held_removals, report.run_id)
-        report = await runner.run("asked", approved=held)
+        removals = await database.control(held_removals, report.run_id)
+        report = await runner.run("asked", approved=removals)
     if report.again:
         report = await runner.run("confirm")
     assert report.clean
@@ -230,7 +230,7 @@ def truth_of(market: Marketplace) -> dict[str, dict[str, Any]]:
 
 
 def rebuilt_from_feed() -> dict[str, str]:
-    """A follower that knows the feed alone: ids and names."""
+    """Return ids and names as a subscriber has them that knows only the feed."""
     known: dict[str, str] = {}
     for change in FeedChange.objects.order_by("seq"):
         match change.kind:
@@ -255,12 +255,12 @@ def forget_everything() -> None:
 @settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ops, max_size=40), st.sampled_from([1, AHEAD_FROM]))
 @example(
-    [("put", "s0", "a", "x"), ("pass",), ("put", "s0", "b", None), ("rate", "s0", 5, True), ("swap",), ("deliver",)],
+    [("put", "s0", "a", "x"), ("sync",), ("put", "s0", "b", None), ("rate", "s0", 5, True), ("swap",), ("deliver",)],
     AHEAD_FROM,
 )
 @example([("put", "s0", "a", "x"), ("deliver",), ("delete", "s0"), ("put", "s0", "a", "x"), ("swap",), ("deliver",)], 1)
-def test_after_the_last_catch_up_the_mirror_is_the_marketplace(script: list[Op], ahead_from: int) -> None:
-    """`ahead_from` 1: every batch that can be is planned while the one before it is written."""
+def test_the_mirror_equals_the_marketplace_after_a_full_sync(script: list[Op], ahead_from: int) -> None:
+    """Plan every batch ahead that can be, where `ahead_from` is 1."""
     forget_everything()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writer, "AHEAD_FROM", ahead_from)

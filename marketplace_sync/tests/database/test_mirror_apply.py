@@ -1,4 +1,4 @@
-"""Law 1: one apply. What a batch does to rows, graves, categories, feed and dead letters, in one transaction."""
+"""Law 1: one apply. A batch changes skills, tombstones, categories, feed and dead letters in one transaction."""
 
 import json
 from collections.abc import Sequence
@@ -67,7 +67,7 @@ def rating(skill_id: str = "s", time: int | None = None, **figures: Any) -> Rati
 
 
 class Feeder:
-    """Applies events in order; each arrives one later than the one before."""
+    """Apply events in order; each arrives one later than the one before."""
 
     def __init__(self, lease: Lease) -> None:
         self.lease = lease
@@ -90,13 +90,13 @@ def feed(lease: Lease) -> Feeder:
     return Feeder(lease)
 
 
-def told() -> list[tuple[int, str, str, list[str], dict[str, Any]]]:
-    """The feed: seq, kind, key, changed fields and data."""
+def feed_rows() -> list[tuple[int, str, str, list[str], dict[str, Any]]]:
+    """Return the feed: number, kind, key, changed fields and data."""
     return list(FeedChange.objects.order_by("seq").values_list("seq", "kind", "key", "fields", "data"))
 
 
 class TestEffects:
-    def test_each_item_has_its_effect_in_order(self, feed: Feeder) -> None:
+    def test_effects_are_in_the_order_of_the_items(self, feed: Feeder) -> None:
         result = feed(
             record("a", 5), record("a", 5), record("a", 6, name="New"), record("a", 4), rating("a", 7),
             rating("unknown", 7, average_rating=4.0), SkillDeleted("a", at(9)), SkillDeleted("a", at(9)),
@@ -108,13 +108,13 @@ class TestEffects:
         ]  # fmt: skip
         assert result.fetch == ["a", "unknown"]
 
-    def test_a_skill_that_the_stream_makes_known_without_its_code_is_incomplete(self, feed: Feeder) -> None:
+    def test_a_skill_created_by_a_message_without_code_is_incomplete(self, feed: Feeder) -> None:
         assert feed(record("a"), record("b", code="")).incomplete == ["a"]
         assert feed(record("c"), polled=True).incomplete == []
 
-    def test_an_empty_batch_is_nothing(self, feed: Feeder) -> None:
+    def test_an_empty_batch_changes_nothing(self, feed: Feeder) -> None:
         assert feed().effects == []
-        assert told() == []
+        assert feed_rows() == []
 
     def test_a_batch_is_one_transaction(self, feed: Feeder, monkeypatch: pytest.MonkeyPatch) -> None:
         feed(record("a", 5))
@@ -124,15 +124,15 @@ class TestEffects:
             raise RuntimeError("the disk is full")
 
         monkeypatch.setattr("marketplace_sync.mirror.apply.save_dead_letters", fail)
-        letter = RefusedInput.of(Refusal(Code.NOT_JSON, "", "bad"), b"x", DeadLetter.Source.STREAM)
-        items = [*feed.items(record("a", 6, name="New"), SkillDeleted("b", at(5)), record("c", category="new")), letter]
+        dead_letter = RefusedInput.of(Refusal(Code.NOT_JSON, "", "bad"), b"x", DeadLetter.Source.STREAM)
+        events = record("a", 6, name="New"), SkillDeleted("b", at(5)), record("c", category="new")
         with pytest.raises(RuntimeError):
-            apply_batch(items, feed.lease)
+            apply_batch([*feed.items(*events), dead_letter], feed.lease)
         assert Skill.objects.get().name == "Skill"
-        assert (Tombstone.objects.count(), Category.objects.count(), len(told())) == (0, 0, 1)
+        assert (Tombstone.objects.count(), Category.objects.count(), len(feed_rows())) == (0, 0, 1)
         assert LeaseRow.objects.get().feed_seq == seq
 
-    def test_without_the_lease_nothing_is_written(self, feed: Feeder) -> None:
+    def test_nothing_is_written_without_the_lease(self, feed: Feeder) -> None:
         LeaseRow.objects.update(epoch=99, holder="other:2")
         with pytest.raises(LeaseLostError, match="other:2"):
             feed(record("a"))
@@ -140,16 +140,16 @@ class TestEffects:
 
 
 class TestFeed:
-    def test_seq_rises_by_one_from_batch_to_batch(self, feed: Feeder) -> None:
+    def test_feed_numbers_rise_by_one_across_batches(self, feed: Feeder) -> None:
         first = feed(record("a"), record("b"), SkillDeleted("unknown", at(1)))
         feed(record("a"), rating("unknown", 5))  # nothing changes
         last = feed(record("c"))
-        assert [row[0] for row in told()] == [1, 2, 3]
+        assert [row[0] for row in feed_rows()] == [1, 2, 3]
         assert (first.feed_seq, last.feed_seq, LeaseRow.objects.get().feed_seq) == (2, 3, 3)
 
-    def test_a_created_skill_is_told_whole_and_by_its_public_names(self, feed: Feeder) -> None:
+    def test_a_created_skill_is_in_the_feed_with_all_public_fields(self, feed: Feeder) -> None:
         feed(whole("a", 5, code="x = 1", average_rating=4.5, remote_created_at=at(1)))
-        ((seq, kind, key, fields, data),) = told()
+        ((seq, kind, key, fields, data),) = feed_rows()
         assert (seq, kind, key, fields) == (1, "skill_created", "a", [])
         assert data == {
             **SKILL_EMPTY, "skill_id": "a", "name": "Skill", "code": "x = 1", "average_rating": 4.5, "extra": {},
@@ -157,52 +157,52 @@ class TestFeed:
             "rating_at": "2026-03-01T00:00:05Z",
         }  # fmt: skip
 
-    def test_an_update_tells_the_changed_fields_and_no_others(self, feed: Feeder) -> None:
+    def test_an_update_is_in_the_feed_with_its_changed_fields_only(self, feed: Feeder) -> None:
         feed(record("a", 5, tags=["x"]))
         feed(record("a", 6, tags=["y"], name="Skill"))
-        assert told()[-1][1:] == (
+        assert feed_rows()[-1][1:] == (
             "skill_updated", "a", ["remote_updated_at", "tags"],
             {"tags": ["y"], "remote_updated_at": "2026-03-01T00:00:06Z"},
         )  # fmt: skip
 
-    def test_a_change_of_figures_alone_is_a_rating(self, feed: Feeder) -> None:
+    def test_a_change_of_rating_figures_alone_is_rating_changed(self, feed: Feeder) -> None:
         feed(record("a", 5))
         feed(rating("a", 6, average_rating=4.0, rating_count=1))
-        assert told()[-1][1:4] == ("rating_changed", "a", ["average_rating", "rating_at", "rating_count"])
+        assert feed_rows()[-1][1:4] == ("rating_changed", "a", ["average_rating", "rating_at", "rating_count"])
 
-    def test_a_removal_tells_when_and_nothing_else(self, feed: Feeder) -> None:
+    def test_a_removal_is_in_the_feed_with_its_time_only(self, feed: Feeder) -> None:
         feed(record("a", 5))
         feed(SkillDeleted("a", at(6)))
-        assert told()[-1][1:] == ("skill_deleted", "a", [], {"deleted_at": "2026-03-01T00:00:06Z"})
+        assert feed_rows()[-1][1:] == ("skill_deleted", "a", [], {"deleted_at": "2026-03-01T00:00:06Z"})
 
-    def test_a_skill_that_came_back_is_created_anew_and_its_grave_is_gone(self, feed: Feeder) -> None:
+    def test_a_skill_that_comes_back_is_created_and_its_tombstone_removed(self, feed: Feeder) -> None:
         feed(record("a", 5), SkillDeleted("a", at(6)))
         feed(record("a", 7))
-        assert [row[1] for row in told()] == ["skill_created"]  # that it was here for a moment nobody saw
+        assert [row[1] for row in feed_rows()] == ["skill_created"]  # the feed never reported its first moment
         feed(SkillDeleted("a", at(8)))
         feed(record("a", 9))
-        assert [row[1] for row in told()] == ["skill_created", "skill_deleted", "skill_created"]
+        assert [row[1] for row in feed_rows()] == ["skill_created", "skill_deleted", "skill_created"]
         assert not Tombstone.objects.exists()
 
-    def test_unchanged_and_stale_write_no_row_of_any_kind(self, feed: Feeder) -> None:
+    def test_unchanged_and_stale_events_write_no_row(self, feed: Feeder) -> None:
         feed(whole("a", 5), CategoryRecord("c", {"description": "Text"}, at(5)))
-        before = (list(Skill.objects.values()), list(Category.objects.values()), told())
+        before = (list(Skill.objects.values()), list(Category.objects.values()), feed_rows())
         result = feed(whole("a", 5), record("a", 4, name="Old"), CategoryRecord("c", {"description": "Old"}, at(4)))
         assert result.effects == [Effect.UNCHANGED, Effect.STALE, Effect.STALE]
-        assert (list(Skill.objects.values()), list(Category.objects.values()), told()) == before
+        assert (list(Skill.objects.values()), list(Category.objects.values()), feed_rows()) == before
 
-    def test_many_changes_of_a_key_in_a_batch_are_one_row_with_the_sum(self, feed: Feeder) -> None:
+    def test_changes_of_one_key_in_a_batch_are_one_feed_row(self, feed: Feeder) -> None:
         feed(record("a", 5))
         feed(record("a", 6, name="One"), record("a", 7, tags=["t"]), record("a", 8, name="Two"))
-        assert told()[-1][1:4] == ("skill_updated", "a", ["name", "remote_updated_at", "tags"])
-        assert (len(told()), told()[-1][4]["name"]) == (2, "Two")
+        assert feed_rows()[-1][1:4] == ("skill_updated", "a", ["name", "remote_updated_at", "tags"])
+        assert (len(feed_rows()), feed_rows()[-1][4]["name"]) == (2, "Two")
 
-    def test_a_change_that_is_undone_in_its_batch_tells_nothing(self, feed: Feeder) -> None:
+    def test_a_change_undone_within_its_batch_is_not_in_the_feed(self, feed: Feeder) -> None:
         feed(record("a", None))
         feed(record("a", None, name="Other"), record("a", None, name="Skill"))
-        assert len(told()) == 1
+        assert len(feed_rows()) == 1
 
-    def test_source_and_run_are_those_of_the_item_that_changed_it(self, feed: Feeder) -> None:
+    def test_a_feed_row_has_the_source_and_run_of_the_item_that_changed_it(self, feed: Feeder) -> None:
         feed(record("a", 5))
         feed(record("a", 6, name="New"), polled=True, run_id=7)
         assert list(FeedChange.objects.order_by("seq").values_list("source", "run_id")) == [
@@ -211,65 +211,65 @@ class TestFeed:
 
 
 class TestCategories:
-    def test_one_that_a_skill_names_is_made_and_told_before_the_skill(self, feed: Feeder) -> None:
+    def test_a_category_that_a_skill_names_is_created_before_the_skill(self, feed: Feeder) -> None:
         feed(record("a", category="new"))
-        assert [(row[1], row[2]) for row in told()] == [("category_created", "new"), ("skill_created", "a")]
+        assert [(row[1], row[2]) for row in feed_rows()] == [("category_created", "new"), ("skill_created", "a")]
         assert Skill.objects.get().category == Category.objects.get(name="new")
 
-    def test_a_made_one_is_filled_by_whatever_is_told_of_it(self, feed: Feeder) -> None:
+    def test_any_record_fills_a_category_that_a_skill_created(self, feed: Feeder) -> None:
         feed(record("a", category="new"))
         feed(CategoryRecord("new", {"description": "Text"}, at(1)))
         assert Category.objects.get().description == "Text"
-        assert told()[-1][1:4] == ("category_updated", "new", ["description", "remote_updated_at"])
+        assert feed_rows()[-1][1:4] == ("category_updated", "new", ["description", "remote_updated_at"])
 
-    def test_one_that_a_skill_names_stays_though_no_listing_has_it(self, feed: Feeder) -> None:
+    def test_an_unlisted_category_with_skills_stays(self, feed: Feeder) -> None:
         feed(record("a", 5, category="c"))
         assert feed(CategoryAbsent("c"), polled=True).effects == [Effect.UNCHANGED]
         assert feed(record("a", 6, category=None), CategoryAbsent("c"), polled=True).effects == [
             Effect.UPDATED, Effect.REMOVED,
         ]  # fmt: skip
         assert not Category.objects.exists()
-        assert told()[-1][1:] == ("category_deleted", "c", [], {})
+        assert feed_rows()[-1][1:] == ("category_deleted", "c", [], {})
 
-    def test_one_that_this_batch_names_stays(self, feed: Feeder) -> None:
+    def test_a_category_named_in_the_same_batch_stays(self, feed: Feeder) -> None:
         feed(CategoryRecord("c", {}, None))
         result = feed(record("a", category="c"), CategoryAbsent("c"), polled=True)
         assert result.effects == [Effect.CREATED, Effect.UNCHANGED]
 
-    def test_one_that_a_skill_names_after_its_removal_in_the_same_batch_is_there(self, feed: Feeder) -> None:
+    def test_a_category_named_after_its_removal_in_the_batch_exists(self, feed: Feeder) -> None:
         feed(CategoryRecord("c", {"description": "Text"}, None))
         result = feed(CategoryAbsent("c"), record("a", category="c"), polled=True)
         assert result.effects == [Effect.REMOVED, Effect.CREATED]
         assert Skill.objects.get().category == Category.objects.get(name="c")
 
-    def test_one_of_which_was_heard_since_the_question_stays(self, feed: Feeder) -> None:
+    def test_a_category_reported_after_the_request_stays(self, feed: Feeder) -> None:
         feed(CategoryRecord("c", {}, None))
         asked = feed.items(CategoryAbsent("c"), polled=True)
         feed(CategoryRecord("c", {"description": "Heard since"}, None))
         assert apply_batch(asked, feed.lease).effects == [Effect.UNCHANGED]
         assert Category.objects.exists()
 
-    def test_one_that_is_not_held_can_not_go(self, feed: Feeder) -> None:
+    def test_removing_a_category_that_is_not_stored_changes_nothing(self, feed: Feeder) -> None:
         assert feed(CategoryAbsent("c"), polled=True).effects == [Effect.UNCHANGED]
-        assert told() == []
+        assert feed_rows() == []
 
 
-class TestWhatIsKept:
-    def test_unknown_fields_and_deep_metadata_come_back_as_they_came(self, feed: Feeder) -> None:
+class TestStoredValues:
+    def test_unknown_fields_and_deep_metadata_are_stored_as_received(self, feed: Feeder) -> None:
         kept = {"nested": {"list": [1, 2.5, None, True, "ü 🚀"]}, "address": 2**160, "z": 0.1, "a": {}}
         feed(whole("a", metadata=kept), record("b", extra=kept))
         assert Skill.objects.get(skill_id="a").metadata == kept
         assert Skill.objects.get(skill_id="b").extra == kept
         assert feed(whole("a", metadata=kept), polled=True).effects == [Effect.UNCHANGED]
 
-    def test_times_are_kept_at_full_precision_beside_their_columns(self, feed: Feeder) -> None:
+    def test_times_are_also_stored_at_full_precision(self, feed: Feeder) -> None:
         fine = Stamp("2026-03-01T00:00:00.123456789")
         feed(SkillRecord("a", {"name": "Skill"}, {}, fine))
         row = Skill.objects.get()
         assert row.updated_stamp == fine
         assert row.remote_updated_at == datetime(2026, 3, 1, 0, 0, 0, 123456, UTC)
 
-    def test_the_longest_record_that_the_protocol_lets_through_can_be_held(self, feed: Feeder) -> None:
+    def test_the_longest_record_that_the_protocol_accepts_is_stored(self, feed: Feeder) -> None:
         def wide(chars: int) -> str:  # four bytes each, and nothing that compresses
             return "".join(chr(0x10000 + (number * 7919) % 0xFFFF) for number in range(chars))
 
@@ -284,7 +284,7 @@ class TestWhatIsKept:
 
 
 class TestFingerprints:
-    def test_an_unchanged_page_reads_fingerprints_alone(self, feed: Feeder) -> None:
+    def test_an_unchanged_page_reads_only_fingerprints(self, feed: Feeder) -> None:
         rows = [whole(f"s{number}", 5, code="x" * 100) for number in range(50)]
         feed(*rows, polled=True)
         with CaptureQueriesContext(
@@ -302,36 +302,34 @@ class TestFingerprints:
             SkillRecord("s", whole().fields, {"unknown": 1}, at(5)),
         ],
     )  # fmt: skip
-    def test_any_difference_of_a_listed_row_leaves_the_fast_path(self, feed: Feeder, other: SkillRecord) -> None:
+    def test_a_listed_row_that_differs_is_compared_in_full(self, feed: Feeder, other: SkillRecord) -> None:
         feed(whole("s", 5), polled=True)
         assert feed(other, polled=True).effects == [Effect.UPDATED]
         assert feed(other, polled=True).effects == [Effect.UNCHANGED]
 
-    def test_a_row_without_one_gets_one(self, feed: Feeder) -> None:
+    def test_a_stored_row_without_a_fingerprint_gets_one(self, feed: Feeder) -> None:
         feed(whole("s", 5), polled=True)
         known = Skill.objects.get().fingerprint
         Skill.objects.update(fingerprint="")
         assert feed(whole("s", 5), polled=True).effects == [Effect.UPDATED]
         assert Skill.objects.get().fingerprint == known
 
-    def test_a_short_row_and_one_named_twice_take_the_long_way_to_the_same_end(self, feed: Feeder) -> None:
+    def test_short_rows_and_rows_named_twice_are_compared_in_full(self, feed: Feeder) -> None:
         feed(whole("s", 5), polled=True)
         assert feed(record("s", 5), polled=True).effects == [Effect.UNCHANGED]
         assert feed(whole("s", 5), whole("s", 5), polled=True).effects == [Effect.UNCHANGED] * 2
         assert feed(whole("s", 6, name="New"), whole("s", 5), polled=True).effects == [Effect.UPDATED, Effect.STALE]
 
-    def test_a_buried_skill_is_not_on_the_fast_path(self, feed: Feeder) -> None:
+    def test_a_skill_with_a_tombstone_is_compared_in_full(self, feed: Feeder) -> None:
         feed(whole("s", 5), SkillDeleted("s", at(6)))
         assert feed(whole("s", 5), polled=True).effects == [Effect.STALE]
 
-    def test_figures_of_a_rating_move_the_fingerprint(self, feed: Feeder) -> None:
+    def test_a_rating_changes_the_fingerprint(self, feed: Feeder) -> None:
         feed(whole("s", 5), polled=True)
         feed(rating("s", 6, average_rating=4.0, rating_count=1))
         assert feed(whole("s", 5, average_rating=4.0, rating_count=1), polled=True).effects == [Effect.UNCHANGED]
 
-    def test_a_creation_time_finer_than_its_column_does_not_leave_the_fast_path_after_a_rating(
-        self, feed: Feeder
-    ) -> None:
+    def test_a_creation_time_finer_than_its_column_is_unchanged_after_a_rating(self, feed: Feeder) -> None:
         fine = {"remote_created_at": Stamp("2026-01-01T00:00:00.123456789")}
         feed(whole("s", 5, **fine), polled=True)
         feed(rating("s", 6, average_rating=4.0, rating_count=1))
@@ -340,40 +338,40 @@ class TestFingerprints:
 
 
 class TestDeadLetters:
-    def letter(self, raw: str | bytes, **refusal: Any) -> RefusedInput:
+    def refused(self, raw: str | bytes, **refusal: Any) -> RefusedInput:
         fields: dict[str, Any] = {"code": Code.NOT_JSON, "field": "", "reason": "bad", **refusal}
         return RefusedInput.of(Refusal(**fields), raw, DeadLetter.Source.STREAM)
 
-    def test_identical_ones_are_counted_up_within_a_batch_and_across(self, lease: Lease) -> None:
-        apply_batch([self.letter("x"), self.letter("y"), self.letter("x")], lease)
-        apply_batch([self.letter("x")], lease)
+    def test_identical_dead_letters_are_counted_up(self, lease: Lease) -> None:
+        apply_batch([self.refused("x"), self.refused("y"), self.refused("x")], lease)
+        apply_batch([self.refused("x")], lease)
         counts = {bytes(head): count for head, count in DeadLetter.objects.values_list("head", "count")}
         assert counts == {b"x": 3, b"y": 1}
 
-    def test_the_first_four_kibibytes_are_kept_with_the_size_and_the_digest_of_all(self, lease: Lease) -> None:
-        apply_batch([self.letter("x" * 10_000 + "1"), self.letter("x" * 10_000 + "2")], lease)
+    def test_a_dead_letter_keeps_4_kib_and_the_size_and_digest_of_all_bytes(self, lease: Lease) -> None:
+        apply_batch([self.refused("x" * 10_000 + "1"), self.refused("x" * 10_000 + "2")], lease)
         assert DeadLetter.objects.count() == 2
         for row in DeadLetter.objects.all():
             assert (bytes(row.head), row.size, row.count) == (b"x" * HEAD_BYTES, 10_001, 1)
 
-    def test_the_effect_is_refused_and_the_other_items_stand(self, feed: Feeder) -> None:
-        result = apply_batch([self.letter("x"), *feed.items(record("a"))], feed.lease)
+    def test_a_refused_item_leaves_the_other_items_applied(self, feed: Feeder) -> None:
+        result = apply_batch([self.refused("x"), *feed.items(record("a"))], feed.lease)
         assert result.effects == [Effect.REFUSED, Effect.CREATED]
 
-    def test_one_that_was_replayed_is_open_again_and_a_discarded_one_stays_so(self, lease: Lease) -> None:
-        apply_batch([self.letter("x"), self.letter("y")], lease)
+    def test_a_replayed_dead_letter_opens_again_and_a_discarded_one_does_not(self, lease: Lease) -> None:
+        apply_batch([self.refused("x"), self.refused("y")], lease)
         DeadLetter.objects.filter(head=b"x").update(state=DeadLetter.State.REPLAYED)
         DeadLetter.objects.filter(head=b"y").update(state=DeadLetter.State.DISCARDED)
-        apply_batch([self.letter("x"), self.letter("y")], lease)
+        apply_batch([self.refused("x"), self.refused("y")], lease)
         assert {(bytes(row.head), row.state, row.count) for row in DeadLetter.objects.all()} == {
             (b"x", "open", 2), (b"y", "discarded", 2),
         }  # fmt: skip
 
-    def test_a_token_is_hidden_also_where_the_cut_goes_through_it(self, lease: Lease) -> None:
+    def test_a_token_at_the_cut_of_a_dead_letter_is_hidden(self, lease: Lease) -> None:
         token = "5c1a9d1e-7777-4f00-a111-0123456789ab"
         protect(token)
         raw = "x" * (HEAD_BYTES - 10) + token + "y" * 100
-        apply_batch([self.letter(raw, field=token, reason=f"not this: {token}")], lease)
+        apply_batch([self.refused(raw, field=token, reason=f"not this: {token}")], lease)
         row = DeadLetter.objects.get()
         assert token[:8] not in bytes(row.head).decode()
         assert token not in row.field + row.reason
@@ -392,14 +390,14 @@ class TestDeadLetters:
             '{"type": "skill_update", "data": {"skill_id": "a", "name": "\udcff"}}',
         ],
     )
-    def test_nul_and_lone_surrogates_are_refused_and_the_letter_can_be_kept(self, lease: Lease, raw: str) -> None:
+    def test_nul_and_lone_surrogates_are_refused_as_dead_letters(self, lease: Lease, raw: str) -> None:
         with pytest.raises(DecodeError) as refused:
             decode_message(raw, server_now=datetime.now(UTC))
         apply_batch([RefusedInput.of(refused.value.refusal, raw, DeadLetter.Source.STREAM)], lease)
         row = DeadLetter.objects.get()
         assert "\x00" not in row.field + row.reason + row.kind + row.key
 
-    def test_a_broken_row_of_a_page_is_kept_alone(self, lease: Lease) -> None:
+    def test_a_refused_row_of_a_page_is_a_dead_letter_without_its_page(self, lease: Lease) -> None:
         body = json.dumps([{"skill_id": "a", "name": "A"}, {"skill_id": "b\x00", "name": "B"}]).encode()
         page = decode_skill_page(body, server_now=datetime.now(UTC))
         apply_batch([RefusedInput.of(row.refusal, row.raw, DeadLetter.Source.LISTING) for row in page.refused], lease)
@@ -434,7 +432,7 @@ def forget_everything() -> None:
 
 
 def played(script: Sequence[tuple[Event, bool]], cuts: set[int], lease: Lease) -> tuple[Any, ...]:
-    """Rows, graves, categories and effects after `script`, a new batch beginning at each of `cuts`."""
+    """Return skills, tombstones, categories and effects after `script`, where a batch begins at each of `cuts`."""
     forget_everything()
     items: list[Item] = [
         Arrived(event, number, LISTING if polled else STREAM, polled=polled)
@@ -460,10 +458,10 @@ def played(script: Sequence[tuple[Event, bool]], cuts: set[int], lease: Lease) -
 
 
 def assert_feed_adds_up() -> None:
-    """A follower that applies the feed has the mirror; the numbers rise by one."""
+    """Assert that a subscriber that applies the feed has the mirror, and that the numbers rise by one."""
     skills: dict[str, dict[str, Any]] = {}
     categories: dict[str, dict[str, Any]] = {}
-    for number, (seq, kind, key, fields, data) in enumerate(told(), 1):
+    for number, (seq, kind, key, fields, data) in enumerate(feed_rows(), 1):
         assert seq == number
         known = categories if kind.startswith("category") else skills
         match kind.partition("_")[2]:
@@ -477,8 +475,8 @@ def assert_feed_adds_up() -> None:
                 assert data
                 assert all(known[key][name] != value for name, value in data.items())
                 known[key] = {**known[key], **data}
-    held = Skill.objects.values_list("skill_id", "code", "category__name", "rating_count")
-    assert {(key, row["code"], row["category"], row["rating_count"]) for key, row in skills.items()} == set(held)
+    stored = Skill.objects.values_list("skill_id", "code", "category__name", "rating_count")
+    assert {(key, row["code"], row["category"], row["rating_count"]) for key, row in skills.items()} == set(stored)
     assert {(key, row["description"]) for key, row in categories.items()} == set(
         Category.objects.values_list("name", "description")
     )
@@ -490,7 +488,7 @@ def assert_feed_adds_up() -> None:
 @example(
     [(whole("a", 1, category="c"), False), (record("a", 2, category="d"), False), (CategoryAbsent("c"), True)], {2}
 )
-def test_any_split_into_batches_gives_the_same_mirror(
+def test_the_mirror_is_the_same_however_events_are_batched(
     lease: Lease, script: list[tuple[Event, bool]], cuts: set[int]
 ) -> None:
     if script:

@@ -1,4 +1,4 @@
-"""Planning ahead: a batch that is planned while the one before it waits to be written does what it would have done."""
+"""Planning ahead: a batch planned before the one before it is written has the same result as one planned after it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -65,7 +65,7 @@ batches = st.lists(st.lists(st.tuples(events, st.booleans()), min_size=1, max_si
 
 
 def items_of(script: Sequence[Sequence[tuple[Event, bool]]]) -> list[list[Item]]:
-    """With arrivals that grow; a polled one is of the listing."""
+    """Return items with growing arrivals; a polled one is of the listing."""
     arrival = 0
     made: list[list[Item]] = []
     for batch in script:
@@ -76,8 +76,8 @@ def items_of(script: Sequence[Sequence[tuple[Event, bool]]]) -> list[list[Item]]
     return made
 
 
-def all_told(results: Sequence[BatchResult]) -> dict[str, Any]:
-    """What came of it, but for when it was."""
+def all_changes(results: Sequence[BatchResult]) -> dict[str, Any]:
+    """Return all that the batches changed, without the times of writing."""
     named = dict(Category.objects.values_list("pk", "name"))
     skills = [
         {**row, "id": 0, "synced_at": 0, "category_id": named.get(row["category_id"])}
@@ -85,7 +85,7 @@ def all_told(results: Sequence[BatchResult]) -> dict[str, Any]:
     ]
     return {
         "skills": skills,
-        "graves": list(Tombstone.objects.order_by("skill_id").values_list("skill_id", "deleted_stamp", "arrival")),
+        "tombstones": list(Tombstone.objects.order_by("skill_id").values_list("skill_id", "deleted_stamp", "arrival")),
         "categories": list(Category.objects.order_by("name").values_list("name", "description", "arrival")),
         "feed": list(FeedChange.objects.order_by("seq").values_list("seq", "kind", "key", "fields", "data")),
         "results": [(result.effects, result.feed_seq, result.fetch, result.incomplete) for result in results],
@@ -97,7 +97,7 @@ def in_order(batches: Sequence[Sequence[Item]], lease: Lease) -> list[BatchResul
 
 
 def ahead(batches: Sequence[Sequence[Item]], lease: Lease) -> list[BatchResult]:
-    """Each is planned before the one before it is written, if it writes anything."""
+    """Plan each batch before the one before it is written, if that writes anything."""
     results = []
     plan = plan_batch(batches[0])
     for following in [*batches[1:], None]:
@@ -112,18 +112,16 @@ def ahead(batches: Sequence[Sequence[Item]], lease: Lease) -> list[BatchResult]:
 
 
 def undone(work: Callable[..., list[BatchResult]], *arguments: Any) -> dict[str, Any]:
-    """What work did; the database is left as it was."""
+    """Return what `work` changed, and roll it back."""
     with transaction.atomic():
-        told = all_told(work(*arguments))
+        changes = all_changes(work(*arguments))
         transaction.set_rollback(True)
-    return told
+    return changes
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(script=batches)
-def test_a_batch_planned_ahead_does_what_it_would_have_done(
-    lease: Lease, script: list[list[tuple[Event, bool]]]
-) -> None:
+def test_a_batch_planned_ahead_has_the_same_result(lease: Lease, script: list[list[tuple[Event, bool]]]) -> None:
     made = items_of(script)
     assert undone(ahead, made, lease) == undone(in_order, made, lease)
 
@@ -139,16 +137,18 @@ def test_a_batch_planned_ahead_does_what_it_would_have_done(
         ],
     ]
 )
-def test_a_batch_leaves_what_its_items_leave_one_by_one(lease: Lease, script: list[list[tuple[Event, bool]]]) -> None:
-    """A row that says what the mirror had before the batch is no news, unless the batch has news of that skill."""
+def test_a_batch_has_the_result_of_its_items_one_by_one(lease: Lease, script: list[list[tuple[Event, bool]]]) -> None:
+    """A row that equals the stored skill changes nothing, unless the batch changes that skill before it."""
     made = items_of(script)
     together, alone = (
         undone(in_order, made, lease),
         undone(in_order, [[item] for items in made for item in items], lease),
     )
-    for what in ("skills", "graves", "categories"):
+    for what in ("skills", "tombstones", "categories"):
         assert together[what] == alone[what]
-    effects, one_by_one = ([effect for result in told["results"] for effect in result[0]] for told in (together, alone))
+    effects, one_by_one = (
+        [effect for result in changes["results"] for effect in result[0]] for changes in (together, alone)
+    )
     assert effects == one_by_one
 
 
@@ -224,14 +224,14 @@ def test_an_id_that_no_driver_can_send_is_one_dead_letter(lease: Lease) -> None:
     assert DeadLetter.objects.count() == 1
 
 
-def test_what_only_the_database_knows_is_not_planned_ahead(lease: Lease) -> None:
+def test_an_absent_category_is_not_planned_ahead(lease: Lease) -> None:
     assert can_be_ahead(reported(skill("a", 1, category="x")))
     assert not can_be_ahead(reported(CategoryAbsent("x")))
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stars=st.lists(st.floats(0, 5), min_size=1, max_size=20))
-def test_every_digit_of_a_rating_comes_back(lease: Lease, stars: list[float]) -> None:
+def test_ratings_are_read_back_exactly(lease: Lease, stars: list[float]) -> None:
     with transaction.atomic():
         events = [skill(f"s{number}", 1, average_rating=star) for number, star in enumerate(stars)]
         apply_each(reported(*events), lease)
@@ -241,8 +241,8 @@ def test_every_digit_of_a_rating_comes_back(lease: Lease, stars: list[float]) ->
 
 
 @pytest.mark.parametrize("many", [1, 2, 4, 5, 64, 255, 1024, 1025, 2100])
-def test_any_number_of_rows_is_written(lease: Lease, many: int) -> None:
-    """SQLite's statements have room for some numbers of rows; what is left of the room changes nothing."""
+def test_any_number_of_rows_can_be_written(lease: Lease, many: int) -> None:
+    """SQLite's statements have room for certain numbers of rows; the room that is left changes nothing."""
     for second in (1, 2):
         rows = [skill(f"s{number}", second, version=f"{second}.{number}") for number in range(many)]
         apply_each(reported(*rows, first=second * 10_000), lease)

@@ -32,10 +32,10 @@ CATEGORY_CHANGES: dict[str, object] = {
     "remote_created_at": "2020-02-02 00:00:00", "remote_updated_at": "2020-02-02 00:00:00",
     "updated_stamp": "2030-02-02T00:00:00", "arrival": FAR,
 }  # fmt: skip
-# Nobody but the mirror knows when it wrote a row, and no reader relies on the number of a row.
+# The mirror's own columns: when it wrote a row, and the row's number, on which no reader relies.
 OWN = {"id", "synced_at"}
-# What a row that was written anew has another of.
-ANEW = {*OWN, "arrival", "rating_arrival"}
+# The columns that differ in a row that was written again.
+REWRITTEN = {*OWN, "arrival", "rating_arrival"}
 
 
 def fill(server: SimulatorServer) -> None:
@@ -67,10 +67,10 @@ def update(table: str, values: dict[str, object], key: str, row: str) -> None:
 
 
 def stored() -> dict[str, dict[str, Any]]:
-    """Every skill and category as its columns are, by its key, without what a new row has another of."""
+    """Return all columns of every skill and category by key, without those that differ in a row written again."""
     rows = {}
     for model, key, named in ((Skill, "skill_id", {"category__name"}), (Category, "name", set())):
-        for row in model._base_manager.values(*columns_of(model) - ANEW - {"category_id"} | named):
+        for row in model._base_manager.values(*columns_of(model) - REWRITTEN - {"category_id"} | named):
             rows[f"{model.__name__} {row[key]}"] = row
     return rows
 
@@ -80,7 +80,7 @@ def columns_of(model: type[models.Model]) -> set[str]:
 
 
 def age_runs(hours: float) -> None:
-    """As if all syncs so far had been that much earlier."""
+    """Make all sync runs so far that much older."""
     gone = timedelta(hours=hours)
     SyncRun.objects.update(started_at=F("started_at") - gone, finished_at=F("finished_at") - gone)
 
@@ -189,7 +189,7 @@ async def test_rows_deleted_and_added_by_sql_are_found_and_healed() -> None:
         assert await running.ask(stored) == before
 
 
-# What no writer of ours puts there: JSON of another kind, and on SQLite, whose columns take anything, no JSON at all.
+# Values that the mirror never writes: JSON of another kind, and on SQLite, whose columns take anything, no JSON at all.
 OF_ANOTHER_KIND = {
     "tags": '"a text"', "python_packages": "null", "npm_packages": '{"a": 1}', "metadata": "[]", "extra": "0",
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a large body took goes back to the system when it is done with (`daemon.memory`)."""
+"""The memory of a large body goes back to the system when the body is freed (`daemon.memory`)."""
 
 import platform
 import subprocess
@@ -8,14 +8,14 @@ import pytest
 
 from marketplace_sync.tests.support.processes import MANAGE
 
-# A body of 24 MiB comes and goes, after which glibc, unless it is told, would keep what smaller ones leave. MiB in
-# memory while one of 20 is there, and when it is gone.
+# After a body of 24 MiB, glibc would by default keep the memory of smaller ones. Prints the MiB in memory while a body
+# of 20 MiB exists, and when it is freed.
 _PROGRAM = """
 from marketplace_sync.daemon.memory import keep_small
 
 def resident():
-    with open("/proc/self/status") as told:
-        return next(int(line.split()[1]) / 1024 for line in told if line.startswith("VmRSS"))
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS"))
 
 keep_small()
 before = resident()
@@ -27,11 +27,11 @@ print(during - before, resident() - before)
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library is not told anything")
-def test_a_large_body_is_given_back_also_after_a_larger_one() -> None:
-    said = subprocess.run(
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these limits")
+def test_the_memory_of_a_large_body_is_returned_even_after_a_larger_one() -> None:
+    printed = subprocess.run(
         [sys.executable, "-c", _PROGRAM], cwd=MANAGE.parent, stdout=subprocess.PIPE, text=True, check=True
     )
-    during, after = map(float, said.stdout.split())
+    during, after = map(float, printed.stdout.split())
     assert during > 15
     assert after < 5
