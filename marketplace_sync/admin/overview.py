@@ -29,7 +29,7 @@ from marketplace_sync.visible import pattern
 
 TITLE = "Overview"
 RUNS_SHOWN = 5
-RUNS_ON_HOLD_SHOWN = 3
+RUNS_ON_HOLD = 3
 CATEGORIES_SHOWN = 10
 CHANGES_SHOWN = 12
 # The names that one request may ask for; a page shows fewer changes.
@@ -175,7 +175,7 @@ def _summary(row: SyncRun, now: datetime) -> str:
 
 
 def _removals_on_hold() -> list[Context]:
-    rows = SyncRun.objects.filter(state=SyncRun.State.HELD).order_by("-id")[:RUNS_ON_HOLD_SHOWN]
+    rows = SyncRun.objects.filter(state=SyncRun.State.HELD).order_by("-id")[:RUNS_ON_HOLD]
     return [
         {
             "what": f"{row.held_count:,} removal{'' if row.held_count == 1 else 's'} on hold in sync run {row.pk}",

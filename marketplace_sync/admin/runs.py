@@ -173,7 +173,7 @@ def _run_context(row: SyncRun, now: datetime) -> dict[str, Any]:
         "run": row,
         "state": badge(row.state),
         "poll": row.state == State.RUNNING,
-        "on_hold_label": "on hold" if row.state == State.HELD else "were on hold",
+        "label_on_hold": "on hold" if row.state == State.HELD else "were on hold",
         "percent": None if percent is None else min(percent, 100),
         "counts": [
             (name, getattr(row, name))
