@@ -49,6 +49,7 @@ class AuditRow(models.Model):
     class Meta:
         ordering = ("-id",)
         verbose_name = "audit row"
+        verbose_name_plural = "audit log"  # the title of the admin's list
         default_permissions = ("view",)
         constraints = (
             # What was done or could not be done was allowed, and what was refused was not.
@@ -64,4 +65,4 @@ class AuditRow(models.Model):
         )
 
     def __str__(self) -> str:
-        return visible(f"{self.actor}: {self.verb} {self.target} {self.outcome}".replace("  ", " "))
+        return visible(f"audit row {self.pk}: {self.actor} {self.verb} {self.target} {self.outcome}".replace("  ", " "))

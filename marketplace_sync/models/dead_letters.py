@@ -44,4 +44,4 @@ class DeadLetter(models.Model):
         indexes = (models.Index(fields=("state", "-last_seen_at"), name="dead_letter_by_state"),)
 
     def __str__(self) -> str:
-        return f"{self.code} ×{self.count}"
+        return f"dead letter {self.pk}: {self.code}"

@@ -42,6 +42,7 @@ class FeedChange(models.Model):
     class Meta:
         db_table = "marketplace_sync_change"
         ordering = ("seq",)
+        verbose_name_plural = "change feed"  # the title of the admin's list
         constraints = (models.CheckConstraint(condition=Q(seq__gte=1), name="change_seq_from_1"),)
         indexes = (
             models.Index(fields=("key", "-seq"), name="change_by_key"),
@@ -50,4 +51,4 @@ class FeedChange(models.Model):
         )
 
     def __str__(self) -> str:
-        return visible(f"{self.seq} {self.kind} {self.key}")
+        return visible(f"feed change {self.seq}: {self.kind} {self.key}")

@@ -51,7 +51,7 @@ class WebSocketState(models.Model):
 
     class Meta:
         verbose_name = "WebSocket state"
-        verbose_name_plural = "WebSocket state"
+        verbose_name_plural = "WebSocket"  # the title of the admin's page
         constraints = (models.CheckConstraint(condition=Q(id=1), name="websocketstate_one_row"),)
 
     def __str__(self) -> str:
