@@ -1,6 +1,6 @@
-"""This project's own admin: the front page, and people's accounts in the same looks, for superusers.
+"""The admin of this project: the overview as its index page, and the pages of user accounts, for superusers.
 
-A project around `marketplace_sync` has its own page for accounts; the app leaves it, and the site, as they are.
+The app `marketplace_sync` leaves the admin site and the user pages of other projects as they are.
 """
 
 from typing import Any
@@ -9,11 +9,12 @@ from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group, Permission, User
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from unfold.admin import ModelAdmin  # type: ignore[import-untyped]
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm  # type: ignore[import-untyped]
 
 from marketplace_sync.admin.action_views import request_origin
+from marketplace_sync.admin.base import page_title
 from marketplace_sync.admin.overview import INDEX_TEMPLATE
 from marketplace_sync.admin.restricted_list import RestrictedListMixin
 from marketplace_sync.governance.actors import MANAGE_PERMISSION, actor_of
@@ -22,23 +23,23 @@ from marketplace_sync.governance.audit import Outcome, record
 from marketplace_sync.governance.errors import SuperuserRequiredError
 
 admin.site.index_template = INDEX_TEMPLATE
-# Rights are given to persons; the mirror has two kinds of them, which needs no groups.
+# The mirror has two permissions, given to people directly, so groups are not needed.
 admin.site.unregister((User, Group))
 
 
 def _shown_permissions() -> QuerySet[Permission]:
-    """Return the rights that the page offers: those on Django's own tables have no page that would look at them."""
+    """Return the permissions that the page offers: no page checks those on Django's own tables."""
     return Permission.objects.filter(content_type__app_label="marketplace_sync").select_related("content_type")
 
 
-class PersonForm(UserChangeForm):  # type: ignore[misc]
-    """Offers the mirror's rights, and keeps all others that the person has."""
+class AccountForm(UserChangeForm):  # type: ignore[misc]
+    """Offers the mirror's permissions, and keeps all others that the user has."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if "user_permissions" in self.fields and self.instance.pk:
             self.fields["user_permissions"].queryset = _shown_permissions()
-            # Else every saving would count as a change of rights.
+            # Otherwise each save would be recorded as a change of permissions.
             self.initial["user_permissions"] = list(_shown_permissions().filter(user=self.instance))
 
     def clean_user_permissions(self) -> QuerySet[Permission]:
@@ -52,13 +53,13 @@ class PersonForm(UserChangeForm):  # type: ignore[misc]
 
 
 @admin.register(User)
-class PeopleAdmin(RestrictedListMixin, UserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
-    """Who may log in, and who may manage. An account is made inactive, not deleted: the audit names it.
+class AccountAdmin(RestrictedListMixin, UserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
+    """The accounts of people. An account is deactivated, never deleted, because audit rows name it.
 
-    An agent's user is the agent's: it is changed by actions on the agent.
+    The users of agents are not listed: actions on the agent change them.
     """
 
-    form = PersonForm
+    form = AccountForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
     actions = None
@@ -70,14 +71,17 @@ class PeopleAdmin(RestrictedListMixin, UserAdmin, ModelAdmin):  # type: ignore[m
     fieldsets = (
         (None, {"fields": ("username", "password")}),
         ("Person", {"fields": ("first_name", "last_name", "email")}),
-        ("May", {"fields": ("is_active", "is_staff", "is_superuser", "user_permissions")}),
+        ("Permissions", {"fields": ("is_active", "is_staff", "is_superuser", "user_permissions")}),
         ("Dates", {"fields": ("last_login", "date_joined")}),
     )
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        return super().changelist_view(request, {"title": page_title(self.model), **(extra_context or {})})
 
     def get_queryset(self, request: HttpRequest) -> Any:
         return super().get_queryset(request).filter(mirror_agent__isnull=True)
 
-    # Django notes a change in a log of its own, which can be emptied. Who may do what belongs into the audit.
+    # Django's own log of changes can be emptied, so changes of accounts are recorded in the audit log too.
 
     def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
         _audit(request, "add_person", obj, message)
@@ -108,14 +112,15 @@ class PeopleAdmin(RestrictedListMixin, UserAdmin, ModelAdmin):  # type: ignore[m
 
 
 def _audit(request: HttpRequest, verb: str, person: User, message: Any) -> None:
-    """What was changed, and what the account may do from now on; its password is only said to be new."""
+    """Record what was changed, and the account's permissions from now on. A password itself is never recorded."""
     actor = actor_of(request.user)
-    assert actor is not None, "the page lets superusers in, and nobody else"
+    assert actor is not None, "only superusers may open this page"
     changes = message if isinstance(message, list) else [str(message)]
-    may = User.objects.get(pk=person.pk)  # as it is written, permissions included
-    standing = actor_of(may)
-    lost = standing is None or not may_send_commands(standing.maturity)
-    withdrawn = expire_commands_of(f"user:{may.get_username()}", "Its author lost the right to it.") if lost else {}
+    saved = User.objects.get(pk=person.pk)  # as stored, with permissions
+    now = actor_of(saved)
+    lost = now is None or not may_send_commands(now.maturity)
+    reason = "Its author lost the permission to manage the mirror."
+    withdrawn = expire_commands_of(f"user:{saved.get_username()}", reason) if lost else {}
     record(
         actor,
         verb=verb,
@@ -126,10 +131,10 @@ def _audit(request: HttpRequest, verb: str, person: User, message: Any) -> None:
         origin=request_origin(request),
         details={
             "changes": changes,
-            "is_active": may.is_active,
-            "is_staff": may.is_staff,
-            "is_superuser": may.is_superuser,
-            "manages": may.has_perm(MANAGE_PERMISSION),
+            "is_active": saved.is_active,
+            "is_staff": saved.is_staff,
+            "is_superuser": saved.is_superuser,
+            "manages": saved.has_perm(MANAGE_PERMISSION),
             **withdrawn,
         },
     )

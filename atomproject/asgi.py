@@ -12,7 +12,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "atomproject.settings")
 if not settings.configured:  # otherwise a program that is no web server imports this, with connections open
     set_up_web(settings)
 
-# Sets Django up, so it stands before anything that imports models.
+# This sets Django up, so it comes before anything that imports models.
 _http = get_asgi_application()
 
 from atomproject import uvicorn_fixes  # noqa: E402

@@ -1,7 +1,7 @@
-"""No request's body is larger, or takes longer, than any honest one: refused before Django has read it.
+"""Limit the size and the duration of request bodies, before Django reads them.
 
-Under ASGI Django takes a body whole, to a file on disk where it is large, before it asks what it is for; nothing
-between here and the socket says how much, or how slowly.
+Under ASGI Django reads the whole body, a large one to a file on disk, before it resolves the URL. Neither Django nor
+uvicorn limits the size or the time.
 """
 
 import asyncio
@@ -16,13 +16,15 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# The largest honest body is a reason of 1,000 characters or an admin form; Django's own limit is 2.5 MiB of fields.
+# The largest legitimate body is a reason of 1,000 characters or an admin form; Django's own limit is 2.5 MiB of fields.
 MAX_BODY_BYTES = 1_048_576
-# For the whole of it, from the end of the headers.
+# For the whole body, from the end of the headers.
 BODY_SECONDS = 30.0
 
 
 class _RefusedBodyError(Exception):
+    """The body is too large or too slow; `status`, `code` and `detail` make the response."""
+
     def __init__(self, status: HTTPStatus, code: str, detail: str) -> None:
         super().__init__(detail)
         self.status = status
@@ -31,7 +33,7 @@ class _RefusedBodyError(Exception):
 
 
 class BoundedBodies:
-    """An ASGI application around another. 413 for a body over `limit` bytes, 408 for one not there in `seconds`."""
+    """ASGI middleware: answers 413 to a body over `limit` bytes, and 408 to one that takes over `seconds`."""
 
     def __init__(self, application: Application, *, limit: int = MAX_BODY_BYTES, seconds: float = BODY_SECONDS) -> None:
         self._application = application
@@ -44,20 +46,20 @@ class BoundedBodies:
         except _RefusedBodyError as refused:
             await _refuse(refused, send)
             return
-        given = False
+        replayed = False
 
         async def replay() -> Message:
-            nonlocal given
-            if given:  # what still comes is the client's leaving
+            nonlocal replayed
+            if replayed:  # only the disconnect of the client can follow
                 return await receive()
-            given = True
+            replayed = True
             return first
 
         await self._application(scope, replay, send)
 
     async def _whole_body(self, scope: Scope, receive: Receive) -> Message:
-        """One message with the whole body; or what came in its place, when the client has left."""
-        if _told_length(scope) > self._limit:
+        """Return one message with the whole body, or the disconnect of a client that left first."""
+        if _content_length(scope) > self._limit:
             raise self._too_large()
         body = bytearray()
         try:
@@ -72,18 +74,18 @@ class BoundedBodies:
                     if not message.get("more_body", False):
                         return {"type": "http.request", "body": bytes(body), "more_body": False}
         except TimeoutError:
-            detail = f"The body did not come within {self._seconds:g} s."
+            detail = f"The request body did not arrive within {self._seconds:g} s. Send it again."
             raise _RefusedBodyError(HTTPStatus.REQUEST_TIMEOUT, "too_slow", detail) from None
 
     def _too_large(self) -> _RefusedBodyError:
-        detail = f"A body has {self._limit} bytes at most."
+        detail = f"The request body is larger than the limit of {self._limit} bytes. Send a smaller one."
         return _RefusedBodyError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", detail)
 
 
-def _told_length(scope: Scope) -> int:
-    """The `Content-Length`; 0 where there is none that could be one, for the server has looked at it already."""
-    told = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-    return int(told) if told.isdigit() and len(told) < 20 else 0
+def _content_length(scope: Scope) -> int:
+    """Return the `Content-Length`; 0 if there is none. The server has already refused invalid ones."""
+    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    return int(length) if length.isdigit() and len(length) < 20 else 0
 
 
 async def _refuse(refused: _RefusedBodyError, send: Send) -> None:
@@ -93,7 +95,7 @@ async def _refuse(refused: _RefusedBodyError, send: Send) -> None:
         (b"content-length", str(len(body)).encode()),
         (b"x-content-type-options", b"nosniff"),
         (b"cache-control", b"private, no-store"),
-        # What is left of the body is not read.
+        # The rest of the body is not read.
         (b"connection", b"close"),
     ]
     await send({"type": "http.response.start", "status": refused.status.value, "headers": headers})

@@ -1,4 +1,4 @@
-"""Django's debug pages without secrets: `DJANGO_DEBUG` shows every local variable and setting to whoever asks."""
+"""Remove secrets from Django's debug pages: with `DJANGO_DEBUG` they show all local variables and settings."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from marketplace_sync.redaction import redact_value
 
 
 class SafeExceptionReporter(ExceptionReporter):
-    """Django hides settings by their names (TOKEN, KEY, PASS …); this hides what is secret wherever it stands.
+    """Redact secret values everywhere. Django itself only hides settings by their names (TOKEN, KEY, PASS …).
 
-    That is what `redaction.protect` was told, and the shapes that it knows: keys of agents, logins in URLs.
+    Secret are the values registered by `redaction.protect`, and the known forms: keys of agents, credentials in URLs.
     """
 
     def get_traceback_data(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What every answer tells browsers: which scripts may run, who may frame a page, what a link gives away.
+"""Set the security headers of every response: which scripts may run, who may frame a page, which features it may use.
 
-The policy is as strict as what stands on a path can live with; where it is looser, the reason stands beside.
+Each path has the strictest policy that its pages work with; a looser policy has its reason beside it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,13 +13,13 @@ from django.utils.decorators import sync_and_async_middleware
 
 Policy = dict[str, str]
 
-# Answers that are no page: should a browser take one for a page, nothing in it does anything.
+# For responses that are no page: if a browser shows one as a page, nothing in it can act.
 NO_PAGE: Policy = {"default-src": "'none'", "base-uri": "'none'", "form-action": "'none'", "frame-ancestors": "'none'"}
 PAGE: Policy = {
     "default-src": "'self'",
     "script-src": "'self'",
     "style-src": "'self'",
-    # Style sheets draw their arrows and ticks from data: addresses; pictures of other hosts are never loaded.
+    # Style sheets use data: URLs for arrows and ticks. Images of other hosts are never loaded.
     "img-src": "'self' data:",
     "connect-src": "'self'",
     "object-src": "'none'",
@@ -27,22 +27,22 @@ PAGE: Policy = {
     "form-action": "'self'",
     "frame-ancestors": "'none'",
 }
-# By the beginning of the path, the first that fits.
+# By prefix of the path; the first match counts.
 LOOSER: tuple[tuple[str, Policy], ...] = (
     (
         "/admin/",
         {
-            # Unfold's pages are written for Alpine.js, whose expressions stand in attributes and are compiled by
-            # `new Function`; htmx's conditions ("every 2s [!document.hidden]") likewise. No script may stand inline.
+            # Unfold uses Alpine.js, which compiles expressions in attributes by `new Function`; so does htmx with its
+            # conditions ("every 2s [!document.hidden]"). Inline scripts remain forbidden.
             "script-src": "'self' 'unsafe-eval'",
-            # Unfold writes the theme's colours into a <style>, and htmx one for its indicators; both may vary, so
-            # neither has a hash that lasts. Styles alone: they can't send what they see, for nothing foreign loads.
+            # Unfold writes the theme's colours into a <style>, and htmx its indicators; both may change, so hashes
+            # would not last. Styles cannot send data elsewhere, because nothing loads from other hosts.
             "style-src": "'self' 'unsafe-inline'",
         },
     ),
     (
         "/api/docs/",
-        # Swagger's page has a <style> of its own, and its scripts set style attributes in what they render.
+        # Swagger's page has its own <style>, and its scripts set style attributes.
         {"style-src": "'self' 'unsafe-inline'"},
     ),
 )
@@ -60,9 +60,9 @@ PERMISSIONS = ", ".join(
 def security_headers(
     get_response: Callable[[HttpRequest], Any],
 ) -> Callable[[HttpRequest], HttpResponseBase] | Callable[[HttpRequest], Awaitable[HttpResponseBase]]:
-    """Sets Content-Security-Policy and Permissions-Policy, unless a view has set its own.
+    """Set Content-Security-Policy and Permissions-Policy, unless a view has set its own.
 
-    The rest is Django's: `X-Content-Type-Options`, `Referrer-Policy`, `Cross-Origin-Opener-Policy`,
+    Django sets the others: `X-Content-Type-Options`, `Referrer-Policy`, `Cross-Origin-Opener-Policy`,
     `X-Frame-Options`, and HSTS where `DJANGO_HTTPS` is on.
     """
     if iscoroutinefunction(get_response):
@@ -79,7 +79,7 @@ def security_headers(
 
 
 def policy(request: HttpRequest, *, page: bool) -> str:
-    """The Content-Security-Policy of an answer to `request`; `page`: it is HTML."""
+    """Return the Content-Security-Policy of a response. `page`: it is HTML."""
     rules = NO_PAGE
     if page:
         looser = next((rules for prefix, rules in LOOSER if request.path_info.startswith(prefix)), {})
@@ -88,10 +88,10 @@ def policy(request: HttpRequest, *, page: bool) -> str:
 
 
 def _websockets(request: HttpRequest) -> str:
-    """This site's WebSockets, which 'self' does not cover in every browser."""
+    """Return the source of this site's WebSockets, which 'self' does not cover in every browser."""
     try:
         return f" {'wss' if request.is_secure() else 'ws'}://{request.get_host()}"
-    except DisallowedHost:  # the answer is a 400, and names no host
+    except DisallowedHost:  # the response is a 400 and names no host
         return ""
 
 

@@ -1,6 +1,6 @@
-"""The login: Django's, behind the limits of `login_limits`.
+"""Django's login with the limits of `login_limits`.
 
-Not among the admin's pages: Unfold imports the form while it makes the site that those register with.
+A module of its own: unfold imports the form while it creates the site that `admin.py` registers pages with.
 """
 
 from typing import Any
@@ -19,10 +19,10 @@ login_limits = LoginLimits()
 
 
 class LimitedLogin(BaseBackend):
-    """The first of `AUTHENTICATION_BACKENDS`: every password passes here, whichever page or API it was sent to.
+    """The first of `AUTHENTICATION_BACKENDS`: it checks every password, from every page and API.
 
-    `ModelBackend` stays behind it, for permissions and for the sessions that it has opened. It is never asked for a
-    password: that would hash each wrong one twice. An unknown name is counted and hashed like a known one.
+    `ModelBackend` comes second, for permissions and for existing sessions. It never checks a password, because each
+    wrong one would be hashed twice. An unknown name is counted and hashed like a known one.
     """
 
     def authenticate(
@@ -45,7 +45,7 @@ class LimitedLogin(BaseBackend):
 
 
 class LoginForm(AuthenticationForm):  # type: ignore[misc]
-    """Unfold's form. A refusal by the limits is shown on it; `login_page` answers it with its status."""
+    """Unfold's form. It shows a refusal by the limits; `login_page` sets the status of that response."""
 
     def clean(self) -> Any:
         try:
@@ -56,11 +56,11 @@ class LoginForm(AuthenticationForm):  # type: ignore[misc]
 
 
 def login_page(request: HttpRequest) -> HttpResponse:
-    """Answer with the admin's login page: 429 or 503 with `Retry-After` when the limits refused the attempt."""
+    """Return the admin's login page; with 429 or 503 and `Retry-After` if the limits refused the attempt."""
     response = admin.site.login(request)
     refused: LoginRefusedError | None = getattr(request, "login_refused", None)
     if refused is not None:
         response.status_code = refused.status_code
         response["Retry-After"] = str(refused.wait)
-        response._has_been_logged = True  # type: ignore[attr-defined]  # else Django adds an ERROR line to each 503
+        response._has_been_logged = True  # type: ignore[attr-defined]  # otherwise Django logs an ERROR line for each 503
     return response

@@ -1,13 +1,13 @@
-"""How often a password may be tried, and how many are hashed at the same time.
+"""Limit how often passwords may be tried, and how many are hashed at the same time.
 
-An attempt is counted before its password is hashed, and the count is taken back when the password was right. So
-parallel guesses can't pass the limit together, and past it no guess costs CPU time. Three limits, all per minute:
+An attempt is counted before its password is hashed; a right password takes the count back. So parallel guesses cannot
+exceed the limit together, and refused guesses cost no CPU time for hashing. Three limits, all per minute:
 
-- failures of one account from one address: nobody guesses on, and nobody else is kept out;
-- failures of one address, whatever the account: against one password tried on many names;
-- failures of one account from everywhere: against guesses from many addresses. Past this one an address that has
-  failed for the account is refused. One that has not is admitted a few times per second, so strangers can't keep the
-  owner out; and an address from which the account has logged in before is always admitted.
+- failures of one account from one address: stops a guesser without locking out others;
+- failures of one address, for any account: stops one password tried on many names;
+- failures of one account from all addresses: stops guesses from many addresses. Over this limit, an address that has
+  failed for the account is refused. An address that has not failed is admitted up to 5 times per 5 s, so that strangers
+  cannot lock the owner out. An address from which the account has logged in before is always admitted.
 """
 
 import math
@@ -29,18 +29,18 @@ MINUTE = 60.0
 FAILURES_OF_ACCOUNT_AT_ADDRESS = 10
 FAILURES_OF_ADDRESS = 30
 FAILURES_OF_ACCOUNT = 50
-# Past `FAILURES_OF_ACCOUNT`: attempts from addresses without a failure, per 5 s.
+# Over `FAILURES_OF_ACCOUNT`: attempts from addresses without a failure, per 5 s.
 STRANGERS, STRANGERS_SECONDS = 5, 5.0
-# A hash takes 0.1 to 0.5 s of one core. The rest of the cores, and of the time, belongs to everybody else.
+# A hash takes 0.1 to 0.5 s of one core. Two at a time leave the other cores to other requests.
 HASHING, WAITING, PATIENCE = 2, 8, 2.0
-# Pairs of account and address that have logged in; the oldest is forgotten first.
-_MOST_KNOWN = 10_000
-# Django's own limit for a name. A longer one has no account.
+# Pairs of account and address that have logged in; the oldest is dropped first.
+_MAX_KNOWN = 10_000
+# Django's own limit for a user name. A longer one has no account.
 _MAX_NAME = 150
 
 
 class LoginRefusedError(APIException):
-    """The password was not looked at. `wait`: whole seconds until an attempt can succeed (`Retry-After`)."""
+    """The password was not checked. `wait`: whole seconds until an attempt can succeed (`Retry-After`)."""
 
     status_code: int = status.HTTP_429_TOO_MANY_REQUESTS
     default_code = "throttled"
@@ -51,14 +51,14 @@ class LoginRefusedError(APIException):
 
 
 class LoginBusyError(LoginRefusedError):
-    """Too many passwords are being checked at this moment."""
+    """Too many passwords are being checked now."""
 
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     default_code = "busy"
 
 
 class Attempt:
-    """One password that is about to be checked. Call `succeed` if it was right."""
+    """One password to check. Call `succeed` if it is right."""
 
     def __init__(self) -> None:
         self.succeeded = False
@@ -85,7 +85,7 @@ class LoginLimits:
     def attempt(self, account: str, address: str) -> Iterator[Attempt]:
         """Count an attempt, wait for a slot, and let the caller hash the password within the block.
 
-        Raises `LoginRefusedError`. An exception from the block is no wrong password and takes the count back.
+        Raises `LoginRefusedError`. An exception from the block does not count as a wrong password.
         """
         account = account[:_MAX_NAME]
         counted = self._count(account, address)
@@ -102,13 +102,13 @@ class LoginLimits:
                     window.take_back(key)
 
     def clear(self) -> None:
-        """Forget all that happened."""
+        """Forget all attempts."""
         for window in (self._pairs, self._addresses, self._accounts, self._strangers):
             window.clear()
         self._known.clear()
 
     def _count(self, account: str, address: str) -> list[tuple[SlidingWindow, str]]:
-        """Count the attempt in every window and return where. Raises `LoginRefusedError`, and counts nothing then."""
+        """Count the attempt in each window and return those. Raises `LoginRefusedError` without counting anything."""
         pair = _pair(account, address)
         counted: list[tuple[SlidingWindow, str]] = []
 
@@ -125,7 +125,7 @@ class LoginLimits:
         if wait is None:
             of_account = count(self._accounts, account)
             if of_account is not None and pair not in self._known:
-                # The attempt itself is one of those counted.
+                # The count includes this attempt.
                 wait = of_account if self._pairs.count(pair) > 1 else count(self._strangers, account)
         if wait is None:
             return counted
@@ -133,7 +133,7 @@ class LoginLimits:
             window.take_back(key)
         log.warning("login_refused", address=address, of="address" if of_account is None else "account")
         where = "from this address" if of_account is None else "for this account"
-        raise LoginRefusedError(f"Too many failed logins {where}; try again in {_seconds(wait)}.", wait)
+        raise LoginRefusedError(f"Too many failed logins {where}. Try again in {_seconds(wait)}.", wait)
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
@@ -151,18 +151,18 @@ class LoginLimits:
 
     def _busy(self) -> LoginBusyError:
         log.warning("logins_busy", hashing=HASHING, waiting=WAITING)
-        return LoginBusyError("Many people are logging in at this moment; try again in 2 seconds.", 2.0)
+        return LoginBusyError("Too many people are logging in now. Try again in 2 seconds.", 2.0)
 
     def _remember(self, pair: str) -> None:
         with self._lock:
             self._known[pair] = None
             self._known.move_to_end(pair)
-            if len(self._known) > _MOST_KNOWN:
+            if len(self._known) > _MAX_KNOWN:
                 self._known.popitem(last=False)
 
 
 def _pair(account: str, address: str) -> str:
-    # An address has no space in it, so two pairs never read alike.
+    # Addresses contain no space, so the key of a pair is unique.
     return f"{address} {account}"
 
 

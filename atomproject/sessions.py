@@ -1,4 +1,4 @@
-"""Django's sessions in the database, looked up by such keys alone as Django makes."""
+"""Django's sessions in the database, limited to the keys that Django generates."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from django.contrib.sessions.backends import db
 
 
 class SessionStore(db.SessionStore):
-    """Anybody can send a cookie whose quoted value holds a NUL, which PostgreSQL refuses: each page was a 500."""
+    """Refuse other keys: a cookie with a NUL in its quoted value made every page a 500 on PostgreSQL."""
 
     def _validate_session_key(self, key: Any) -> bool:
         return isinstance(key, str) and len(key) >= 8 and key.isascii() and key.isalnum()

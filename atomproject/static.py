@@ -1,4 +1,4 @@
-"""Static files under ASGI, and under whatever path the site is served."""
+"""Serve static files under ASGI, and under the path prefix of the site."""
 
 from django.contrib.staticfiles.storage import StaticFilesStorage
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -8,10 +8,10 @@ from whitenoise.responders import StaticFile
 
 
 class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]
-    """WhiteNoise, answering with whole bodies.
+    """WhiteNoise with whole bodies.
 
-    It streams files by a synchronous iterator, which Django under ASGI reads into a list anyway and
-    warns about for each file. The largest of ours has a few hundred kilobytes.
+    WhiteNoise streams files by a synchronous iterator. Under ASGI Django reads it into a list anyway and logs a warning
+    for each file. The largest file has a few hundred kilobytes.
     """
 
     @staticmethod
@@ -29,9 +29,9 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]
 
 
 class Storage(StaticFilesStorage):
-    """Gives addresses below the path that the site is served under (`--root-path`).
+    """Return URLs below the path prefix of the site (`--root-path`).
 
-    Django reads that path once, with `STATIC_URL`, which may be before the first request brings it.
+    Django reads the prefix once, with `STATIC_URL`, possibly before the first request sets it.
     """
 
     def url(self, name: str | None) -> str:

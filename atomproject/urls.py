@@ -1,4 +1,4 @@
-"""Where each path leads."""
+"""The URLs of the project."""
 
 from django.contrib import admin
 from django.urls import include, path
@@ -7,9 +7,9 @@ from django.views.generic import RedirectView
 from atomproject.login import login_page
 
 urlpatterns = [
-    # Whoever types the bare address is a person.
+    # The root URL is for people.
     path("", RedirectView.as_view(pattern_name="admin:index")),
-    path("admin/login/", login_page),  # before the admin's own, under whose name it is found
+    path("admin/login/", login_page),  # before the admin's own login, whose URL name resolves to it
     path("admin/overview/", include("marketplace_sync.admin.urls")),
     path("admin/", admin.site.urls),
     path("api/", include("marketplace_sync.api.urls")),

@@ -1,9 +1,9 @@
-"""Two answers that uvicorn 0.54 owes a client whose request head is not to be had; `asgi.py` installs them.
+"""Fix two missing responses of uvicorn 0.54 to invalid or slow request heads. `asgi.py` installs the fixes.
 
-- A WebSocket handshake with a line over 8 KiB or more than 128 headers: the library has the answer (414 or 431) ready,
-  and uvicorn never writes it, nor closes the connection.
-- A head that never ends: there is no time limit, so each such connection stays for as long as the client likes. h11
-  bounds the bytes of a head; `HEAD_SECONDS` bounds its time.
+- A WebSocket handshake with a line over 8 KiB or more than 128 headers: the library has the response (414 or 431)
+  ready, but uvicorn neither writes it nor closes the connection.
+- A head that never ends: uvicorn has no time limit, so such a connection stays open as long as the client wants. h11
+  limits the bytes of a head; `HEAD_SECONDS` limits its time.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-# From the first byte of a head, or from the connection, to its end. nginx sends a head in one piece.
+# From the connection, or from the first byte of a later head, to the end of the head. nginx sends a head in one piece.
 HEAD_SECONDS = 20.0
 _TIMER = "_head_timer"
 
@@ -25,7 +25,7 @@ _data_received = H11Protocol.data_received
 
 
 def install() -> None:
-    """Replace uvicorn's methods by the corrected ones. A second call changes nothing."""
+    """Replace uvicorn's methods by the fixed ones. A second call changes nothing."""
     WebSocketsSansIOProtocol.data_received = _answer_refused_handshake  # type: ignore[method-assign]
     H11Protocol.connection_made = _start_head  # type: ignore[method-assign]
     H11Protocol.connection_lost = _forget_head  # type: ignore[method-assign]
@@ -49,7 +49,7 @@ def _start_head(self: H11Protocol, transport: Any) -> None:
 
 def _watch_head(self: H11Protocol, data: bytes) -> None:
     _data_received(self, data)
-    # IDLE: the next request has not come whole. A timer that runs goes on, so drops do not prolong it.
+    # IDLE: the head of the next request is not complete. A running timer goes on, so single bytes do not extend it.
     if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
         _stop_timer(self)
     elif getattr(self, _TIMER, None) is None:
@@ -76,7 +76,7 @@ def _give_up(self: H11Protocol) -> None:
     setattr(self, _TIMER, None)
     if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
         return
-    # A connection on which nothing came is closed without a word: nobody waits for an answer.
+    # A connection without any data is closed without a response: no client waits for one.
     if self.conn.trailing_data[0] and self.conn.our_state is h11.IDLE:
         self.transport.write(_plain_answer(HTTPStatus.REQUEST_TIMEOUT))
     self.transport.close()

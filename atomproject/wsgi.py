@@ -1,4 +1,4 @@
-"""The WSGI entry point, for servers without WebSocket: pages and API work, live updates need `asgi`."""
+"""The WSGI entry point, for servers without WebSocket. Pages and API work; live updates need `asgi`."""
 
 import os
 

@@ -129,7 +129,7 @@ def test_passwords_are_not_to_be_tried_for_ever(monkeypatch: pytest.MonkeyPatch)
         assert "Too many" not in log_in(Client(), "root", "wrong").content.decode()
     refused = log_in(Client(), "root", "secret")
     assert (refused.status_code, refused["Retry-After"]) == (429, "60")
-    assert "Too many failed logins from this address; try again in 60 seconds." in refused.content.decode()
+    assert "Too many failed logins from this address. Try again in 60 seconds." in refused.content.decode()
     now[0] = 60.0
     assert log_in(Client(), "root", "secret").status_code == 302
 
