@@ -44,19 +44,19 @@ class CommandAction(Action[Command]):
 class Reconnect(CommandAction):
     """Open a new stream immediately, with the counters at 0."""
 
-    verb, label, command = "reconnect", "Reconnect", Command.Action.RECONNECT
+    verb, label, command = "reconnect", "Reconnect stream", Command.Action.RECONNECT
 
 
 class Disable(CommandAction):
     """Close the stream and keep it closed, over restarts too; polling goes on."""
 
-    verb, label, command = "disable", "Disable", Command.Action.DISABLE
+    verb, label, command = "disable", "Disable stream", Command.Action.DISABLE
 
 
 class Enable(CommandAction):
     """Open the stream, and open it again at every start."""
 
-    verb, label, command = "enable", "Enable", Command.Action.ENABLE
+    verb, label, command = "enable", "Enable stream", Command.Action.ENABLE
 
 
 class SyncNow(CommandAction):

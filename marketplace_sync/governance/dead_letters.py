@@ -29,7 +29,7 @@ def _open_dead_letter(dead_letter_id: int) -> DeadLetter:
 class ReplayDeadLetter(CommandAction):
     """Apply a dead letter again."""
 
-    verb, label, command = "replay_dead_letter", "Replay", Command.Action.REPLAY
+    verb, label, command = "replay_dead_letter", "Replay dead letter", Command.Action.REPLAY
 
     def __init__(self, dead_letter_id: int, *, actor: Actor, reason: str = "", origin: str = "") -> None:
         super().__init__(actor=actor, reason=reason, origin=origin)
@@ -72,7 +72,7 @@ class ReplayDeadLetters(CommandAction):
 class DiscardDeadLetter(Action[DeadLetter]):
     """Discard a dead letter for good: if the same input comes again it is counted, and stays discarded."""
 
-    verb, label = "discard_dead_letter", "Discard"
+    verb, label = "discard_dead_letter", "Discard dead letter"
 
     def __init__(self, dead_letter_id: int, *, actor: Actor, reason: str = "", origin: str = "") -> None:
         super().__init__(actor=actor, reason=reason, origin=origin)
