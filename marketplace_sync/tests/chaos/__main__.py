@@ -1,6 +1,6 @@
 """Random troubles against the whole daemon: one run a seed, on a database of the campaign's own.
 
-A run that fails says what did not hold and how to run it again; the exit status is then 1.
+A run that fails prints what was violated and how to run it again; the exit status is then 1.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main() -> int:
     options = _options()
     if options.script:
         for seed in _seeds(options):
-            _say(str(script_of(seed, postgres=options.database[0] != "sqlite")))
+            _print_line(str(script_of(seed, postgres=options.database[0] != "sqlite")))
         return 0
     if len(options.database) > 1:
         return _side_by_side(options)
@@ -56,7 +56,7 @@ def _options() -> argparse.Namespace:
         "--database", nargs="+", default=["sqlite"], help="sqlite, and the URL of a PostgreSQL to make a database on"
     )
     asked.add_argument("--script", action="store_true", help="print what the runs would do, and do nothing")
-    asked.add_argument("--logs", action="store_true", help="of a run that failed, print all that its daemons said")
+    asked.add_argument("--logs", action="store_true", help="print the logs of the daemons of a failed run")
     asked.add_argument("--record", type=Path, help="keep the figures there as JSON, and in the .md beside it")
     asked.add_argument("--rows", type=Path, help="keep each run there, a line of JSON each")
     return asked.parse_args()
@@ -116,40 +116,40 @@ async def _campaign(own: Scratch, options: argparse.Namespace) -> Sequence[dict[
         for seed in _seeds(options):
             script = script_of(seed, postgres=own.postgres)
             row = asdict(await world.run(script))
-            said = row.pop("said")
+            logs = row.pop("logs")
             rows.append({"database": database, **row})
             if options.rows is not None:
                 with options.rows.open("a") as file:
                     file.write(json.dumps(rows[-1]) + "\n")
-            verdict = "VIOLATED" if row["violations"] else "held"
+            verdict = "VIOLATED" if row["violations"] else "ok"
             notes = "".join(f"; {name}: {times}" for name, times in row["notes"].items())
-            _say(
-                f"{database} seed {seed} {verdict}: {row['seconds']:.1f} s, level {row['settled_after']:.1f} s after,"
+            _print_line(
+                f"{database} seed {seed} {verdict}: {row['seconds']:.1f} s, in sync {row['settled_after']:.1f} s after,"
                 f" {row['changes']} changes followed, {row['samples']} samples{notes}"
             )
             if row["violations"]:
-                _tell_failure(script, row["violations"], said if options.logs else {}, options)
+                _print_failure(script, row["violations"], logs if options.logs else {}, options)
     finally:
         await nursery.stop()
     failed = [row["seed"] for row in rows if row["violations"]]
-    _say(f"{database}: {len(rows)} runs in {time.monotonic() - began:.0f} s, failed: {failed or 'none'}")
+    _print_line(f"{database}: {len(rows)} runs in {time.monotonic() - began:.0f} s, failed: {failed or 'none'}")
     return rows
 
 
-def _say(text: str) -> None:
+def _print_line(text: str) -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
-def _tell_failure(
-    script: Script, violations: Sequence[str], said: dict[str, str], options: argparse.Namespace
+def _print_failure(
+    script: Script, violations: Sequence[str], logs: dict[str, str], options: argparse.Namespace
 ) -> None:  # fmt: skip
     lines = [f"    {text}" for text in violations]
     lines.append(f"    Again: python -m {MODULE} --runs 1 --seed {script.seed} --database {options.database[0]} --logs")
     lines += [f"    {line}" for line in str(script).splitlines()]
-    for name, text in said.items():
+    for name, text in logs.items():
         lines += [f"    --- {name}", *(f"    {line}" for line in text.splitlines())]
-    _say("\n".join(lines))
+    _print_line("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A database for the campaign alone, made and thrown away, and the troubles that it can have."""
+"""A temporary database for the campaign, and the troubles that it can have."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
-# libpq says so for whoever inherits it in the environment: these connections are the ones that troubles strike.
+# The application name of the connections that troubles affect; libpq takes it from the environment of a daemon.
 DAEMONS = "chaos-daemon"
 _TABLES = (
     "heldremoval", "syncrun", "command", "deadletter", "change", "tombstone", "skill", "category", "websocketstate",
@@ -32,28 +32,28 @@ class Scratch:
         return self.port != 0
 
     def _connect(self) -> "psycopg.Connection":
-        # Writing also while `read_only` is on for everybody else.
+        # This connection can write while `read_only` is on for all others.
         writing = "-c default_transaction_read_only=off"
         return psycopg.connect(self.url, autocommit=True, connect_timeout=10, options=writing)
 
     def lock(self, what: str, seconds: float) -> None:
-        """Hold a lock for so long: the lease's row or the skills' table, or the whole file.
+        """Keep a lock for `seconds`: on the lease's row, the skills' table, or the whole SQLite file.
 
-        On PostgreSQL a daemon that takes over ends whoever holds the row of a lease that has run out: us too, then.
+        On PostgreSQL a daemon that takes over an expired lease ends every connection that has locked its row: this too.
         """
         if self.postgres:
-            with contextlib.suppress(psycopg.OperationalError), self._connect() as held, held.transaction():
+            with contextlib.suppress(psycopg.OperationalError), self._connect() as own, own.transaction():
                 if what == "lease":
-                    held.execute("SELECT 1 FROM marketplace_sync_lease FOR UPDATE")
+                    own.execute("SELECT 1 FROM marketplace_sync_lease FOR UPDATE")
                 else:
-                    held.execute("LOCK TABLE marketplace_sync_skill IN ACCESS EXCLUSIVE MODE")
+                    own.execute("LOCK TABLE marketplace_sync_skill IN ACCESS EXCLUSIVE MODE")
                 time.sleep(seconds)
             return
-        held_file = sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=30, isolation_level=None)
-        with contextlib.closing(held_file):
-            held_file.execute("BEGIN IMMEDIATE")
+        file = sqlite3.connect(self.url.removeprefix("sqlite:///"), timeout=30, isolation_level=None)
+        with contextlib.closing(file):
+            file.execute("BEGIN IMMEDIATE")
             time.sleep(seconds)
-            held_file.execute("ROLLBACK")
+            file.execute("ROLLBACK")
 
     def terminate(self) -> None:
         """End every connection of the daemons, as a restarting server does."""
@@ -65,7 +65,7 @@ class Scratch:
             )
 
     def read_only(self, on: bool) -> None:
-        """Let no new connection write, and end those that could; or let them again."""
+        """Let no new connection write, and end those that can; or allow writing again."""
         with self._connect() as own:
             name = own.info.dbname
             if on:
@@ -75,7 +75,7 @@ class Scratch:
                 own.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
 
     def empty(self) -> None:
-        """As after `migrate`. No daemon may be running."""
+        """Empty the tables, as after `migrate`. No daemon may be running."""
         tables = [f"marketplace_sync_{name}" for name in _TABLES]
         if self.postgres:
             with self._connect() as own:
@@ -88,7 +88,7 @@ class Scratch:
 
 @contextlib.contextmanager
 def scratch(url: str) -> Iterator[Scratch]:
-    """A new database: a file where `url` is "sqlite", else one on that PostgreSQL server. Gone afterwards."""
+    """Create a database: a file where `url` is "sqlite", else one on that PostgreSQL server. Remove it afterwards."""
     if url.startswith("sqlite"):
         with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
             yield Scratch(f"sqlite:///{Path(folder) / 'mirror.sqlite3'}", 0)

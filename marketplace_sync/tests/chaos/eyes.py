@@ -1,4 +1,4 @@
-"""Looks all the while: is what the mirror says of itself true, and can a follower of its feed go on?"""
+"""Check all the time whether the status is true and a subscriber can continue to read the feed."""
 
 import asyncio
 import time
@@ -14,15 +14,15 @@ from marketplace_sync.mirror import status as status_module
 from marketplace_sync.mirror.status import Status, status
 from marketplace_sync.models import SyncRun
 from marketplace_sync.tests.chaos.stage import Facts, Stage
-from marketplace_sync.tests.support.truth import Told
+from marketplace_sync.tests.support.truth import FeedCopy
 
 EVERY_SECONDS = 0.1
-# From the stream's end to a row that says so: a ping each second, a second for its pong, one for the close, one
-# until the row is written; the rest is the machine's.
+# From the stream's end until the row shows it: 1 s until the next ping, 1 s for its pong, 1 s for the close and 1 s
+# until the row is written. The rest is for a slow machine.
 STREAM_SHOWN_WITHIN = 5.0
 # The clocks of the database, of this process and of the scheduler.
 _MARGIN = 0.3
-# The daemon's clock says when the stream opened, the database's when a pass began; SQLite's counts milliseconds.
+# The daemon's clock has the time of the stream's opening, the database's that of a full sync; SQLite's counts ms.
 _CLOCKS_APART = timedelta(milliseconds=5)
 _LOOKS_ALIVE = ("catching_up", "live")
 _ENDED_WELL = ("done", "held", "approved", "dismissed", "superseded")
@@ -30,7 +30,7 @@ _ENDED_WELL = ("done", "held", "approved", "dismissed", "superseded")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One look. `proven`: a pass that began after the stream opened has ended; `None`: not asked."""
+    """One sample. `proven`: a full sync that began after the stream opened has ended; `None`: not checked."""
 
     status: Status
     changes: Sequence[Change]
@@ -39,15 +39,15 @@ class Seen:
 
 
 class Eyes:
-    """One pair: a status that is shown, and a web reader that follows the feed and keeps a copy of its own."""
+    """Reads the status, and reads the feed like a subscriber that keeps a copy of the mirror."""
 
     def __init__(self, stage: Stage, thread: ThreadPoolExecutor) -> None:
         self._stage = stage
         self._thread = thread
-        self.copy = Told()
+        self.copy = FeedCopy()
         self.after = 0
         self.samples = 0
-        self.slowest_dead = 0.0  # longest that a daemon's end was not shown, seconds
+        self.slowest_dead = 0.0  # the longest time until a daemon's end was shown, seconds
         self.slowest_stream = 0.0
         self._newest = 0
         self._received = 0
@@ -58,7 +58,7 @@ class Eyes:
         return self._last
 
     async def watch(self) -> None:
-        """Until cancelled."""
+        """Sample until cancelled."""
         while True:
             began = time.monotonic()
             await self.sample()
@@ -66,22 +66,22 @@ class Eyes:
             await asyncio.sleep(max(0.02, -late))
 
     async def sample(self) -> None:
-        """One look at everything, and what it must be like."""
+        """Take one sample, and note what is wrong in it."""
         facts = self._facts()
         began = time.monotonic()
         try:
             seen = await asyncio.get_running_loop().run_in_executor(self._thread, self._look)
         except FeedGoneError as gone:
-            self._stage.violated(f"the feed broke off for a follower: {gone}")
+            self._stage.violated(f"the feed broke off for a subscriber: {gone}")
             return
-        except DatabaseError as fault:
+        except DatabaseError as error:
             if began > facts.database_trouble_until + 1:
-                self._stage.violated(f"the mirror could not be read though its database was in order: {fault}")
+                self._stage.violated(f"the mirror could not be read though its database was in order: {error}")
             await asyncio.get_running_loop().run_in_executor(self._thread, connections.close_all)
             return
         self.samples += 1
         self._judge_feed(seen)
-        # Only what was so before the look and is so after it was so when the database was read.
+        # A fact counts only if it was true before and after the sample: then it was true when the database was read.
         after = self._facts()
         if after.unattended_since != facts.unattended_since:
             facts.unattended_since = None
@@ -90,7 +90,7 @@ class Eyes:
         facts.database_trouble_until = after.database_trouble_until
         self._judge_status(seen.status, facts, began)
         if seen.proven is False:
-            self._stage.violated(f"live was shown before a pass had caught up with the stream ({_shown(seen.status)})")
+            self._stage.violated(f"live was shown before a full sync had caught up ({_shown(seen.status)})")
         self._last = seen.status
 
     def _facts(self) -> Facts:
@@ -112,10 +112,10 @@ class Eyes:
         self._newest = max(self._newest, seen.newest)
         for change in seen.changes:
             if change.seq != self.after + 1:
-                self._stage.violated(f"the follower saw {change.seq} after {self.after}")
+                self._stage.violated(f"the subscriber saw {change.seq} after {self.after}")
             self.after = change.seq
-            if fault := self.copy.take(change.kind, change.key, change.data):
-                self._stage.violated(f"number {change.seq}: {fault}")
+            if problem := self.copy.take(change.kind, change.key, change.data):
+                self._stage.violated(f"number {change.seq}: {problem}")
 
     def _judge_status(self, shown: Status, facts: Facts, began: float) -> None:
         row = shown.row
@@ -127,7 +127,7 @@ class Eyes:
             self._stage.violated(f"the total of received messages fell from {self._received} to {row.received}")
         self._received = row.received
         if facts.unattended_since is not None and shown.alive:
-            # What a stalled network still held of a dead daemon's words may arrive after its end.
+            # What a dead daemon sent may still arrive from a stalled network after its end.
             since = began - max(facts.unattended_since, facts.database_trouble_until)
             self.slowest_dead = max(self.slowest_dead, since)
             if since > status_module.DEAD_AFTER_SECONDS + _MARGIN:

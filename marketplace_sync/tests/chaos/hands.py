@@ -1,4 +1,4 @@
-"""What each step of a script does to the stage."""
+"""Carry out the steps of a script on a stage."""
 
 import asyncio
 import random
@@ -22,7 +22,7 @@ from marketplace_sync.tests.chaos.stage import Daemon, Stage
 from marketplace_sync.tests.support.harness import skill
 
 ROOMS = ("automation", "data", "media", "Fotos & Töne", "研究")
-# What a name or a text may well hold.
+# Names and texts that may occur.
 TEXTS = (
     "plain",
     "Ünïcödé",
@@ -55,7 +55,7 @@ class Hands:
         }  # fmt: skip
 
     async def play(self, script: Script) -> None:
-        """All of it, and to the end of what lasts."""
+        """Carry out all steps, and wait until the lasting ones have ended."""
         began = time.monotonic()
         for step in script.steps:
             await asyncio.sleep(max(0.0, began + step.at - time.monotonic()))
@@ -71,11 +71,11 @@ class Hands:
         await self._doing[step.do](step)
 
     async def lift(self) -> None:
-        """The marketplace in order, the networks open, nobody paused, a daemon in the first slot at least."""
+        """Remove all troubles: repair marketplace and networks, resume paused daemons, want one in the first slot."""
         stage = self._stage
         stage.server.faults.clear()
         for net in (*stage.nets.values(), *stage.database_nets.values()):
-            net.mend()
+            net.repair()
         for daemon in stage.daemons:
             if daemon.paused:
                 stage.send(daemon, signal.SIGCONT)
@@ -83,7 +83,7 @@ class Hands:
         stage.wanted.add("a")
 
     async def encore(self) -> None:
-        """One skill told of out of order when all is quiet and no pass will come: the times must decide."""
+        """Announce changes of one skill out of order, when no full sync will follow: their times must decide."""
         market, faults = self._stage.market, self._stage.server.faults
         record = market.put_skill(skill(20_000, **_content(random.Random(1))))
         faults.add("reorder", linger=0.1)
@@ -92,7 +92,7 @@ class Hands:
         faults.clear()
 
     async def ask(self, action: Command.Action, **args: object) -> bool:
-        """Write a request down, as the API does; whether the database took it."""
+        """Submit a command, as the API does. Return whether the database accepted it."""
 
         def asking() -> bool:
             try:
@@ -217,7 +217,7 @@ class Hands:
             case "delay":
                 net.delay = step.args["by"]
         await asyncio.sleep(step.lasts)
-        net.mend()
+        net.repair()
 
     # The database.
 
@@ -245,8 +245,8 @@ class Hands:
 
 
 def change(market: Marketplace, rng: random.Random, kind: str, *, announce: bool) -> None:
-    """One change of the truth. `announce`: whether the stream tells of it."""
-    # page-drift's own skill is told in part each time: what else we did to it would be nobody's word.
+    """Make one change of the catalogue. `announce`: whether the stream announces it."""
+    # page-drift sends only some fields of its own skill, so other changes of that one would never be reported.
     ours = sorted(market.skills.keys() - {DRIFT_ID})
     some = rng.choice(ours) if ours else None
     match kind:
@@ -289,7 +289,7 @@ def _content(rng: random.Random) -> dict[str, Any]:
 
 
 def _burst(market: Marketplace, rng: random.Random, skill_id: str, *, announce: bool) -> None:
-    """One skill, again and again within a moment: what comes out of order here must not count."""
+    """Change one skill several times in a row: what arrives out of order must not win."""
     for _ in range(rng.randint(3, 8)):
         market.put_skill({"skill_id": skill_id, "name": "Burst", **_content(rng)}, announce=announce)
         match rng.choice(("rate", "gone", "nothing")):
@@ -301,7 +301,7 @@ def _burst(market: Marketplace, rng: random.Random, skill_id: str, *, announce: 
 
 
 def _drop_category(market: Marketplace, rng: random.Random, *, announce: bool) -> None:
-    """A category goes, once nothing is in it any more; the protocol has no message for that."""
+    """Remove a category after emptying it; the protocol has no message for that."""
     if not market.categories:
         return
     name = rng.choice(sorted(market.categories))

@@ -1,4 +1,4 @@
-"""What must hold when the troubles are over."""
+"""Check the mirror when the troubles are over."""
 
 import json
 import re
@@ -23,27 +23,27 @@ from marketplace_sync.tests.chaos.stage import TOKEN, Daemon
 from marketplace_sync.tests.support.truth import from_the_truth, in_the_feed
 
 OPEN_COMMANDS = ("pending", "accepted")
-# Why a daemon may end by itself: it says so in one line, and a supervisor starts it again.
-_SAID = re.compile(
+# Reasons for which a daemon may end unasked: it logs one line, and a supervisor starts it again.
+_ALLOWED_ENDS = re.compile(
     r"the lease has gone to|the database does not answer|The database does not answer|"
     r"received changes not applied|the stop took too long"
 )
-# What no daemon says, whatever happens.
+# What no daemon logs, whatever happens.
 _NEVER = re.compile(r"Traceback \(most recent call last\)|was never (awaited|retrieved)|RuntimeWarning|ResourceWarning")
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """What is not settled yet, and what a person who watches would do about it."""
+    """What is not settled yet, and what an operator would do about it."""
 
     reasons: list[str]
     enable: bool = False
     reconnect: bool = False
-    approve: int = 0  # a held run
+    approve: int = 0  # a sync run with removals on hold
 
 
 def unsettled(market: Marketplace) -> Open:
-    """What the mirror still has to do before it is level, live and at rest."""
+    """Return what the mirror still has to do before it is in sync, live and idle."""
     now = status()
     reasons = []
     if now.row.state != "live" or not now.alive:
@@ -53,12 +53,12 @@ def unsettled(market: Marketplace) -> Open:
     reasons += [f"run {run.pk} is running" for run in SyncRun.objects.filter(state="running")]
     unlike = from_the_truth(market)
     reasons += unlike[:10] + ([f"and {len(unlike) - 10} more"] if len(unlike) > 10 else [])
-    held = SyncRun.objects.filter(state="held").order_by("-id").first()
+    on_hold = SyncRun.objects.filter(state="held").order_by("-id").first()
     approve = 0
-    if held is not None and unlike and not asked:
-        ids = set(HeldRemoval.objects.filter(run=held).values_list("skill_id", flat=True))
-        # What a person looks at before approving: is all of it truly gone?
-        approve = held.pk if ids and not ids & market.skills.keys() else 0
+    if on_hold is not None and unlike and not asked:
+        ids = set(HeldRemoval.objects.filter(run=on_hold).values_list("skill_id", flat=True))
+        # What a person checks before approving: are all of them really removed?
+        approve = on_hold.pk if ids and not ids & market.skills.keys() else 0
     return Open(
         reasons,
         enable=not now.row.enabled and not asked,
@@ -68,7 +68,7 @@ def unsettled(market: Marketplace) -> Open:
 
 
 def after_the_stop(market: Marketplace, deaths: Counter[str]) -> tuple[list[str], int]:
-    """What is wrong once every daemon has stopped; and how many removals were lawful though not true."""
+    """Return what is wrong after every daemon has stopped, and the number of removals that were lawful but wrong."""
     found = [f"after the stop, {text}" for text in from_the_truth(market)]
     found += [f"in the feed, {text}" for text in in_the_feed()]
     now = status()
@@ -76,7 +76,7 @@ def after_the_stop(market: Marketplace, deaths: Counter[str]) -> tuple[list[str]
         found.append(f"after a clean stop: {now.row.state}, alive {now.alive}, connected {now.row.connected}")
     lease = LeaseRow.objects.get(pk=1)
     if lease.holder:
-        found.append(f"after a clean stop the lease is held by {lease.holder}")
+        found.append(f"after a clean stop the lease belongs to {lease.holder}")
     if standby := list(Standby.objects.values_list("holder", flat=True)):
         found.append(f"after a clean stop these stand by: {standby}")
     newest = FeedChange.objects.order_by("-seq").values_list("seq", flat=True).first() or 0
@@ -89,9 +89,9 @@ def after_the_stop(market: Marketplace, deaths: Counter[str]) -> tuple[list[str]
 
 
 def _removals(deaths: Counter[str]) -> tuple[list[str], int]:
-    """No removal without law 5's proof: each had a death of its own, or two clean listings that lied alike.
+    """Check that each removal was proved by law 5: the skill was removed, or two clean listings lied alike.
 
-    In the second case the rows say so: a clean run did it, and it was not more than may go unasked.
+    In the second case the row names a clean sync run, which removed no more than it may without approval.
     """
     left = Counter(deaths)
     wrong, lawful = [], 0
@@ -112,27 +112,27 @@ def _token_in_rows() -> list[str]:
     return ["the token is in the database"] if TOKEN in text or json.dumps(TOKEN)[1:-1] in text else []
 
 
-def epochs_taken(said: str) -> list[int]:
-    """The lease's epochs under which a daemon has written, by what it said."""
-    return [int(found) for found in re.findall(r"lease_taken epoch=(\d+)", said)]
+def epochs_taken(log: str) -> list[int]:
+    """Return the epochs of the lease that a daemon took, by its log."""
+    return [int(found) for found in re.findall(r"lease_taken epoch=(\d+)", log)]
 
 
-def of_a_daemon(daemon: Daemon, said: str, *, database_trouble: bool) -> list[str]:
-    """What is wrong about how a daemon ended and what it said. `daemon.status` is set."""
+def of_a_daemon(daemon: Daemon, log: str, *, database_trouble: bool) -> list[str]:
+    """Return what is wrong with the end and the log of a daemon. `daemon.status` is set."""
     who = f"daemon {daemon.slot} ({daemon.output.name})"
     found = []
-    if TOKEN in said:
-        found.append(f"{who} told the token")
-    if never := _NEVER.search(said):
-        found.append(f"{who} said {never[0]!r}: ...{said[max(0, never.start() - 200) : never.end() + 3_000]}")
+    if TOKEN in log:
+        found.append(f"{who} logged the token")
+    if never := _NEVER.search(log):
+        found.append(f"{who} logged {never[0]!r}: ...{log[max(0, never.start() - 200) : never.end() + 3_000]}")
     match daemon.status, daemon.doomed:
         case (-9, "kill -9") | (0, "SIGTERM"):
             pass
-        case -15, "SIGTERM" if not said:
-            pass  # asked to stop while it was still starting, before it had begun anything
-        case 1, why if _SAID.search(said):
-            if why == "SIGTERM" and not database_trouble and "lease has gone" not in said:
-                found.append(f"{who} did not stop cleanly though the database was in order: {said[-300:]}")
+        case -15, "SIGTERM" if not log:
+            pass  # stopped while it was still starting
+        case 1, why if _ALLOWED_ENDS.search(log):
+            if why == "SIGTERM" and not database_trouble and "lease has gone" not in log:
+                found.append(f"{who} did not stop cleanly though the database was in order: {log[-300:]}")
         case status, why:
-            found.append(f"{who} ended with {status} ({why or 'nobody had asked'}): ...{said[-300:]}")
+            found.append(f"{who} ended with {status} ({why or 'unasked'}): ...{log[-300:]}")
     return found

@@ -1,11 +1,12 @@
-"""Where the daemons come from: a process that has imported everything, and becomes a daemon by forking.
+"""Fork daemons from a process that has imported everything.
 
-Each daemon is a process of its own with its own number, to be killed, paused and asked to stop like any other; only
-the two seconds that Django takes to start are spent once. Run as `python -m marketplace_sync.tests.chaos.nursery`;
-an order comes as a line of JSON, and so do the number of the daemon and later its end.
+Each daemon is a separate process with a separate number, to be killed, paused and stopped like any other; only
+the 2 s that Django takes to start are spent once. Run as `python -m marketplace_sync.tests.chaos.nursery`;
+it
+reads orders as lines of JSON, and writes the number of each daemon and later its end in the same way.
 
-What makes a run of seconds out of one of minutes stands here and nowhere in the product: the clocks that are no
-settings, those of the lease above all, `TEMPO` times as fast.
+The clocks that are no settings, above all those of the lease, run `TEMPO` times as fast here, so that a run takes
+seconds and not minutes. The product has no such switch.
 """
 
 import importlib
@@ -39,11 +40,11 @@ def quicken() -> None:
                     setattr(module, clock, quick)
                     unfound.discard(clock)
     if unfound:
-        raise RuntimeError(f"no module has {', '.join(sorted(unfound))} any more: mend CLOCKS")
+        raise RuntimeError(f"no module has {', '.join(sorted(unfound))} any more: correct CLOCKS")
 
 
 def import_all() -> None:
-    """Every module of the app, so that none is imported later with its clocks as they were."""
+    """Import every module of the app, so that none is imported later with unchanged clocks."""
     import marketplace_sync
 
     for found in pkgutil.walk_packages(marketplace_sync.__path__, "marketplace_sync."):
@@ -64,7 +65,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     orders = sys.stdin.fileno()
     waiting = b""
-    _tell({"ready": os.getpid()})
+    _write_line({"ready": os.getpid()})
     while True:
         ready, _, _ = select.select([orders, waker], [], [])
         if waker in ready:
@@ -76,10 +77,10 @@ def main() -> None:
                 return
             *lines, waiting = (waiting + data).split(b"\n")
             for line in lines:
-                _tell({"pid": _fork(json.loads(line))})
+                _write_line({"pid": _fork(json.loads(line))})
 
 
-def _tell(what: dict[str, Any]) -> None:
+def _write_line(what: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
 
@@ -92,7 +93,7 @@ def _reap() -> None:
             return
         if not pid:
             return
-        _tell({"ended": pid, "status": os.waitstatus_to_exitcode(status)})
+        _write_line({"ended": pid, "status": os.waitstatus_to_exitcode(status)})
 
 
 def _fork(order: dict[str, Any]) -> int:
@@ -105,7 +106,7 @@ def _fork(order: dict[str, Any]) -> int:
         status = _daemon(order)
     except SystemExit as exit_:
         status = exit_.code if isinstance(exit_.code, int) else 1
-    except BaseException:  # noqa: BLE001 - the parent must go on; this is what Python would say of it
+    except BaseException:  # noqa: BLE001 - the parent must go on; Python would print the same
         traceback.print_exc()
         status = 1
     finally:
@@ -115,15 +116,15 @@ def _fork(order: dict[str, Any]) -> int:
 
 
 def _become(order: dict[str, Any]) -> None:
-    """Leave the nursery: a session, files, signals and dice of its own."""
+    """Leave the nursery: get a new session, files, signals and random seed."""
     os.setsid()
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     nothing = os.open(os.devnull, os.O_RDONLY)
-    said = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    output = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(nothing, 0)
-    os.dup2(said, 1)
-    os.dup2(said, 2)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
     os.closerange(3, 1024)
     random.seed()
 

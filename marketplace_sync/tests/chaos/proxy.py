@@ -6,7 +6,7 @@ import socket
 import struct
 from typing import Self
 
-# Linger for no time: closing resets, which is what a machine that goes away looks like.
+# Linger for no time: closing resets the connection, as when a machine fails.
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -44,19 +44,19 @@ class Proxy:
         return self._carries.is_set() and not self._refuses and not self._loses_answers
 
     def cut(self) -> None:
-        """Reset every connection, and each new one, until `mend`."""
+        """Reset every connection, and each new one, until `repair`."""
         self._refuses = True
         self.reset()
 
     def stall(self) -> None:
-        """Carry nothing, and say nothing of it, until `mend`. What is sent meanwhile arrives then."""
+        """Carry nothing, without closing anything, until `repair`. What is sent meanwhile arrives then."""
         self._carries.clear()
 
     def lose_answers(self) -> None:
-        """Carry what is asked and none of what is answered; `mend` then resets: nobody knows what was done."""
+        """Carry requests but no answers; `repair` then resets, so the client does not know what was done."""
         self._loses_answers = True
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         if self._loses_answers:
             self.reset()
         self._loses_answers = self._refuses = False
@@ -64,7 +64,7 @@ class Proxy:
         self._carries.set()
 
     def reset(self) -> None:
-        """Reset the connections that there are."""
+        """Reset all open connections."""
         for writer in tuple(self._writers):
             _reset(writer)
 
@@ -85,7 +85,7 @@ class Proxy:
                 self._writers.discard(back)
                 _reset(back)
         except (OSError, asyncio.CancelledError):
-            return  # cancelled by the end of it all; asyncio's streams would log that as a fault
+            return  # cancelled at the end; asyncio's streams would log that as an error
         finally:
             self._tasks.discard(task)
             self._writers.discard(writer)
@@ -100,7 +100,7 @@ class Proxy:
             asyncio.ensure_future(self._carry(there, writer, answers=True)),
         ]
         try:
-            # One side that is done may still be told the rest by the other, but not for long.
+            # A side that has finished may still receive the rest from the other, but not for long.
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait(ways, timeout=1.0)
         finally:

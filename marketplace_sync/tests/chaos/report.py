@@ -11,15 +11,15 @@ from typing import Any
 from marketplace_sync.simulator.faults import FAULTS
 from marketplace_sync.tests.chaos.script import TROUBLES
 
-# Between these lines of the docs stands what this module writes.
+# This module writes the text between these lines of the docs.
 BEGIN, END = "<!-- the record begins -->", "<!-- the record ends -->"
 
-Row = dict[str, Any]  # one run: `database`, and the fields of `world.Result` without what was said
+Row = dict[str, Any]  # one run: `database`, and the fields of `world.Result` without `logs`
 Record = dict[str, Any]
 
 
 def record_of(rows: Iterable[Row], command: str) -> Record:
-    """A campaign in figures. `troubles`: by name and database, how many runs it struck, how often, runs survived."""
+    """Return a campaign in figures. `troubles`: by name and database, the runs affected, how often, runs survived."""
     rows = list(rows)
     databases = sorted({row["database"] for row in rows})
     troubles: dict[str, dict[str, list[int]]] = {}
@@ -55,14 +55,14 @@ def _totals(rows: list[Row]) -> dict[str, Any]:
 
 
 def text_of(record: Record) -> str:
-    """The record in Markdown: what was run, and the table of troubles."""
+    """Return the record in Markdown: what was run, and the table of troubles."""
     databases: Mapping[str, Any] = record["databases"]
     runs = sum(one["runs"] for one in databases.values())
     failed = sum(len(one["failed"]) for one in databases.values())
     lines = [
         f"{runs} runs, {failed} failed: `{record['command']}` on {record['machine']}.",
         "",
-        "| database | runs | seeds | failed | status samples | changes followed | level after, s: median, longest |",
+        "| database | runs | seeds | failed | status samples | changes followed | in sync after, s: median, longest |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, one in databases.items():
@@ -84,7 +84,7 @@ def text_of(record: Record) -> str:
 
 
 def write(record: Record, at: Path) -> None:
-    """Keep the record as JSON, one trouble a line, and put it into the Markdown file beside it where there is one."""
+    """Keep the record as JSON, one trouble per line, and put it into the Markdown file beside it where there is one."""
     head = {key: value for key, value in record.items() if key != "troubles"}
     troubles = ",\n".join(f"  {json.dumps(name)}: {json.dumps(cell)}" for name, cell in record["troubles"].items())
     text = json.dumps(head, indent=1, ensure_ascii=False)[:-2]

@@ -1,7 +1,7 @@
 """A run, made out of a seed: what is done to the daemon, its marketplace, its network and its database, and when.
 
-Pure: the same seed gives the same script on any machine. What the processes then make of it is for them to race out,
-so a seed replays the troubles, not the nanoseconds.
+Pure: the same seed gives the same script on any machine. The timing between the processes still varies,
+so a seed repeats the troubles, not the nanoseconds.
 """
 
 import random
@@ -31,13 +31,13 @@ TROUBLES: Mapping[str, str] = {
     "SIGTERM": "the daemon is asked to stop, in the middle of everything, and started again later",
     "pause": "SIGSTOP for longer than the lease, then SIGCONT",
     "cut": "every connection between a daemon and the marketplace is reset, new ones too",
-    "stall": "the network between them carries nothing, and nothing says so",
-    "one-way": "the network between them carries what the daemon says and none of the answers, then resets",
+    "stall": "the network between them carries nothing, and no connection is closed",
+    "one-way": "the network between them carries what the daemon sends but no answers, then resets",
     "delay": "the network between them takes its time with every packet",
     "market-gone": "the marketplace's port is closed",
     "market-drop": "the marketplace ends every stream, by a reset or a close code",
     "clock": "the marketplace's clock jumps by an hour",
-    "database-lock": "another program holds the database's lock",
+    "database-lock": "another program keeps the database's lock",
     "database-terminate": "the database ends every connection of the daemons",
     "database-cut": "the connections between one daemon and the database are reset, new ones too",
     "database-stall": "the network between one daemon and the database carries nothing",
@@ -48,7 +48,7 @@ TROUBLES: Mapping[str, str] = {
 ON_POSTGRES_ALONE = frozenset(name for name in TROUBLES if name.startswith("database-") and name != "database-lock")
 
 # In every other run the next poll is a quarter of an hour away: what the stream, its losses and its reconnects set
-# in motion must suffice. There a marketplace may fail in any way but these, of which nothing but a poll can tell.
+# in motion must suffice. There a marketplace may fail in any way but these, which only a poll can notice.
 UNNOTICEABLE = frozenset((
     "dropped-event", "stale-page", "page-drift", "empty-listing", "shrunken-listing", "partial-listing",
 ))  # fmt: skip
@@ -66,7 +66,7 @@ CLOSE_CODES = (None, 1000, 1001, 1008, 1011, 1012, 4401)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to do, `at` seconds after the beginning; `lasts` 0 where it is done at once."""
+    """One thing to do, `at` seconds after the beginning; `lasts` 0: it has no duration."""
 
     at: float
     do: str  # "change", "command", "fault", "standby", or one of `TROUBLES`
@@ -95,7 +95,7 @@ class Script:
 
 
 def script_of(seed: int, *, postgres: bool) -> Script:
-    """The run of this seed on this kind of database."""
+    """Return the run of this seed on this kind of database."""
     rng = random.Random(f"chaos {seed}")
     polls = seed % 2 == 0
     seconds = rng.uniform(2.5, 4.5)
@@ -135,13 +135,13 @@ def script_of(seed: int, *, postgres: bool) -> Script:
 
 
 def _faults_of(seed: int, rng: random.Random, *, polls: bool) -> list[str]:
-    """One to four of the marketplace's faults. Seeds in a row go round all of them, so that none is left out."""
+    """Return one to four of the marketplace's faults. Consecutive seeds cover all of them."""
     able = [name for name in FAULTS if polls or name not in UNNOTICEABLE]
     return [able[seed // 2 % len(able)], *rng.choices(able, k=rng.randint(0, 3))]
 
 
 def _troubles_of(seed: int, rng: random.Random, *, postgres: bool) -> list[str]:
-    """One to three others, the same way."""
+    """Return one to three other troubles, in the same way."""
     able = [name for name in TROUBLES if postgres or name not in ON_POSTGRES_ALONE]
     return [able[seed // 2 % len(able)], *rng.choices(able, k=rng.randint(0, 2))]
 
@@ -170,7 +170,7 @@ def _add_trouble(name: str, rng: random.Random, add: Callable[..., float]) -> No
     slot = rng.choice(("a", "a", "a", "b"))
     match name:
         case "kill -9" | "SIGTERM":
-            # Longest: long enough for everybody to see that nobody is there.
+            # The longest is long enough for the status to show that no daemon runs.
             add(name, lasts=rng.choice((0.05, 0.3, 1.0, 3.5)), slot=slot)
         case "pause":
             add(name, lasts=rng.choice((rng.uniform(0.3, 1.0), rng.uniform(1.5, 4.0))), slot=slot)

@@ -118,7 +118,7 @@ class Stage:
         return self.server.market
 
     def running(self, slot: str) -> Daemon | None:
-        """The daemon of that slot, paused or not."""
+        """Return the daemon of that slot, paused or not."""
         return next((one for one in self.daemons if one.slot == slot and one.status is None), None)
 
     def violated(self, what: str) -> None:
@@ -126,7 +126,7 @@ class Stage:
             self.violations.append(what)
 
     async def start(self, slot: str) -> None:
-        """A new daemon in that slot, where none runs."""
+        """Start a daemon in that slot, if none runs there."""
         self.wanted.add(slot)
         async with self._starting:
             if self.running(slot) is None:
@@ -147,7 +147,7 @@ class Stage:
             os.kill(daemon.pid, number)
 
     def look(self) -> None:
-        """Note who has ended, and bring the facts up to date. Quick: called many times a second."""
+        """Note who has ended, and bring the facts up to date. Quick: it is called many times per second."""
         now = time.monotonic()
         for daemon in self.daemons:
             if daemon.status is None and daemon.pid in self.nursery.statuses:
@@ -161,7 +161,7 @@ class Stage:
             self.database_trouble(0)
 
     def database_trouble(self, seconds: float) -> None:
-        """The database is in trouble now and for so long."""
+        """Note that the database is in trouble for `seconds` from now."""
         self.facts.database_trouble_until = max(self.facts.database_trouble_until, time.monotonic() + seconds)
 
     async def supervise(self) -> None:
@@ -174,8 +174,8 @@ class Stage:
 
 
 def counted(faults: FaultSet, struck: Counter[str]) -> None:
-    """Count each time that one of the marketplace's faults strikes."""
-    take, stands = faults.take, faults.stands
+    """Count each time that one of the marketplace's faults has an effect."""
+    take, is_permanent = faults.take, faults.is_permanent
 
     def counting_take(name: str, subject: str = "") -> Mapping[str, Any] | None:
         found = take(name, subject)
@@ -183,23 +183,23 @@ def counted(faults: FaultSet, struck: Counter[str]) -> None:
             struck[name] += 1
         return found
 
-    def counting_stands(name: str) -> bool:
-        found = stands(name)
+    def counting_is_permanent(name: str) -> bool:
+        found = is_permanent(name)
         if found:
             struck[name] += 1
         return found
 
     faults.take = counting_take  # type: ignore[method-assign]
-    faults.stands = counting_stands  # type: ignore[method-assign]
+    faults.is_permanent = counting_is_permanent  # type: ignore[method-assign]
 
 
 def remembering_deaths(market: Marketplace, deaths: Counter[str]) -> None:
-    """Count each skill that truly goes."""
+    """Count each skill that is really removed."""
     delete: Callable[..., str] = market.delete_skill
 
     def counting_delete(skill_id: str, *, announce: bool = True) -> str:
-        told = delete(skill_id, announce=announce)
+        deleted_at = delete(skill_id, announce=announce)
         deaths[skill_id] += 1
-        return told
+        return deleted_at
 
     market.delete_skill = counting_delete  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""One run after another on a database of its own: set the stage, play, let it settle, judge."""
+"""Run scripts on a temporary database: set the stage, play, wait until the mirror has settled, judge."""
 
 import asyncio
 import contextlib
@@ -29,15 +29,15 @@ from marketplace_sync.tests.support.harness import skill
 
 T = TypeVar("T")
 
-# A mirror that is not level by then is not going to be.
+# A mirror that is not in sync by then will never be.
 SETTLES_WITHIN = 60.0
-# Law 13 says 5 s; the rest is the machine's.
+# Law 13 allows 5 s; the rest is for a slow machine.
 STOPS_WITHIN = 5.0 + 5.0
 
 
 @dataclass(slots=True)
 class Result:
-    """How a run went. `struck`: how often each trouble struck; `violations`: empty where all held."""
+    """The result of a run. `struck`: how often each trouble had an effect; `violations`: empty after a good run."""
 
     seed: int
     violations: list[str]
@@ -49,7 +49,7 @@ class Result:
     changes: int
     slowest_dead: float
     slowest_stream: float
-    said: dict[str, str] = field(default_factory=dict)
+    logs: dict[str, str] = field(default_factory=dict)
 
 
 class World:
@@ -60,7 +60,7 @@ class World:
         self._nursery = nursery
 
     async def run(self, script: Script) -> Result:
-        """One run, from an empty mirror to the verdict."""
+        """Run a script, from an empty mirror to the verdict."""
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="chaos-run-") as folder, _thread("hands") as hands_thread:
             with _thread("eyes") as eyes_thread:
@@ -68,11 +68,11 @@ class World:
                     eyes = Eyes(stage, eyes_thread)
                     settled = await self._play(script, stage, eyes, Hands(stage, hands_thread), hands_thread)
                     await self._verdict(stage, eyes, hands_thread, eyes_thread)
-                    said = {one.output.name: _said(one.output) for one in stage.daemons}
+                    logs = {one.output.name: _log_of(one.output) for one in stage.daemons}
                     return Result(
                         script.seed, stage.violations, dict(stage.struck), dict(stage.notes),
                         round(time.monotonic() - began, 2), round(settled, 2), eyes.samples, eyes.after,
-                        round(eyes.slowest_dead, 2), round(eyes.slowest_stream, 2), said,
+                        round(eyes.slowest_dead, 2), round(eyes.slowest_stream, 2), logs,
                     )  # fmt: skip
 
     @asynccontextmanager
@@ -106,7 +106,7 @@ class World:
     async def _play(
         self, script: Script, stage: Stage, eyes: Eyes, hands: Hands, thread: ThreadPoolExecutor
     ) -> float:  # fmt: skip
-        """The troubles, and the time of peace after them. How long that took to settle, seconds."""
+        """Play the troubles, and wait until the mirror has settled. Return how many seconds that took."""
         watching = asyncio.create_task(eyes.watch(), name="eyes")
         supervising = asyncio.create_task(_supervise(stage), name="supervisor")
         try:
@@ -128,9 +128,9 @@ class World:
             for task in (watching, supervising):
                 task.cancel()
             ended = await asyncio.gather(watching, supervising, return_exceptions=True)
-        for fault in ended:
-            if isinstance(fault, Exception):
-                raise fault
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error
         return settled
 
     async def _settle(self, stage: Stage, hands: Hands, thread: ThreadPoolExecutor) -> None:
@@ -139,7 +139,7 @@ class World:
         while quiet < 2:
             left = await _ask(thread, unsettled, stage.market)
             owners = [
-                one.output.name for one in stage.daemons if one.status is None and epochs_taken(_said(one.output))
+                one.output.name for one in stage.daemons if one.status is None and epochs_taken(_log_of(one.output))
             ]
             if len(owners) != 1:
                 left.reasons.append(f"{len(owners)} daemons believe that they own the mirror: {owners}")
@@ -157,7 +157,7 @@ class World:
             await asyncio.sleep(0.25)
 
     async def _stop(self, stage: Stage) -> None:
-        """Ask every daemon to stop; each does, in time."""
+        """Stop every daemon, and note those that do not end in time."""
         stage.wanted.clear()
         asked = [daemon for daemon in stage.daemons if daemon.status is None]
         for daemon in asked:
@@ -176,7 +176,7 @@ class World:
         self, stage: Stage, eyes: Eyes, hands_thread: ThreadPoolExecutor, eyes_thread: ThreadPoolExecutor
     ) -> None:  # fmt: skip
         found, untrue = await _ask(hands_thread, after_the_stop, stage.market, stage.deaths)
-        found += [f"at the follower, {text}" for text in await _ask(eyes_thread, eyes.copy.from_the_mirror)]
+        found += [f"in the subscriber's copy, {text}" for text in await _ask(eyes_thread, eyes.copy.from_the_mirror)]
         if untrue:
             stage.notes["removals by two clean listings that lied alike"] += untrue
         for daemon in stage.daemons:
@@ -185,8 +185,8 @@ class World:
             if daemon.status == 1:
                 stage.notes["daemons that ended loudly"] += 1
             trouble = stage.scratch.postgres or stage.struck["database-lock"] > 0
-            found += of_a_daemon(daemon, _said(daemon.output), database_trouble=trouble)
-        epochs = [epoch for daemon in stage.daemons for epoch in epochs_taken(_said(daemon.output))]
+            found += of_a_daemon(daemon, _log_of(daemon.output), database_trouble=trouble)
+        epochs = [epoch for daemon in stage.daemons for epoch in epochs_taken(_log_of(daemon.output))]
         if len(epochs) != len(set(epochs)):
             stage.violated(f"an epoch was given twice: {sorted(epochs)}")
         for text in found[:30]:
@@ -214,7 +214,7 @@ async def _ask(thread: ThreadPoolExecutor, question: Callable[..., T], *args: An
 
 @contextlib.contextmanager
 def _thread(name: str) -> Iterator[ThreadPoolExecutor]:
-    """One thread with a database connection of its own."""
+    """Run one thread with a separate database connection."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix=name) as pool:
         try:
             yield pool
@@ -223,9 +223,9 @@ def _thread(name: str) -> Iterator[ThreadPoolExecutor]:
 
 
 def _owners(stage: Stage) -> list[str]:
-    """Daemons that run and have taken the lease at some time: all but one of them must have given up."""
-    return [one.output.name for one in stage.daemons if one.status is None and epochs_taken(_said(one.output))]
+    """Return the running daemons that have taken the lease at some time. All but one must have ended."""
+    return [one.output.name for one in stage.daemons if one.status is None and epochs_taken(_log_of(one.output))]
 
 
-def _said(output: Path) -> str:
+def _log_of(output: Path) -> str:
     return output.read_text(errors="replace") if output.exists() else ""

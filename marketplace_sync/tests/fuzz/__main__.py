@@ -1,6 +1,6 @@
-"""`python -m marketplace_sync.tests.fuzz --minutes N --seed S`: the decoders against inputs by the million.
+"""`python -m marketplace_sync.tests.fuzz --minutes N --seed S`: try millions of inputs on the decoders.
 
-Led by coverage where atheris is there (requirements/fuzz.txt has it); without it the grammar alone leads. Every
+Guided by coverage where atheris is installed (requirements/fuzz.txt), else by the grammar alone. Every
 finding becomes a file, and the run goes on; the exit status is 1 when there was one.
 """
 
@@ -24,7 +24,7 @@ except ImportError:
     atheris = None
 
 if atheris is not None:
-    # Before anything imports them: what they execute is what leads.
+    # Before anything else imports them: their coverage guides the fuzzer.
     with atheris.instrument_imports(include=["marketplace_sync.protocol"]):
         from marketplace_sync.tests.fuzz.checks import check_where_it_fits
 else:
@@ -33,7 +33,7 @@ from marketplace_sync.tests.fuzz.grammar import spoiled, starters
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
 MAX_INPUT_BYTES = 4_096
-# Of processor time for one input of that size, put to every decoder; the slowest took 30 ms.
+# Processor time for one input of that size in all decoders; the slowest took 30 ms.
 MAX_SECONDS_AN_INPUT = 1.0
 # One input must not make the process grow by more than this.
 MAX_GROWTH_MIB = 64
@@ -42,7 +42,7 @@ _LOOK_EVERY = 1_000
 
 
 class Run:
-    """One run of the fuzzer: counts, finds, and ends itself."""
+    """One run of the fuzzer. It counts, keeps findings, and ends the process."""
 
     def __init__(self, seed: int, minutes: float, inputs: int, findings: Path, record: Path | None) -> None:
         self.seed, self.inputs, self.findings, self.record = seed, inputs, findings, record
@@ -55,12 +55,12 @@ class Run:
         self.grown_to = _resident_mib()
 
     def one(self, data: bytes) -> None:
-        """Try one input. A fault is kept, and ends nothing."""
+        """Try one input. Keep a finding and go on."""
         before = time.process_time()
         try:
             check_where_it_fits(data)
-        except Exception as fault:  # noqa: BLE001 - whatever it is, it is the finding
-            self._find(data, f"{type(fault).__name__}: {fault}", traceback.extract_tb(fault.__traceback__)[-1])
+        except Exception as error:  # noqa: BLE001 - every exception is a finding
+            self._find(data, f"{type(error).__name__}: {error}", traceback.extract_tb(error.__traceback__)[-1])
         seconds = time.process_time() - before
         self.slowest = max(self.slowest, seconds)
         if seconds > MAX_SECONDS_AN_INPUT:
@@ -74,20 +74,20 @@ class Run:
             self.leave()
 
     def mutate(self, data: bytes, most: int, _seed: int) -> bytes:
-        """The next input, out of one of the corpus."""
+        """Return the next input, made of one of the corpus."""
         if self.rng.random() < MUTATED_BYTES_SHARE:
             return atheris.Mutate(data, most)
         return spoiled(data, self.rng)[:most]
 
     def leave(self) -> NoReturn:
-        """Say how it went and end; the engine has no other end than its own."""
+        """Print the result and end the process; atheris has no other way to end."""
         seconds = time.monotonic() - self.began
-        told = {
+        result = {
             "engine": "atheris" if atheris is not None else "grammar", "seed": self.seed, "inputs": self.tried,
             "seconds": round(seconds), "inputs_a_second": round(self.tried / seconds), "findings": len(self.found),
             "slowest_input_seconds": round(self.slowest, 3), "memory_mib": round(self.grown_to),
         }  # fmt: skip
-        text = json.dumps(told, indent=1)
+        text = json.dumps(result, indent=1)
         if self.record is not None:
             self.record.write_text(text + "\n")
         sys.stdout.write(text + "\n")

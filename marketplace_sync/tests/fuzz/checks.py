@@ -1,6 +1,6 @@
-"""Whatever arrives: an event of the documented types that a database can hold, or `DecodeError`. Nothing else.
+"""Every input becomes an event of a documented type that a database can store, or `DecodeError`. Nothing else.
 
-`check_input` puts one input to every decoder. Anything but silence from it is a finding.
+`check_input` tries one input on every decoder. It raises for a finding.
 """
 
 import json
@@ -43,7 +43,7 @@ from marketplace_sync.protocol.refusals import Code, DecodeError, Refusal
 from marketplace_sync.protocol.stamps import moment_of, parse_stamp, stamp_of
 
 NOW = datetime(2026, 1, 15, 12, 0, tzinfo=UTC)
-# The columns' widths; `test_fuzz_corpus` holds them against the models.
+# The widths of the columns; `test_corpus` compares them with the models.
 WIDTHS: Mapping[str, int | None] = {
     "name": MAX_NAME_CHARS, "description": None, "version": MAX_VERSION_CHARS, "code": None,
     "command": MAX_COMMAND_CHARS, "icon_url": MAX_URL_CHARS,
@@ -62,9 +62,9 @@ def check_input(data: bytes) -> None:
 
 
 def check_where_it_fits(data: bytes) -> None:
-    """Put `data` to the decoder that it was made for, by the look of it, and one in eight to all of them.
+    """Try `data` on the decoder that it seems to be made for, and one in eight on all of them.
 
-    Five decoders that all say "not JSON" to the same bytes try one thing, not five.
+    Five decoders that refuse the same bytes as "not JSON" test one thing, not five.
     """
     if not zlib.crc32(data) % 8:
         check_input(data)
@@ -155,8 +155,8 @@ def check_category_page(raw: bytes) -> None:
         for category in categories.categories:
             check_category(category)
         check_broken(categories.refused)
-        told = _encoded([*map(CATEGORY_UPDATE.encode, categories.categories)])
-        assert decode_category_page(told, server_now=NOW).categories == categories.categories
+        rows = _encoded([*map(CATEGORY_UPDATE.encode, categories.categories)])
+        assert decode_category_page(rows, server_now=NOW).categories == categories.categories
 
 
 def check_skill(record: SkillRecord) -> None:
@@ -208,7 +208,7 @@ def check_key(key: str, most: int) -> None:
 
 
 def check_text(text: Any, most: int | None) -> None:
-    """PostgreSQL takes it: no NUL, no lone surrogate, within its column."""
+    """Check that PostgreSQL can store it: no NUL, no lone surrogate, within its column."""
     assert type(text) is str
     assert most is None or len(text) <= most, f"{len(text)} characters in a column of {most}"
     assert "\0" not in text
@@ -222,12 +222,12 @@ def check_stamp(stamp: str | None) -> None:
     assert len(stamp) <= STAMP_CHARS
     moment = moment_of(parse_stamp(stamp))
     assert FIRST_YEAR <= moment.year <= LAST_YEAR
-    # Cut at the microsecond it is the same or sorts before: what is newer by its stamp is never older by its column.
+    # Cut at the microsecond it is the same or sorts before: a newer stamp is never older in its column.
     assert stamp_of(moment) <= stamp
 
 
 def check_json(value: Any) -> None:
-    """A `jsonb` column gives back what it was given."""
+    """Check that a `jsonb` column returns the value unchanged."""
     written = json.dumps(value, allow_nan=False, ensure_ascii=False)
     written.encode()
     assert "\\u0000" not in written.replace("\\\\", "")
@@ -247,7 +247,7 @@ def check_parts(value: Any, depth: int) -> None:
         case int():
             assert abs(value) <= MAX_FREE_INTEGER
         case float():
-            # From 2**53 on, `jsonb` gives an integer back; and it has no negative zero.
+            # From 2**53 on, `jsonb` returns an integer; and it has no negative zero.
             assert abs(value) < 2**53
             assert str(value) != "-0.0"
 

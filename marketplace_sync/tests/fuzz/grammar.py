@@ -15,7 +15,7 @@ SKILL: dict[str, Any] = {
     "updated_at": "2026-01-15T10:30:00.123456789Z", "license": {"spdx": "MIT"},
 }  # fmt: skip
 CATEGORY: dict[str, Any] = {
-    "name": "automation", "description": "Runs by itself.", "skill_count": 3, "icon_url": "https://example.com/i.svg",
+    "name": "automation", "description": "Runs without help.", "skill_count": 3, "icon_url": "https://example.com/i.svg",
     "created_at": "2026-01-01T00:00:00+02:00", "updated_at": "2026-01-15 10:30:00,5",
 }  # fmt: skip
 RATING = {"skill_id": "s1", "rating": 5, "average_rating": "4.5", "rating_count": 43,
@@ -42,9 +42,9 @@ SPLICES = (b"NaN", b"-Infinity", b"1e999", b"\\ud800", b"\\u0000", b"\\", b'"', 
 
 
 def starters() -> Iterator[bytes]:
-    """Honest inputs of every kind."""
-    told = {"skill_update": SKILL, "category_update": CATEGORY, "rating_update": RATING, "skill_delete": DELETED}
-    for kind, data in told.items():
+    """Yield honest inputs of every kind."""
+    data_of = {"skill_update": SKILL, "category_update": CATEGORY, "rating_update": RATING, "skill_delete": DELETED}
+    for kind, data in data_of.items():
         yield _text({"type": kind, "data": data, "timestamp": "2026-01-15T10:30:00Z"})
     yield _text({"type": "ping", "timestamp": "2026-01-15T10:30:00Z"})
     yield _text({"type": "pong"})
@@ -57,7 +57,7 @@ def starters() -> Iterator[bytes]:
 
 
 def spoiled(data: bytes, rng: random.Random) -> bytes:
-    """The same input with something about it changed, by what it means or by its bytes."""
+    """Return the input with a change of its meaning or of its bytes."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -81,7 +81,7 @@ def _splice(data: bytes, rng: random.Random) -> bytes:
 
 
 def _replace(value: Any, rng: random.Random) -> Any:
-    """Another value at a random place."""
+    """Replace the value at a random place."""
     if isinstance(value, dict) and value and rng.random() < 0.9:
         name = rng.choice([*value])
         return {**value, name: _replace(value[name], rng)}
@@ -92,7 +92,7 @@ def _replace(value: Any, rng: random.Random) -> Any:
 
 
 def _drop(value: Any, rng: random.Random) -> Any:
-    """A field or an item less."""
+    """Drop a field or an item."""
     if isinstance(value, dict) and value:
         name = rng.choice([*value])
         if rng.random() < 0.5:
@@ -102,7 +102,7 @@ def _drop(value: Any, rng: random.Random) -> Any:
 
 
 def _add(value: Any, rng: random.Random) -> Any:
-    """A field or an item more."""
+    """Add a field or an item."""
     if isinstance(value, dict):
         inner = [name for name, part in value.items() if isinstance(part, dict | list)]
         if inner and rng.random() < 0.6:
@@ -115,7 +115,7 @@ def _add(value: Any, rng: random.Random) -> Any:
 
 
 def _rename(value: Any, rng: random.Random) -> Any:
-    """A field under another name."""
+    """Rename a field."""
     if isinstance(value, dict) and value:
         old, new = rng.choice([*value]), rng.choice(NAMES)
         if isinstance(value[old], dict | list) and rng.random() < 0.7:
@@ -125,12 +125,12 @@ def _rename(value: Any, rng: random.Random) -> Any:
 
 
 def _retype(value: Any, rng: random.Random) -> Any:
-    """Another kind of message."""
+    """Change the type of a message."""
     return {**value, "type": rng.choice(KINDS)} if isinstance(value, dict) else value
 
 
 def _wrap(value: Any, rng: random.Random) -> Any:
-    """Deeper, or wrapped as another body."""
+    """Nest the value deeper, or wrap it as another body."""
     match rng.randrange(4):
         case 0:
             return {"skills": [value], "total": rng.choice(SCALARS)}

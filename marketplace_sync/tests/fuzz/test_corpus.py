@@ -29,24 +29,24 @@ MAX_CORPUS_BYTES = 200_000
 
 
 def inputs() -> list[bytes]:
-    """The corpus, and some hundred inputs that are always the same ones."""
+    """Return the corpus, and 600 more inputs that are always the same."""
     known = [*starters(), *(path.read_bytes() for path in CORPUS)]
     rng = random.Random(1)
     return known + [spoiled(rng.choice(known), rng) for _ in range(600)]
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)
-def test_whatever_is_in_the_corpus_is_an_event_or_refused(path: Path) -> None:
+def test_every_corpus_input_is_decoded_or_refused(path: Path) -> None:
     check_input(path.read_bytes())
 
 
-def test_the_corpus_is_small_and_there() -> None:
+def test_corpus_exists_and_is_small() -> None:
     assert CORPUS
     assert sum(path.stat().st_size for path in CORPUS) <= MAX_CORPUS_BYTES
 
 
 def accepted(data: bytes) -> list[Change]:
-    """Every event that any of the decoders makes of this input."""
+    """Return every event that any of the decoders makes of this input."""
     found: list[Change] = []
     readings: tuple[Callable[[], Any], ...] = (
         lambda: [decode_message(data.decode("utf-8", "surrogateescape"), server_now=NOW)],
@@ -63,7 +63,7 @@ def accepted(data: bytes) -> list[Change]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_whatever_is_accepted_is_stored_and_comes_back_as_it_was() -> None:
+def test_every_accepted_input_is_stored_unchanged() -> None:
     lease = acquire("corpus:1")
     events = [event for data in inputs() for event in accepted(data)]
     assert len(events) > 150, "refusals alone would prove little"
@@ -72,27 +72,27 @@ def test_whatever_is_accepted_is_stored_and_comes_back_as_it_was() -> None:
         apply_batch([item], lease)
         match event:
             case SkillRecord():
-                (held,) = load_slots([event.skill_id]).values()
-                assert isinstance(held, StoredSkill)
-                assert {name: held.fields[name] for name in event.fields} == stored(event.fields)
-                assert {name: held.extra[name] for name in event.extra} == event.extra
+                (skill,) = load_slots([event.skill_id]).values()
+                assert isinstance(skill, StoredSkill)
+                assert {name: skill.fields[name] for name in event.fields} == stored(event.fields)
+                assert {name: skill.extra[name] for name in event.extra} == event.extra
             case CategoryRecord():
                 (category,) = load_categories([event.name])[0].values()
                 assert {name: category.fields[name] for name in event.fields} == stored(event.fields)
-    # And what followers are told is JSON that they can read.
+    # And what subscribers get is JSON that they can read.
     for change in FeedChange.objects.all():
         json.dumps(change.data, allow_nan=False).encode()
 
 
 def stored(fields: Any) -> dict[str, Any]:
-    """What a record tells, `created_at` cut at the microsecond that its column holds."""
-    told = dict(fields)
-    if (created := told.get("remote_created_at")) is not None:
-        told["remote_created_at"] = created[:26].rstrip("0").rstrip(".") if "." in created else created
-    return told
+    """Return the fields as they are stored: `created_at` is cut at the microsecond."""
+    row = dict(fields)
+    if (created := row.get("remote_created_at")) is not None:
+        row["remote_created_at"] = created[:26].rstrip("0").rstrip(".") if "." in created else created
+    return row
 
 
-def test_the_widths_that_the_fuzzer_checks_are_those_of_the_columns() -> None:
+def test_fuzzer_checks_the_widths_of_the_columns() -> None:
     def width(model: type, name: str) -> int | None:
         return getattr(model._meta.get_field(name), "max_length", None)  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""Whatever arrives: an event of the documented types that a database can hold, or `DecodeError`. Nothing else."""
+"""Every input becomes an event of a documented type that a database can store, or `DecodeError`. Nothing else."""
 
 import json
 from typing import Any
@@ -37,7 +37,7 @@ kinds = st.sampled_from(["skill_update", "category_update", "rating_update", "sk
 
 @st.composite
 def rows(draw: st.DrawFn) -> dict[str, Any]:
-    """A good row in which a few fields were replaced, removed or added."""
+    """Draw a good row with a few fields replaced, removed or added."""
     row: dict[str, Any] = dict(SKILL)
     row.update(draw(st.dictionaries(names | any_text, values, max_size=3)))
     for name in draw(st.lists(names, max_size=3)):
@@ -47,7 +47,7 @@ def rows(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def mangled(draw: st.DrawFn, text: st.SearchStrategy[str]) -> str:
-    """A text with a piece replaced by another."""
+    """Draw a text with a piece replaced by another."""
     whole = draw(text)
     start = draw(st.integers(0, len(whole)))
     end = draw(st.integers(start, min(len(whole), start + 20)))
@@ -67,19 +67,19 @@ messages = st.builds(envelope, kinds | values, rows() | values, values, st.boole
 @example("[" * 100_000)
 @example('{"a":' * 100_000)
 @example("1" * 10_000)
-def test_any_frame_is_an_event_or_refused(raw):
+def test_any_frame_is_decoded_or_refused(raw):
     check_message(raw)
 
 
 @unhurried
 @given(messages)
-def test_any_json_and_any_mutated_message_is_an_event_or_refused(raw):
+def test_any_json_and_any_mutated_message_is_decoded_or_refused(raw):
     check_message(raw)
 
 
 @unhurried
 @given(st.binary(max_size=80) | mangled(messages).map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_any_bytes_are_a_body_or_refused(raw):
+def test_any_body_is_decoded_or_refused(raw):
     check_bodies(raw)
 
 
@@ -87,7 +87,7 @@ def test_any_bytes_are_a_body_or_refused(raw):
 @given(
     st.lists(rows() | values, max_size=4), st.booleans(), st.dictionaries(st.sampled_from(["page", "total"]), values)
 )
-def test_any_rows_are_read_or_set_apart(some, bare, about):
+def test_any_row_is_decoded_or_refused_alone(some, bare, about):
     wrapped = some if bare else {**about, "skills": some, "categories": some}
     raw = json.dumps(wrapped, ensure_ascii=False).encode("utf-8", "surrogatepass")
     check_bodies(raw)
@@ -96,7 +96,7 @@ def test_any_rows_are_read_or_set_apart(some, bare, about):
 
 @unhurried
 @given(rows())
-def test_a_record_is_read_alike_from_the_stream_and_from_a_page(row):
+def test_stream_and_listing_decode_a_record_alike(row):
     # Law 1: whichever way it came. The readings differ only in what wraps the record.
     text = json.dumps(row)
     page = decode_skill_page(f"[{text}]".encode(), server_now=NOW)

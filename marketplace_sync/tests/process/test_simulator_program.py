@@ -40,7 +40,7 @@ def lines_until(process: subprocess.Popen[str], pattern: str) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_serves_until_it_is_told_to_stop_and_exits_0(number: signal.Signals):
+def test_command_serves_until_a_signal_and_exits_0(number: signal.Signals):
     with command("--port", "0", "--token", "t0ken", "--skills", "7") as process:
         lines = lines_until(process, "runsync")
         assert lines[0] == "Simulated marketplace: 7 skills, 8 categories."
@@ -53,7 +53,7 @@ def test_the_command_serves_until_it_is_told_to_stop_and_exits_0(number: signal.
         assert process.stderr.read() == ""
 
 
-def test_the_command_plays_another_deployment_and_says_its_settings():
+def test_command_simulates_another_deployment_and_prints_its_settings():
     options = (
         "--base-path",
         "/api",

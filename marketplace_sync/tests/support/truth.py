@@ -90,12 +90,12 @@ def in_the_feed() -> list[str]:
     numbers = [change.seq for change in changes]
     if numbers != list(range(1, len(numbers) + 1)):
         return [f"the numbers are not 1 to {len(numbers)}: {numbers[:5]} to {numbers[-5:]}"]
-    told = Told()
+    told = FeedCopy()
     return [*(fault for change in changes if (fault := told.take(change.kind, change.key, change.data))),
             *told.from_the_mirror()]  # fmt: skip
 
 
-class Told:
+class FeedCopy:
     """A copy of the mirror as a follower of the feed builds it."""
 
     def __init__(self) -> None:

@@ -99,7 +99,7 @@ def assert_hidden(text: str) -> None:
 
 
 class Holder:
-    """An object that tells the token when printed."""
+    """An object that shows the token when printed."""
 
     def __init__(self, way: str) -> None:
         self.way = way
@@ -128,7 +128,7 @@ def test_every_way_of_writing_the_token_is_masked(form: str) -> None:
         ("token=5 tokens", "token=5 tokens"),
     ],
 )
-def test_what_looks_like_a_key_is_masked_whoever_it_belongs_to(text: str, masked: str) -> None:
+def test_text_that_looks_like_a_key_is_masked(text: str, masked: str) -> None:
     assert redact(text) == masked
 
 
@@ -138,7 +138,7 @@ def test_a_secret_too_short_to_be_one_leaves_logs_readable(short: str) -> None:
     assert redact("an abc of logs") == "an abc of logs"
 
 
-def test_a_secret_within_another_leaves_no_half() -> None:
+def test_secret_within_another_leaves_no_part() -> None:
     protect("inner-secret")
     protect(Secret("outer-inner-secret-outer"))
     assert redact("x outer-inner-secret-outer y inner-secret") == "x *** y ***"
@@ -157,7 +157,7 @@ def test_any_text_at_all_can_be_protected(secret: str) -> None:
     assert secret not in redact(f"({secret})")
 
 
-def test_a_structure_without_a_secret_stays_what_it_is() -> None:
+def test_structure_without_a_secret_stays_the_same_object() -> None:
     value = [{"a": (1, 2.5, None, object)}, b"bytes"]
     assert redact_value(value) == value
     assert redact_value({"k": [TOKEN, (f"x{TOKEN}",)], TOKEN: 1}) == {"k": [MASK, (f"x{MASK}",)], MASK: 1}
@@ -180,7 +180,7 @@ CALLS: dict[str, Callable[[logging.Logger], None]] = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_no_handler_of_any_library_shows_it(
+def test_no_handler_of_any_library_shows_a_secret(
     call: Callable[[logging.Logger], None], shown: Callable[[str], Shown], capsys: pytest.CaptureFixture[str]
 ) -> None:
     some = shown("some.library")
@@ -189,7 +189,7 @@ def test_no_handler_of_any_library_shows_it(
     assert "Logging error" not in capsys.readouterr().err
 
 
-def test_arguments_that_do_not_fit_are_told_instead_of_a_complaint(shown: Callable[[str], Shown]) -> None:
+def test_mismatched_arguments_are_logged_without_a_traceback(shown: Callable[[str], Shown]) -> None:
     some = shown("some.library")
     some.logger.info("%d of %d", "three")
     assert some.console.splitlines()[0].endswith("some.library: %d of %d ('three',)")
@@ -209,7 +209,7 @@ def failing(how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["plain", "chained", "noted", "group"])
-def test_no_traceback_shows_it(how: str, shown: Callable[[str], Shown]) -> None:
+def test_no_traceback_shows_a_secret(how: str, shown: Callable[[str], Shown]) -> None:
     some = shown("some.library")
     try:
         failing(how)
@@ -230,7 +230,7 @@ def test_a_traceback_without_a_secret_is_left_to_the_handlers(shown: Callable[[s
     assert some.everything.count("KeyError: 'harmless'") >= 4
 
 
-def test_an_object_that_can_not_be_printed_does_not_fail_the_caller(shown: Callable[[str], Shown]) -> None:
+def test_unprintable_object_does_not_fail_the_log_call(shown: Callable[[str], Shown]) -> None:
     class Unprintable:
         def __str__(self) -> str:
             raise RuntimeError(TOKEN)
@@ -241,13 +241,13 @@ def test_an_object_that_can_not_be_printed_does_not_fail_the_caller(shown: Calla
     assert_hidden(some.everything + MASK)
 
 
-def test_arguments_keep_their_places_for_formatters_that_read_them(shown: Callable[[str], Shown]) -> None:
+def test_arguments_stay_separate_for_formatters_that_read_them(shown: Callable[[str], Shown]) -> None:
     some = shown("uvicorn.access.like")
     some.logger.info('%s - "%s %s HTTP/%s" %d', "127.0.0.1:1", "GET", f"/ws?token={quote(TOKEN)}", "1.1", 200)
     assert some.memory.buffer[0].args == ("127.0.0.1:1", "GET", "/ws?token=***", "1.1", 200)
 
 
-async def test_websockets_at_debug_does_not_show_it(
+async def test_websockets_at_debug_does_not_show_a_secret(
     shown: Callable[[str], Shown],
 ) -> None:
     libraries = [shown("websockets.client"), shown("websockets.server")]
@@ -267,13 +267,13 @@ async def test_websockets_at_debug_does_not_show_it(
         assert_hidden(library.everything)
 
 
-async def test_httpx2_and_httpcore2_at_debug_do_not_show_it(shown: Callable[[str], Shown]) -> None:
+async def test_httpx2_and_httpcore2_at_debug_do_not_show_a_secret(shown: Callable[[str], Shown]) -> None:
     libraries = [shown("httpx2"), shown("httpcore2.http11"), shown("httpcore2.connection")]
 
     async def answer(reader: Any, writer: Any) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        told = quote(TOKEN, safe="").encode()
-        writer.write(b"HTTP/1.1 401 No\r\nX-Token: " + told + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        quoted = quote(TOKEN, safe="").encode()
+        writer.write(b"HTTP/1.1 401 No\r\nX-Token: " + quoted + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
@@ -300,7 +300,7 @@ def test_an_event_is_one_line_for_people(shown: Callable[[str], Shown]) -> None:
     )
 
 
-def test_no_text_from_outside_can_look_like_an_event_of_its_own(shown: Callable[[str], Shown]) -> None:
+def test_outside_text_cannot_forge_an_event(shown: Callable[[str], Shown]) -> None:
     some = shown("some.library")
     some.logger.warning("bad name: %s", "x\n2026-01-01 00:00:00.000Z info all is well")
     assert len(some.console.splitlines()) == 1
@@ -324,18 +324,18 @@ def test_an_event_is_one_json_object_for_machines(shown: Callable[[str], Shown])
     assert second["exception"].endswith("ValueError: why")
 
 
-def test_talkative_libraries_speak_only_when_everything_does() -> None:
+def test_verbose_libraries_log_at_debug_only() -> None:
     assert logging_config()["loggers"]["websockets"]["level"] == "WARNING"
     assert logging_config(level="DEBUG")["loggers"]["websockets"]["level"] == "NOTSET"
 
 
 @pytest.fixture
 def counted(shown: Callable[[str], Shown]) -> Shown:
-    """Where the counts of floods are told."""
+    """Return the lines in which the counts of floods are logged."""
     return shown("marketplace_sync.logs")
 
 
-def test_a_flood_of_one_event_is_a_count_and_the_other_events_are_told(
+def test_flood_of_one_event_becomes_a_count_and_others_are_logged(
     shown: Callable[[str], Shown], counted: Shown
 ) -> None:
     some = shown("marketplace_sync.daemon.full_sync")
@@ -347,14 +347,14 @@ def test_a_flood_of_one_event_is_a_count_and_the_other_events_are_told(
     log.info("sync_ended")
     assert [line["event"] for line in some.parsed] == ["row_refused"] * 3 + ["sync_ended"]
     flood.log_counts()
-    (told,) = counted.parsed
-    assert (told["event"], told["level"]) == ("suppressed", "warning")
-    assert (told["source"], told["of"], told["count"]) == ("marketplace_sync.daemon.full_sync", "row_refused", 497)
+    (line,) = counted.parsed
+    assert (line["event"], line["level"]) == ("suppressed", "warning")
+    assert (line["source"], line["of"], line["count"]) == ("marketplace_sync.daemon.full_sync", "row_refused", 497)
     flood.log_counts()
     assert len(counted.parsed) == 1
 
 
-async def test_the_count_is_told_though_nothing_more_is_logged_and_the_next_minute_begins_anew(counted: Shown) -> None:
+async def test_count_is_logged_after_a_silence_and_resets_the_window(counted: Shown) -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.addFilter(FloodFilter(2, 0.2))
@@ -362,19 +362,19 @@ async def test_the_count_is_told_though_nothing_more_is_logged_and_the_next_minu
     logger.addHandler(handler)
     try:
         for number in range(10):
-            logger.warning("told by a client: %d", number)
-        assert stream.getvalue().count("told by a client") == 2
+            logger.warning("caused by a client: %d", number)
+        assert stream.getvalue().count("caused by a client") == 2
         async with asyncio.timeout(30):
             while not counted.parsed:
                 await asyncio.sleep(0.01)
         assert (counted.parsed[0]["source"], counted.parsed[0]["count"]) == ("some.library", 8)
-        logger.warning("told by a client: again")
-        assert stream.getvalue().count("told by a client") == 3
+        logger.warning("caused by a client: again")
+        assert stream.getvalue().count("caused by a client") == 3
     finally:
         logger.removeHandler(handler)
 
 
-def test_errors_and_debug_are_never_suppressed_but_those_that_any_client_can_cause() -> None:
+def test_only_client_errors_are_suppressed_among_errors_and_debug() -> None:
     flood = FloodFilter(1, 3600)
 
     def passed(name: str, level: int) -> int:
@@ -404,7 +404,7 @@ def test_a_refused_request_has_no_traceback_and_an_error_of_ours_has_one() -> No
     assert passed("marketplace_sync.daemon", logging.WARNING).exc_info
 
 
-def test_the_ids_of_a_task_stand_in_its_lines_whoever_wrote_them(shown: Callable[[str], Shown]) -> None:
+def test_ids_of_a_task_are_in_all_lines_of_the_task(shown: Callable[[str], Shown]) -> None:
     some = shown("some.library")
     with structlog.contextvars.bound_contextvars(run=7):
         some.logger.warning("slow")

@@ -47,7 +47,7 @@ def test_a_bare_list_is_a_page_without_totals():
     )
 
 
-def test_an_empty_page_is_one_that_says_so():
+def test_empty_page_needs_an_empty_list():
     assert decode_skill_page(body({"skills": [], "total": 0}), server_now=NOW).rows == 0
     assert decode_category_page(body({"categories": []}), server_now=NOW).categories == ()
 
@@ -55,7 +55,7 @@ def test_an_empty_page_is_one_that_says_so():
 @pytest.mark.parametrize(
     ("sent", "read"), [("15", 15), (15.0, 15), (-1, None), ("many", None), (True, None), (1.5, None), (10**400, None)]
 )
-def test_totals_that_make_no_sense_are_not_told(sent, read):
+def test_senseless_totals_are_none(sent, read):
     raw = body({"skills": [], "page": sent, "page_size": sent, "total": sent, "total_pages": sent})
     page = decode_skill_page(raw, server_now=NOW)
     assert (page.page, page.page_size, page.total, page.total_pages) == (read,) * 4
@@ -67,7 +67,7 @@ def test_there_is_no_page_0_and_no_page_of_size_0():
     assert (page.page, page.page_size, page.total, page.total_pages) == (None, None, 0, 0)
 
 
-def test_a_key_listed_twice_is_given_twice_in_order():
+def test_key_listed_twice_is_returned_twice_in_order():
     page = decode_skill_page(body([ONE, TWO, ONE]), server_now=NOW)
     assert page.skills == (RECORD_ONE, RECORD_TWO, RECORD_ONE)
 
@@ -93,12 +93,12 @@ NO_LISTING = {
 
 @pytest.mark.parametrize("name", NO_LISTING)
 @pytest.mark.parametrize("decode", [decode_skill_page, decode_category_page])
-def test_what_is_no_listing_is_refused_and_never_an_empty_page(decode, name):
+def test_body_that_is_no_listing_is_refused_and_never_an_empty_page(decode, name):
     raw, code = NO_LISTING[name]
     assert code_of(decode, raw) is code
 
 
-def test_a_null_error_beside_the_rows_is_none():
+def test_null_error_beside_rows_is_ignored():
     assert decode_skill_page(body({"error": None, "skills": [ONE]}), server_now=NOW).skills == (RECORD_ONE,)
 
 
@@ -122,7 +122,7 @@ BROKEN_ROWS = {
 
 
 @pytest.mark.parametrize("name", BROKEN_ROWS)
-def test_a_bad_row_is_set_apart_and_the_rest_of_the_page_stands(name):
+def test_bad_row_is_refused_and_the_rest_of_the_page_is_used(name):
     row, code, key = BROKEN_ROWS[name]
     raw = f'{{"skills": [{json.dumps(ONE)}, {row}, {json.dumps(TWO)}], "total": 3}}'.encode("utf-8", "surrogateescape")
     page = decode_skill_page(raw, server_now=NOW)
@@ -135,26 +135,26 @@ def test_a_bad_row_is_set_apart_and_the_rest_of_the_page_stands(name):
     assert not isinstance(again, dict) or again.get("skill_id", again.get("id")) in (None, 3, "s3")
 
 
-def test_a_broken_row_is_kept_as_it_came():
+def test_refused_row_keeps_its_json():
     [broken] = decode_skill_page(body([{"name": "é", "x": [1, {"a": None}]}]), server_now=NOW).refused
     assert json.loads(broken.raw) == {"name": "é", "x": [1, {"a": None}]}
 
 
-def test_a_bad_category_is_set_apart_under_its_name():
+def test_bad_category_is_refused_with_its_name():
     page = decode_category_page(body({"categories": [{"name": "c", "skill_count": -1}, {"name": "d"}]}), server_now=NOW)
     assert page.categories == (CategoryRecord("d", {}, None),)
     [broken] = page.refused
     assert (broken.refusal.code, broken.refusal.field, broken.refusal.key) == (Code.OUT_OF_RANGE, "skill_count", "c")
 
 
-def test_a_single_skill_comes_without_its_votes():
+def test_single_fetch_drops_the_votes():
     raw = body({**TWO, "ratings": [{"user_id": "u", "rating": 5}], "license": "MIT"})
     assert decode_skill(raw, server_now=NOW) == SkillRecord(
         "s2", {"name": "Two"}, {"license": "MIT"}, RECORD_TWO.updated
     )
 
 
-def test_a_single_skill_that_is_refused_names_its_id():
+def test_refused_single_skill_has_its_id():
     with pytest.raises(DecodeError) as caught:
         decode_skill(body({**ONE, "tags": [True]}), server_now=NOW)
     assert (caught.value.refusal.code, caught.value.refusal.field, caught.value.refusal.key) == (
@@ -165,10 +165,10 @@ def test_a_single_skill_that_is_refused_names_its_id():
 @pytest.mark.parametrize(
     ("raw", "code"), [(b"<html>", Code.NOT_JSON), (b'{"error": "x"}', Code.MISSING), (b"[]", Code.BAD_TYPE)]
 )
-def test_what_is_no_skill_is_refused(raw, code):
+def test_body_that_is_no_skill_is_refused(raw, code):
     assert code_of(decode_skill, raw) is code
 
 
-def test_times_too_far_ahead_of_the_servers_date_are_none_in_a_listing_too():
+def test_listing_times_too_far_ahead_are_none():
     page = decode_skill_page(body([{**ONE, "updated_at": "2026-01-17T00:00:00Z"}]), server_now=NOW)
     assert page.skills == (RECORD_ONE,)

@@ -57,7 +57,7 @@ def category(**data: Any) -> CategoryRecord:
     return record
 
 
-def test_a_documented_skill_arrives_whole():
+def test_documented_skill_is_decoded_completely():
     record = decode("skill_update", SKILL)
     expected = {name: SKILL[name] for name in SKILL_FIELDS if name in SKILL}
     expected["remote_created_at"] = "2026-01-01T00:00:00"
@@ -81,7 +81,7 @@ def test_a_null_category_field_is_its_empty_value():
     assert set(CATEGORY_FIELDS) == set(CATEGORY_EMPTY)
 
 
-def test_other_names_that_servers_use_are_understood():
+def test_aliases_of_fields_are_read():
     data = {"id": "s1", "skill_name": "One", "avg_rating": 4.5}
     record = decode("skill_update", data)
     assert record == SkillRecord("s1", {"name": "One", "average_rating": 4.5}, {}, None)
@@ -92,7 +92,7 @@ def test_other_names_that_servers_use_are_understood():
     assert decode("category_update", {"category": "c"}) == CategoryRecord("c", {}, None)
 
 
-def test_the_documented_name_wins_and_one_that_differs_is_kept_beside():
+def test_documented_name_wins_over_an_alias_with_another_value():
     record = skill(id="other", skill_name="Other", average_rating=4.5, avg_rating=1)
     assert record.skill_id == "s1"
     assert record.fields == {"name": "One", "average_rating": 4.5}
@@ -100,16 +100,16 @@ def test_the_documented_name_wins_and_one_that_differs_is_kept_beside():
     assert category(name="c", category="d").name == "c"
 
 
-def test_the_same_value_under_both_names_is_one():
+def test_alias_with_the_same_value_is_dropped():
     assert skill(id="s1", skill_name="One", average_rating=4, avg_rating=4).extra == {}
     assert skill(skill_id=42, id="42").extra == {}
 
 
-def test_a_null_required_field_leaves_the_word_to_its_other_name():
+def test_alias_replaces_a_null_required_field():
     assert skill(skill_id=None, id="s2", name=None, skill_name="Two") == SkillRecord("s2", {"name": "Two"}, {}, None)
 
 
-def test_a_null_average_is_not_overruled_by_its_other_name():
+def test_alias_does_not_replace_a_null_average():
     record = skill(average_rating=None, avg_rating=4)
     assert record.fields["average_rating"] is None
     assert record.extra == {"avg_rating": 4}
@@ -120,12 +120,12 @@ def test_an_id_is_text_as_sent_and_an_integer_its_digits(sent, read):
     assert skill(skill_id=sent).skill_id == read
 
 
-def test_names_are_kept_exactly_as_sent():
+def test_names_are_stored_exactly_as_sent():
     # Two spellings of the same glyph, spaces around: another name is another name.
     assert skill(name=" e\u0301 ").fields["name"] == " e\u0301 "
 
 
-def test_unknown_fields_are_kept_as_they_came_and_votes_are_not():
+def test_unknown_fields_are_kept_and_votes_are_dropped():
     extra = {"license": "MIT", "nested": {"a": [1, None, "x", 1.5]}, "nothing": None, "": 0}
     assert skill(**extra, ratings=[{"user_id": "u", "rating": 5}]).extra == extra
 
@@ -214,7 +214,7 @@ def test_a_vote_is_an_integer(sent):
     assert type(vote) is int
 
 
-def test_only_the_figures_that_were_told_are_given():
+def test_rating_has_only_the_figures_that_were_sent():
     assert rating().figures == {}
     assert rating(average_rating=None).figures == {"average_rating": None}
     assert rating(rating_count="7", description="not ours here").figures == {"rating_count": 7}
@@ -245,7 +245,7 @@ def test_times_are_read_with_offsets_with_fractions_and_without(sent, read):
 @pytest.mark.parametrize(
     "sent", ["yesterday", 1768473000, 1768473000.5, True, [], {}, "2026-02-30", "", "0001-01-01T00:00:00Z", "infinity"]
 )
-def test_an_unreadable_created_at_leaves_what_the_mirror_has(sent):
+def test_unreadable_created_at_leaves_the_stored_value(sent):
     assert skill(created_at=sent, updated_at="2026-01-15T10:30Z") == SkillRecord(
         "s1", {"name": "One"}, {}, Stamp("2026-01-15T10:30:00")
     )
@@ -253,7 +253,7 @@ def test_an_unreadable_created_at_leaves_what_the_mirror_has(sent):
 
 
 @pytest.mark.parametrize("sent", ["", "0001-01-01T00:00:00Z", "0000-00-00 00:00:00", "+10000-01-01T00:00:00Z"])
-def test_what_stands_for_no_time_orders_nothing(sent):
+def test_text_for_no_time_is_no_time(sent):
     assert skill(updated_at=sent).updated is None
     assert rating(updated_at=sent).updated is None
     assert decode("skill_delete", {"skill_id": "s1", "deleted_at": sent}, "2026-01-15T11:00Z") == SkillDeleted(
@@ -269,13 +269,13 @@ def test_a_time_more_than_a_day_ahead_of_the_server_is_none():
     assert skill(created_at="2099-01-01T00:00:00Z").fields["remote_created_at"] == "2099-01-01T00:00:00"
 
 
-def test_how_far_ahead_is_measured_in_real_time_whatever_the_clocks_zone():
+def test_distance_ahead_does_not_depend_on_the_time_zone():
     berlin = NOW.astimezone(timezone(timedelta(hours=1)))
     raw = json.dumps({"type": "skill_delete", "data": {"skill_id": "s1", "deleted_at": "2026-01-16T12:30:00Z"}})
     assert decode_message(raw, server_now=berlin) == SkillDeleted("s1", None)
 
 
-def test_a_server_clock_at_the_end_of_time_is_survived():
+def test_server_clock_at_the_end_of_time_raises_nothing():
     raw = json.dumps({"type": "skill_delete", "data": {"skill_id": "s1", "deleted_at": "9999-12-31T23:59:59Z"}})
     end = datetime(9999, 12, 31, 23, 59, tzinfo=UTC)
     assert decode_message(raw, server_now=end) == SkillDeleted("s1", "9999-12-31T23:59:59")
@@ -293,32 +293,32 @@ def test_a_server_clock_at_the_end_of_time_is_survived():
         (None, None, None),
     ],
 )
-def test_a_deletion_without_a_time_takes_the_envelopes(deleted_at, timestamp, deleted):
+def test_removal_without_a_time_takes_the_envelopes(deleted_at, timestamp, deleted):
     assert decode("skill_delete", {"skill_id": "s1", "deleted_at": deleted_at}, timestamp) == SkillDeleted(
         "s1", deleted
     )
 
 
-def test_the_envelopes_time_is_of_no_account_for_an_update():
+def test_update_ignores_the_envelopes_time():
     record = decode("skill_update", {"skill_id": "s1", "name": "One"}, "2026-01-15T11:00:00Z")
     assert isinstance(record, SkillRecord)
     assert record.updated is None
 
 
 @pytest.mark.parametrize("rest", ['"timestamp": 5', '"data": []', '"data": {"skill_id": 1}, "timestamp": null'])
-def test_of_a_heartbeat_only_the_type_matters(rest):
+def test_heartbeat_needs_only_its_type(rest):
     assert decode_message(f'{{"type": "ping", {rest}}}', server_now=NOW) == Ping()
     assert decode_message(f'{{"type": "pong", {rest}}}', server_now=NOW) == Pong()
 
 
-def test_of_a_key_given_twice_the_last_wins():
+def test_last_of_a_key_given_twice_wins():
     raw = '{"type": "skill_update", "data": {"skill_id": "s1", "name": "One", "name": "Two"}}'
     record = decode_message(raw, server_now=NOW)
     assert isinstance(record, SkillRecord)
     assert record.fields == {"name": "Two"}
 
 
-def test_a_byte_order_mark_is_passed_over():
+def test_byte_order_mark_is_ignored():
     assert decode_message('\ufeff{"type": "ping"}', server_now=NOW) == Ping()
 
 
@@ -329,8 +329,8 @@ def test_escapes_that_only_look_dangerous_are_text():
     assert record.fields["code"] == "\\u0000"
 
 
-def test_addresses_of_blockchains_are_kept_to_the_digit():
-    # Real records hold them as plain numbers of 160 bits.
+def test_large_integers_keep_every_digit():
+    # Real records have them as plain numbers of 160 bits.
     address = 692977421008878103107201307513772018910236298852
     assert skill(metadata={"wallet": address, "most": MAX_FREE_INTEGER}).fields["metadata"] == {
         "wallet": address,
@@ -338,7 +338,7 @@ def test_addresses_of_blockchains_are_kept_to_the_digit():
     }
 
 
-def test_numbers_arrive_in_the_form_that_a_jsonb_column_gives_back():
+def test_numbers_have_the_form_that_a_jsonb_column_returns():
     raw = '{"type": "skill_update", "data": {"skill_id": "s1", "name": "n", "metadata": {"n": [1e23, -0.0, 1e3, 1.5]}}}'
     record = decode_message(raw, server_now=NOW)
     assert isinstance(record, SkillRecord)

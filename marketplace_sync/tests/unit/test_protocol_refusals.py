@@ -34,7 +34,7 @@ def message(kind: Any, **data: Any) -> str:
 
 
 def raw_skill(metadata: str) -> str:
-    """A skill_update whose `metadata` is written by hand, for what `json.dumps` would not write."""
+    """Return a skill_update with `metadata` as JSON text, for what `json.dumps` would not write."""
     return '{"type": "skill_update", "data": {"skill_id": "s1", "name": "One", "metadata": %s}}' % metadata  # noqa: UP031
 
 
@@ -189,17 +189,17 @@ def test_a_message_is_refused_with_code_field_key_and_kind(name):
     assert refusal.reason
 
 
-def test_the_table_has_an_example_of_every_code():
+def test_every_code_has_an_example():
     # All but the word of the database, which no message alone brings about: test_faults_dead_letters.py has those.
     assert {code for _, code, *_ in REFUSED.values()} == set(Code) - {Code.UNSTORABLE}
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_refusal_can_be_stored_and_is_short_whatever_the_message_held(name):
+def test_every_refusal_can_be_stored_and_is_short(name):
     refusal = refusal_of(REFUSED[name][0])
-    told = f"{refusal}{refusal.key}{refusal.kind}"
-    assert "\0" not in told
-    told.encode()
+    shown = f"{refusal}{refusal.key}{refusal.kind}"
+    assert "\0" not in shown
+    shown.encode()
     assert len(refusal.field) <= 200
     assert len(refusal.reason) <= 200
 
@@ -218,19 +218,19 @@ def test_the_deepest_record_that_is_accepted_has_the_documented_depth():
 
 
 @pytest.mark.parametrize("junk", ["NaN", '"\\ud800"', '"\\u0000"', "1e999", "[" * 5_000 + "]" * 5_000])
-def test_a_fault_in_what_is_not_read_costs_nothing(junk):
+def test_errors_in_unread_fields_are_ignored(junk):
     assert decode_message('{"type": "ping", "timestamp": %s}' % junk, server_now=NOW) == Ping()  # noqa: UP031
     deletion = '{"type": "skill_delete", "data": {"skill_id": "s1", "why": %s}}' % junk  # noqa: UP031
     assert decode_message(deletion, server_now=NOW) == SkillDeleted("s1", None)
 
 
-def test_a_text_that_never_ends_is_refused_at_once():
-    # Quadratic reading of these half a million quotes would take minutes; the suite's own time-out would tell.
+def test_text_without_an_end_is_refused_quickly():
+    # Quadratic reading of these half a million quotes would take minutes and run into the suite's time-out.
     # Python 3.12 reads 5,000 brackets, and finds that the text has no end.
     assert refusal_of("[" * 100_000 + '"' + '\\"' * 450_000).code is Code.TOO_DEEP
 
 
-def test_depth_just_under_what_the_parser_takes_is_refused_wherever_it_lies():
+def test_depth_near_the_parsers_limit_is_refused_anywhere():
     # The parser's limit depends on the stack above it, so all depths around it are tried.
     for depth in range(880, 1_000, 4):
         deep = "[" * depth + "]" * depth

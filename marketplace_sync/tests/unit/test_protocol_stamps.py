@@ -18,7 +18,7 @@ offsets = st.integers(-23 * 60 - 59, 23 * 60 + 59)
 
 @st.composite
 def times(draw: st.DrawFn) -> tuple[str, Fraction]:
-    """A time as servers write it, and what it is: seconds since the year 1, exactly."""
+    """Draw a time as servers write it, and its exact value in seconds since the year 1."""
     base = draw(st.sampled_from([datetime(2026, 1, 15, 23, 59, 59)]) | seconds)
     fraction, minutes = draw(digits), draw(offsets)
     sign = "-" if minutes < 0 else "+"
@@ -42,7 +42,7 @@ def test_stamps_sort_as_the_times_do(one, other):
 
 
 @given(times())
-def test_the_usual_spelling_is_read_as_any_other(one):
+def test_usual_spelling_is_read_like_any_other(one):
     text = one[0]
     if text.endswith("Z"):
         assert parse_stamp(text) == parse_stamp(text[:-1] + "+00:00") == parse_stamp(text[:-1])
@@ -171,7 +171,7 @@ def test_forms_that_vary_with_the_value_are_one_time(one, nanoseconds):
         "Invalid date", "Invalid Date", "undefined", "nil", "<nil>", "N/A", "never", "-", "NaN", "NaT",
     ],
 )  # fmt: skip
-def test_what_stands_for_no_time_is_none(text):
+def test_text_for_no_time_is_none(text):
     with pytest.raises(NoTimeError):
         parse_stamp(text)
     assert fields.time(text, "updated_at") is None
@@ -191,7 +191,7 @@ def test_what_stands_for_no_time_is_none(text):
         "2026-000", "2026-01-15T10:30:00+05300", "Foo 15, 2026, 10:30:00 AM", "01.02.2026 10:30:00", "2026-0115",
     ],
 )  # fmt: skip
-def test_what_is_no_time_is_refused(text):
+def test_text_that_is_no_time_is_refused(text):
     with pytest.raises(ValueError, match=r"time|offset|month|day|hour|year|range|[Ww]eek") as caught:
         parse_stamp(text)
     assert not isinstance(caught.value, NoTimeError)

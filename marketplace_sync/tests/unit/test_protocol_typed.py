@@ -1,4 +1,4 @@
-"""The law of the short way: where it gives a record, the tolerant reading gives the same one. And it is taken."""
+"""The fast path returns the same records as the tolerant reading, and is taken."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -48,7 +48,7 @@ NAMES = [*SKILL, "id", "skill_name", "avg_rating", "license", "ratings", "remote
 
 @st.composite
 def skills(draw: st.DrawFn) -> str:
-    """A documented skill as JSON text, as it is or with a few members dropped, moved, changed or added."""
+    """Draw a documented skill as JSON text, with up to three members dropped, moved, changed or added."""
     members = [(name, json.dumps(value)) for name, value in SKILL.items()]
     for _ in range(draw(st.integers(0, 3))):
         match draw(st.sampled_from(["set", "set", "add", "drop", "move"])):
@@ -93,8 +93,8 @@ pages = st.sampled_from(
 )  # fmt: skip
 
 
-def said(decode: Callable[..., Any], raw: bytes, **how: Any) -> str:
-    """What decoding ends in, so that two can be compared with their types: 5 equals 5.0, and -0.0 equals 0."""
+def result_of(decode: Callable[..., Any], raw: bytes, **how: Any) -> str:
+    """Return the result of decoding as text, which shows types too: 5 equals 5.0, and -0.0 equals 0."""
     try:
         return repr(exactly(decode(raw, server_now=NOW, **how)))
     except DecodeError as refused:
@@ -102,7 +102,7 @@ def said(decode: Callable[..., Any], raw: bytes, **how: Any) -> str:
 
 
 def exactly(event: Any) -> Any:
-    """`event` without the order of a record's fields, which says nothing."""
+    """Return `event` without the order of a record's fields, which has no meaning."""
     match event:
         case SkillPage():
             return [*map(exactly, event.skills)], replace(event, skills=())
@@ -122,14 +122,14 @@ def tolerant_reading_alone() -> Iterator[None]:
 
 def check_message(raw: bytes) -> None:
     with tolerant_reading_alone():
-        expected = said(decode_message, raw, is_text=True)
-    assert said(decode_message, raw, is_text=True) == expected
+        expected = result_of(decode_message, raw, is_text=True)
+    assert result_of(decode_message, raw, is_text=True) == expected
 
 
 def check_page(raw: bytes) -> None:
     with tolerant_reading_alone():
-        expected = said(decode_skill_page, raw)
-    assert said(decode_skill_page, raw) == expected
+        expected = result_of(decode_skill_page, raw)
+    assert result_of(decode_skill_page, raw) == expected
 
 
 def as_bytes(text: str) -> bytes:
@@ -156,14 +156,14 @@ def test_any_value_in_any_field_is_read_as_the_tolerant_reading_reads_it(value):
         check_page(as_bytes(f'{{"skills": [{json.dumps(SKILL)}, {row}], "page": {value}}}'))
 
 
-def test_what_the_fuzzer_found_is_read_as_the_tolerant_reading_reads_it():
+def test_corpus_input_is_read_as_the_tolerant_reading_reads_it():
     for data in inputs():
         check_message(data)
         check_page(data)
         check_page(b"[" + data + b"]")
 
 
-def test_what_is_documented_takes_the_short_way():
+def test_documented_input_takes_the_fast_path():
     for skill in (SKILL, {"skill_id": "s", "name": "n"}, {**SKILL, "average_rating": None, "updated_at": None}):
         message = json.dumps({"type": "skill_update", "data": skill, "timestamp": "2026-01-15T10:30:00Z"}).encode()
         assert typed.skill_update(message, LATEST) == decode_message(message.decode(), server_now=NOW)
@@ -175,14 +175,14 @@ def test_what_is_documented_takes_the_short_way():
     assert [json.loads(bytes(row)) for row in found[1]] == [SKILL, SKILL]
 
 
-def test_one_broken_row_leaves_the_others_on_the_short_way():
+def test_refused_row_leaves_the_others_on_the_fast_path():
     row = json.dumps(SKILL).encode()
     with patch.object(listing, "skill_record", wraps=listing.skill_record) as tolerant:
         page = decode_skill_page(b"[" + b", ".join([row, b'{"name": 3}', row]) + b"]", server_now=NOW)
     assert (len(page.skills), len(page.refused), tolerant.call_count) == (2, 1, 1)
 
 
-def test_a_page_of_other_rows_is_soon_left_to_the_tolerant_reading():
+def test_page_of_undocumented_rows_soon_skips_the_fast_path():
     row = json.dumps({**SKILL, "license": "MIT"}).encode()
     with patch.object(listing, "skill_row", wraps=listing.skill_row) as short:
         page = decode_skill_page(b"[" + b", ".join([row] * 100) + b"]", server_now=NOW)
@@ -190,6 +190,6 @@ def test_a_page_of_other_rows_is_soon_left_to_the_tolerant_reading():
     assert short.call_count == listing._MAX_MISSED
 
 
-def test_what_the_simulator_says_takes_the_short_way():
+def test_simulator_messages_take_the_fast_path():
     for skill in generate(50, 1, NOW).skills:
         assert typed.skill_row(encode(skill), LATEST) is not None

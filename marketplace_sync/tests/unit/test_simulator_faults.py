@@ -1,4 +1,4 @@
-"""Every fault of the simulator shows on the wire what its name says. A fault without a proof here fails."""
+"""Every fault of the simulator does on the wire what it describes. A fault without a test here fails."""
 
 import asyncio
 import json
@@ -147,7 +147,7 @@ async def mute(bench: Bench) -> None:
                 await stream.recv()
         assert not pong.done()
         assert bench.server.clients == 1
-        # What was not said stays unsaid; the stream itself is whole again.
+        # What was not sent is not sent later; the stream itself works again.
         bench.faults.remove("mute")
         bench.change(2)
         assert await versions(bench, stream, 1) == ["2"]
@@ -245,8 +245,8 @@ async def flood(bench: Bench) -> None:
     bench.faults.add("flood", times=1, count=1_000)
     async with bench.stream() as stream:
         news = [await hear(stream) for _ in range(1_000)]
-    told = {message["data"]["skill_id"]: message["data"]["version"] for message in news}
-    assert told == {key: skill["version"] for key, skill in bench.market.skills.items()}
+    versions = {message["data"]["skill_id"]: message["data"]["version"] for message in news}
+    assert versions == {key: skill["version"] for key, skill in bench.market.skills.items()}
     assert FAULTS["flood"].params["count"] == 20_000
 
 
@@ -426,7 +426,7 @@ PROOFS: dict[str, tuple[Proof, ...]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-async def test_a_fault_shows_on_the_wire_what_its_name_says(bench: Bench, name: str):
+async def test_fault_does_on_the_wire_what_it_describes(bench: Bench, name: str):
     for proof in PROOFS[name]:
         await proof(bench)
         bench.faults.clear()

@@ -39,7 +39,7 @@ async def api(server: SimulatorServer) -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
-async def test_pages_hold_every_skill_once_and_say_how_many_there_are(api):
+async def test_pages_have_every_skill_once_and_the_totals(api):
     seen = []
     for page in (1, 2, 3):
         body = (await api.get("/api/v1/skills", params={"page": page, "page_size": 10})).json()
@@ -51,7 +51,7 @@ async def test_pages_hold_every_skill_once_and_say_how_many_there_are(api):
     assert (await api.get("/api/v1/skills?page=4&page_size=10")).json()["skills"] == []
 
 
-async def test_a_page_holds_a_hundred_unless_told_and_a_thousand_at_most(server, api):
+async def test_page_has_100_skills_by_default_and_1000_at_most(server, api):
     for skill in skills(1_200):
         server.market.put_skill(skill)
     sizes = [len((await api.get(f"/api/v1/skills{query}")).json()["skills"]) for query in ("", "?page_size=5000")]
@@ -72,7 +72,7 @@ async def test_a_listing_can_be_searched(api, params, count):
     assert (await api.get("/api/v1/skills", params=params)).json()["total"] == count
 
 
-async def test_one_skill_comes_whole_and_with_its_ratings(server, api):
+async def test_single_skill_has_its_ratings(server, api):
     body = (await api.get("/api/v1/skills/s3")).json()
     assert body == {**server.market.skills["s3"], "ratings": []}
     assert (await api.get("/api/v1/skills/none")).status_code == 404
@@ -83,7 +83,7 @@ async def test_an_id_with_slashes_and_spaces_can_be_asked_for(server, api):
     assert (await api.get("/api/v1/skills/a%2Fb%20c")).json()["name"] == "Path"
 
 
-async def test_categories_come_whole(server, api):
+async def test_categories_are_complete(server, api):
     assert (await api.get("/api/v1/categories")).json() == {"categories": [*server.market.categories.values()]}
 
 
@@ -137,7 +137,7 @@ async def test_a_bad_token_is_challenged(server, header):
     [("GET", "/", 404), ("GET", "/api/v1/skills/", 404), ("PUT", "/api/v1/skills", 405), ("HEAD", "/health", 405),
      ("GET", "/api/v1/ratings", 405), ("GET", "/ws", 426)],
 )  # fmt: skip
-async def test_what_is_not_served_says_so(api, method, path, status):
+async def test_unknown_paths_and_methods_are_refused(api, method, path, status):
     assert (await api.request(method, path)).status_code == status
 
 
@@ -149,7 +149,7 @@ async def test_what_is_not_http_is_a_bad_request(server):
     await writer.wait_closed()
 
 
-async def test_past_the_budget_requests_are_told_how_long_to_wait(market):
+async def test_requests_over_the_limit_get_429_with_the_wait(market):
     clock = [1_000.0]
     async with SimulatorServer(market, requests_per_minute=3, monotonic=lambda: clock[0]) as server:
         headers = {"Authorization": "Bearer sim-token"}
@@ -170,7 +170,7 @@ async def test_one_connection_serves_many_requests(server, api):
     assert server.requests == [("GET", "/api/v1/categories", 200)] * 5
 
 
-async def test_the_clock_of_every_answer_and_stamp_can_be_off(server, api):
+async def test_clock_skew_affects_headers_and_times(server, api):
     server.clock_skew = timedelta(hours=1)
     ahead = datetime.now(UTC) + timedelta(minutes=59)
     dates = [(await api.get(path)).headers["Date"] for path in ("/health", "/api/v1/skills", "/nowhere")]
@@ -183,7 +183,7 @@ async def test_the_clock_of_every_answer_and_stamp_can_be_off(server, api):
     assert datetime.fromisoformat(server.market.put_skill({"skill_id": "n", "name": "New"})["updated_at"]) > ahead
 
 
-async def test_the_truth_can_change_between_two_pages(server, api):
+async def test_catalogue_can_change_between_two_pages(server, api):
     async def change(path: str) -> None:
         if "page=2" in path:
             server.market.put_skill({"skill_id": "late", "name": "Late"})

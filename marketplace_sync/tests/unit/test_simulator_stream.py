@@ -56,7 +56,7 @@ async def test_a_wrong_token_is_refused_at_the_handshake(server, query):
     assert (server.clients, len(server.connects)) == (0, 1)
 
 
-async def test_the_eleventh_connect_in_a_minute_is_told_to_wait():
+async def test_eleventh_connect_in_a_minute_gets_429():
     clock = [500.0]
     async with SimulatorServer(Marketplace(), connects_per_minute=10, monotonic=lambda: clock[0]) as server:
         for _ in range(10):
@@ -86,7 +86,7 @@ async def test_json_pings_and_ping_frames_are_answered(server):
     assert server.heard["ping frame"] == 1
 
 
-async def test_our_pings_come_on_time_and_their_answers_are_counted():
+async def test_server_pings_on_time_and_counts_the_answers():
     async with SimulatorServer(Marketplace(), heartbeat_interval=0.02) as server, open_stream(server) as stream:
         for _ in range(3):
             assert (await hear(stream)).keys() == {"type", "timestamp"}
@@ -94,7 +94,7 @@ async def test_our_pings_come_on_time_and_their_answers_are_counted():
         await server.until(lambda: server.heard["pong"] == 3)
 
 
-async def test_a_client_that_answers_nothing_is_cut_off_and_one_that_answers_is_not():
+async def test_silent_client_is_disconnected_and_an_answering_one_is_not():
     async with (
         SimulatorServer(Marketplace(), heartbeat_interval=0.05, pong_timeout=0.5) as server,
         open_stream(server, ping_interval=None) as quiet,
@@ -123,7 +123,7 @@ async def test_streams_can_be_dropped_or_closed_with_a_code(server):
         assert closed.value.rcvd.code == 1012
 
 
-async def test_raw_payloads_go_out_as_they_are(server):
+async def test_raw_payloads_are_sent_unchanged(server):
     async with open_stream(server) as stream:
         await server.until(lambda: server.clients)
         server.send_raw("{broken")
@@ -135,7 +135,7 @@ async def test_raw_payloads_go_out_as_they_are(server):
             await stream.recv()
 
 
-async def test_a_client_that_closes_is_answered_and_forgotten(server):
+async def test_closing_client_is_answered_and_removed(server):
     async with open_stream(server) as stream:
         await server.until(lambda: server.clients == 1)
         await stream.close(1000)
@@ -143,7 +143,7 @@ async def test_a_client_that_closes_is_answered_and_forgotten(server):
     await server.until(lambda: server.clients == 0)
 
 
-async def test_the_port_can_be_given_back_and_taken_again(server):
+async def test_port_can_be_released_and_taken_again(server):
     port = server.port
     async with open_stream(server) as stream:
         await server.until(lambda: server.clients)
@@ -157,7 +157,7 @@ async def test_the_port_can_be_given_back_and_taken_again(server):
         assert server.port == port
 
 
-async def test_leaving_the_server_ends_its_streams_with_going_away():
+async def test_leaving_the_server_closes_its_streams_with_1001():
     async with SimulatorServer(Marketplace()) as server:
         stream = await open_stream(server)
         await server.until(lambda: server.clients)
@@ -166,7 +166,7 @@ async def test_leaving_the_server_ends_its_streams_with_going_away():
     assert closed.value.rcvd.code == 1001
 
 
-async def test_a_replay_reaches_the_stream_byte_for_byte_however_slowly_it_reads(server, tmp_path: Path):
+async def test_slow_client_gets_every_byte_of_a_replay(server, tmp_path: Path):
     trace = tmp_path / "trace.jsonl"
     lines = [
         encode({"type": "skill_update", "data": {"skill_id": f"r{number % 50}", "name": "R", "code": "x" * 5_000}})

@@ -20,7 +20,7 @@ from marketplace_sync.simulator.wire import SimulatorError, encode, read_time
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 
-def told(market: Marketplace) -> list[Message]:
+def announced(market: Marketplace) -> list[Message]:
     messages: list[Message] = []
     market.listeners.append(lambda message, raw: messages.append(message))
     return messages
@@ -30,10 +30,10 @@ async def no_wait() -> None:
     return
 
 
-def test_times_of_a_skill_rise_strictly_though_the_clock_stands_still():
+def test_times_of_a_skill_grow_while_the_clock_stands_still():
     market = Marketplace()
     market.now = lambda: NOON
-    messages = told(market)
+    messages = announced(market)
     market.put_skill({"skill_id": "s1", "name": "One"})
     market.put_skill({"skill_id": "s1", "name": "Two"})
     market.rate("s1", 5)
@@ -50,17 +50,17 @@ def test_a_change_is_newer_than_a_record_dated_ahead_of_the_clock():
     assert market.put_skill({"skill_id": "s1", "name": "Two"})["updated_at"] == "2027-01-01T00:00:00.123457Z"
 
 
-def test_a_short_put_keeps_the_other_fields_and_announces_only_its_own():
+def test_partial_update_keeps_the_other_fields_and_announces_only_its_own():
     market = Marketplace([{"skill_id": "s1", "name": "One", "code": "print()", "tags": ["a"]}])
-    messages = told(market)
+    messages = announced(market)
     record = market.put_skill({"skill_id": "s1", "name": "Two"})
     assert (record["name"], record["code"], record["tags"]) == ("Two", "print()", ["a"])
     assert messages[0]["data"].keys() == {"skill_id", "name", "updated_at"}
 
 
-def test_a_quiet_change_is_in_the_truth_and_told_to_nobody():
+def test_unannounced_change_is_in_the_catalogue_only():
     market = Marketplace([{"skill_id": "s1", "name": "One"}])
-    messages = told(market)
+    messages = announced(market)
     market.put_skill({"skill_id": "s2", "name": "Two"}, announce=False)
     market.delete_skill("s1", announce=False)
     market.put_category({"name": "c"}, announce=False)
@@ -73,7 +73,7 @@ def test_a_record_put_unstamped_keeps_its_times():
     assert market.skills["s1"]["updated_at"] == "2020-01-01T00:00:00Z"
 
 
-def test_a_snapshot_does_not_move_with_the_truth():
+def test_snapshot_does_not_change_with_the_catalogue():
     market = Marketplace([{"skill_id": "s1", "name": "One", "tags": ["a"]}])
     before = market.snapshot()
     market.skills["s1"]["tags"].append("b")
@@ -82,10 +82,10 @@ def test_a_snapshot_does_not_move_with_the_truth():
     assert before.categories == {}
 
 
-def test_a_rating_moves_the_figures_and_not_the_skills_time():
+def test_rating_changes_the_figures_and_not_the_skills_time():
     start = {"skill_id": "s1", "name": "One", "average_rating": 4.0, "rating_count": 3, "updated_at": "2026-01-01"}
     market = Marketplace([start])
-    messages = told(market)
+    messages = announced(market)
     market.rate("s1", 2)
     market.rate("s1", 5, with_average=False)
     assert market.skills["s1"] == {**start, "average_rating": 3.8, "rating_count": 5}
@@ -102,13 +102,13 @@ def test_a_second_vote_of_a_person_wins_only_when_it_is_newer():
     assert (market.skills["s1"]["average_rating"], market.skills["s1"]["rating_count"]) == (5, 1)
 
 
-def test_a_new_skill_stands_in_front_of_the_listing():
+def test_new_skill_is_first_in_the_listing():
     market = Marketplace([{"skill_id": "s1", "name": "One"}])
     market.put_skill({"skill_id": "s2", "name": "Two"})
     assert [skill["skill_id"] for skill in matching(market.skills, "", "")] == ["s2", "s1"]
 
 
-def test_a_window_admits_its_limit_in_any_sixty_seconds_and_says_how_long_to_wait():
+def test_window_admits_its_limit_in_any_60_seconds_and_returns_the_wait():
     window = RequestWindow(2)
     assert [window.admit(0.0), window.admit(50.0)] == [None, None]
     assert window.admit(59.0) == pytest.approx(1.0)
@@ -117,12 +117,12 @@ def test_a_window_admits_its_limit_in_any_sixty_seconds_and_says_how_long_to_wai
     assert [RequestWindow(0).admit(0.0) for _ in range(1_000)] == [None] * 1_000
 
 
-def test_an_unknown_fault_names_the_nearest_and_all():
+def test_unknown_fault_error_names_the_nearest_and_all():
     with pytest.raises(UnknownFaultError, match=r"no fault 'mut'\. Did you mean 'mute'\?.*flood"):
         FaultSet().add("mut")
 
 
-def test_a_fault_strikes_so_many_times_each_so_often_and_only_where_it_matches():
+def test_fault_obeys_times_every_and_match():
     faults = FaultSet()
     faults.add("http-500", times=2, every=2, match="page=2")
     hits = [faults.take("http-500", subject) is not None for subject in ["?page=1", *["?page=2"] * 6]]
@@ -162,15 +162,15 @@ def test_a_bad_catalogue_names_file_and_line(tmp_path: Path, lines: str, complai
 
 
 @pytest.mark.parametrize("name", ["skills.jsonl", "skills.jsonl.gz"])
-def test_a_catalogue_that_is_not_there_is_named(tmp_path: Path, name: str):
+def test_missing_catalogue_file_is_named(tmp_path: Path, name: str):
     with pytest.raises(SimulatorError, match=rf"{name} can't be read: No such file"):
         load_skills(tmp_path / name)
 
 
-def test_made_up_changes_are_of_every_kind_and_draw_on_the_seeded_ids_alone():
+def test_random_changes_are_of_every_kind_and_use_only_seeded_ids():
     catalog = generate(40, 3, NOON)
     market = Marketplace(catalog.skills, catalog.categories)
-    messages = told(market)
+    messages = announced(market)
     churn = Churn(market, catalog.reserve, seed=3)
     known = {skill["skill_id"] for skill in [*catalog.skills, *catalog.reserve]}
     oracle = market.snapshot().skills
@@ -199,7 +199,7 @@ def test_made_up_changes_are_of_every_kind_and_draw_on_the_seeded_ids_alone():
 
 
 @pytest.mark.parametrize("rate", [90, 1_000])
-async def test_a_pace_is_steady_and_a_hiccup_is_no_burst(rate: int):
+async def test_pace_is_steady_and_catches_up_without_a_burst(rate: int):
     now = 0.0
     rng = random.Random(1)
 
@@ -220,7 +220,7 @@ async def test_a_pace_is_steady_and_a_hiccup_is_no_burst(rate: int):
     assert max(sum(start <= turn < start + 1 for turn in turns) for start in range(13)) <= 1.11 * rate + 1
 
 
-async def test_a_replay_leaves_the_ids_of_its_end_and_makes_the_categories_it_names(tmp_path: Path):
+async def test_replay_ends_with_its_ids_and_creates_the_categories_it_names(tmp_path: Path):
     trace = tmp_path / "trace.jsonl"
     at = {"updated_at": "2026-01-01T00:00:00Z"}
     lines = [
@@ -231,7 +231,7 @@ async def test_a_replay_leaves_the_ids_of_its_end_and_makes_the_categories_it_na
     ]
     trace.write_bytes(b"\n".join(map(encode, lines)))
     market = Marketplace(categories=[{"name": "listed", "skill_count": 7}])
-    messages = told(market)
+    messages = announced(market)
     played = await replay(market, trace, 0, no_wait)
     assert (played.messages, played.categories) == (4, 1)
     assert market.skills == {"s1": {"skill_id": "s1", "name": "Uno", "category": "new", **at}}
@@ -242,7 +242,7 @@ async def test_a_replay_leaves_the_ids_of_its_end_and_makes_the_categories_it_na
 
 
 @pytest.mark.parametrize("line", [b'{"type": "skill_update", "data": {}}', b'{"type": "ping"}', b"nonsense"])
-async def test_a_bad_line_of_a_trace_is_named(tmp_path: Path, line: bytes):
+async def test_bad_line_of_a_recording_is_named(tmp_path: Path, line: bytes):
     trace = tmp_path / "trace.jsonl"
     trace.write_bytes(b'{"type":"skill_delete","data":{"skill_id":"s1"}}\n' + line)
     with pytest.raises(SimulatorError, match=r"trace\.jsonl, line 2: not"):

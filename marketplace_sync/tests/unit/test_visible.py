@@ -33,7 +33,7 @@ MISPLACED = (
     ("👍\ufe0f\ufe0f", "👍\ufe0f⟨U+FE0F⟩"),
     ("👍\u200d", "👍⟨U+200D⟩"),
     ("می\u200c\u200c", "می\u200c⟨U+200C⟩"),
-    ("a\ufe00\ufe01", "a⟨U+FE00⟩⟨U+FE01⟩"),  # bytes behind a letter
+    ("a\ufe00\ufe01", "a⟨U+FE00⟩⟨U+FE01⟩"),  # bytes behind a character
     ("葛\U000e0100\U000e0101", "葛\U000e0100⟨U+E0101⟩"),
     ("   ", "⟨U+0020⟩⟨U+0020⟩⟨U+0020⟩"),
     ("\u00a0\u3000", "⟨U+00A0⟩⟨U+3000⟩"),
@@ -43,24 +43,24 @@ UNSEEN_HERE = tuple(text for text, _ in MISPLACED)
 
 
 @pytest.mark.parametrize("text", WRITTEN, ids=ascii)
-def test_what_people_write_stays_as_it_is(text: str) -> None:
+def test_honest_text_stays_unchanged(text: str) -> None:
     assert visible(text) == text
     assert not has_unseen(text)
 
 
 @pytest.mark.parametrize("char", UNSEEN, ids=ascii)
-def test_a_character_that_is_not_seen_is_marked(char: str) -> None:
+def test_invisible_character_is_marked(char: str) -> None:
     assert visible(f"pay{char}pal") == f"pay⟨U+{ord(char):04X}⟩pal"
     assert has_unseen(f"pay{char}pal")
 
 
 @pytest.mark.parametrize(("text", "shown"), MISPLACED, ids=ascii)
-def test_joiners_and_selectors_count_only_where_they_belong(text: str, shown: str) -> None:
+def test_joiners_and_selectors_stay_only_where_they_belong(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 
 @given(st.text(min_size=1, max_size=40))
-def test_no_text_has_a_hidden_character_left(text: str) -> None:
+def test_no_invisible_character_is_left(text: str) -> None:
     shown = visible(text)
     # Format characters that have a glyph (Arabic number signs), and those of words and emoji, are seen.
     seen = re.compile(
@@ -72,7 +72,7 @@ def test_no_text_has_a_hidden_character_left(text: str) -> None:
 
 
 @given(st.text(max_size=40))
-def test_html_is_escaped_once_and_says_the_same(text: str) -> None:
+def test_html_is_escaped_once_and_keeps_the_text(text: str) -> None:
     html = visible_html(text)
     plain = re.sub(r'<span class="mm-unseen" title="[^"<>]*">(⟨U\+[0-9A-F]+⟩)</span>', r"\1", html)
     assert "<" not in plain
@@ -84,7 +84,7 @@ def test_html_is_escaped_once_and_says_the_same(text: str) -> None:
 
 
 @given(st.text(max_size=60))
-def test_a_terminal_gets_one_line_that_does_nothing(text: str) -> None:
+def test_terminal_text_is_one_line_without_controls(text: str) -> None:
     shown = for_terminal(text)
     assert not re.search(r"[\x00-\x1f\x7f-\x9f]", shown)
     assert len(shown.splitlines()) <= 1
