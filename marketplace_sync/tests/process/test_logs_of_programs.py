@@ -16,7 +16,7 @@ def _protected() -> None:
     protect(TOKEN)
 
 
-def test_the_same_in_a_program_that_ends_with_it(unredacted_records: None) -> None:
+def test_uncaught_exception_of_a_program_shows_no_secret(unredacted_records: None) -> None:
     """Also shows that the tests above would fail without redaction: here nothing is installed before."""
     record = logging.getLogger("x").makeRecord("x", 10, "f", 1, "see %s", (TOKEN,), None)
     assert TOKEN in record.getMessage()
@@ -39,8 +39,8 @@ def test_a_wrong_host_is_one_warning_line() -> None:
         "print([Client().get(path, headers={'Host': 'evil.invalid'}).status_code"
         " for path in ('/admin/login/', '/api/skills/', '/none/')])"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=50)
-    assert told.stdout == "[400, 400, 400]\n"
-    lines = told.stderr.splitlines()
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=50)
+    assert ended.stdout == "[400, 400, 400]\n"
+    lines = ended.stderr.splitlines()
     assert len(lines) == 3
     assert all(" warning " in line and "Invalid HTTP_HOST header" in line for line in lines)

@@ -7,7 +7,9 @@ from marketplace_sync.tests.support.processes import Environment, mirrored
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-async def test_a_dry_run_and_a_comparison_act_on_no_terminal(program_environment: Environment, encoding: str) -> None:
+async def test_dry_run_and_comparison_print_no_terminal_controls(
+    program_environment: Environment, encoding: str
+) -> None:
     hostile = "\x1b]0;owned\x07\x1b[2J\ncreate forged\u202eé日\x9b1m"
     escaped = "<U+001B>]0;owned<U+0007><U+001B>[2J<U+000A>create forged<U+202E>é日<U+009B>1m"
     # Read as UTF-8, whatever it is.

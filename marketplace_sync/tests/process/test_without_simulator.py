@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project without the simulator and the tests."""
+    """Copy the project without the simulator and the tests."""
     folder = tmp_path_factory.mktemp("without_simulator")
     shutil.copy(PROJECT / "manage.py", folder)
     for package in ("atomproject", "marketplace_sync"):
