@@ -1,4 +1,4 @@
-"""A command that was written before the database's clock was put back expires (law 11)."""
+"""A command that was written before the database's clock was set back expires (law 11)."""
 
 from datetime import timedelta
 
@@ -45,7 +45,7 @@ def test_command_from_before_the_clock_was_set_back_is_not_executed(lease: Lease
 
 def test_such_a_command_expires_at_the_daemons_start_and_does_not_count(lease: Lease) -> None:
     command = asked_before_the_clock_was_put_back(3600)
-    # The same request is a new command, not this one again.
+    # The same action is a new command, not this one again.
     assert submit_command(ACTION, by="user:ada").pk != command.pk
     end_open_commands(lease)
     command.refresh_from_db()
@@ -56,9 +56,9 @@ def test_such_a_command_expires_at_the_daemons_start_and_does_not_count(lease: L
 def test_api_shows_it_as_expired_and_not_in_the_future() -> None:
     client: ApiClient = agent()
     command = asked_before_the_clock_was_put_back(3600)
-    told = client.get(f"/api/admin/commands/{command.pk}/").json()
-    assert told["state"] == "expired"
-    assert told["finished_at"] <= database_now().isoformat()
+    shown = client.get(f"/api/admin/commands/{command.pk}/").json()
+    assert shown["state"] == "expired"
+    assert shown["finished_at"] <= database_now().isoformat()
 
 
 def test_clock_one_second_ahead_expires_nothing(lease: Lease) -> None:

@@ -1,4 +1,4 @@
-"""Laws 2 to 7 over real sockets: what passes, single fetches and a marketplace out of order do to the mirror."""
+"""Laws 2 to 7 over real sockets: full syncs, single fetches, and a marketplace that misbehaves."""
 
 import asyncio
 import gc
@@ -40,7 +40,7 @@ SKILLS = "/api/v1/skills?"
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The waits that are no settings: between tries and failed passes, after a loss, between looks for commands."""
+    """Shorten the waits that are not settings: between retries, after a loss, between looks for commands."""
     monkeypatch.setattr(upstream_market, "RETRY_DELAYS", (0.01, 0.02, 0.04))
     monkeypatch.setattr(schedule, "RETRY_DELAYS", (0.1,))
     monkeypatch.setattr(schedule, "GAP_QUIET_SECONDS", 0.1)
@@ -49,7 +49,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def live(skills: int = 25, **changes: Any) -> AsyncIterator[tuple[SimulatorServer, Mirror]]:
-    """A marketplace and its mirror, full and live."""
+    """Yield a marketplace and its mirror, full and live."""
     async with marketplace(skills=skills) as server, mirror(server, **changes) as running:
         await running.until_state("live")
         assert await running.ask(Skill.objects.count) == skills
@@ -57,18 +57,18 @@ async def live(skills: int = 25, **changes: Any) -> AsyncIterator[tuple[Simulato
 
 
 async def sync(running: Mirror) -> SyncRun:
-    """A pass that a person asks for; its run once it has ended."""
+    """Command a full sync. Return its run once it has ended."""
     answer = await running.command(Command.Action.SYNC)
     assert answer.state == "done", answer.result
     return await running.ask(SyncRun.objects.get, pk=answer.result["run"])
 
 
 async def runs(running: Mirror) -> list[tuple[str, str]]:
-    """Reason and state of every pass so far, the first one first."""
+    """Return the reason and the state of every full sync so far, the oldest first."""
     return await running.ask(lambda: list(SyncRun.objects.order_by("pk").values_list("reason", "state")))
 
 
-async def held_ids(running: Mirror) -> set[str]:
+async def stored_ids(running: Mirror) -> set[str]:
     return await running.ask(lambda: set(Skill.objects.values_list("skill_id", flat=True)))
 
 
@@ -77,16 +77,16 @@ async def name_of(running: Mirror, skill_id: str) -> str:
 
 
 async def a_while(server: SimulatorServer) -> None:
-    """Until two heartbeats have passed: time enough for what must not happen (a gap is due after 0.1 s)."""
+    """Wait for two heartbeats: long enough for what must not happen (a gap is due after 0.1 s)."""
     so_far = server.heard["ping"]
     await server.until(lambda: server.heard["ping"] >= so_far + 2, timeout=PATIENCE)
 
 
 @asynccontextmanager
-async def passes(
+async def syncs(
     database: Database, *, skills: int, page_size: int = 100
 ) -> AsyncIterator[tuple[SimulatorServer, Session, SyncRunner]]:
-    """Passes that the test itself begins, over so many skills, into a mirror that is written through `database`."""
+    """Yield a runner of full syncs over so many skills, into a mirror that is written through `database`."""
     try:
         async with marketplace(skills=skills) as server, MarketClient(quick_config(server)) as market:
             lease = await database.control(acquire, "test:1")
@@ -98,7 +98,7 @@ async def passes(
 
 
 def singles(server: SimulatorServer) -> list[tuple[str, int]]:
-    """The single fetches so far: skill and status."""
+    """Return the single fetches so far: skill and status."""
     path = "/api/v1/skills/"
     return [(target.removeprefix(path), status) for _, target, status in server.requests if target.startswith(path)]
 
@@ -143,31 +143,31 @@ class TestAbsenceIsProved:
         async with live(60) as (server, running):
             for number in range(30):
                 server.market.delete_skill(f"skill-{number:05}", announce=False)
-            held = await sync(running)
-            assert (held.state, held.held_count) == ("held", 30)
+            held_run = await sync(running)
+            assert (held_run.state, held_run.held_count) == ("held", 30)
             for number in range(5):
                 server.market.put_skill(skill(number), announce=False)
-            answer = await running.command(Command.Action.APPROVE, run=held.pk)
+            answer = await running.command(Command.Action.APPROVE, run=held_run.pk)
             assert (answer.state, answer.result["removed"]) == ("done", 25)
-            await running.ask(held.refresh_from_db)
-            assert held.state == "approved"
-            assert await held_ids(running) == set(server.market.skills)
+            await running.ask(held_run.refresh_from_db)
+            assert held_run.state == "approved"
+            assert await stored_ids(running) == set(server.market.skills)
 
     async def test_approval_fails_after_an_unclean_sync_and_can_be_repeated(self) -> None:
         async with live(60, page_size=10) as (server, running):
             for number in range(30):
                 server.market.delete_skill(f"skill-{number:05}", announce=False)
-            held = await sync(running)
+            held_run = await sync(running)
             server.faults.add("partial-listing")
-            answer = await running.command(Command.Action.APPROVE, run=held.pk)
+            answer = await running.command(Command.Action.APPROVE, run=held_run.pk)
             assert answer.state == "failed"
             assert "came empty" in answer.result["detail"]
             server.faults.clear()
-            answer = await running.command(Command.Action.APPROVE, run=held.pk)
+            answer = await running.command(Command.Action.APPROVE, run=held_run.pk)
             assert answer.state == "done"
-            assert await held_ids(running) == set(server.market.skills)
+            assert await stored_ids(running) == set(server.market.skills)
 
-    async def test_newer_held_run_supersedes_the_older_one(self) -> None:
+    async def test_newer_sync_run_supersedes_an_older_one(self) -> None:
         async with live(60) as (server, running):
             for number in range(25):
                 server.market.delete_skill(f"skill-{number:05}", announce=False)
@@ -182,11 +182,11 @@ class TestAbsenceIsProved:
     async def test_clean_listing_with_all_skills_supersedes_the_held_run(self) -> None:
         async with live(30) as (server, running):
             server.faults.add("empty-listing")
-            held = await sync(running)
+            held_run = await sync(running)
             server.faults.clear()
             assert (await sync(running)).state == "done"
-            await running.ask(held.refresh_from_db)
-            assert held.state == "superseded"
+            await running.ask(held_run.refresh_from_db)
+            assert held_run.state == "superseded"
 
     async def test_missed_delete_is_proved_by_a_404(self) -> None:
         async with live() as (server, running):
@@ -194,7 +194,7 @@ class TestAbsenceIsProved:
             run = await sync(running)
             assert (run.state, run.removed, run.is_clean) == ("done", 1, True)
             assert singles(server) == [("skill-00001", 404)]
-            assert await held_ids(running) == set(server.market.skills)
+            assert await stored_ids(running) == set(server.market.skills)
 
     async def test_many_missed_deletes_are_proved_by_two_clean_syncs(self) -> None:
         async with live(300) as (server, running):
@@ -202,7 +202,7 @@ class TestAbsenceIsProved:
                 server.market.delete_skill(f"skill-{number:05}", announce=False)
             first = await sync(running)
             assert (first.state, first.removed) == ("done", 0)
-            await running.until_db(lambda: Skill.objects.count() == 275, "the second pass has removed them")
+            await running.until_db(lambda: Skill.objects.count() == 275, "the second sync has removed them")
             await running.until_db(lambda: not SyncRun.objects.filter(state="running").exists(), "it has ended")
             assert await runs(running) == [("start", "done"), ("asked", "done"), ("confirm", "done")]
             assert (await running.ask(SyncRun.objects.get, reason="confirm")).removed == 25
@@ -210,7 +210,7 @@ class TestAbsenceIsProved:
 
     async def test_skill_reported_between_two_syncs_is_not_removed_by_the_second(self) -> None:
         database = Database()
-        async with passes(database, skills=300) as (server, session, runner):
+        async with syncs(database, skills=300) as (server, session, runner):
             await runner.run("start")
             server.faults.add("shrunken-listing", share=0.92)  # the marketplace has them all
             assert (await runner.run("poll")).again
@@ -221,12 +221,12 @@ class TestAbsenceIsProved:
             assert await database.control(Skill.objects.filter(skill_id="skill-00000").exists)
 
     async def test_skill_created_and_removed_in_one_batch_hides_no_absence(self) -> None:
-        """The mirror then has as many skills as were listed, and its feed tells of nothing."""
+        """Such a batch leaves as many skills as were listed, and no row in the feed."""
         soon = stamp_of(datetime.now(UTC) + timedelta(minutes=1))
         deleted = Arrived(SkillDeleted("new", soon), 2**40 + 9999, FeedChange.Source.STREAM)
 
         class Crossed(Database):
-            """The stream's word that a skill is gone is queued behind the row that lists it."""
+            """The stream's report of a removal is queued behind the row that lists the skill."""
 
             async def write(self, function: Callable[..., Any], items: Any, *more: Any) -> Any:  # type: ignore[override]
                 if any(isinstance(item.event, SkillRecord) and item.event.skill_id == "new" for item in items):
@@ -234,7 +234,7 @@ class TestAbsenceIsProved:
                 return await super().write(function, items, *more)
 
         database = Crossed()
-        async with passes(database, skills=3) as (server, _, runner):
+        async with syncs(database, skills=3) as (server, _, runner):
             await runner.run("start")
             server.market.delete_skill("skill-00001", announce=False)
             server.market.put_skill(skill(3, skill_id="new"), announce=False)
@@ -270,11 +270,11 @@ class TestChangingMarketplace:
     @pytest.mark.parametrize("announce", [True, False])
     async def test_rows_that_move_between_pages_are_not_removed(self, announce: bool) -> None:
         async with live(30, page_size=5) as (server, running):
-            mine = await held_ids(running)
+            mine = await stored_ids(running)
             server.faults.add("page-drift", announce=announce)
             for _ in range(3):
                 await sync(running)
-                assert mine <= await held_ids(running)
+                assert mine <= await stored_ids(running)
             await running.until_level()
 
     async def test_stale_page_changes_nothing_and_revives_no_skill(self) -> None:
@@ -286,7 +286,7 @@ class TestChangingMarketplace:
             run = await sync(running)
             assert (run.stale, run.created, run.updated) == (2, 0, 0)
             assert await name_of(running, "skill-00001") == "Renamed"
-            assert "skill-00002" not in await held_ids(running)
+            assert "skill-00002" not in await stored_ids(running)
             assert (await running.difference()).level
 
     async def test_stream_message_wins_over_a_page_requested_before_it(self) -> None:
@@ -297,7 +297,7 @@ class TestChangingMarketplace:
             await server.until(
                 lambda: any(target.startswith(SKILLS) for _, target, _ in server.requests[before:]), timeout=PATIENCE
             )
-            # The page is made and on its way, with all of this as it was.
+            # The page was rendered before these changes, and is on its way.
             server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"})
             server.market.delete_skill("skill-00002")
             server.market.rate("skill-00003", 1)
@@ -332,9 +332,9 @@ class TestChangingMarketplace:
                 put = server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"})
                 server.market.delete_skill("skill-00002")
                 await running.until_level()
-                held = await running.ask(Skill.objects.get, skill_id="skill-00001")
-                # Its own times are believed, though ours are days behind.
-                assert held.remote_updated_at == datetime.fromisoformat(put["updated_at"])
+                held_run = await running.ask(Skill.objects.get, skill_id="skill-00001")
+                # The marketplace's times count, although our clock is days behind.
+                assert held_run.remote_updated_at == datetime.fromisoformat(put["updated_at"])
                 server.clock_skew = timedelta(0)
                 server.market.put_skill(skill(200))
                 await running.until_level()
@@ -349,14 +349,14 @@ class TestChangingMarketplace:
             ahead = {"type": "skill_delete", "data": {"skill_id": "skill-00002", "deleted_at": "9999-12-31T23:59:59Z"}}
             server.send_raw(json.dumps(ahead))
             await running.until_db(Tombstone.objects.filter(skill_id="skill-00002").exists, "it is removed")
-            # The marketplace has it still, and lists it.
+            # The marketplace still has it, and lists it.
             await sync(running)
-            assert "skill-00002" in await held_ids(running)
+            assert "skill-00002" in await stored_ids(running)
 
 
 class TestUnchangedRows:
     async def test_full_sync_writes_only_rows_that_differ(self) -> None:
-        async with passes(Database(), skills=30, page_size=10) as (server, session, runner):
+        async with syncs(Database(), skills=30, page_size=10) as (server, session, runner):
             await runner.run("poll")
             assert (await runner.run("poll")).progress.unchanged == 30
             lost, changed, kept = list(server.market.skills)[:3]
@@ -371,7 +371,7 @@ class TestUnchangedRows:
             assert mirrored[kept].version == server.market.skills[kept]["version"]
 
     async def test_lagging_listing_does_not_undo_stream_changes(self) -> None:
-        async with passes(Database(), skills=10) as (server, session, runner):
+        async with syncs(Database(), skills=10) as (server, session, runner):
             await runner.run("poll")
             changed = next(iter(server.market.skills))
             newer = SkillRecord(changed, {"version": "9.9.9"}, {}, stamp_of(server.market.now() + timedelta(seconds=1)))
@@ -423,7 +423,7 @@ class TestServersVary:
             queue.close()
             await writing
             assert effects == [Effect.CREATED] * skills + [Effect.UNCHANGED] * 100
-            half = MAX_BATCH_ITEMS // 2  # until one has been seen to take no longer than it may
+            half = MAX_BATCH_ITEMS // 2  # until a batch is known to take no longer than allowed
             assert database.sizes == [half, half, MAX_BATCH_ITEMS, 500]
         finally:
             await database.close()
@@ -431,9 +431,9 @@ class TestServersVary:
 
 class TestRefusals:
     async def test_page_of_refused_rows_does_not_block_the_event_loop(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A page may have 100,000 rows, whose letters take 0.7 s to make."""
+        """A page may have 100,000 rows, whose dead letters take 0.7 s to make."""
         turns = 0
-        made: Counter[int] = Counter()  # letters, by the turn in which they were made
+        made: Counter[int] = Counter()  # dead letters, by the turn of the event loop in which they were made
 
         async def others() -> None:
             nonlocal turns
@@ -441,14 +441,14 @@ class TestRefusals:
                 turns += 1
                 await asyncio.sleep(0)
 
-        def letter_of(*how: Any) -> RefusedInput:
+        def dead_letter_of(*how: Any) -> RefusedInput:
             made[turns] += 1
             return RefusedInput(*how, head=b"", size=0, digest=f"{made.total()}")  # type: ignore[misc]
 
-        async with passes(Database(), skills=2000, page_size=1000) as (server, _, runner):
+        async with syncs(Database(), skills=2000, page_size=1000) as (server, _, runner):
             for row in server.market.skills.values():
                 row["rating_count"] = -1
-            monkeypatch.setattr(RefusedInput, "of", lambda refusal, raw, source: letter_of(refusal, source))
+            monkeypatch.setattr(RefusedInput, "of", lambda refusal, raw, source: dead_letter_of(refusal, source))
             working = asyncio.create_task(others())
             report = await runner.run("start")
             working.cancel()
@@ -462,16 +462,16 @@ class TestRefusals:
                 await running.until_state("live")
                 run = await running.ask(SyncRun.objects.get)
                 assert (run.state, run.is_clean, run.created, run.refused) == ("degraded", True, 24, 1)
-                letter = await running.ask(DeadLetter.objects.get)
-                assert (letter.source, letter.key, letter.code, letter.count) == (
+                dead_letter = await running.ask(DeadLetter.objects.get)
+                assert (dead_letter.source, dead_letter.key, dead_letter.code, dead_letter.count) == (
                     "listing", "skill-00003", "out_of_range", 1,
                 )  # fmt: skip
-                assert json.loads(bytes(letter.head))["skill_id"] == "skill-00003"
+                assert json.loads(bytes(dead_letter.head))["skill_id"] == "skill-00003"
                 await a_while(server)
                 assert await runs(running) == [("start", "degraded")]
                 await sync(running)
-                await running.ask(letter.refresh_from_db)
-                assert letter.count == 2
+                await running.ask(dead_letter.refresh_from_db)
+                assert dead_letter.count == 2
 
     async def test_skill_with_a_refused_row_is_not_removed(self) -> None:
         async with live() as (server, running):
@@ -479,7 +479,7 @@ class TestRefusals:
             for _ in range(2):
                 run = await sync(running)
                 assert (run.is_clean, run.refused, run.removed, run.listed) == (True, 1, 0, 25)
-            assert "skill-00003" in await held_ids(running)
+            assert "skill-00003" in await stored_ids(running)
             assert singles(server) == []
 
     async def test_refused_row_without_id_makes_the_sync_unclean(self) -> None:
@@ -488,7 +488,7 @@ class TestRefusals:
             del server.market.skills["skill-00003"]
             run = await sync(running)
             assert (run.is_clean, run.unclean_reason) == (False, "1 listed records had no readable id")
-            assert (run.refused, run.removed) == (1, 1)  # the removal by a 404
+            assert (run.refused, run.removed) == (1, 1)  # removed because of a 404
             assert singles(server) == [("skill-00003", 404)]
 
     async def test_malformed_message_with_id_causes_one_fetch_and_no_sync(self) -> None:
@@ -499,8 +499,8 @@ class TestRefusals:
             await a_while(server)
             assert singles(server) == [("skill-00001", 200)]
             assert await runs(running) == [("start", "done")]
-            letter = await running.ask(DeadLetter.objects.get)
-            assert (letter.source, letter.key, letter.code) == ("stream", "skill-00001", "bad_type")
+            dead_letter = await running.ask(DeadLetter.objects.get)
+            assert (dead_letter.source, dead_letter.key, dead_letter.code) == ("stream", "skill-00001", "bad_type")
 
     async def test_malformed_message_about_a_removed_skill_removes_it(self) -> None:
         async with live() as (server, running):
@@ -513,7 +513,7 @@ class TestRefusals:
         async with live(heartbeat_interval=0.15) as (server, running):
             server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"}, announce=False)
             server.send_raw("no JSON")
-            await running.until_db(Skill.objects.filter(name="Renamed").exists, "the pass has brought it")
+            await running.until_db(Skill.objects.filter(name="Renamed").exists, "the sync has brought it")
             await a_while(server)
             assert await runs(running) == [("start", "done"), ("gap", "done")]
 
@@ -522,9 +522,9 @@ class TestRefusals:
             server.faults.add("oversize", times=1)
             server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"})
             await running.until_db(Skill.objects.filter(name="Renamed").exists, "the fetch has brought it")
-            letter = await running.ask(DeadLetter.objects.get)
-            assert (letter.code, letter.key, len(letter.head)) == ("too_large", "skill-00001", 4096)
-            assert letter.size > 3 * 2**19
+            dead_letter = await running.ask(DeadLetter.objects.get)
+            assert (dead_letter.code, dead_letter.key, len(dead_letter.head)) == ("too_large", "skill-00001", 4096)
+            assert dead_letter.size > 3 * 2**19
             await a_while(server)
             assert len(server.connects) == 1
             assert await runs(running) == [("start", "done")]
@@ -533,7 +533,7 @@ class TestRefusals:
         async with live() as (server, running):
             server.faults.add("oversize-hard", times=1)
             server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"})
-            await running.until_db(Skill.objects.filter(name="Renamed").exists, "the pass has brought it")
+            await running.until_db(Skill.objects.filter(name="Renamed").exists, "the sync has brought it")
             await running.until_state("live")
             assert len(server.connects) == 2
             assert await runs(running) == [("start", "done"), ("connected", "done")]
@@ -581,7 +581,7 @@ class TestFailingListing:
             async with mirror(server) as running:
                 await running.until_state("live")
                 assert await runs(running) == [("start", "done")]
-                # The categories and the first page are asked for together; whoever is refused waits, and all after it.
+                # The categories and the first page are requested together. The refused request waits, as do later ones.
                 assert sorted(status for _, _, status in server.requests[:2]) == [200, 429]
                 assert server.requests[2][2] == 200
                 assert times[2] - times[0] >= 1.0
@@ -611,19 +611,19 @@ class TestFailingListing:
             assert (await running.status()).row.state == "live"
             server.faults.clear()
             await running.until_db(
-                lambda: SyncRun.objects.filter(reason="retry", state="done").exists(), "it is tried again"
+                lambda: SyncRun.objects.filter(reason="retry", state="done").exists(), "it is retried"
             )
-            assert await held_ids(running) == set(server.market.skills)
+            assert await stored_ids(running) == set(server.market.skills)
 
     async def test_categories_are_stored_although_no_page_can_be_read(self) -> None:
         async with live(25) as (server, running):
             server.market.categories["new"] = {"name": "new"}
-            told = len(server.requests)
+            so_far = len(server.requests)
 
             async def categories_first(target: str) -> None:
-                while "/categories" not in target and not server.requests[told:]:
+                while "/categories" not in target and not server.requests[so_far:]:
                     await asyncio.sleep(0)
-                for _ in range(100):  # turns of the loop, until they are read too
+                for _ in range(100):  # turns of the event loop, until they are read too
                     await asyncio.sleep(0)
 
             server.on_request = categories_first
@@ -642,7 +642,7 @@ class TestFailingListing:
             gc.collect()
             assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
             server.faults.clear()
-            await running.until_db(lambda: Skill.objects.count() == 26, "it is tried again")
+            await running.until_db(lambda: Skill.objects.count() == 26, "it is retried")
 
 
 class TestGaps:
@@ -651,7 +651,7 @@ class TestGaps:
             for number in range(100):
                 server.market.put_skill({"skill_id": f"skill-{number:05}", "name": f"Renamed {number}"})
             await running.until_db(
-                lambda: Skill.objects.filter(name__startswith="Renamed").count() == 100, "the pass has brought all"
+                lambda: Skill.objects.filter(name__startswith="Renamed").count() == 100, "the sync has brought all"
             )
             await a_while(server)
             assert await runs(running) == [("start", "done"), ("gap", "done")]
@@ -666,10 +666,10 @@ class TestGaps:
             for number in range(150):
                 server.market.delete_skill(f"skill-{number:05}")
             await running.until_db(lambda: Skill.objects.count() == 50, "all are removed")
-            await running.until_db(lambda: not SyncRun.objects.filter(state="running").exists(), "the pass has ended")
+            await running.until_db(lambda: not SyncRun.objects.filter(state="running").exists(), "the sync has ended")
             assert {state for _, state in await runs(running)} == {"done"}
             assert (await running.ask(state_row)).shed > 100
-            assert await held_ids(running) == set(server.market.skills)
+            assert await stored_ids(running) == set(server.market.skills)
 
     async def test_locked_database_loses_no_pong_and_no_message(self) -> None:
         async with live(25, heartbeat_interval=0.2, pong_timeout=0.2) as (server, running):
@@ -677,7 +677,7 @@ class TestGaps:
             with locked_database():
                 so_far = server.heard["ping"]
                 number = 1000
-                while server.heard["ping"] < so_far + 6:  # six intervals, in each of which a pong is due
+                while server.heard["ping"] < so_far + 6:  # six intervals, with a pong due in each
                     server.market.put_skill(skill(number))
                     number += 1
                     await asyncio.sleep(0.002)
@@ -692,8 +692,8 @@ class TestGaps:
                 for number in range(1000, 1300):
                     server.market.put_skill(skill(number))
                 pings = server.heard["ping"]
-                await server.until(lambda: server.heard["ping"] > pings, timeout=PATIENCE)  # so all of it was read
-            await running.until_db(lambda: Skill.objects.count() == 325, "the pass has brought what was shed")
+                await server.until(lambda: server.heard["ping"] > pings, timeout=PATIENCE)
+            await running.until_db(lambda: Skill.objects.count() == 325, "the sync has brought what was shed")
             await running.until_db(lambda: state_row().received == 300, "all are counted")
             row = await running.ask(state_row)
             assert row.shed > 100

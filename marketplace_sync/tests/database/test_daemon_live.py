@@ -1,4 +1,4 @@
-"""The daemon over real sockets: catching up, staying live, coming back."""
+"""The daemon over real sockets: it catches up, stays live and reconnects."""
 
 import asyncio
 import json
@@ -48,7 +48,8 @@ async def test_changes_made_while_disconnected_arrive_after_reconnect() -> None:
         server.market.delete_skill("skill-00001", announce=False)
         server.market.put_skill(skill(200), announce=False)
         await running.until_db(
-            lambda: SyncRun.objects.filter(reason="connected", state="done").exists(), "a pass followed the reconnect"
+            lambda: SyncRun.objects.filter(reason="connected", state="done").exists(),
+            "a sync followed the reconnect",
         )
         await running.until_state("live")
         assert (await running.difference()).level
@@ -63,7 +64,7 @@ async def test_reconnects_over_the_limit_keep_the_open_stream() -> None:
         assert "10 connection attempts in the last minute" in asked[-1].result["detail"]
         assert "Reconnect again in" in asked[-1].result["detail"]
         assert (server.clients, len(server.connects)) == (1, 10)
-        # A lost stream waits for its place as well, and says so.
+        # A lost stream waits for the limit as well, and the answer shows it.
         await server.drop_connections()
         await running.command(Command.Action.DISABLE)
         enabled = await running.command(Command.Action.ENABLE)
@@ -170,7 +171,7 @@ async def test_enable_reports_a_stream_that_is_enabled_already() -> None:
 async def test_disable_is_answered_if_enable_comes_before_the_close() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
-        server.faults.add("mute")  # it takes its time to close: it never answers
+        server.faults.add("mute")  # closing takes long, because the peer never answers
         disable = await running.ask(submit_command, Command.Action.DISABLE, by="command line")
         enable = await running.ask(submit_command, Command.Action.ENABLE, by="command line")
 

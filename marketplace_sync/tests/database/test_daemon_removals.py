@@ -1,4 +1,4 @@
-"""Law 5 and its persons: what a run holds is approved by who has seen it, or dismissed, also after newer runs."""
+"""Law 5: people approve or dismiss the held removals of a run, also after newer runs."""
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -38,7 +38,7 @@ def ids(numbers: Iterable[int]) -> set[str]:
 
 
 def withdraw(server: SimulatorServer, numbers: Iterable[int]) -> None:
-    """Delete skills at the marketplace, and announce nothing."""
+    """Delete skills at the marketplace without a stream message."""
     for skill_id in ids(numbers):
         server.market.delete_skill(skill_id, announce=False)
 
@@ -57,7 +57,7 @@ async def dismissed(running: Mirror) -> set[str]:
     return await running.ask(lambda: set(DismissedRemoval.objects.values_list("skill_id", flat=True)))
 
 
-async def held_by(running: Mirror, run: SyncRun) -> set[str]:
+async def waiting_removals(running: Mirror, run: SyncRun) -> set[str]:
     return await running.ask(lambda: set(HeldRemoval.objects.filter(run=run).values_list("skill_id", flat=True)))
 
 
@@ -78,9 +78,9 @@ async def test_approved_superseded_run_deletes_only_its_own_removals() -> None:
         assert (answer.state, answer.result["removed"]) == ("done", 24)
         assert await served(running) == ids([0, *range(25, 100)])
         assert await state_of(running, first) == "approved"
-        # The thirty others wait still, in a run of their own.
+        # The thirty others still wait, in a run of their own.
         newest = await running.ask(SyncRun.objects.get, state="held")
-        assert await held_by(running, newest) == ids(range(25, 55))
+        assert await waiting_removals(running, newest) == ids(range(25, 55))
 
 
 async def test_superseded_run_without_waiting_removals_cannot_be_approved() -> None:
@@ -133,17 +133,17 @@ async def test_dismissed_skills_stay_and_do_not_count_as_absent() -> None:
         answer = await running.command(DISMISS, run=run.pk)
         assert (answer.state, answer.result["kept"]) == ("done", 30)
         assert await state_of(running, run) == "dismissed"
-        # Five more are judged by themselves: too few to be held, and a 404 proves each.
+        # Five more are judged separately: too few to be put on hold, and a 404 proves each.
         withdraw(server, range(30, 35))
         before = len([one for one in server.requests if "/skills/skill-" in one[1]])
         after = await sync(running)
         assert (after.state, after.removed, after.held_count) == ("done", 5, 0)
         assert await served(running) == ids([*range(30), *range(35, 100)])
         assert len([one for one in server.requests if "/skills/skill-" in one[1]]) - before == 5
-        # So are twenty-five more, which are held without the dismissed.
+        # So are twenty-five more, which are put on hold without the dismissed ones.
         withdraw(server, range(35, 60))
-        held = await sync(running)
-        assert await held_by(running, held) == ids(range(35, 60))
+        held_run = await sync(running)
+        assert await waiting_removals(running, held_run) == ids(range(35, 60))
         assert (await running.difference()).extra == ids([*range(30), *range(35, 60)])
 
 
@@ -183,7 +183,7 @@ async def test_dismissing_a_superseded_run_settles_a_newer_run_with_the_same_rem
         assert (await sync(running)).state == "done"
 
 
-async def test_removal_dismissed_during_a_run_is_not_put_on_hold_by_it() -> None:
+async def test_removal_dismissed_during_a_run_does_not_wait_for_approval() -> None:
     async with live() as (server, running):
         withdraw(server, range(30))
         run = await sync(running)

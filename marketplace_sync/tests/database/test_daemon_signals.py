@@ -1,4 +1,4 @@
-"""The daemon's signals: after the commit, in a thread of their own, and in nobody's way."""
+"""The daemon's signals: sent after the commit, in a thread of their own, and nothing waits for them."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -69,22 +69,22 @@ async def test_listener_errors_are_logged_and_reach_nothing_else(caplog: pytest.
     with listening(connection_state_changed, broken), listening(connection_state_changed, heard):
         async with marketplace() as server, mirror(server) as running:
             await running.until_state("live")
-            await running.until(lambda: says(states, "live"), "the listener has heard of it")
-        # The mirror has been stopped cleanly by now, and its last word was waited for.
+            await running.until(lambda: has_state(states, "live"), "the listener has received it")
+        # The daemon has stopped cleanly by now, and has sent its last signal.
     assert states[-1][1] == "not_running"
     assert [before for before, _ in states] == ["", *(state for _, state in states[:-1])]
     assert "a listener's own fault" in caplog.text
 
 
-async def says(states: list[tuple[str, str]], state: str) -> bool:
+async def has_state(states: list[tuple[str, str]], state: str) -> bool:
     return any(after == state for _, after in states)
 
 
-async def test_held_removals_are_signalled() -> None:
-    told: list[dict[str, Any]] = []
+async def test_removals_that_wait_for_approval_are_signalled() -> None:
+    received: list[dict[str, Any]] = []
 
     def heard(**arguments: Any) -> None:
-        told.append(arguments)
+        received.append(arguments)
 
     with listening(removals_held, heard):
         async with marketplace(60) as server, mirror(server) as running:
@@ -92,11 +92,11 @@ async def test_held_removals_are_signalled() -> None:
             for number in range(40):
                 server.market.delete_skill(skill(number)["skill_id"], announce=False)
             answer = await running.command(Command.Action.SYNC)
-            held = await running.ask(SyncRun.objects.get, pk=answer.result["run"])
-            await running.until(lambda: any_of(told), "the listener has heard of it")
-    assert (told[0]["sender"], told[0]["run_id"], told[0]["count"]) == (SyncRun, held.pk, 40)
-    assert told[0]["reason"] == held.held_reason != ""
+            held_run = await running.ask(SyncRun.objects.get, pk=answer.result["run"])
+            await running.until(lambda: any_of(received), "the listener has received it")
+    assert (received[0]["sender"], received[0]["run_id"], received[0]["count"]) == (SyncRun, held_run.pk, 40)
+    assert received[0]["reason"] == held_run.held_reason != ""
 
 
-async def any_of(told: list[dict[str, Any]]) -> bool:
-    return bool(told)
+async def any_of(received: list[dict[str, Any]]) -> bool:
+    return bool(received)

@@ -1,4 +1,4 @@
-"""A token that is replaced while the daemon runs: nothing is lost, nothing waits for an hour, nothing is told."""
+"""A token that is replaced while the daemon runs: nothing is lost, delayed by an hour or disclosed."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from marketplace_sync.tests.support.processes import until
 pytestmark = pytest.mark.django_db(transaction=True)
 
 OLD, NEW = "11111111-2222-4333-8444-555555555555", "eyJhbGciOiJIUzI1NiJ9.bmV3.c2lnbmF0dXJl"
-# As in production: who waits for the hour in these tests waits in vain.
+# As in production: a test that waits for the hour fails.
 HOUR = {"fallback_seconds": 3600.0, "sync_interval_seconds": 3600.0}
 
 
 @pytest.fixture(autouse=True)
-def _an_hour_between_failed_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+def _an_hour_between_failed_syncs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "RETRY_DELAYS", (3600.0,))
 
 
@@ -30,13 +30,13 @@ def file(tmp_path: Path) -> Path:
 
 
 def replace(file: Path, token: str) -> None:
-    """As one should: whole, or not at all."""
+    """Replace the file atomically, as the manual asks."""
     file.with_name("next").write_text(f"{token}\n")
     file.with_name("next").replace(file)
 
 
 def accept(server: SimulatorServer, token: str) -> None:
-    """From now on the marketplace takes this token alone."""
+    """Let the marketplace accept only this token from now on."""
     server.token = server.api.token = token
 
 
@@ -45,9 +45,9 @@ def following(server: SimulatorServer, file: Path, **changes: object):  # type: 
 
 
 async def until_refused(running: Mirror) -> None:
-    """The stream and a pass were refused, and both wait for an hour."""
+    """Wait until the stream and a full sync were refused, and both wait for an hour."""
     await running.until_state("polling")
-    await running.until_db(SyncRun.objects.filter(state="failed").exists, "a pass was refused")
+    await running.until_db(SyncRun.objects.filter(state="failed").exists, "a full sync was refused")
     assert "refuses the token" in (await running.status()).row.disconnect_reason
 
 
@@ -56,11 +56,11 @@ async def test_token_replaced_while_live_causes_no_gap_and_no_reconnect(file: Pa
         await running.until_state("live")
         replace(file, NEW)
         accept(server, NEW)
-        asked = await running.command(Command.Action.SYNC)  # its first request may have gone with the old one
+        asked = await running.command(Command.Action.SYNC)  # its first request may have been sent with the old token
         assert asked.state == "done"
         await running.until_it_follows()
         assert len(server.connects) == 1
-        # The old one ends for the stream too: one attempt, at once, with the new one.
+        # The old token ends for the stream too: one attempt follows without delay, with the new token.
         server.market.put_skill(skill(101), announce=False)
         await server.drop_connections(4401)
         await running.until_db(lambda: Skill.objects.filter(skill_id="skill-00101").exists(), "the gap is closed")
@@ -77,7 +77,7 @@ async def test_close_during_token_replacement_is_not_a_refusal_of_the_new_token(
         await server.drop_connections(4401)
         await running.until_state("live")
         assert len(server.connects) == 2
-        # Not a moment of polling only: that would have begun a pass of its own.
+        # It never polled: that would have begun a full sync.
         assert await running.ask(lambda: list(SyncRun.objects.order_by("pk").values_list("reason", flat=True))) == [
             "start",
             "connected",
@@ -113,9 +113,9 @@ async def test_another_bad_token_causes_one_attempt(file: Path) -> None:
 async def test_new_token_ends_a_refusal_while_polling(file: Path) -> None:
     async with marketplace(token=NEW) as server, following(server, file, start=False) as running:
         await running.start(stream_wanted=False)
-        await running.until_db(SyncRun.objects.filter(state="failed").exists, "the pass was refused")
+        await running.until_db(SyncRun.objects.filter(state="failed").exists, "the full sync was refused")
         replace(file, NEW)
-        await running.until_db(SyncRun.objects.filter(state="done").exists, "a pass went through")
+        await running.until_db(SyncRun.objects.filter(state="done").exists, "a full sync has succeeded")
         assert server.connects == []
 
 

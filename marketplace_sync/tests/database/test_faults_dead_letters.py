@@ -1,4 +1,4 @@
-"""Dead letters to the end: one bad item costs itself, the gap it leaves ends in one repair, and nothing loops."""
+"""Dead letters: an unstorable item affects no other, its gap ends in one repair, and nothing loops."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def poisonous(name: str) -> Iterator[None]:
-    """The database refuses a skill of that name, which the decoder lets through: a limit that nobody thought of."""
+    """Let the database refuse a skill of that name, which the decoder accepts: a limit that it does not know."""
     on_sqlite = (
         f"CREATE TRIGGER poison_{{verb}} BEFORE {{verb}} ON marketplace_sync_skill WHEN NEW.name = '{name}' "
         "BEGIN SELECT RAISE(ABORT, 'no such name'); END"
@@ -78,13 +78,13 @@ def record(number: int, **fields: Any) -> SkillRecord:
     return SkillRecord(f"s{number}", {"name": f"Skill {number}", **fields}, {}, Stamp("2026-03-01T00:00:00"))
 
 
-# Past the decoder's own limits: no column, constraint or driver takes them.
+# Beyond the decoder's own limits: no column, constraint or driver accepts them.
 UNSTORABLE = {
     "past-a-constraint": {"average_rating": 7.0},
     "past-64-bits": {"rating_count": 2**70},
     "half-a-character": {"description": "\ud800"},
 }
-# SQLite holds these as they are.
+# SQLite stores these as they are.
 UNSTORABLE_IN_POSTGRES = {
     "nul": {"description": "a\0b"},
     "too-long": {"name": "x" * 401},
@@ -111,12 +111,12 @@ class TestOneUnstorableItem:
         others = [f"s{n}" for n in range(len(events)) if n != at]
         assert list(FeedChange.objects.order_by("seq").values_list("seq", "key")) == list(enumerate(others, 1))
         assert result.feed_seq == len(others)
-        letter = DeadLetter.objects.get()
-        assert (letter.code, letter.source, letter.key, letter.kind) == (
+        dead_letter = DeadLetter.objects.get()
+        assert (dead_letter.code, dead_letter.source, dead_letter.key, dead_letter.kind) == (
             "unstorable", "stream", f"s{at}", "skill_update",
         )  # fmt: skip
-        told = json.loads(bytes(letter.head))
-        assert (told["type"], told["data"]["skill_id"]) == ("skill_update", f"s{at}")
+        found = json.loads(bytes(dead_letter.head))
+        assert (found["type"], found["data"]["skill_id"]) == ("skill_update", f"s{at}")
 
     def test_refused_again_is_counted_up_also_when_alone(self, lease: Lease) -> None:
         for _ in range(3):
@@ -141,8 +141,10 @@ class TestOneUnstorableItem:
         assert DeadLetter.objects.get(source="listing").kind == ("category" if kind.startswith("category") else "")
 
     def test_dead_letter_that_cannot_be_stored_is_only_counted(self, lease: Lease) -> None:
-        letter = RefusedInput(Refusal(Code.NOT_JSON, "", "no JSON"), DeadLetter.Source.STREAM, b"x", 2**80, "d" * 64)
-        assert apply_each([*items(record(1)), letter], lease).effects == [Effect.CREATED, Effect.REFUSED]
+        dead_letter = RefusedInput(
+            Refusal(Code.NOT_JSON, "", "no JSON"), DeadLetter.Source.STREAM, b"x", 2**80, "d" * 64
+        )
+        assert apply_each([*items(record(1)), dead_letter], lease).effects == [Effect.CREATED, Effect.REFUSED]
         assert Skill.objects.count() == 1 and not DeadLetter.objects.exists()
 
     def test_lost_lease_is_not_a_refusal(self, lease: Lease) -> None:
@@ -185,20 +187,20 @@ async def test_item_refused_by_the_database_causes_one_fetch_and_can_be_replayed
         assert [target for _, target, _ in server.requests if "skill-00003" in target] == ["/api/v1/skills/skill-00003"]
         assert await runs(running) == ["start"]
 
-        # A pass lists it, refused again: no removal, no gap, no further pass.
+        # A full sync lists it, refused again: no removal, no gap, no further sync.
         answer = await running.command(Command.Action.SYNC)
         run = await running.ask(SyncRun.objects.get, pk=answer.result["run"])
         assert (run.state, run.is_clean, run.refused, run.removed) == ("degraded", True, 1, 0)
         await a_while(server)
         assert await runs(running) == ["start", "asked"]
         assert (await running.ask(Skill.objects.get, skill_id="skill-00003")).name == "Skill 3"
-        letter = await running.ask(DeadLetter.objects.get, source="stream")
-        assert (letter.code, letter.key) == ("unstorable", "skill-00003")
-        refused = await running.command(Command.Action.REPLAY, dead_letter=letter.pk)
+        dead_letter = await running.ask(DeadLetter.objects.get, source="stream")
+        assert (dead_letter.code, dead_letter.key) == ("unstorable", "skill-00003")
+        refused = await running.command(Command.Action.REPLAY, dead_letter=dead_letter.pk)
         assert (refused.state, "database refuses it" in refused.result["detail"]) == ("failed", True)
 
         await running.ask(poison.__exit__, None, None, None)
-        answer = await running.command(Command.Action.REPLAY, dead_letter=letter.pk)
+        answer = await running.command(Command.Action.REPLAY, dead_letter=dead_letter.pk)
         assert (answer.state, answer.result["effect"]) == ("done", "updated")
         await running.until_level()
 
@@ -211,11 +213,11 @@ async def test_permanently_malformed_message_does_not_cause_endless_syncs() -> N
             server.send_raw('{"type": "skill_update", "data": {"name": "Nobody\'s"}}')
             sent += 1
             await server.drain()
-            await asyncio.sleep(0.06)  # longer than the quiet after which a gap's pass begins
+            await asyncio.sleep(0.06)  # longer than the quiet time after which a gap's sync begins
         took = time.monotonic() - began
-        await running.until_db(lambda: DeadLetter.objects.get().count == sent, "it is one letter, counted up")
+        await running.until_db(lambda: DeadLetter.objects.get().count == sent, "it is one dead letter, counted up")
         gaps = (await runs(running)).count("gap")
-        # Spread out by doubling up to a second (in earnest: a minute), and then one a second.
+        # The spacing doubles up to a second (in production: a minute), and then stays there.
         assert 1 <= gaps <= took / 1.0 + 7, (gaps, took)
         assert gaps < sent / 3
         quiet = len(await runs(running))
@@ -229,7 +231,7 @@ async def test_unclean_syncs_fetch_all_absent_skills_in_turn(
     monkeypatch.setattr(absence, "MAX_PROOFS", 5)
     async with marketplace(skills=30) as server, mirror(server, page_size=5) as running:
         await running.until_state("live")
-        # The second page comes empty, with totals that say all: 25 skills are absent, and are there when asked for.
+        # The second page comes empty, with full totals: 25 skills are absent, and single fetches find them.
         server.faults.add("partial-listing")
         asked: list[str] = []
         for _ in range(6):
@@ -249,35 +251,35 @@ async def test_refused_rows_are_logged_in_one_line_per_sync(caplog: pytest.LogCa
         with caplog.at_level(logging.WARNING):
             async with mirror(server) as running:
                 await running.until_state("live")
-        told = [record.msg for record in caplog.records if "refused" in str(record.msg)]
-        assert [(line["event"], line["count"]) for line in told] == [("rows_refused", 12)]
-        assert "bad_type" in told[0]["first"] and told[0]["first_key"].startswith("skill-000")
+        found = [record.msg for record in caplog.records if "refused" in str(record.msg)]
+        assert [(line["event"], line["count"]) for line in found] == [("rows_refused", 12)]
+        assert "bad_type" in found[0]["first"] and found[0]["first_key"].startswith("skill-000")
 
 
 def test_dead_letter_rate_counts_the_last_hour_by_code(lease: Lease) -> None:
     now = database_now()
 
-    def letter(code: Code, raw: str) -> RefusedInput:
+    def dead_letter(code: Code, raw: str) -> RefusedInput:
         return RefusedInput.of(Refusal(code, "", "because"), raw, DeadLetter.Source.STREAM)
 
     assert recent_rate() == {}
-    save_dead_letters([letter(Code.NOT_JSON, "a"), letter(Code.MISSING, "b")], now - timedelta(minutes=90))
-    save_dead_letters([letter(Code.NOT_JSON, str(n)) for n in range(3)], now - timedelta(minutes=5))
-    save_dead_letters([letter(Code.MISSING, "b")], now)
+    save_dead_letters([dead_letter(Code.NOT_JSON, "a"), dead_letter(Code.MISSING, "b")], now - timedelta(minutes=90))
+    save_dead_letters([dead_letter(Code.NOT_JSON, str(n)) for n in range(3)], now - timedelta(minutes=5))
+    save_dead_letters([dead_letter(Code.MISSING, "b")], now)
     assert recent_rate() == {"not_json": 3, "missing": 1}
     assert recent_rate(timedelta(hours=2)) == {"not_json": 4, "missing": 1}
     assert recent_rate(timedelta(minutes=1)) == {"missing": 1}
 
 
 def test_dead_letters_are_written_in_few_statements_and_counted_up(lease: Lease) -> None:
-    """One statement for each keeps SQLite's file locked for seconds, while the event loop is busy."""
+    """With one statement each, SQLite's file stays locked for seconds while the event loop is busy."""
 
-    def letters(many: int) -> list[RefusedInput]:
+    def dead_letters(many: int) -> list[RefusedInput]:
         refusal = Refusal(Code.MISSING, "name", "required")
         return [RefusedInput.of(refusal, f"row {number}", DeadLetter.Source.LISTING) for number in range(many)]
 
     with CaptureQueriesContext(connection) as queries:
-        save_dead_letters([*letters(3), *letters(1100), *letters(1)], database_now())
+        save_dead_letters([*dead_letters(3), *dead_letters(1100), *dead_letters(1)], database_now())
     inserts = [query["sql"] for query in queries if "INSERT" in query["sql"]]
     assert len(inserts) == 3 and not any(" times: " in sql for sql in inserts)
     assert dict(DeadLetter.objects.filter(count__gt=1).values_list("head", "count")) == {
@@ -286,9 +288,9 @@ def test_dead_letters_are_written_in_few_statements_and_counted_up(lease: Lease)
     assert DeadLetter.objects.count() == 1100
     DeadLetter.objects.filter(head=b"row 0").update(state=DeadLetter.State.REPLAYED)
     DeadLetter.objects.filter(head=b"row 1").update(state=DeadLetter.State.DISCARDED)
-    save_dead_letters(letters(3), database_now())
-    told = DeadLetter.objects.filter(count__gt=1).order_by("pk").values_list("state", "count")
-    assert list(told) == [("open", 4), ("discarded", 3), ("open", 3)]
+    save_dead_letters(dead_letters(3), database_now())
+    found = DeadLetter.objects.filter(count__gt=1).order_by("pk").values_list("state", "count")
+    assert list(found) == [("open", 4), ("discarded", 3), ("open", 3)]
 
 
 async def runs(running: Mirror) -> list[str]:
@@ -296,13 +298,13 @@ async def runs(running: Mirror) -> list[str]:
 
 
 async def a_while(server: SimulatorServer) -> None:
-    """Until two heartbeats have passed: time enough for what must not happen."""
+    """Wait for two heartbeats: long enough for what must not happen."""
     so_far = server.heard["ping"]
     await server.until(lambda: server.heard["ping"] >= so_far + 2, timeout=PATIENCE)
 
 
 async def until_quiet(running: Mirror) -> None:
-    """Until no pass is under way or due: a gap waits a second here at most."""
+    """Wait until no full sync is under way or due: a gap waits a second here at most."""
     seen, since = -1, time.monotonic()
 
     async def quiet() -> bool:

@@ -1,4 +1,4 @@
-"""The lease of a daemon under troubles of clock and load."""
+"""The lease of a daemon with a wrong clock, or under load."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -44,12 +44,12 @@ async def test_host_with_a_wrong_clock_owns_the_lease_and_hands_it_over(off: tim
         assert (status.alive, status.row.state) == (True, "live")
         await watched.end()
         await database.close()
-        # Whoever follows, with a clock of its own, is not kept waiting.
+        # The next owner, whose clock differs, does not have to wait.
         assert (await watched.ask(acquire, "other:2")).epoch == lease.epoch + 1
 
 
 def test_flood_of_batches_does_not_prevent_lease_renewal() -> None:
-    """On SQLite nobody queues for the lock: whoever writes renews, or the lease could run out under load."""
+    """On SQLite waiting for the lock is not fair: each writer renews, or the lease could expire under load."""
     lease = acquire("busy:1")
     age_the_lease(RENEW_SECONDS + 1)
     before = LeaseRow.objects.get().renewed_at
@@ -59,6 +59,6 @@ def test_flood_of_batches_does_not_prevent_lease_renewal() -> None:
     assert after.renewed_at - before >= timedelta(seconds=RENEW_SECONDS)
     with lease.writing() as head:
         head.next_seq()
-    # Not at every batch: once in two seconds is enough.
+    # Not at every batch: once per two seconds is enough.
     assert LeaseRow.objects.get().renewed_at == after.renewed_at
     assert LeaseRow.objects.get().feed_seq == after.feed_seq + 1

@@ -1,4 +1,4 @@
-"""The database is write-locked: what is shown says so, and requests that write are answered in time."""
+"""The database is write-locked: pages show it, and requests that write are answered in time."""
 
 import json
 import threading
@@ -23,10 +23,10 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @contextmanager
 def write_locked() -> Iterator[None]:
-    """Another process's transaction that does not end: of the file on SQLite, of the lease's row on PostgreSQL."""
+    """Lock as another process's endless transaction does: the file on SQLite, the lease's row on PostgreSQL."""
     locked, over = threading.Event(), threading.Event()
 
-    def hold() -> None:
+    def lock() -> None:
         try:
             with transaction.atomic():
                 if connection.vendor == "postgresql":
@@ -38,14 +38,14 @@ def write_locked() -> Iterator[None]:
         finally:
             connection.close()
 
-    holding = threading.Thread(target=hold)
-    holding.start()
+    locking = threading.Thread(target=lock)
+    locking.start()
     try:
         assert locked.wait(30)
         yield
     finally:
         over.set()
-        holding.join()
+        locking.join()
 
 
 def health() -> dict[str, dict[str, object]]:
@@ -74,7 +74,7 @@ def test_health_reports_a_write_locked_database_instead_of_a_dead_daemon() -> No
 
 
 def the_transaction_is_old() -> None:
-    """Wait until PostgreSQL counts it for more than a short one."""
+    """Wait until PostgreSQL counts the lock as a long one."""
     deadline = time.monotonic() + 30
     while write_trouble() is None:
         assert time.monotonic() < deadline
@@ -102,7 +102,7 @@ def test_probe_leaves_the_connection_unchanged() -> None:
     with write_locked():
         write_trouble()
     assert (patience(), connection.in_atomic_block, connection.get_autocommit()) == (before, False, True)
-    LeaseRow.objects.update(feed_seq=1)  # it can write
+    LeaseRow.objects.update(feed_seq=1)  # the connection can write
 
 
 @pytest.mark.usefixtures("postgres")

@@ -1,4 +1,4 @@
-"""Faults by the names under which DESIGN.md and the protocol know them, each against a running daemon.
+"""Faults by the names that docs/protocol.md gives them, each against a running daemon.
 
 Those that stand elsewhere by the same behaviour: mute (`test_daemon_live`); a change between page and stream, stale
 lists, a deleted row on a cached page, missed deletes, empty, partial and shrunken listings, poison records, clocks
@@ -22,9 +22,9 @@ from marketplace_sync.tests.support.harness import PATIENCE, Mirror, marketplace
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-# A message every so often: the marketplace's rate of 100 a second.
+# Seconds between two messages: the marketplace's rate is 100 per second.
 PACE = 0.01
-# For so many of our pings and theirs an answer is due: as many as a minute and a half has at 30 s, times ten.
+# So many pings of both sides must be answered: as many as 90 s have at 30 s each, times ten.
 INTERVALS = 30
 
 
@@ -43,13 +43,13 @@ async def test_accept_then_close_backs_off_and_polls_until_a_stream_stays_open()
         await running.start()
         await running.until_state("polling")
         row = (await running.status()).row
-        # Each was accepted, and none has stood: three failures, at growing distances.
+        # Each was accepted, and none stayed open: three failures, further and further apart.
         assert (row.consecutive_failures, row.reconnect_attempts, row.connected) == (3, 3, False)
         first, second, third = server.connects[:3]
         assert second - first >= delays[0] and third - second >= delays[1]
         server.market.put_skill(skill(100), announce=False)
         await running.until_db(Skill.objects.filter(skill_id="skill-00100").exists, "polling goes on")
-        # One attempt an hour (here a second), and a pass at each return to polling.
+        # One attempt per hour (here per second), and a full sync at each return to polling.
         await server.until(lambda: len(server.connects) >= 5, timeout=PATIENCE)
         assert server.connects[3] - server.connects[2] >= 0.95 and server.connects[4] - server.connects[3] >= 0.95
         server.faults.clear()
@@ -72,7 +72,7 @@ async def test_slow_database_at_100_messages_per_second_loses_no_pong_and_no_mes
             assert server.clients == 1
         await running.until_db(lambda: state_row().received == sent, "all are counted")
         await running.until_level()
-        # Never taken for dead by us, never hung up on by the marketplace; and nothing was left to a pass.
+        # Neither side closed the stream, and nothing was left to a full sync.
         assert len(server.connects) == 1
         assert await reasons(running) == ["start"]
         row = await running.ask(state_row)
@@ -82,10 +82,10 @@ async def test_slow_database_at_100_messages_per_second_loses_no_pong_and_no_mes
 
 @contextmanager
 def busy_database() -> Iterator[None]:
-    """Another program has what every writing transaction needs, four fifths of the time."""
+    """Lock what every writing transaction needs, four fifths of the time."""
     done = threading.Event()
 
-    def hold() -> None:
+    def lock() -> None:
         try:
             while not done.is_set():
                 with transaction.atomic():
@@ -95,7 +95,7 @@ def busy_database() -> Iterator[None]:
         finally:
             connection.close()
 
-    holder = threading.Thread(target=hold)
+    holder = threading.Thread(target=lock)
     holder.start()
     try:
         yield
@@ -106,7 +106,7 @@ def busy_database() -> Iterator[None]:
 
 @pytest.mark.parametrize("refusal", ["401", "close-4401"])
 async def test_permanent_token_refusal_is_shown_and_ends_without_a_restart(refusal: str) -> None:
-    """Healed by the marketplace's side here: it takes the daemon's token again."""
+    """Here the marketplace ends it: it accepts the daemon's token again."""
     async with marketplace() as server, mirror(server, fallback_seconds=0.5) as running:
         await running.until_state("live")
         ours = server.token
@@ -115,7 +115,7 @@ async def test_permanent_token_refusal_is_shown_and_ends_without_a_restart(refus
         else:
             server.faults.add("close-4401")
         await server.drop_connections()
-        # Straight to polling, with the reason said; no walk up the delays against a door that is shut.
+        # It polls immediately and shows the reason; it does not retry with growing delays.
         await running.until_state("polling")
         row = (await running.status()).row
         assert row.fallback_to_polling and "token" in row.disconnect_reason, row.disconnect_reason
@@ -124,7 +124,8 @@ async def test_permanent_token_refusal_is_shown_and_ends_without_a_restart(refus
         server.market.delete_skill("skill-00003", announce=False)
         if refusal == "401":
             await running.until_db(
-                lambda: SyncRun.objects.filter(state="failed", error__contains="token").exists(), "a pass says why"
+                lambda: SyncRun.objects.filter(state="failed", error__contains="token").exists(),
+                "it has the reason",
             )
             assert await running.ask(Skill.objects.count) == 25, "nothing is removed by what can't be read"
         assert len(server.connects) - attempts <= 3 + (time.monotonic() - server.connects[attempts - 1]) / 0.5
@@ -136,7 +137,7 @@ async def test_permanent_token_refusal_is_shown_and_ends_without_a_restart(refus
 
 
 def takes(server: SimulatorServer, token: str) -> None:
-    """From now on the marketplace takes this token and no other."""
+    """Let the marketplace accept only this token from now on."""
     server.token = server.api.token = token
 
 

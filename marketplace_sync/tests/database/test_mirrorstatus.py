@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 
 
 def mirrorstatus(*arguments: str) -> tuple[int, str, str]:
-    """Exit status, stdout, stderr."""
+    """Return the exit status, stdout and stderr."""
     out, err = StringIO(), StringIO()
     with pytest.raises(SystemExit) as ended:
         call_command("mirrorstatus", *arguments, stdout=out, stderr=err, no_color=True)
@@ -52,7 +52,7 @@ def test_healthy_mirror_exits_0() -> None:
     assert len(out.splitlines()) <= 10
 
 
-def test_removals_on_hold_exit_1() -> None:
+def test_removals_that_wait_for_approval_exit_1() -> None:
     a_healthy_mirror()
     held_run("a", "b", "c")
     status, out, _ = mirrorstatus()
@@ -90,17 +90,22 @@ def test_json_contains_everything() -> None:
     a_healthy_mirror()
     age_the_lease(60)
     status, out, _ = mirrorstatus("--json")
-    told = json.loads(out)
+    shown = json.loads(out)
     assert status == 2
-    assert told["status"] == "unhealthy" and told["state"] == "not_running" and told["connected"] is False
-    assert told["daemon"] | {"heartbeat_at": None} == {
+    assert shown["status"] == "unhealthy" and shown["state"] == "not_running" and shown["connected"] is False
+    assert shown["daemon"] | {"heartbeat_at": None} == {
         "alive": False, "name": "host:1", "heartbeat_at": None, "standby": 0,
     }  # fmt: skip
-    assert told["open"] == {"commands": told["open"]["commands"], "dead_letters": 0, "held_runs": 0, "held_removals": 0}
-    assert told["skills"] == 3 and told["last_run"]["is_clean"] is True
-    assert told["as_of"] is not None and told["age_seconds"] >= 0
-    assert told["checks"][0]["name"] == "daemon" and told["checks"][0]["do"]
-    assert [check["status"] for check in told["checks"]][-1] == "healthy"
+    assert shown["open"] == {
+        "commands": shown["open"]["commands"],
+        "dead_letters": 0,
+        "held_runs": 0,
+        "held_removals": 0,
+    }
+    assert shown["skills"] == 3 and shown["last_run"]["is_clean"] is True
+    assert shown["as_of"] is not None and shown["age_seconds"] >= 0
+    assert shown["checks"][0]["name"] == "daemon" and shown["checks"][0]["do"]
+    assert [check["status"] for check in shown["checks"]][-1] == "healthy"
 
 
 def test_mirrorstatus_before_the_first_daemon() -> None:

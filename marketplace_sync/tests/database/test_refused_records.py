@@ -1,4 +1,4 @@
-"""A refused record is content that the mirror does not have: no sync, command or answer may say otherwise."""
+"""A refused record is content that the mirror does not have: no sync, command or answer hides that."""
 
 from datetime import timedelta
 from typing import Any
@@ -20,7 +20,7 @@ from marketplace_sync.upstream import market as upstream_market
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-# Formats that a marketplace may change to overnight.
+# Formats that a marketplace may change to without notice.
 NEW_FORMATS: list[dict[str, Any]] = [
     {"updated_at": {"unix": 1768473000}}, {"tags": {"a": 1}}, {"average_rating": 8.5}, {"metadata": "text"},
 ]  # fmt: skip
@@ -33,13 +33,13 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def spoil(server: SimulatorServer, *numbers: int, fields: dict[str, Any] = NEW_FORMATS[2]) -> None:
-    """From now on the marketplace lists these skills in a form that cannot be read."""
+    """Let the marketplace list these skills in an unreadable form from now on."""
     for number in numbers or range(len(server.market.skills)):
         server.market.skills[f"skill-{number:05}"].update(fields)
 
 
 async def records_check(running: Mirror) -> tuple[str, dict[str, object]]:
-    """What health says of the records."""
+    """Return the health check of the records."""
     check = judge(await running.ask(read_facts), SyncConfig()).checks["records"]
     return str(check.status), dict(check.figures)
 
@@ -51,7 +51,7 @@ async def test_as_of_does_not_advance_while_a_record_is_refused() -> None:
         await running.until_db(lambda: _later_than(first), "As-Of moves while live")
         spoil(server, 3)
         assert (await sync(running)).state == "degraded"
-        await running.until_db(lambda: not WebSocketState.objects.get().complete, "the state row says so")
+        await running.until_db(lambda: not WebSocketState.objects.get().complete, "the status row shows it")
         stood = (await running.ask(freshness)).as_of
         await running.until_it_follows()
         assert (await running.ask(freshness)).as_of == stood, "other changes come, and it stands still"
@@ -67,7 +67,7 @@ async def test_message_that_is_neither_readable_nor_fetchable_stops_as_of() -> N
         server.market.put_skill({"skill_id": "skill-00004", "name": "Skill 4", "tags": {"a": 1}})
         await running.until_db(lambda: not WebSocketState.objects.get().complete, "the mirror does not have it")
         stood = (await running.ask(freshness)).as_of
-        # What comes by the next message is fetched no more, but a fetch that brings all of it is enough.
+        # The next message causes no fetch any more, but one fetch that brings everything is enough.
         server.market.skills["skill-00004"]["tags"] = ["a"]
         server.send_raw('{"type": "skill_update", "data": {"skill_id": "skill-00004", "name": 5}}')
         await running.until_db(lambda: WebSocketState.objects.get().complete, "the fetch brought it")
@@ -128,7 +128,7 @@ def test_health_depends_on_the_share_of_refused_records(
         listed=read + refused, unchanged=read, refused=refused + refused_categories, listed_categories=categories,
         refused_categories=refused_categories,
     )  # fmt: skip
-    # One that could not read anything says nothing of the records.
+    # A run that could not read anything does not show the state of the records.
     SyncRun.objects.create(reason="poll", state="failed", error="away", started_at=now, finished_at=now)
     assert judge(read_facts(), SyncConfig()).checks["records"].status == expected
 

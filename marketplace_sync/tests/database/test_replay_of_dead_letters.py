@@ -1,4 +1,4 @@
-"""Replay of dead letters: once more through the same door, or by a fetch of the skill."""
+"""Replay of dead letters: applied again as they came, or by a fetch of the skill."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ REPLAY = Command.Action.REPLAY
 
 
 def keep(raw: bytes | dict[str, Any], **fields: Any) -> int:
-    """A dead letter as it would have been kept by a reader that knew less; its number."""
+    """Store a dead letter as an older decoder would have. Return its id."""
     whole = raw if isinstance(raw, bytes) else json.dumps(raw).encode()
     now = timezone.now()
     given = {
@@ -29,10 +29,10 @@ def keep(raw: bytes | dict[str, Any], **fields: Any) -> int:
 
 
 async def replayed(running: Mirror, raw: bytes | dict[str, Any], **fields: Any) -> tuple[Command, str]:
-    """The daemon's answer, and the letter's state after it."""
-    letter = await running.ask(keep, raw, **fields)
-    answer = await running.command(REPLAY, dead_letter=letter)
-    return answer, (await running.ask(DeadLetter.objects.get, pk=letter)).state
+    """Return the daemon's answer, and the state of the dead letter after it."""
+    dead_letter = await running.ask(keep, raw, **fields)
+    answer = await running.command(REPLAY, dead_letter=dead_letter)
+    return answer, (await running.ask(DeadLetter.objects.get, pk=dead_letter)).state
 
 
 def update(number: int, **fields: Any) -> dict[str, Any]:
@@ -55,7 +55,7 @@ async def test_message_that_is_readable_now_is_applied_as_at_its_arrival() -> No
         ({"name": "Old", "updated_at": "2025-01-01T00:00:00Z"}, "stale"),
         ({"name": "Of the same time, and long ago"}, "stale"),
         ({"name": "Of no time", "updated_at": None}, "stale"),
-        ({"name": "Newer than what we hold", "updated_at": "2026-02-01T00:00:00Z"}, "updated"),
+        ({"name": "Newer than the stored one", "updated_at": "2026-02-01T00:00:00Z"}, "updated"),
     ],
 )
 @pytest.mark.parametrize("source", ["stream", "listing", "fetch"])
@@ -69,17 +69,17 @@ async def test_overtaken_dead_letter_wins_only_by_its_own_time(
         assert (answer.state, answer.result["effect"], state) == ("done", effect, "replayed")
         name = (await running.ask(Skill.objects.get)).name
         assert name == (fields["name"] if effect == "updated" else "Skill 0")
-        # What the letter told was enough: no single fetch was made.
+        # The dead letter contained everything: no single fetch was made.
         assert not [path for _, path, _ in server.requests if "skill-00000" in path]
 
 
 async def test_category_row_is_replayed_as_a_category() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
-        row = {"id": 7, "name": "new-category", "description": "Told again.", "skill_count": 1}
+        row = {"id": 7, "name": "new-category", "description": "Replayed.", "skill_count": 1}
         answer, state = await replayed(running, row, source="listing", kind="category", key="new-category")
         assert (answer.state, answer.result["effect"], state) == ("done", "created", "replayed")
-        assert (await running.ask(Category.objects.get, name="new-category")).description == "Told again."
+        assert (await running.ask(Category.objects.get, name="new-category")).description == "Replayed."
 
 
 async def test_refused_category_row_is_a_dead_letter_of_its_kind() -> None:
@@ -87,11 +87,11 @@ async def test_refused_category_row_is_a_dead_letter_of_its_kind() -> None:
         server.market.categories["broken"] = {"name": "broken", "skill_count": "many"}
         await running.start()
         await running.until_state("live")
-        letter = await running.ask(DeadLetter.objects.get)
-        assert (letter.source, letter.kind, letter.key) == ("listing", "category", "broken")
-        answer = await running.command(REPLAY, dead_letter=letter.pk)
+        dead_letter = await running.ask(DeadLetter.objects.get)
+        assert (dead_letter.source, dead_letter.kind, dead_letter.key) == ("listing", "category", "broken")
+        answer = await running.command(REPLAY, dead_letter=dead_letter.pk)
         assert answer.state == "failed"
-        assert "next pass reads all categories" in answer.result["detail"]
+        assert "next full sync reads all categories" in answer.result["detail"]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ async def test_replayed_rating_without_figures_fetches_the_skill() -> None:
     ("raw", "fields", "why"),
     [
         (b"[1]", {}, "names no skill"),
-        (b"{}", {"kind": "category_update", "key": "automation"}, "next pass reads all categories"),
+        (b"{}", {"kind": "category_update", "key": "automation"}, "next full sync reads all categories"),
         (b'{"type":"ping"}', {}, "heartbeat"),
         (b"{}", {"state": "discarded"}, "discarded already"),
     ],
@@ -180,10 +180,10 @@ async def test_replayed_dead_letter_cannot_be_replayed_again() -> None:
         await running.until_state("live")
         server.send_raw('{"type":"skill_update","data":{"skill_id":"skill-00001","name":7}}')
         await running.until_db(DeadLetter.objects.exists, "it is kept")
-        letter = await running.ask(DeadLetter.objects.get)
-        asked = await running.ask(ReplayDeadLetter(letter.pk, actor=COMMAND_LINE).perform)
+        dead_letter = await running.ask(DeadLetter.objects.get)
+        asked = await running.ask(ReplayDeadLetter(dead_letter.pk, actor=COMMAND_LINE).perform)
         await running.until_db(lambda: not Command.objects.filter(finished_at=None).exists(), "it is answered")
         await running.ask(asked.refresh_from_db)
         assert (asked.state, asked.result["effect"]) == ("done", "unchanged")
         with pytest.raises(Exception, match="replayed already"):
-            await running.ask(DiscardDeadLetter(letter.pk, actor=COMMAND_LINE).perform)
+            await running.ask(DiscardDeadLetter(dead_letter.pk, actor=COMMAND_LINE).perform)
