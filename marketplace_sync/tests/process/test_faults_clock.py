@@ -1,4 +1,4 @@
-"""Real daemons whose lease is dated ahead of the database's clock: put back, resumed, restored (law 10)."""
+"""Real daemons whose lease is dated ahead of the database's clock, which was set back (law 10)."""
 
 import signal
 import time
@@ -27,7 +27,7 @@ def owner() -> str:
 
 
 def what_is_shown(client: ApiClient) -> tuple[str, bool, bool, str, bool]:
-    """What an agent reads of it: state, connected, alive, the state at the catalogue, is that as of the future."""
+    """Return what an agent reads: state, connected, alive, the catalogue's state, and if its time is in the future."""
     status = client.get("/api/admin/websocket/status/").json()
     skills = client.get("/api/skills/")
     as_of = skills.headers.get("X-Mirror-As-Of")

@@ -1,4 +1,4 @@
-"""The database in trouble: waited for and caught up with, or a loud end. Nothing is lost, and nothing grows."""
+"""The database in trouble: the daemon waits and catches up, or ends with an error. Nothing is lost, nothing grows."""
 
 import asyncio
 import signal
@@ -35,15 +35,15 @@ from marketplace_sync.tests.support.truth import from_the_truth, in_the_feed
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-# What the daemon calls itself, where a test counts its connections: writer, planner, lease, and all else.
+# The daemon's application name, where a test counts its connections: writer, planner, lease, control.
 NAME = "daemon-under-test"
 CONNECTIONS = 4
-# An exit is loud and in time: so long after its patience is over.
+# An exit with an error is in time if it comes this long after the patience is over.
 EXIT_WITHIN = 8.0
 
 
 def impatient(start: Programs, seconds: float, **settings: object) -> Program:
-    """`runsync` that waits only so long for its database."""
+    """Start a `runsync` that waits only so long for its database."""
     environment = {**start.environment, **{name: str(value) for name, value in settings.items()}}
     command = [sys.executable, "-m", "marketplace_sync.tests.support.impatient", str(seconds), "runsync"]
     program = Program(command, environment, MANAGE.parent)
@@ -56,19 +56,19 @@ async def runs(watched: Mirror) -> list[str]:
 
 
 async def nothing_is_lost(watched: Mirror, server: SimulatorServer, *, passes: int = 1) -> None:
-    """Level, the feed too, by the stream alone: one connection, and no pass but the first."""
-    await until(lambda: is_level(watched, server), "the mirror holds all that was told")
+    """Wait until mirror and feed are in sync, by the stream alone: one connection, and only the first full sync."""
+    await until(lambda: in_sync(watched, server), "the mirror has everything that was sent")
     assert await watched.ask(in_the_feed) == []
     assert len(await runs(watched)) == passes
     assert len(server.connects) == 1
 
 
-async def is_level(watched: Mirror, server: SimulatorServer) -> bool:
+async def in_sync(watched: Mirror, server: SimulatorServer) -> bool:
     return not await watched.ask(from_the_truth, server.market)
 
 
 async def talk(server: SimulatorServer, first: int, count: int) -> None:
-    """New skills and changed ones, with a breath between them."""
+    """Send new skills and changed ones, with a pause between them."""
     for number in range(first, first + count):
         server.market.put_skill(skill(number))
         server.market.put_skill({"skill_id": f"skill-{number % 20:05}", "name": f"Changed {number}"})
@@ -92,7 +92,7 @@ class TestLocked:
                 while time.monotonic() < until_then:
                     await talk(server, number, 10)
                     number += 10
-                    await asyncio.sleep(0.15)  # 100 messages a second, so that the simulator too has time for pongs
+                    await asyncio.sleep(0.15)  # 100 messages per second, so that the simulator too has time for pongs
             await nothing_is_lost(watched, server)
             assert daemon.running and (await watched.ask(LeaseRow.objects.get)).epoch == epoch
             await watched.until_state("live")
@@ -105,14 +105,14 @@ class TestLocked:
             await until_live(watched, daemon)
             with locked_database():
                 await ends_loudly(daemon, 2.0)
-            await watched.ask(age_the_lease, LEASE_SECONDS)  # which it could not give back
+            await watched.ask(age_the_lease, LEASE_SECONDS)  # which it could not release
             server.market.put_skill(skill(500))
             await until_live(watched, after := start.start("runsync"))
-            assert await is_level(watched, server) and after.running
+            assert await in_sync(watched, server) and after.running
 
 
 async def ends_loudly(daemon: Program, patience: float) -> str:
-    """It exits with 1 and one line that names the database, with no traceback; the line."""
+    """Expect exit status 1 and one line that names the database, without a traceback. Return the line."""
     began = time.monotonic()
     ended = await daemon.ended()
     assert time.monotonic() - began < patience + EXIT_WITHIN
@@ -124,14 +124,14 @@ async def ends_loudly(daemon: Program, patience: float) -> str:
 
 
 def sqlite_of(url: str, *, pages: int) -> str:
-    """The same file, which this program finds full at so many pages."""
+    """Return the settings of the same file, which is full at so many pages for this program."""
     pragmas = f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA max_page_count={pages};"
     return f"{url}?init_command={quote(pragmas)}"
 
 
 @pytest.mark.usefixtures("sqlite")
 class TestFull:
-    """SQLite counts its pages as a disk its blocks. PostgreSQL's 53100 is an OperationalError like all others here."""
+    """SQLite counts its pages as a disk does its blocks. PostgreSQL's 53100 is an OperationalError like others."""
 
     async def test_daemon_waits_for_disk_space_and_loses_nothing(
         self, program_environment: Environment, tmp_path: Path
@@ -173,7 +173,7 @@ class TestFull:
 
 
 async def migrated_with_filler(start: Programs, file: Path) -> int:
-    """The mirror's tables, and eight megabytes that can be given back; how many pages that makes."""
+    """Create the mirror's tables, and eight megabytes that can be freed. Return the number of pages."""
     assert (await start.run("migrate", "--verbosity", "0")).status == 0
     with closing(sqlite3.connect(file)) as filling:
         filling.execute("CREATE TABLE filler (content)")
@@ -183,7 +183,7 @@ async def migrated_with_filler(start: Programs, file: Path) -> int:
 
 
 def end_the_lease(file: Path) -> None:
-    """As if the time had passed for which it still is whose who ended: a full database takes no lease back."""
+    """Age the lease: a full database does not let a daemon release it at its end."""
     with closing(sqlite3.connect(file, timeout=20)) as database:
         database.execute("UPDATE marketplace_sync_lease SET renewed_at = '2026-01-01 00:00:00'")
         database.commit()
@@ -197,7 +197,7 @@ async def is_verified(start: Programs) -> bool:
 async def through_a_doorway(
     environment: dict[str, str], server: SimulatorServer
 ) -> AsyncIterator[tuple[Doorway, Programs]]:
-    """Programs that reach the tests' PostgreSQL by a way of their own, under a name of their own."""
+    """Yield programs that reach the tests' PostgreSQL over a proxy of their own, under a name of their own."""
     async with doorway(environment["DATABASE_URL"]) as way:
         url = f"{way.url}?application_name={NAME}"
         with programs({**environment, **settings_for(server), "DATABASE_URL": url}) as start:
@@ -205,7 +205,7 @@ async def through_a_doorway(
 
 
 def sessions(where: str = "true") -> int:
-    """How many connections the daemon has."""
+    """Return how many connections the daemon has."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s "
@@ -216,7 +216,7 @@ def sessions(where: str = "true") -> int:
 
 
 def terminate() -> int:
-    """End the daemon's sessions from the server's side; how many there were."""
+    """End the daemon's sessions from the server's side. Return how many there were."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = %s "
@@ -234,7 +234,7 @@ class TestPostgres:
                 daemon = start.start("runsync")
                 await until_live(watched, daemon)
                 number, ended = 100, 0
-                while ended < 15:  # it comes back more slowly each time, up to every 2 s
+                while ended < 15:  # it returns more slowly each time, up to every 2 s
                     await talk(server, number, 10)
                     number += 10
                     ended += await watched.ask(terminate)
@@ -250,13 +250,14 @@ class TestPostgres:
                 for round_number in range(8):
                     way.doubts += 2
                     await talk(server, 100 + 10 * round_number, 10)
-                    await until(lambda: is_level(watched, server), "the mirror holds all that was told")
-                    # The next commit but for a renewal is that of its acceptance: unheard, it is served all the same.
+                    await until(lambda: in_sync(watched, server), "the mirror has everything that was sent")
+                    # The next commit, except for a renewal, is its acceptance: it is executed although that answer is
+                    # lost.
                     way.doubts += 2
                     answer = await watched.command(Command.Action.SYNC)
                     assert answer.state == "done", answer.result
                 await until(lambda: not way.doubts, "every doubt was sown")
-                await until(lambda: is_level(watched, server), "the mirror holds all that was told")
+                await until(lambda: in_sync(watched, server), "the mirror has everything that was sent")
                 assert await watched.ask(in_the_feed) == []
                 assert daemon.running
                 row = await watched.ask(state_row)
@@ -284,7 +285,7 @@ class TestPostgres:
                 await until_live(watched, daemon)
                 async with read_only(watched):
                     assert "read-only" in await ends_loudly(daemon, 2.0)
-                    # One that stands by, or starts, is in the same trouble and as loud.
+                    # A daemon that starts, or stands by, has the same trouble and ends with the same error.
                     assert "read-only" in await ends_loudly(impatient(start, 1.0), PATIENCE)
 
     async def test_silent_server_ends_the_daemon_in_time_also_at_a_stop(self, program_environment: Environment) -> None:
@@ -344,7 +345,7 @@ class TestPostgres:
 
 @asynccontextmanager
 async def read_only(watched: Mirror) -> AsyncIterator[None]:
-    """As after a fail-over to a replica: every session begun from now on may only read, and the old ones end."""
+    """Act as a failover to a replica: every new session may only read, and the old ones end."""
 
     def switch(setting: str) -> None:
         with connection.cursor() as cursor:

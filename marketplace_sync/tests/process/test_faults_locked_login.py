@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def a_person(name: str, password: str) -> None:
-    """A superuser whose password a web server's own settings can check."""
+    """Create a superuser whose password a web server can check with its own settings."""
     with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.PBKDF2PasswordHasher"]):
         get_user_model().objects.create_superuser(name, password=password)
 

@@ -1,4 +1,4 @@
-"""A daemon whose Redis is away."""
+"""A daemon whose Redis is unreachable."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""Law 10 with real processes: two daemons, one writer, whatever becomes of the first and whatever its clock says."""
+"""Law 10 with real processes: two daemons, one writer, whatever happens to the first one and its clock."""
 
 import asyncio
 import signal
@@ -27,7 +27,7 @@ from marketplace_sync.tests.support.truth import from_the_truth, in_the_feed
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-# Law 10 and issue "Faults": from the kill to the new owner.
+# Law 10: seconds from the kill to the new owner.
 TAKEN_OVER_WITHIN = 15.0
 
 
@@ -36,7 +36,7 @@ async def is_owned_by(watched: Mirror, daemon: Program) -> bool:
 
 
 async def first_and_second(start: Programs, watched: Mirror, **settings: object) -> tuple[Program, Program]:
-    """A daemon that is live, and one that stands by."""
+    """Start a daemon that is live, and one that stands by."""
     first = start.start("runsync", **settings)
     await until_live(watched, first)
     second = start.start("runsync")
@@ -66,9 +66,9 @@ async def test_paused_owner_writes_nothing_after_its_return_and_exits(program_en
     async with mirrored(program_environment) as (server, watched, start):
         first, second = await first_and_second(start, watched)
         await paused_between_two_writes(first, watched)
-        # As if it had been paused for long enough.
+        # As after a pause that was long enough.
         await watched.ask(age_the_lease, LEASE_SECONDS)
-        # What it has in its socket's buffers when it comes back.
+        # What is in its socket's buffers when it continues.
         for number in range(100, 130):
             server.market.put_skill(skill(number))
         await until(lambda: is_owned_by(watched, second), "the second has taken over")
@@ -92,7 +92,7 @@ async def test_paused_owner_writes_nothing_after_its_return_and_exits(program_en
 
 
 async def paused_between_two_writes(daemon: Program, watched: Mirror) -> None:
-    """SIGSTOP at a moment at which it holds no lock: on SQLite, where the lock is the file's, nobody could follow."""
+    """Send SIGSTOP while it has no lock: on SQLite a lock on the file would block any successor."""
     while True:
         daemon.send(signal.SIGSTOP)
         try:
@@ -130,9 +130,9 @@ async def test_owner_paused_within_a_transaction_blocks_no_takeover(program_envi
 
 
 async def paused_within_a_transaction(daemon: Program, watched: Mirror, server: SimulatorServer) -> None:
-    """SIGSTOP while it holds the lease row's lock."""
+    """Send SIGSTOP while it has the lock on the lease row."""
 
-    def holds() -> bool:
+    def has_lock() -> bool:
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT count(*) FROM pg_stat_activity "
@@ -147,7 +147,7 @@ async def paused_within_a_transaction(daemon: Program, watched: Mirror, server: 
             number += 1
         await server.drain()
         daemon.send(signal.SIGSTOP)
-        if await watched.ask(holds):
+        if await watched.ask(has_lock):
             return
         daemon.send(signal.SIGCONT)
         await asyncio.sleep(0.003)
@@ -181,13 +181,13 @@ async def test_of_two_daemons_started_together_one_owns_and_one_stands_by(progra
 
 @pytest.mark.usefixtures("postgres")
 async def test_lock_of_a_paused_owner_ends_with_its_lease(program_environment: Environment) -> None:
-    """Paused within a pipeline a session counts as active, and no time-out of the server's strikes it."""
+    """A session that is paused within a pipeline counts as active, so no time-out of the server ends it."""
     async with mirrored(program_environment) as (server, watched, start):
         first, second = await first_and_second(start, watched)
         first.send(signal.SIGSTOP)
         locked, gone = threading.Event(), threading.Event()
 
-        def hold() -> None:
+        def lock() -> None:
             try:
                 with transaction.atomic():
                     with connection.cursor() as cursor:
@@ -200,8 +200,8 @@ async def test_lock_of_a_paused_owner_ends_with_its_lease(program_environment: E
             finally:
                 connection.close()
 
-        holding = threading.Thread(target=hold)
-        holding.start()
+        locking = threading.Thread(target=lock)
+        locking.start()
         try:
             await until(lambda: locked.is_set(), "the row is locked")
             began = time.monotonic()
@@ -209,7 +209,7 @@ async def test_lock_of_a_paused_owner_ends_with_its_lease(program_environment: E
             assert time.monotonic() - began < TAKEN_OVER_WITHIN
         finally:
             gone.set()
-            holding.join()
+            locking.join()
         first.send(signal.SIGCONT)
         assert (await first.ended()).status == 1
         await until_live(watched, second)

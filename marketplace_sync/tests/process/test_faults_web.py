@@ -1,4 +1,4 @@
-"""A web process and its database: a bounded number of connections, whatever clients and server do to them."""
+"""A web process and its database: a bounded number of connections, whatever clients and server do."""
 
 import asyncio
 import socket
@@ -38,7 +38,7 @@ class Site:
         self.keys, self.leavers = keys[::2], keys[1::2]
 
     async def statuses(self, requests: int) -> list[int]:
-        """What so many requests at once are answered."""
+        """Return the statuses of so many simultaneous requests."""
         assert requests <= MAX_CONCURRENT * len(self.keys)
         asked = (
             self.browser.get(PATH, headers={"Authorization": f"Bearer {self.keys[number % len(self.keys)]}"})
@@ -48,7 +48,7 @@ class Site:
         return sorted(answer.status_code for answer in answers)
 
     async def abort(self, requests: int) -> None:
-        """Ask so many times and be gone before the answer."""
+        """Send so many requests and disconnect before the answers."""
         for number in range(requests):
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
             key = self.leavers[number % len(self.leavers)]
@@ -104,7 +104,7 @@ def sessions(where: str = "true") -> int:
 
 
 def terminated() -> set[int]:
-    """End its sessions from the server's side; their processes."""
+    """End its sessions from the server's side. Return their process ids."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s "
@@ -140,7 +140,7 @@ class TestPool:
                 await asyncio.sleep(0.01)
             assert set(await asking) == {200}
             assert 1 <= most <= MOST
-            assert set(await served.statuses(MOST)) == {200}  # an agent has 100 requests a second
+            assert set(await served.statuses(MOST)) == {200}  # an agent may send 100 requests per second
             assert await ask(sessions) <= MOST
             assert await ask(sessions, "state = 'idle in transaction'") == 0
 

@@ -1,4 +1,4 @@
-"""`manage.py runsync` and `verifysync` from outside: what they do, say, and exit with."""
+"""`manage.py runsync` and `verifysync` as programs: their effects, output and exit status."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def everything_stored() -> dict[str, list[dict[str, Any]]]:
-    """Every row of every table."""
+    """Return every row of every table."""
     return {model._meta.label: list(model._base_manager.order_by("pk").values()) for model in apps.get_models()}
 
 
@@ -44,13 +44,13 @@ async def test_once_fills_the_mirror_and_dry_run_shows_the_next_sync_without_wri
             "Would create 1, update 1, delete 1 skills; 23 unchanged. Nothing was written.",
         ])  # fmt: skip
 
-        # So many at once wait for a person, which is no failure of the pass.
+        # So many removals need approval, which is no failure of the sync.
         for number in range(3, 25):
             server.market.delete_skill(f"skill-{number:05}", announce=False)
-        held = await start.run("runsync", "--once")
-        assert held.status == 0
+        second = await start.run("runsync", "--once")
+        assert second.status == 0
         run = await watched.ask(SyncRun.objects.get, state="held")
-        assert held.out.splitlines() == [
+        assert second.out.splitlines() == [
             "3 skills listed: 1 created, 1 updated, 0 removed, 1 unchanged, 0 refused.",
             f"23 removals wait for approval (run {run.pk}): {run.held_reason}.",
         ]
@@ -154,12 +154,12 @@ async def test_verifysync_shows_differences_and_repairs_them_with_removals(
         market = server.market
         with programs(program_environment(**settings_for(server))) as start:
             assert (await start.run("runsync", "--once")).status == 0
-            # Buried by a delete, and back with a date from before it: what the newest time wins over, a person may not.
+            # Deleted, and back with an older date: the newest time wins over the listing, but not over a repair.
             market.delete_skill("skill-00039", announce=False)
             assert (await start.run("runsync", "--once")).status == 0
             assert await watched.ask(Tombstone.objects.filter(skill_id="skill-00039").exists)
             market.put_skill(skill(39, updated_at="2025-01-01T00:00:00Z"), announce=False, stamp=False)
-            # Older than what the mirror has, and all the same the marketplace's word.
+            # Older than what the mirror has, and still what the marketplace reports.
             market.put_skill({"skill_id": "skill-00001", "name": "Old", "updated_at": "2025-01-01T00:00:00Z"},
                              announce=False, stamp=False)  # fmt: skip
             for number in range(10, 36):
@@ -168,9 +168,9 @@ async def test_verifysync_shows_differences_and_repairs_them_with_removals(
             market.put_category({**CATEGORY, "name": "new"}, announce=False)
 
             rows = await watched.ask(everything_stored)
-            told = await start.run("verifysync", "--json")
-            assert told.status == 1
-            assert json.loads(told.out) == {
+            checked = await start.run("verifysync", "--json")
+            assert checked.status == 1
+            assert json.loads(checked.out) == {
                 "level": False,
                 "missing": ["skill-00039"],
                 "extra": [f"skill-{number:05}" for number in range(10, 36)],
@@ -183,7 +183,7 @@ async def test_verifysync_shows_differences_and_repairs_them_with_removals(
             }
             assert await watched.ask(everything_stored) == rows
 
-            # What cannot be read is all that is left: the mirror does not have it.
+            # Only the unreadable record is left: the mirror does not have it.
             repaired = await start.run("verifysync", "--repair")
             assert repaired.status == 1
             assert repaired.out.splitlines() == [
@@ -197,7 +197,7 @@ async def test_verifysync_shows_differences_and_repairs_them_with_removals(
             left = await watched.difference()
             assert (left.skills, left.categories, len(left.refused)) == (set(), set(), 1)
 
-            # A person who asked is not overruled by the next ordinary pass.
+            # The next regular sync does not undo the repair.
             again = await start.run("runsync", "--once")
             assert again.out.splitlines()[0] == (
                 "14 skills listed: 0 created, 0 updated, 0 removed, 13 unchanged, 1 refused."
@@ -205,7 +205,7 @@ async def test_verifysync_shows_differences_and_repairs_them_with_removals(
 
 
 async def renewed_again_and_again(watched: Mirror, lease: Lease) -> None:
-    """As the holder of the lease does."""
+    """Renew the lease as its owner does."""
     while True:
         await watched.ask(lease.renew)
         await asyncio.sleep(0.5)
@@ -217,7 +217,7 @@ async def test_verifysync_looks_twice_and_reports_what_it_cannot_read_or_write(
     async with mirrored(program_environment) as (server, watched, start):
         assert (await start.run("runsync", "--once")).status == 0
 
-        # The market moves while it is compared: what is told to be missing is gone when it is looked at again.
+        # The marketplace changes during the comparison: what seemed missing is gone at the second look.
         async def passing(target: str) -> None:
             if "page=1&" in target:
                 server.market.put_skill(skill(100), announce=False)
@@ -242,7 +242,7 @@ async def test_verifysync_looks_twice_and_reports_what_it_cannot_read_or_write(
         (row,) = before[LeaseRow._meta.label]
         await watched.ask(LeaseRow.objects.update, renewed_at=row["renewed_at"])
         assert await watched.ask(everything_stored) == before
-        # Looking needs no lease.
+        # A comparison needs no lease.
         server.faults.add("html-200")
         unread = start.start("verifysync", "--json")
         await server.hang_up()

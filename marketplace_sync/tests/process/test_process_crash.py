@@ -1,4 +1,4 @@
-"""kill -9 at random moments: what is committed stays, what is not comes again, and nothing is there twice."""
+"""kill -9 at random moments: committed changes stay, others come again, and nothing is stored twice."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ ROOMS = ("automation", "data", "media", "research", "documents")
 
 
 async def kill(daemon: Program, watched: Mirror) -> None:
-    """kill -9; what it leaves behind looks like a dead daemon 15 s later, and its run stays open."""
+    """Send kill -9. The rows look like those of a dead daemon 15 s later, and its run stays open."""
     daemon.kill()
     await watched.ask(age_the_lease, DEAD_AFTER_SECONDS + 0.1)
     status = await watched.status()
@@ -61,14 +61,14 @@ async def test_mirror_is_in_sync_after_ten_kills_during_a_full_sync(program_envi
         with programs(program_environment(**settings_for(server, ATOM_SAAS_PAGE_SIZE=10))) as start:
             left_open: set[int] = set()
             for number in range(KILLS):
-                # Categories and 20 pages are 21 requests, four of them under way at a time.
+                # The categories and 20 pages are 21 requests, four of them at the same time.
                 daemon = start.start("runsync")
                 await killed_at_request(daemon, server, watched, rng.randint(1, 21), rng.uniform(0, 0.03))
                 left_open |= await watched.ask(open_runs)
                 change_unheard(server.market, rng, number)
-            assert left_open, "no kill struck a pass: it is too short"
+            assert left_open, "no kill came during a full sync: it is too short"
 
-            # The last one is left to itself: it waits until the dead one's lease has run out.
+            # The last one is not killed: it waits until the dead owner's lease has expired.
             last = start.start("runsync")
 
             async def waits() -> bool:
@@ -76,7 +76,7 @@ async def test_mirror_is_in_sync_after_ten_kills_during_a_full_sync(program_envi
                 return "standing_by" in last.err
 
             await until(waits, "it meets the lease of the dead one")
-            # Its own word: within 15 s the row may still say what a dead one that had got so far wrote last.
+            # Its own log counts: within 15 s the row may still show the last state of a dead daemon.
             await last.says("state=live", LEASE_SECONDS + 50)
             assert (await watched.difference()).level
             last.send(signal.SIGTERM)
@@ -89,7 +89,7 @@ async def test_mirror_is_in_sync_after_ten_kills_during_a_full_sync(program_envi
 async def killed_at_request(
     daemon: Program, server: SimulatorServer, watched: Mirror, number: int, after: float
 ) -> None:
-    """Let the daemon make so many requests, and kill it `after` seconds later, while it waits for none of ours."""
+    """Kill the daemon `after` seconds after so many requests, while it waits for no answer of ours."""
     asked = 0
     reached = asyncio.Event()
 
@@ -100,16 +100,16 @@ async def killed_at_request(
             reached.set()
 
     server.on_request = count
-    await until(lambda: reached.is_set() or not daemon.running, "the pass is under way")
+    await until(lambda: reached.is_set() or not daemon.running, "the full sync is under way")
     assert daemon.running
-    # Not waiting for anything: any moment will do, and this is the seed's choice.
+    # A random moment, chosen by the seed.
     await asyncio.sleep(after)
     server.on_request = None
     await kill(daemon, watched)
 
 
 def change_unheard(market: Marketplace, rng: random.Random, number: int) -> None:
-    """Changes that only a listing tells of: half of the skills, one that goes, two that come."""
+    """Make changes that only the listing shows: half of the skills, one removed, two new."""
     for skill_id in rng.sample(sorted(market.skills), 100):
         market.put_skill({"skill_id": skill_id, "description": f"Round {number}.", "category": rng.choice(ROOMS)},
                          announce=False)  # fmt: skip
@@ -118,60 +118,60 @@ def change_unheard(market: Marketplace, rng: random.Random, number: int) -> None
         market.put_skill(skill(new, category=rng.choice(ROOMS)), announce=False)
 
 
-# The replay drains, and can be interrupted, after each so many messages.
+# The replay drains, and can be interrupted, after each batch of this many messages.
 STEP = 32
-# So many that the 404s of a few unclean passes, 20 each, can't prove them all to be gone.
+# So many that the 404s of a few unclean syncs, 20 each, cannot prove them all to be gone.
 BULK = range(9000, 9150)
 BULK_STEPS = -(-len(BULK) // STEP)
 
 
 def made_up_history(rng: random.Random, steps: int, bulk_at: int) -> list[dict[str, Any]]:
-    """A trace of `steps` times 32 messages; the bulk is created first of all and deleted from step `bulk_at` on."""
+    """Return a trace of `steps` times 32 messages. The bulk is created first and deleted from step `bulk_at` on."""
     began = datetime(2026, 2, 1, tzinfo=UTC)
     alive = {f"skill-{number:05}" for number in range(150)}
     messages: list[dict[str, Any]] = []
 
-    def tell(kind: str, **data: Any) -> None:
+    def send(kind: str, **data: Any) -> None:
         at = (began + timedelta(milliseconds=len(messages))).isoformat(timespec="milliseconds")
         data["deleted_at" if kind == "skill_delete" else "updated_at"] = at
         messages.append({"type": kind, "data": data, "timestamp": at})
 
     for number in BULK:
-        tell("skill_update", **skill(number, category=rng.choice(ROOMS)))
+        send("skill_update", **skill(number, category=rng.choice(ROOMS)))
     while len(messages) < steps * STEP:
         if len(messages) == bulk_at * STEP:
             for number in BULK:
-                tell("skill_delete", skill_id=f"skill-{number:05}")
+                send("skill_delete", skill_id=f"skill-{number:05}")
         skill_id = f"skill-{rng.randrange(250):05}"
         if skill_id not in alive:
             alive.add(skill_id)
-            tell("skill_update", **skill(int(skill_id[6:]), category=rng.choice(ROOMS)))
+            send("skill_update", **skill(int(skill_id[6:]), category=rng.choice(ROOMS)))
             continue
         match rng.choice(("update", "update", "short", "rate", "category", "delete")):
             case "update":
                 new = {"version": f"2.0.{len(messages)}", "category": rng.choice(ROOMS)}
-                tell("skill_update", **skill(int(skill_id[6:]), **new))
+                send("skill_update", **skill(int(skill_id[6:]), **new))
             case "short":
-                tell("skill_update", skill_id=skill_id, name=f"Short {len(messages)}")
+                send("skill_update", skill_id=skill_id, name=f"Short {len(messages)}")
             case "rate":
                 figures = {"average_rating": rng.randint(100, 500) / 100, "rating_count": len(messages)}
-                tell("rating_update", skill_id=skill_id, rating=rng.randint(1, 5), **figures)
+                send("rating_update", skill_id=skill_id, rating=rng.randint(1, 5), **figures)
             case "category":
-                tell("category_update", name=rng.choice(ROOMS), description=f"As of {len(messages)}.")
+                send("category_update", name=rng.choice(ROOMS), description=f"As of {len(messages)}.")
             case "delete":
                 alive.discard(skill_id)
-                tell("skill_delete", skill_id=skill_id)
+                send("skill_delete", skill_id=skill_id)
     return messages[: steps * STEP]
 
 
 class Interrupted:
-    """Interrupts a replay at certain messages: kills the daemon, lets some go by unheard, starts the next."""
+    """Interrupt a replay at certain messages: kill the daemon, let some messages go unreceived, start the next."""
 
     def __init__(self, start: Programs, server: SimulatorServer, watched: Mirror, kills: dict[int, int]) -> None:
         self._start = start
         self._server = server
         self._watched = watched
-        self._kills = kills  # at which message: how many are told to nobody
+        self._kills = kills  # number of the message: how many after it nobody receives
         self._played = 0
         self._away_until = 0
         self._rng = random.Random(1)
@@ -179,10 +179,10 @@ class Interrupted:
         self.daemon: Program | None = None
 
     async def drain(self) -> None:
-        """Called after every 32 messages."""
+        """Interrupt the replay if it is time to; called after every 32 messages."""
         self._played += STEP
         if self.daemon is not None and self._played in self._kills:
-            # Some of what was sent is on the wire then, some read, some being written.
+            # Some messages are on the wire then, some are read, some are being written.
             await asyncio.sleep(self._rng.uniform(0, 0.05))
             self._away_until = self._played + self._kills[self._played]
             await kill(self.daemon, self._watched)
@@ -194,7 +194,7 @@ class Interrupted:
         await self._server.drain()
 
     async def begin(self) -> None:
-        """Start a daemon; go on when its stream is open."""
+        """Start a daemon, and wait until its stream is open."""
         daemon = self.daemon = self._start.start("runsync")
         await until(lambda: self._server.clients or not daemon.running, "the next daemon has its stream")
         assert daemon.running
@@ -207,7 +207,7 @@ async def test_repair_brings_the_mirror_in_sync_after_ten_kills_during_a_replay(
     steps, bulk_at = 46, 25
     trace = tmp_path / "trace.jsonl"
     trace.write_text("\n".join(map(json.dumps, made_up_history(rng, steps, bulk_at))))
-    # One kill strikes just before the bulk, so that nobody hears of it; the others where the seed says.
+    # One kill comes just before the bulk, so that no daemon receives it; the others come where the seed puts them.
     kills = {step * STEP: rng.randint(1, 2) * STEP for step in rng.sample([*range(3, 24, 3), *range(32, 44, 3)], 9)}
     kills[bulk_at * STEP] = BULK_STEPS * STEP
     async with mirrored(program_environment, skills=150, ATOM_SAAS_PAGE_SIZE=10) as (server, watched, start):
@@ -217,9 +217,10 @@ async def test_repair_brings_the_mirror_in_sync_after_ten_kills_during_a_replay(
         assert len(start.started) == KILLS + 1
         await start.started[-1].says("state=live")
 
-        # Told to nobody, and too many for a listing alone to prove: as many of them as the mirror had come to hold
-        # wait for a person, with the few others that went while nobody listened. On a machine so slow that the
-        # kills left it nearly empty there is nothing to hold. A pass over the quiet market says which.
+        # No daemon received the bulk's removals, and they are too many for a listing alone to prove. So as many of them
+        # as the mirror had stored need approval, with the few others that were removed between two daemons. On a
+        # machine so slow that the kills left the mirror nearly empty there are none. A full sync of the quiet
+        # marketplace shows it.
         answer = await watched.command(Command.Action.SYNC)
         assert answer.state == "done"
         run = await watched.ask(SyncRun.objects.get, pk=answer.result["run"])

@@ -1,4 +1,4 @@
-"""What a service's log holds: the daemon and a web server as processes, each line one JSON object, with its ids."""
+"""The log of the daemon and a web server as processes: each line is one JSON object, with its ids."""
 
 import json
 import signal
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def lines(program: Program) -> list[dict[str, Any]]:
-    """All that it has said on stderr; a line that is no JSON object fails."""
+    """Return the lines on stderr; a line that is no JSON object fails."""
     return [json.loads(line) for line in program.err.splitlines()]
 
 
@@ -37,16 +37,16 @@ async def test_log_lines_carry_their_connection_run_and_command(
                 await ask(asked.refresh_from_db)
                 return asked.finished_at is not None
 
-            await until(answered, "the pass that was asked for has ended")
+            await until(answered, "the full sync of the command has ended")
             daemon.send(signal.SIGTERM)
             assert (await daemon.ended()).status == 0
-            told = lines(daemon)
+            logged = lines(daemon)
     lease = await ask(LeaseRow.objects.get)
     runs = await ask(lambda: set(SyncRun.objects.values_list("pk", flat=True)))
     by_event: dict[str, list[dict[str, Any]]] = {}
-    for line in told:
+    for line in logged:
         by_event.setdefault(line["event"], []).append(line)
-    assert {line["epoch"] for line in told if line["event"] != "standing_by"} == {lease.epoch}
+    assert {line["epoch"] for line in logged if line["event"] != "standing_by"} == {lease.epoch}
     assert {line["connection"] for line in by_event["stream_opened"]} == {1}
     assert {line["run"] for line in by_event["sync_ended"]} == runs
     assert [line["run"] for line in by_event["sync_began"]] == [line["run"] for line in by_event["sync_ended"]]
@@ -54,7 +54,7 @@ async def test_log_lines_carry_their_connection_run_and_command(
     assert "commands" not in by_event["sync_began"][0]
     for event in ("command_accepted", "command_ended"):
         assert [line["command"] for line in by_event[event]] == [asked.pk]
-    # What belongs to none says none.
+    # Lines that belong to none have no id.
     assert [name for line in by_event["stopping"] for name in ("connection", "run", "command") if name in line] == []
 
 
@@ -75,11 +75,11 @@ async def test_clients_cannot_flood_the_log_of_a_web_process(
                 assert (await client.get(url, headers={"Host": "of.somebody.else"})).status_code == 400
         program.send(signal.SIGTERM)
         await program.ended()
-        told = lines(program)
+        logged = lines(program)
     finally:
         program.end()
-    # The counts of what was left out come at the minute's end, which this does not wait for.
-    shown = Counter((line["logger"], line["level"]) for line in told)
+    # The counts of suppressed lines come at the end of the minute; this test does not wait for them.
+    shown = Counter((line["logger"], line["level"]) for line in logged)
     assert shown["django.security.DisallowedHost", "warning"] == 60
     assert shown["django.request", "warning"] == 60
     assert shown["uvicorn.access", "info"] == 0

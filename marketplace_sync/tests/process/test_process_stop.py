@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: everything received is applied, the exit is 0, within 5 s; and loudly otherwise (law 13)."""
+"""SIGTERM and SIGINT: everything received is applied, with exit status 0, within 5 s; or an error (law 13)."""
 
 import asyncio
 import json
@@ -27,12 +27,12 @@ from marketplace_sync.tests.support.upstream_peers import ScriptedHttp
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-# INTERFACE.md: "stops within 5 s".
+# A stop takes 5 s at most.
 STOP_WITHIN = 5.0
 
 
 async def stopped(program: Program, number: signal.Signals = signal.SIGTERM, within: float = STOP_WITHIN) -> Ended:
-    """Send the signal; how the program ended, in time."""
+    """Send the signal. Return how the program ended, in time."""
     began = time.monotonic()
     program.send(number)
     ended = await program.ended()
@@ -42,19 +42,19 @@ async def stopped(program: Program, number: signal.Signals = signal.SIGTERM, wit
 
 
 async def all_is_received(server: SimulatorServer) -> None:
-    """The daemon has read all that was sent: it answers a ping in its turn."""
+    """Wait until the daemon has read all that was sent: it answers a ping after it."""
     heard = server.heard["pong"]
     server.send_raw('{"type": "ping"}')
     await server.drain()
     await until(lambda: server.heard["pong"] > heard, "the ping is answered")
 
 
-# So far ahead of what is committed runs the load, at most: what a machine ten times overloaded still drains in 4 s.
+# The load is this far ahead of the commits at most: a machine ten times overloaded still drains that in 4 s.
 AHEAD = 300
 
 
 async def load(server: SimulatorServer, watched: Mirror) -> None:
-    """New skills, as fast as the mirror takes them, until the daemon hangs up."""
+    """Send new skills, as fast as the mirror accepts them, until the daemon closes the stream."""
     sent = 0
     while server.clients:
         room = AHEAD + await watched.ask(Skill.objects.count) - sent
@@ -76,7 +76,7 @@ async def test_stop_under_load_applies_everything_received(program_environment: 
         row = await watched.ask(state_row)
         assert (row.state, row.connected) == ("not_running", False)
         assert row.received == row.applied > 1000
-        # In order, and without a hole, as far as they were received.
+        # In order, without a hole, as far as they were received.
         ids = await watched.ask(lambda: list(Skill.objects.order_by("skill_id").values_list("skill_id", flat=True)))
         assert ids == [f"skill-{number:05}" for number in range(row.received)]
 
@@ -100,7 +100,7 @@ async def test_refused_and_shed_messages_are_counted_at_a_stop(program_environme
     async with mirrored(program_environment, skills=5, ATOM_SAAS_WS_RATE_LIMIT=200) as (server, watched, start):
         daemon = start.start("runsync")
         await until_live(watched, daemon)
-        # One that is applied, the same once more, and one that is older.
+        # One that is applied, the same again, and an older one.
         newest = server.market.put_skill(skill(1))
         for each in (newest, {**newest, "name": "Older", "updated_at": "2026-01-01T00:00:00Z"}):
             server.send_raw(json.dumps({"type": "skill_update", "data": each}))
@@ -125,7 +125,7 @@ async def test_stop_during_a_sync_keeps_what_was_read_and_closes_the_run(program
                 await release.wait()
 
         server.on_request = hang
-        # A daemon was asked to end, and did. A single pass has not done what it was for.
+        # The daemon was asked to end, and did. A single full sync has not done what it was started for.
         for options, status in (((), 0), (("--once",), 1)):
             await watched.ask(Skill.objects.all().delete)
             program = start.start("runsync", *options)
@@ -202,10 +202,10 @@ async def test_drain_past_its_deadline_reports_the_loss_and_exits_1(
             await all_is_received(server)
             ended = await stopped(daemon, within=STOP_WITHIN + 0.5)
             assert ended.status == 1
-            told = re.search(r"stopped with (\d+) received changes not applied", ended.err)
-            assert told, ended.err
-            assert int(told[1]) == 37
-            # One that waits has nothing to lose, but must not hang either: PostgreSQL's time-outs let it go in
+            reported = re.search(r"stopped with (\d+) received changes not applied", ended.err)
+            assert reported, ended.err
+            assert int(reported[1]) == 37
+            # A standby has nothing to lose, but must not hang either: PostgreSQL's time-outs end it in
             # order, SQLite's lock does not.
             assert (await stopped(standby, within=STOP_WITHIN + 0.5)).status in (0, 1)
         assert await watched.ask(Skill.objects.count) == 25

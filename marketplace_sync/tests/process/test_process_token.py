@@ -1,4 +1,4 @@
-"""Law 14, from outside: whatever a marketplace does, no output and no row of the programs holds the token."""
+"""Law 14, with real programs: whatever a marketplace does, no output and no row contains the token."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 # A URL must quote it, a regular expression escape it.
 TOKEN = "tok-4711/secret+part=%41&x#~end"
 QUOTED = quote(TOKEN, safe="")
-# Its parts too: cut off in the middle it is half a token, and half of one is too much.
+# Its halves too: a token that is cut off in the middle is disclosed in part.
 FORBIDDEN = [
     form.lower() for form in (TOKEN, QUOTED, quote(TOKEN), "4711/secret", "4711%2fsecret", "part=%41&", "%2541")
 ]
@@ -35,13 +35,13 @@ ECHO = f"no {TOKEN} and no {QUOTED}, Bearer {TOKEN}, /ws?token={QUOTED}"
 
 
 def sightings(text: str) -> list[str]:
-    """Where the token stands in a text, with what is around it."""
+    """Return where the token is in a text, with its surroundings."""
     lower = text.lower()
     return [f"{form}: {text[max(0, at - 60) : at + 60]!r}" for form in FORBIDDEN if (at := lower.find(form)) >= 0]
 
 
 def stored() -> Iterator[tuple[str, str]]:
-    """Every value of every row of every table, as text, with where it stands."""
+    """Yield every value of every row of every table as text, with its place."""
     for model in apps.get_models():
         for row in model._base_manager.values():
             for column, value in row.items():
@@ -78,7 +78,7 @@ REFUSALS = [
     reset,
     answer(401, BODY),
 ]
-# Then a listing that can be read, with rows that can't.
+# Then a readable listing with unreadable rows.
 ROWS = [
     skill(1),
     {"skill_id": f"id-{TOKEN}", "name": None},
@@ -113,7 +113,7 @@ async def test_token_is_never_seen_whatever_the_marketplace_does(
 ) -> None:
     handshakes = 0
 
-    def at_the_door(_: ServerConnection, __: Request) -> Response | None:
+    def handshake(_: ServerConnection, __: Request) -> Response | None:
         nonlocal handshakes
         handshakes += 1
         return {1: unwelcome(401), 2: unwelcome(500), 3: unwelcome(302)}.get(handshakes)
@@ -130,13 +130,13 @@ async def test_token_is_never_seen_whatever_the_marketplace_does(
             body: Any = {"categories": [{"name": "automation"}, {"name": "", "description": ECHO}, [ECHO]]}
         elif path.endswith("/skills"):
             body = {"skills": ROWS, "page": 1, "total": len(ROWS), "total_pages": 1}
-        else:  # a single skill: another one than was asked for
+        else:  # a single skill: not the requested one
             body = {"skill_id": TOKEN, "name": "N"}
         writer.write(answer(200, json.dumps(body).encode()))
         await writer.drain()
 
     async with ScriptedHttp(*REFUSALS, listing) as http, AsyncExitStack() as ends, AsyncExitStack() as peers:
-        ws_url = await peers.enter_async_context(ws_peer(stream, process_request=at_the_door))
+        ws_url = await peers.enter_async_context(ws_peer(stream, process_request=handshake))
         settings = {
             "ATOM_SAAS_API_URL": http.url, "ATOM_SAAS_WS_URL": ws_url, "ATOM_SAAS_API_TOKEN": TOKEN,
             "ATOM_SAAS_WS_FALLBACK_SECONDS": 0.3, "ATOM_SAAS_WS_RECONNECT_DELAYS": "0.05",
@@ -150,22 +150,22 @@ async def test_token_is_never_seen_whatever_the_marketplace_does(
             daemon = start.start("runsync")
             await until(lambda: handshakes > 6 or not daemon.running, "every handshake and close was met")
             await peers.aclose()
-            await until(lambda: watched.ask(reason_holds, "refused"), "the stream can't be reached any more")
+            await until(lambda: watched.ask(reason_contains, "refused"), "the stream is unreachable")
             await until(lambda: watched.ask(passed), "the listing was read after all the refusals")
             checked = await start.run("verifysync", "--json")
             foreseen = await start.run("runsync", "--dry-run")
             daemon.send(signal.SIGTERM)
             assert (await daemon.ended()).status == 0
 
-            # All of it did happen, and was told.
+            # All of it happened, and was reported.
             assert (checked.status, foreseen.status) == (1, 0)  # refused rows: not in sync
             assert len(json.loads(checked.out)["refused"]) >= len(ROWS) - 1
-            letters = await watched.ask(lambda: list(DeadLetter.objects.values_list("source", flat=True)))
-            assert letters.count("stream") == len(MESSAGES)
-            assert letters.count("listing") == len(ROWS) - 1 + 2
-            # Passes and single fetches take the answers in turns.
-            told = ("refuses the token (HTTP 401)", "HTTP 403", "HTTP 418", "redirect", "4401", "1008", "code 1011")
-            assert [words for words in told if words not in daemon.err] == []
+            sources = await watched.ask(lambda: list(DeadLetter.objects.values_list("source", flat=True)))
+            assert sources.count("stream") == len(MESSAGES)
+            assert sources.count("listing") == len(ROWS) - 1 + 2
+            # Full syncs and single fetches get the answers in turns.
+            expected = ("refuses the token (HTTP 401)", "HTTP 403", "HTTP 418", "redirect", "4401", "1008", "code 1011")
+            assert [words for words in expected if words not in daemon.err] == []
             assert " debug " in daemon.err and daemon.err.count("***") > 20
 
             for program in start.started:
@@ -175,7 +175,7 @@ async def test_token_is_never_seen_whatever_the_marketplace_does(
             assert len(await watched.ask(sightings_in_the_database)) >= 2
 
 
-def reason_holds(word: str) -> bool:
+def reason_contains(word: str) -> bool:
     return word in WebSocketState.objects.get().disconnect_reason
 
 
@@ -184,7 +184,7 @@ def passed() -> bool:
 
 
 def plant_the_token() -> None:
-    """What was searched does find it, in a text and in bytes."""
+    """Store the token as text and as bytes, so that the search has something to find."""
     now = timezone.now()
     DeadLetter.objects.create(
         source="stream", code="not_json", reason=f"has {TOKEN}", head=QUOTED.encode(), size=1, digest="0",

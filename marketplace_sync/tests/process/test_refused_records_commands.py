@@ -69,9 +69,9 @@ async def test_refused_record_makes_the_sync_degraded_and_verifysync_fail(
 
         for arguments in ((), ("--repair",)):
             verified = await start.run("verifysync", "--json", *arguments)
-            told = json.loads(verified.out)
-            assert (verified.status, told["level"], told["missing"], told["different"]) == (1, False, [], {})
-            (refused,) = told["refused"]
+            found = json.loads(verified.out)
+            assert (verified.status, found["level"], found["missing"], found["different"]) == (1, False, [], {})
+            (refused,) = found["refused"]
             assert refused.startswith("skill-00007: average_rating: ")
         shown = await start.run("runsync", "--dry-run")
         assert shown.status == 0 and shown.out.splitlines()[0].startswith("unreadable skill-00007: average_rating: ")
@@ -79,8 +79,8 @@ async def test_refused_record_makes_the_sync_degraded_and_verifysync_fail(
         server.market.put_skill(skill(7, updated_at="2026-03-01T00:00:00Z"), announce=False, stamp=False)
         assert (await start.run("runsync", "--once")).status == 0
         assert (await start.run("verifysync")).status == 0
-        mended = (await watched.ask(freshness)).as_of
-        assert before.as_of is not None and mended is not None and mended > before.as_of
+        repaired = (await watched.ask(freshness)).as_of
+        assert before.as_of is not None and repaired is not None and repaired > before.as_of
 
 
 async def test_listing_with_unreadable_pages_fails_runsync_once(program_environment: Environment) -> None:

@@ -1,4 +1,4 @@
-"""When a full pass is begun: each rule by example, and over random histories no want is lost."""
+"""When a full sync begins: each rule by example, and no cause is lost over random histories."""
 
 from collections.abc import Callable
 from itertools import count, pairwise
@@ -19,14 +19,14 @@ def words(order: SyncOrder | None) -> list[str]:
 def run(
     schedule: Schedule, at: float, outcome: SyncOutcome = SyncOutcome.DONE, retry_after: float | None = None
 ) -> list[str]:
-    """Begin the pass that is due then, end it in the same instant, and say what it was for."""
+    """Begin the full sync that is due then, end it in the same instant, and return its reasons."""
     order = schedule.sync_began(at)
     schedule.sync_ended(at, outcome, retry_after)
     return words(order)
 
 
 def settled(at: float = 0.0, poll_interval: float = POLL) -> Schedule:
-    """A schedule whose first pass is done."""
+    """Return a schedule whose first full sync is done."""
     schedule = Schedule(poll_interval=poll_interval)
     schedule.stream_opened(at)
     assert run(schedule, at) == ["start"]
@@ -79,7 +79,7 @@ def test_caught_up_needs_a_completed_sync_begun_after_the_latest_opening() -> No
     schedule = Schedule(poll_interval=POLL)
     schedule.first_attempt_failed(0)
     run(schedule, 0)
-    assert not schedule.caught_up  # no stream ever opened
+    assert not schedule.caught_up  # no stream has opened
     schedule.stream_opened(1)
     run(schedule, 1, SyncOutcome.FAILED)
     assert not schedule.caught_up
@@ -112,14 +112,14 @@ def test_gap_causes_a_sync_one_second_after_the_last_loss() -> None:
 def test_sync_begins_every_minute_while_losses_last() -> None:
     schedule = settled()
     begun: list[float] = []
-    for tenth in range(10, 2810):  # losses, ten a second, until 280.9
+    for tenth in range(10, 2810):  # losses, ten per second, until 280.9
         now = tenth / 10
         schedule.loss(now)
         if schedule.due(now):
             begun.append(now)
             run(schedule, now)
     assert begun == pytest.approx([61, 121.1, 181.2, 241.3])
-    assert schedule.next_wake() == pytest.approx(281.9)  # the quiet one
+    assert schedule.next_wake() == pytest.approx(281.9)  # the one after the last loss
     assert run(schedule, 282) == ["gap"]
 
 
@@ -153,7 +153,7 @@ def test_failed_sync_is_retried_for_the_same_reasons() -> None:
     assert schedule.next_wake() == at + 60 + POLL
     schedule.poll_now(at + 70)
     run(schedule, at + 70, SyncOutcome.FAILED)
-    assert schedule.next_wake() == at + 75  # the back-off began anew
+    assert schedule.next_wake() == at + 75  # the back-off began again
 
 
 def test_back_off_is_never_longer_than_the_poll_interval() -> None:
@@ -177,7 +177,7 @@ def test_back_off_ends_when_its_cause_is_removed() -> None:
     schedule.cause_removed(30)
     assert schedule.next_wake() == 30
     assert run(schedule, 30, SyncOutcome.FAILED) == ["retry", "connected"]
-    assert schedule.next_wake() == 40  # one try; the delays go on where they were
+    assert schedule.next_wake() == 40  # one try; the delays continue where they were
     assert run(schedule, 40) == ["retry", "connected"]
     schedule.cause_removed(50)
     assert schedule.next_wake() == 40 + POLL
@@ -248,55 +248,55 @@ def test_begin_and_end_out_of_order_raise() -> None:
         schedule.sync_began(1)
 
 
-TOLD: dict[str, tuple[Callable[[Schedule, float], None], Reason]] = {
+CAUSES: dict[str, tuple[Callable[[Schedule, float], None], Reason]] = {
     "opened": (Schedule.stream_opened, Reason.CONNECTED),
     "first_failed": (Schedule.first_attempt_failed, Reason.START),
     "poll_now": (Schedule.poll_now, Reason.FALLBACK),
     "loss": (Schedule.loss, Reason.GAP),
     "confirm": (Schedule.confirm_needed, Reason.CONFIRM),
 }
-DEEDS = [*TOLD, "asked", "wait", "sleep", *SyncOutcome]
-# After any history: whatever runs ends well, what is due later is waited for.
+STEPS = [*CAUSES, "asked", "wait", "sleep", *SyncOutcome]
+# After any history: what runs is completed, and what is due later is waited for.
 CALM = ["first_failed", "done", "sleep", "done", "sleep", "done"]
 
 
 class Daemon:
-    """Begins what is due at once, as the daemon does, and keeps its own plain account of what is wanted."""
+    """Begin what is due immediately, as the daemon does, and keep a simple record of what is wanted."""
 
     def __init__(self) -> None:
         self.schedule = Schedule(poll_interval=POLL)
         self.now = 0.0
         self.released = False
-        self.wanted: list[Reason] = []  # told, and not yet covered by a good pass begun after it
-        self.tickets: dict[int, int] = {}  # command: passes begun when it was asked
+        self.wanted: list[Reason] = []  # causes that no completed sync has covered yet
+        self.tickets: dict[int, int] = {}  # command: number of syncs begun before it
         self.commands = count(1)
         self.begun = 0
         self.order: SyncOrder | None = None
         self.covers: list[Reason] = []
 
-    def does(self, deed: str) -> None:
-        if deed in TOLD:
-            self.is_told(deed)
-        elif deed == "asked":
+    def does(self, step: str) -> None:
+        if step in CAUSES:
+            self.cause(step)
+        elif step == "asked":
             command = next(self.commands)
             self.tickets[command] = self.begun
             self.schedule.commanded(self.now, command)
-        elif deed == "wait":
+        elif step == "wait":
             self.now += 0.5
-        elif deed == "sleep":
+        elif step == "sleep":
             self.now = max(self.now, self.schedule.next_wake() or self.now)
         elif self.order is not None:
-            self.ends(self.order, SyncOutcome(deed))
+            self.ends(self.order, SyncOutcome(step))
         self.begins_what_is_due()
 
-    def is_told(self, deed: str) -> None:
-        tell, reason = TOLD[deed]
-        tell(self.schedule, self.now)
-        if deed == "opened" and not self.released:
+    def cause(self, step: str) -> None:
+        report, reason = CAUSES[step]
+        report(self.schedule, self.now)
+        if step == "opened" and not self.released:
             reason = Reason.START
-        if deed != "first_failed" or not self.released:
+        if step != "first_failed" or not self.released:
             self.wanted.append(reason)
-        self.released = self.released or deed in ("opened", "first_failed", "poll_now")
+        self.released = self.released or step in ("opened", "first_failed", "poll_now")
 
     def ends(self, order: SyncOrder, outcome: SyncOutcome) -> None:
         self.schedule.sync_ended(self.now, outcome)
@@ -304,13 +304,13 @@ class Daemon:
             self.wanted += self.covers
         if outcome is not SyncOutcome.INTERRUPTED:
             for command in order.commands:
-                assert self.tickets.pop(command) < self.begun, "answered by a pass begun before the request"
+                assert self.tickets.pop(command) < self.begun, "answered by a sync that began before the command"
         self.order, self.covers = None, []
 
     def begins_what_is_due(self) -> None:
         if self.schedule.due(self.now) is not None:
-            assert self.order is None, "two passes at once"
-            assert self.released, "before the stream was up or had failed"
+            assert self.order is None, "two syncs at the same time"
+            assert self.released, "before the stream was open or had failed"
             self.order = self.schedule.sync_began(self.now)
             self.begun += 1
             self.covers, self.wanted = self.wanted, []
@@ -318,22 +318,22 @@ class Daemon:
             assert set(self.order.commands) == set(self.tickets)
         if self.order is None and self.released and (self.wanted or self.tickets):
             wake = self.schedule.next_wake()
-            assert wake is not None, "wanted, and nothing will come of it"
+            assert wake is not None, "wanted, and no sync will begin"
             assert self.now < wake <= self.now + 60
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.sampled_from(DEEDS), max_size=60))
-def test_no_cause_is_lost_in_any_history(deeds: list[str]) -> None:
+@given(st.lists(st.sampled_from(STEPS), max_size=60))
+def test_no_cause_is_lost_in_any_history(steps: list[str]) -> None:
     daemon = Daemon()
-    for deed in [*deeds, *CALM]:
-        daemon.does(deed)
+    for step in [*steps, *CALM]:
+        daemon.does(step)
     assert (daemon.wanted, daemon.covers, daemon.tickets) == ([], [], {})
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(0.01, 0.99), min_size=50, max_size=400), st.floats(0, 30))
-def test_endless_losses_cost_one_sync_per_minute_and_one_after_them(pauses: list[float], pass_lasts: float) -> None:
+def test_endless_losses_cost_one_sync_per_minute_and_one_after_them(pauses: list[float], sync_lasts: float) -> None:
     schedule = settled()
     now, ends_at = 0.0, None
     begun: list[float] = []
@@ -346,14 +346,14 @@ def test_endless_losses_cost_one_sync_per_minute_and_one_after_them(pauses: list
         if schedule.due(now):
             schedule.sync_began(now)
             begun.append(now)
-            ends_at = now + pass_lasts
+            ends_at = now + sync_lasts
     assert len(begun) <= now / 60
     assert all(later - earlier >= 60 for earlier, later in pairwise(begun))
     if ends_at is not None:
         schedule.sync_ended(now, SyncOutcome.DONE)
     schedule.loss(now)
     wake = schedule.next_wake()
-    # Passes for gaps that follow one another are 1, 2, 4 ... 60 s apart at least.
+    # Syncs for gaps that follow one another are 1, 2, 4 ... 60 s apart at least.
     spaced = begun[-1] + min(2 ** (len(begun) - 1), 60) if begun else now
     assert wake is not None and wake <= max(now + 1, spaced)
     assert run(schedule, wake) == ["gap"]
@@ -361,7 +361,7 @@ def test_endless_losses_cost_one_sync_per_minute_and_one_after_them(pauses: list
 
 
 def test_slow_noise_costs_no_more_syncs_than_a_flood() -> None:
-    """A loss every 2.2 s, each longer ago than the quiet second when the next comes."""
+    """Lose a message every 2.2 s: each gap is due before the next loss comes."""
     schedule = Schedule(poll_interval=900.0)
     schedule.first_attempt_failed(0.0)
     schedule.sync_began(0.0)
@@ -378,5 +378,5 @@ def test_slow_noise_costs_no_more_syncs_than_a_flood() -> None:
             schedule.sync_began(now)
             schedule.sync_ended(now + 0.1, SyncOutcome.DONE)
             begun.append(now)
-    assert begun[0] == pytest.approx(2.0)  # the first is mended at once
-    assert len(begun) <= 600 / 60 + 6  # and the rest are further and further apart, up to a minute
+    assert begun[0] == pytest.approx(2.0)  # the first is repaired immediately
+    assert len(begun) <= 600 / 60 + 6  # the others are further and further apart, up to a minute
