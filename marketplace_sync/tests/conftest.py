@@ -194,6 +194,12 @@ def program_environment(transactional_db: None) -> Callable[..., dict[str, str]]
 
 
 @pytest.fixture
+def real_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start programs as a shell does, not by a fork (`tests/support/fork_server.py`)."""
+    monkeypatch.setattr("marketplace_sync.tests.support.processes.can_fork", lambda *_: False)
+
+
+@pytest.fixture
 def no_database(transactional_db: None) -> Iterator[None]:
     """The database can't be reached: its settings lead nowhere."""
     broken = connections["default"].settings_dict

@@ -1,7 +1,6 @@
 """The API's answers in a project with settings of its own for the REST framework."""
 
 import json
-import subprocess
 import sys
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from marketplace_sync.api import throttles
 from marketplace_sync.governance.sliding_window import SlidingWindow
 from marketplace_sync.tests.database.test_api_times import EDGES, READS, TIME, set_all_times_to, times_in
-from marketplace_sync.tests.support.processes import MANAGE, Environment
+from marketplace_sync.tests.support.processes import Environment, run_program
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -46,12 +45,9 @@ for path in PATHS:
     answer = client.get(path)
     print(json.dumps([path, answer.status_code, answer.content.decode()]))
 """.replace("PATHS", repr(READS))
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=program_environment(), cwd=MANAGE.parent, capture_output=True, text=True,
-        check=False, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    done = run_program([sys.executable, "-c", script], program_environment())
+    assert done.status == 0, done.err
+    answers = [json.loads(line) for line in done.out.splitlines()]
     assert len(answers) == len(READS)
     for path, status, content in answers:
         assert status == 200, (path, content)

@@ -14,6 +14,9 @@ from marketplace_sync.tests.support.embedding import PAGE, environment, make_pro
 from marketplace_sync.tests.support.harness import marketplace
 from marketplace_sync.tests.support.processes import Program, until
 
+# Really started: a fork has imported before what a project of somebody else may not have.
+pytestmark = pytest.mark.usefixtures("real_starts")
+
 SKILLS = 25
 
 

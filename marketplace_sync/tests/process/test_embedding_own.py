@@ -16,6 +16,9 @@ from marketplace_sync.tests.support.embedding import environment, make_project, 
 from marketplace_sync.tests.support.harness import marketplace
 from marketplace_sync.tests.support.processes import Program, until
 
+# Really started: a fork has imported before what a project of somebody else may not have.
+pytestmark = pytest.mark.usefixtures("real_starts")
+
 SKILLS = 25
 MARKETPLACE = {"ATOM_SAAS_API_URL": "http://127.0.0.1:1", "ATOM_SAAS_API_TOKEN": "a-token-of-nobody"}
 # A user model without user names, of UUIDs, with rules of its own, and with a field called like our agents.

@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from atomproject.login import login_limits
-from marketplace_sync.tests.process.test_settings_of_programs import FOLDER, manage
+from marketplace_sync.tests.process.test_settings_of_programs import manage
+from marketplace_sync.tests.support.processes import run_program
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -32,14 +32,14 @@ def _fresh_windows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_the_check_for_deployment_finds_nothing_with_https() -> None:
     told = manage("check", "--deploy", "--fail-level", "WARNING", **HTTPS)
-    assert (told.returncode, told.stderr) == (0, "")
-    assert told.stdout == "System check identified no issues (1 silenced).\n"
+    assert (told.status, told.err) == (0, "")
+    assert told.out == "System check identified no issues (1 silenced).\n"
 
 
 def test_without_https_the_check_says_what_is_missing() -> None:
     told = manage("check", "--deploy", **{**HTTPS, "DJANGO_HTTPS": "false"})
     assert {"security.W004", "security.W008", "security.W012", "security.W016"} <= set(
-        re.findall(r"security\.W\d+", told.stderr)
+        re.findall(r"security\.W\d+", told.err)
     )
 
 
@@ -52,10 +52,7 @@ def test_a_forwarded_protocol_counts_behind_a_proxy_alone() -> None:
     environment = {**os.environ, **HTTPS, "DATABASE_URL": "", "DJANGO_SETTINGS_MODULE": "atomproject.settings"}
     told = {}
     for proxy in ("true", "false"):
-        told[proxy] = subprocess.run(
-            [sys.executable, "-c", code], cwd=FOLDER, env={**environment, "DJANGO_BEHIND_PROXY": proxy},
-            capture_output=True, text=True, check=True, timeout=50,
-        ).stdout  # fmt: skip
+        told[proxy] = run_program([sys.executable, "-c", code], {**environment, "DJANGO_BEHIND_PROXY": proxy}).out
     assert told["true"].startswith("200 max-age=31536000; includeSubDomains")
     assert "Secure" in told["true"] and "SameSite=Lax" in told["true"]
     assert told["false"].startswith("301 None")
@@ -74,9 +71,7 @@ def test_a_real_debug_page_of_a_database_that_is_away_has_no_password(tmp_path: 
         "DJANGO_SECRET_KEY": "s3cr3t-that-signs-0123456789-0123456789-0123456789-abcdef",
         "ATOM_SAAS_API_TOKEN": "s3cr3t-token-0123456789", "DJANGO_ALLOWED_HOSTS": "testserver",
     }  # fmt: skip
-    told = subprocess.run(
-        [sys.executable, "-c", code], cwd=FOLDER, env=environment, capture_output=True, text=True, timeout=50
-    )
-    assert told.stdout.startswith("500 "), told.stderr
-    assert "OperationalError" in told.stdout and "CHANNEL_LAYERS" in told.stdout
-    assert "s3cr3t" not in told.stdout + told.stderr
+    told = run_program([sys.executable, "-c", code], environment)
+    assert told.out.startswith("500 "), told.err
+    assert "OperationalError" in told.out and "CHANNEL_LAYERS" in told.out
+    assert "s3cr3t" not in told.out + told.err

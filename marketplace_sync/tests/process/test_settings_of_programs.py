@@ -2,27 +2,28 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from atomproject.env import Environment
+from marketplace_sync.tests.support.processes import Ended, run_program
 from marketplace_sync.tests.unit.test_settings import FOLDER, SECRET
 
 
-def manage(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "manage.py", *arguments], cwd=FOLDER, env={**os.environ, **environment},
-        capture_output=True, text=True, timeout=50, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+def python(*arguments: str, **environment: str) -> Ended:
+    return run_program([sys.executable, *arguments], {**os.environ, **environment}, FOLDER)
+
+
+def manage(*arguments: str, **environment: str) -> Ended:
+    return python("manage.py", *arguments, **environment)
 
 
 def test_with_nothing_set_the_database_is_made_and_only_the_marketplace_is_missed(tmp_path: Path) -> None:
     made = manage("migrate", "--verbosity=0", DATABASE_URL=f"sqlite:///{tmp_path}/mirror.sqlite3")
-    assert (made.returncode, made.stdout) == (0, "")
-    told = [line.split(")")[0] for line in made.stderr.splitlines() if line.startswith("?")]
+    assert (made.status, made.out) == (0, "")
+    told = [line.split(")")[0] for line in made.err.splitlines() if line.startswith("?")]
     assert told == ["?: (marketplace_sync.W001", "?: (marketplace_sync.W003"]
     assert (tmp_path / "mirror.sqlite3").stat().st_size > 0
 
@@ -33,19 +34,19 @@ def test_check_tells_everything_that_is_wrong_at_once() -> None:
         DJANGO_ALLOWED_HOSTS="http://x/", LOG_LEVEL="loud", LOG_FORMAT="xml", ATOM_SAAS_PAGE_SIZE="many",
         ATOM_SAAS_API_URL="nowhere", ATOM_SAAS_PAGESIZE="5", FEED_KEEP_DAYS="",
     )  # fmt: skip
-    assert told.returncode == 1
-    assert "Traceback" not in told.stderr
-    errors = {line[3:].split(")")[0][-4:] for line in told.stderr.splitlines() if line.startswith("?")}
+    assert told.status == 1
+    assert "Traceback" not in told.err
+    errors = {line[3:].split(")")[0][-4:] for line in told.err.splitlines() if line.startswith("?")}
     assert errors == {"E001", "W003", "E018", "E031", "E032", "E034", "E035", "E036", "E037", "E038", "W045"}
-    assert told.stderr.count("HINT:") == len(errors)
+    assert told.err.count("HINT:") == len(errors)
 
 
 def test_an_unreadable_database_url_touches_no_database() -> None:
     told = manage("migrate", DATABASE_URL=f"postgres://me:{SECRET}@[::1/x")
-    assert told.returncode == 1
-    assert "E031" in told.stderr
-    assert "Traceback" not in told.stderr
-    assert SECRET not in told.stderr
+    assert told.status == 1
+    assert "E031" in told.err
+    assert "Traceback" not in told.err
+    assert SECRET not in told.err
 
 
 def test_https_redirects_all_but_probes_and_keeps_cookies_to_itself() -> None:
@@ -55,11 +56,8 @@ def test_https_redirects_all_but_probes_and_keeps_cookies_to_itself() -> None:
         "import re; (exempt,) = s.SECURE_REDIRECT_EXEMPT;"
         "print(*(bool(re.search(exempt, path)) for path in ('health/live', 'mirror/health/live', 'api/health/')))"
     )
-    told = subprocess.run(
-        [sys.executable, "-c", code], cwd=FOLDER, env={**os.environ, "DJANGO_HTTPS": "true"},
-        capture_output=True, text=True, check=True, timeout=50,
-    )  # fmt: skip
-    assert told.stdout.split() == ["True"] * 6 + ["False"]
+    told = python("-c", code, DJANGO_HTTPS="true")
+    assert told.out.split() == ["True"] * 6 + ["False"]
 
 
 def test_a_file_that_was_named_has_to_be_there(tmp_path: Path) -> None:
@@ -68,7 +66,7 @@ def test_a_file_that_was_named_has_to_be_there(tmp_path: Path) -> None:
     assert problem.id == "marketplace_sync.E039"
     assert str(tmp_path / "none") in problem.message
     told = manage("check", DJANGO_ENV_FILE=str(tmp_path / "none"))
-    assert (told.returncode, "E039" in told.stderr) == (1, True)
+    assert (told.status, "E039" in told.err) == (1, True)
 
 
 def test_the_example_as_it_stands_is_the_defaults(tmp_path: Path) -> None:
@@ -79,10 +77,7 @@ def test_the_example_as_it_stands_is_the_defaults(tmp_path: Path) -> None:
             "print(json.dumps([repr(load_config(s)), s.DATABASES, s.CHANNEL_LAYERS, s.ALLOWED_HOSTS, s.DEBUG, "
             "s.LOGGING, len(s.ENVIRONMENT_PROBLEMS)]))"
         )
-        shown[file] = subprocess.run(
-            [sys.executable, "-c", code], cwd=FOLDER, env={**os.environ, "DJANGO_ENV_FILE": file, "DATABASE_URL": ""},
-            capture_output=True, text=True, check=True, timeout=50,
-        ).stdout  # fmt: skip
+        shown[file] = python("-c", code, DJANGO_ENV_FILE=file, DATABASE_URL="").out
     first, second = map(json.loads, shown.values())
     assert first == second
     assert second[-1] == 0
@@ -96,7 +91,5 @@ def test_a_prefix_that_is_set_but_empty_is_none(line: str, prefix: str, tmp_path
         "from atomproject import settings as s; from marketplace_sync.conf import load_config;"
         "print(repr(load_config(s).api_prefix))"
     )
-    environment = {**os.environ, "DJANGO_ENV_FILE": str(tmp_path / "env"), "DATABASE_URL": ""}
-    ended = subprocess.run([sys.executable, "-c", code], cwd=FOLDER, env=environment,
-                           capture_output=True, text=True, check=True, timeout=50)  # fmt: skip
-    assert ended.stdout.strip() == repr(prefix)
+    ended = python("-c", code, DJANGO_ENV_FILE=str(tmp_path / "env"), DATABASE_URL="")
+    assert ended.out.strip() == repr(prefix)

@@ -12,9 +12,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from marketplace_sync.simulator.server import SimulatorServer
+from marketplace_sync.tests.support.fork_server import ForkedProcess, can_fork, fork
 from marketplace_sync.tests.support.harness import Mirror, marketplace, mirror
 
 MANAGE = Path(__file__).resolve().parents[3] / "manage.py"
@@ -39,11 +40,7 @@ class Program:
         self.command = command
         self._out = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
         self._err = tempfile.TemporaryFile()  # noqa: SIM115
-        # A session of its own: Ctrl-C in the terminal of the tests is for the tests.
-        self._process = subprocess.Popen(
-            command, env=dict(environment), cwd=folder, stdin=subprocess.DEVNULL, stdout=self._out, stderr=self._err,
-            start_new_session=True,
-        )  # fmt: skip
+        self._process = _start(command, environment, folder, self._out, self._err)
 
     @property
     def pid(self) -> int:
@@ -69,10 +66,14 @@ class Program:
         self._process.kill()
         self._process.wait()
 
+    def wait(self, within: float = PATIENCE) -> Ended:
+        """Wait for the program to end. Blocks the thread."""
+        return Ended(self._process.wait(within), self.out, self.err)
+
     async def ended(self, within: float = PATIENCE) -> Ended:
         """Wait for the program to end by itself."""
         await until(lambda: not self.running, f"{self.name} has ended", within)
-        return Ended(self._process.returncode, self.out, self.err)
+        return self.wait()
 
     async def says(self, pattern: str, within: float = PATIENCE) -> re.Match[str]:
         """Wait until `pattern` stands in what it has said on stdout or stderr; it must not have ended without."""
@@ -99,6 +100,30 @@ class Program:
                     os.kill(child, signal.SIGKILL)
         self._out.close()
         self._err.close()
+
+
+def _start(
+    command: list[str], environment: Mapping[str, str], folder: Path, out: IO[bytes], err: IO[bytes]
+) -> subprocess.Popen[bytes] | ForkedProcess:
+    """Start a program, by a fork where that is the same. It has a session of its own: Ctrl-C is for the tests."""
+    if can_fork(command, environment, folder):
+        with open(os.devnull, "rb") as nothing:
+            return fork(command, environment, folder, stdin=nothing.fileno(), stdout=out.fileno(), stderr=err.fileno())
+    return subprocess.Popen(
+        command, env=dict(environment), cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def run_program(
+    command: list[str], environment: Mapping[str, str], folder: Path = MANAGE.parent, within: float = PATIENCE
+) -> Ended:
+    """Run a program to its end, for tests without an event loop. Raises `TimeoutExpired`, after killing it."""
+    program = Program(command, environment, folder)
+    try:
+        return program.wait(within)
+    finally:
+        program.end()
 
 
 class Programs:
