@@ -13,6 +13,9 @@ REQUIRE_SERVICES ?= 0
 RUNS ?= 20
 SEED ?= 1
 MINUTES ?= 5
+# The share of its examples that each property test tries on SQLite. On PostgreSQL it is a third always: what is tried
+# is the same code, except in a few dozen lines of SQL.
+EXAMPLES ?= 0.3
 export REQUIRE_SERVICES
 
 BIN := .venv/bin
@@ -34,6 +37,17 @@ demo: $(RUNTIME) ## simulator, daemon and web server in one, on this machine alo
 .PHONY: install
 install: $(INSTALLED) ## make .venv and install the packages
 
+# Two cores, a minute: mypy beside two test processes. A tenth of the examples of each property test; `make test` tries
+# a third, `.ci/run` all.
+.PHONY: quick
+quick: $(INSTALLED) ## lint, types, and the tests that need neither a process nor a browser, on SQLite: a minute
+	@$(MAKE) --no-print-directory -j 2 lint types migrations quick-tests
+
+.PHONY: quick-tests
+quick-tests: $(INSTALLED)
+	@EXAMPLES=0.1 SCHEMA_EXAMPLES=1 DATABASE_URL= $(BIN)/python -m pytest -q -n 2 \
+		marketplace_sync/tests/unit marketplace_sync/tests/database $(PYTEST_ARGS)
+
 .PHONY: test
 test: $(INSTALLED) ## lint, types, migrations, all tests on SQLite; where PostgreSQL answers, those of the database on it
 	@$(MAKE) --no-print-directory lint types migrations
@@ -43,10 +57,10 @@ test: $(INSTALLED) ## lint, types, migrations, all tests on SQLite; where Postgr
 		echo 'PostgreSQL does not answer at TEST_POSTGRES_URL, and REQUIRE_SERVICES=1 asks for it.' >&2; exit 1; \
 	else postgres=no; echo 'PostgreSQL does not answer at TEST_POSTGRES_URL: the tests run on SQLite alone.'; fi; \
 	echo '--- tests on SQLite'; \
-	DATABASE_URL= $(BIN)/python -m pytest $(PYTEST_ARGS); \
+	EXAMPLES=$(EXAMPLES) DATABASE_URL= $(BIN)/python -m pytest $(PYTEST_ARGS); \
 	if [ $$postgres = yes ]; then \
 		echo '--- tests on PostgreSQL: all that use a database'; \
-		DATABASE_URL='$(TEST_POSTGRES_URL)' $(BIN)/python -m pytest -m database $(PYTEST_ARGS); \
+		EXAMPLES=0.3 SCHEMA_EXAMPLES=2 DATABASE_URL='$(TEST_POSTGRES_URL)' $(BIN)/python -m pytest -m database $(PYTEST_ARGS); \
 	fi
 
 .PHONY: bench

@@ -1,9 +1,11 @@
-"""What tests share."""
+"""Fixtures and rules that all tests share."""
 
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import hypothesis
@@ -17,24 +19,38 @@ from marketplace_sync.governance import keys
 from marketplace_sync.governance.key_notes import KeyNotes
 from marketplace_sync.governance.refusals import folded_refusals, refused_requests
 from marketplace_sync.models.audit import CLOSE_GATE, GATE_WIDE_OPEN, OPEN_GATE
+from marketplace_sync.tests.support.fork_server import AUDIT_EVENT
 
-# A shared machine's pauses are no news; a failing example is printed so that it can be run again.
-hypothesis.settings.register_profile("project", deadline=None, print_blob=True)
+TESTS = Path(__file__).parent
+
+# The share of its examples that each property test tries. `make quick` and `make test` set less than 1: each run draws
+# other examples. `.ci/run` tries all of them.
+EXAMPLES = float(os.environ.get("EXAMPLES", "1"))
+FEWEST_EXAMPLES = 5
+# No deadline: a shared machine pauses. A failing example is printed so that it can be run again.
+hypothesis.settings.register_profile(
+    "project", deadline=None, print_blob=True, max_examples=max(FEWEST_EXAMPLES, round(100 * EXAMPLES))
+)
 hypothesis.settings.load_profile("project")
+# Where tests start no program and no browser.
+ONE_PROCESS = ("unit", "database")
+# What starts a process. The language's test lists the tracked files, and loading a C library may ask ldconfig.
+STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", AUDIT_EVENT}
+HARMLESS = ("git", "ldconfig")
 
 TEST_REDIS_URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379/0")
 
 
 def without_service(name: str) -> None:
-    """End a test that needs a service which is not there: skipped, or failed where `REQUIRE_SERVICES=1`."""
-    reason = f"{name} is needed and does not answer"
+    """Skip a test because a service is missing; fail it if `REQUIRE_SERVICES=1`."""
+    reason = f"{name} is needed, and does not answer. Start it, or unset REQUIRE_SERVICES."
     if os.environ.get("REQUIRE_SERVICES") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
 
 
 def answers(url: str) -> bool:
-    """Whether something listens where this URL points."""
+    """Return whether something listens at this URL."""
     parts = urlsplit(url)
     try:
         with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 6379), timeout=2):
@@ -45,7 +61,7 @@ def answers(url: str) -> bool:
 
 @pytest.fixture
 def redis_url() -> str:
-    """A Redis of the machine."""
+    """Return the URL of a Redis on this machine."""
     if not answers(TEST_REDIS_URL):
         without_service("Redis")
     return TEST_REDIS_URL
@@ -53,14 +69,14 @@ def redis_url() -> str:
 
 @pytest.fixture(autouse=True)
 def _own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one test protects is not masked in the next."""
+    """Forget the secrets that a test protects."""
     monkeypatch.setattr(redaction, "_forms", dict(redaction._forms))
     monkeypatch.setattr(redaction, "_pattern", redaction._pattern)
 
 
 @pytest.fixture(autouse=True)
 def _no_refusals_counted() -> Iterator[None]:
-    """What one test had refused does not count in the next."""
+    """Forget the refusals that a test has counted."""
     yield
     refused_requests.clear()
     folded_refusals.clear()
@@ -68,20 +84,20 @@ def _no_refusals_counted() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _own_key_notes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one test could not note of its keys is not noted in the next."""
+    """Forget the key notes that a test could not write."""
     monkeypatch.setattr(keys, "notes", KeyNotes())
 
 
-# Made of the models when the database is, and by nothing else. Django would make them anew after every flush.
+# Filled from the models when the database is created. Django would fill them again after every flush.
 KEPT_TABLES = {"django_content_type", "auth_permission"}
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _quick_flush() -> Iterator[None]:
-    """What empties the tables after a transactional test, of which there are hundreds.
+    """Empty the tables quickly after a transactional test: there are hundreds.
 
-    By DELETE also on PostgreSQL, where TRUNCATE makes every table and index anew, 100 ms for tables with hardly a row.
-    The database refuses to forget audit rows: this is let through, and nothing else.
+    By DELETE also on PostgreSQL, where TRUNCATE recreates every table and index: 100 ms for tables with hardly a row.
+    The database refuses to delete audit rows: the gate is opened for that.
     """
     tables: list[str] = []
 
@@ -99,7 +115,7 @@ def _quick_flush() -> Iterator[None]:
 
 @pytest.fixture
 def unredacted_records() -> Iterator[None]:
-    """Log records as `logging` itself makes them, to see what would be told if nothing hid it."""
+    """Create log records as `logging` does, to see what they would show without redaction."""
     factory = logging.getLogRecordFactory()
     logging.setLogRecordFactory(logging.LogRecord)
     yield
@@ -108,33 +124,36 @@ def unredacted_records() -> Iterator[None]:
 
 @pytest.fixture
 def everything_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """Every library that carries the marketplace's words logs at DEBUG."""
+    """Let every library that handles input of the marketplace log at DEBUG."""
     for name in (None, "asyncio", "httpcore2", "httpx2", "websockets", "marketplace_sync"):
         caplog.set_level(logging.DEBUG, logger=name)
 
 
-# Who uses the tests' database: what says so to pytest-django, and all that asks for it (`program_environment` does).
+# The fixtures of pytest-django that open the database. A test uses it if it requests one of them, also indirectly.
 DATABASE_FIXTURES = {"db", "transactional_db"}
-# Where programs find no database: a file in a folder that is none.
-NOWHERE = "sqlite:////dev/null/a-test-with-a-database-says-so"
+# A path that cannot be opened: programs of a test without the mark find no database.
+NOWHERE = "sqlite:////dev/null/a-test-of-the-database-needs-its-mark"
 
 
 @pytest.fixture
 def postgres(db: None) -> None:
-    """For a test of what PostgreSQL alone does: no test of the run on SQLite, `make test` has one on each."""
+    """Run the test on PostgreSQL only: `make test` runs the tests on both databases."""
 
 
 @pytest.fixture
 def sqlite() -> None:
-    """The same the other way round."""
+    """Run the test on SQLite only."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark who uses the database, before `-m` is looked at, and leave out what only the other database does."""
+    """Mark the tests that use the database, before `-m` selects, and leave out those of the other database."""
     for item in items:
         if item.get_closest_marker("django_db") or DATABASE_FIXTURES & fixtures_of(item):
             item.add_marker("database")
+        if folder_of(item) == "unit" and item.get_closest_marker("database"):
+            raise pytest.UsageError(f"{item.nodeid} uses the database: move it to tests/database.")
+        try_fewer_examples(item)
     other = "sqlite" if connection.vendor == "postgresql" else "postgres"
     elsewhere = [item for item in items if other in fixtures_of(item)]
     config.hook.pytest_deselected(items=elsewhere)
@@ -142,42 +161,75 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def fixtures_of(item: pytest.Item) -> set[str]:
-    """All that this test asks for, and what that asks for in its turn."""
+    """Return the fixtures that this test requests, also indirectly."""
     return set(getattr(item, "fixturenames", ()))
+
+
+def folder_of(item: pytest.Item) -> str:
+    """Return the folder of tests/ that the test is in."""
+    return item.path.relative_to(TESTS).parts[0]
+
+
+def try_fewer_examples(item: pytest.Item) -> None:
+    """Cut the number of examples of a property test that names a number of its own."""
+    test = getattr(item, "obj", None)
+    own = getattr(test, "_hypothesis_internal_use_settings", None)
+    if EXAMPLES < 1 and own is not None:
+        fewer = max(min(FEWEST_EXAMPLES, own.max_examples), round(own.max_examples * EXAMPLES))
+        function = getattr(test, "__func__", test)
+        function._hypothesis_internal_use_settings = hypothesis.settings(own, max_examples=fewer)
+
+
+_watched: list[pytest.Item] = []
+
+
+def _refuse_processes(event: str, arguments: tuple[object, ...]) -> None:
+    """Fail a test of `ONE_PROCESS` that starts a process: `make quick` runs those, and promises to start none."""
+    if _watched and event in STARTS and not str(next(iter(arguments), "")).endswith(HARMLESS):
+        raise RuntimeError(f"{_watched[0].nodeid} starts a process ({event}): move it to tests/process.")
+
+
+sys.addaudithook(_refuse_processes)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """A test without the mark `database` is run on SQLite alone: so it must not get at a database unnoticed.
+    """Keep a test to what its folder and its marks promise.
 
-    In its own process pytest-django keeps it out; here, the programs that it starts.
+    A test without the mark `database` is run on SQLite alone: so it must not get at a database unnoticed. In its own
+    process pytest-django keeps it out; here, the programs that it starts.
     """
     with pytest.MonkeyPatch.context() as patch:
         if not item.get_closest_marker("database"):
             patch.setenv("DATABASE_URL", NOWHERE)
-        return (yield)
+        if folder_of(item) in ONE_PROCESS:
+            _watched.append(item)
+        try:
+            return (yield)
+        finally:
+            _watched.clear()
 
 
 @pytest.fixture
 def _marked(request: pytest.FixtureRequest) -> None:
-    """Nor may it ask for the database when it runs already, which nobody saw when the marks were given."""
+    """Fail a test that requests the database only while it runs: the marks were set before."""
     if not request.node.get_closest_marker("database"):
-        pytest.fail("the database was asked for late: the test has to name the fixture, or the mark django_db")
+        pytest.fail("The database was requested late: name the fixture in the test, or mark it django_db.")
 
 
 @pytest.fixture
 def db(_marked: None, db: None) -> None:
-    """The one of pytest-django, behind that guard."""
+    """Wrap the fixture of pytest-django in that check."""
 
 
 @pytest.fixture
 def transactional_db(_marked: None, transactional_db: None) -> None:
-    """The same."""
+    """Wrap the fixture of pytest-django in that check."""
 
 
 @pytest.fixture
 def program_environment(transactional_db: None) -> Callable[..., dict[str, str]]:
-    """The environment of a program that a test starts: the tests' database, and the settings given."""
+    """Return a function: settings -> the environment of a program that uses the tests' database."""
 
     def environment(**settings: object) -> dict[str, str]:
         found = connection.settings_dict
@@ -201,7 +253,7 @@ def real_starts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_database(transactional_db: None) -> Iterator[None]:
-    """The database can't be reached: its settings lead nowhere."""
+    """Make the database unreachable: its settings point nowhere."""
     broken = connections["default"].settings_dict
     before = dict(broken)
     connection.close()

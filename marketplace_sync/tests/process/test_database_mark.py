@@ -45,5 +45,5 @@ async def test_nor_does_a_program_that_it_starts() -> None:
 
 @pytest.mark.parametrize("fixture", ["db", "transactional_db", "program_environment"])
 def test_nor_is_it_to_be_had_by_asking_late(request: pytest.FixtureRequest, fixture: str) -> None:
-    with pytest.raises(pytest.fail.Exception, match="asked for late"):
+    with pytest.raises(pytest.fail.Exception, match="requested late"):
         request.getfixturevalue(fixture)

@@ -44,9 +44,18 @@ def both(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Ended, Ended]]:
     return run
 
 
-@pytest.mark.parametrize("paths", [{}, {"PYTHONPATH": "/a:/b"}, {"PYTHONPATH": "/a", "PYTHONSAFEPATH": "1"}])
-def test_a_program_finds_the_same_around_it(both: Callable[..., tuple[Ended, Ended]], paths: dict[str, str]) -> None:
-    forked, real = both("-c", textwrap.dedent(SHOWN), "one", "two", MARK="x y", **paths)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"MARK": "x y"},
+        {"PYTHONPATH": "/a:/b"},
+        {"PYTHONPATH": "/a", "PYTHONSAFEPATH": "1"},
+        {"PYTHONIOENCODING": "latin-1"},
+    ],
+    ids=lambda settings: " ".join(settings),
+)
+def test_a_program_finds_the_same_around_it(both: Callable[..., tuple[Ended, Ended]], settings: dict[str, str]) -> None:
+    forked, real = both("-c", textwrap.dedent(SHOWN), "one", "two", **settings)
     assert json.loads(forked.out) == json.loads(real.out)
     assert (forked.status, forked.err) == (real.status, real.err) == (0, "")
 
@@ -60,7 +69,7 @@ def test_a_program_finds_the_same_around_it(both: Callable[..., tuple[Ended, End
         ("-m", "django", "help", "check"),
     ],
 )
-def test_a_command_says_the_same_and_has_the_same_status(
+def test_a_command_prints_the_same_and_has_the_same_status(
     both: Callable[..., tuple[Ended, Ended]], command: tuple[str, ...]
 ) -> None:
     forked, real = both(*command, DATABASE_URL="sqlite:////nowhere/at/all.sqlite3")
@@ -115,7 +124,7 @@ def test_what_an_interpreter_reads_before_it_runs_is_left_to_a_real_start(tmp_pa
     assert not forked(python, "-W", "error", manage)
     assert not forked(python, "-c", "pass", folder=tmp_path)
     assert not forked(python, "manage.py", folder=tmp_path)
-    for name in ("PYTHONIOENCODING", "PYTHONWARNINGS", "MALLOC_ARENA_MAX", "LC_ALL", "TZ"):
+    for name in ("PYTHONWARNINGS", "MALLOC_ARENA_MAX", "LC_ALL", "TZ"):
         assert not forked(python, manage, "check", **{name: "x"})
 
 

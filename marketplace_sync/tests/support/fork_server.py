@@ -11,6 +11,7 @@ before it runs: `can_fork` leaves such starts to a real exec.
 """
 
 import atexit
+import codecs
 import contextlib
 import importlib
 import json
@@ -23,7 +24,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -43,7 +43,7 @@ _PURE_ROOMS = ("engine", "protocol", "simulator", "upstream")
 # Read by the interpreter or the C library before the first line of Python.
 _EARLY = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_", "TZ")
 # Of those, what a fork can make up for.
-_PATHS = ("PYTHONPATH", "PYTHONSAFEPATH")
+_MADE_UP_FOR = ("PYTHONPATH", "PYTHONSAFEPATH", "PYTHONIOENCODING")
 _OPTIONS = ("-c", "-m")
 
 
@@ -122,7 +122,7 @@ def _server() -> socket.socket:
         with theirs:
             server = subprocess.Popen(
                 [sys.executable, __file__, str(theirs.fileno())], cwd=PROJECT, pass_fds=[theirs.fileno()],
-                env={name: value for name, value in os.environ.items() if name not in _PATHS},
+                env={name: value for name, value in os.environ.items() if name not in _MADE_UP_FOR},
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         _servers[os.getpid()] = ours
@@ -138,7 +138,7 @@ def _end(connection: socket.socket, server: subprocess.Popen[bytes]) -> None:
 
 
 def _early(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(_EARLY) and name not in _PATHS}
+    return {name: value for name, value in environment.items() if name.startswith(_EARLY) and name not in _MADE_UP_FOR}
 
 
 def _line(connection: socket.socket) -> bytes:
@@ -222,7 +222,9 @@ def _become(order: dict[str, Any]) -> list[str]:
     os.closerange(3, 256)
     os.environ.clear()
     os.environ.update(order["environment"])
-    time.tzset()
+    if encoding := os.environ.get("PYTHONIOENCODING"):
+        for stream, errors in ((sys.stdin, None), (sys.stdout, None), (sys.stderr, "backslashreplace")):
+            stream.reconfigure(encoding=codecs.lookup(encoding).name, errors=errors)  # type: ignore[union-attr]
     os.chdir(order["folder"])
     arguments: list[str] = order["arguments"]
     return arguments

@@ -40,7 +40,12 @@ class Program:
         self.command = command
         self._out = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
         self._err = tempfile.TemporaryFile()  # noqa: SIM115
-        self._process = _start(command, environment, folder, self._out, self._err)
+        try:
+            self._process = _start(command, environment, folder, self._out, self._err)
+        except BaseException:
+            self._out.close()
+            self._err.close()
+            raise
 
     @property
     def pid(self) -> int:

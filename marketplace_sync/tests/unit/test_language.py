@@ -71,6 +71,7 @@ def test_a_private_word_is_found(path: str, line: str, rule: str) -> None:
     ("path", "line"),
     [
         ("a.py", "    pass"),
+        ("a.py", "Popen(command, pass_fds=[3])"),
         ("a.py", "threshold = placeholder"),
         ("a.py", 'state = "held"  # SyncRun.State.HELD, held_count'),
         ("docs/a.md", "Removals on hold need approval; the run's state is `held`."),
