@@ -70,6 +70,17 @@ def test_a_sqlite_without_writable_schema_keeps_the_checks() -> None:
     run(SKILL, ("two", "{}"))
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("name", ["0020_suspended_state", "0021_plain_names"])
+def test_a_new_name_changes_no_table(name: str) -> None:
+    """The release before runs on the same tables (docs/operations.md, Upgrading)."""
+    loader = MigrationExecutor(connection).loader
+    migration = loader.get_migration(APP, name)
+    with connection.schema_editor(collect_sql=True, atomic=False) as editor:
+        migration.apply(loader.project_state(migration.dependencies), editor, collect_sql=True)
+    assert [line for line in editor.collected_sql if not line.startswith("--")] == []
+
+
 def migrate(*to: tuple[str, str]) -> None:
     MigrationExecutor(connection).migrate(to)
 
