@@ -53,7 +53,12 @@ class Metrics(DaemonObserver):
         self._registry = prometheus.CollectorRegistry()
         self._recent_lags: deque[tuple[int, float]] = deque()  # by second of the clock, the least of each
         self._lost: Counter[tuple[str, str]] = Counter()  # by type and outcome, since the last `settle`
+        self._declare_stream_metrics()
+        self._declare_sync_metrics()
+        self._declare_gauges()
+        prometheus.ProcessCollector(namespace=f"{PREFIX}_daemon", registry=self._registry)
 
+    def _declare_stream_metrics(self) -> None:
         self.received = self._counter("messages_received", "Stream messages received, heartbeats aside")
         self._messages = self._counter(
             "messages", "Stream messages by type and outcome", type=(*BY_NAME, _OTHER),
@@ -71,12 +76,6 @@ class Metrics(DaemonObserver):
             "lag_recent_seconds",
             "The least lag of the last minute: every change was at least as late; 0: there was none",
         )
-        self._batch_items = self._histogram("batch_items", "Items per batch", (1, 3, 10, 30, 100, 300, 1000))
-        self._batch_seconds = self._histogram(
-            "batch_duration_seconds", "Time to apply a batch, its wait for the database included",
-            (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-        )  # fmt: skip
-
         self._states = self._counter(
             "connection_state_changes", "Changes of the connection's state, by the new one",
             state=WebSocketState.State.values,
@@ -89,6 +88,13 @@ class Metrics(DaemonObserver):
             "1: the marketplace refused the token last time",
             interface=("stream", "api"),
         )
+
+    def _declare_sync_metrics(self) -> None:
+        self._batch_items = self._histogram("batch_items", "Items per batch", (1, 3, 10, 30, 100, 300, 1000))
+        self._batch_seconds = self._histogram(
+            "batch_duration_seconds", "Time to apply a batch, its wait for the database included",
+            (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+        )  # fmt: skip
         self._syncs = self._counter("syncs", "Full syncs by outcome", outcome=_SYNC_OUTCOMES)
         self._sync_seconds = self._histogram(
             "sync_duration_seconds", "Time of a full sync", (0.5, 1, 3, 10, 30, 60, 120, 300, 600, 1800, 3600)
@@ -112,6 +118,7 @@ class Metrics(DaemonObserver):
             outcome=AuditRow.Outcome.values,
         )  # fmt: skip
 
+    def _declare_gauges(self) -> None:
         self.queue_items = self._gauge("queue_items", "Items received and not committed yet")
         self.queue_bytes = self._gauge("queue_bytes", "Size of the queued stream messages")
         self.queue_limit_bytes = self._gauge("queue_limit_bytes", "Size beyond which messages are shed")
@@ -120,7 +127,6 @@ class Metrics(DaemonObserver):
         self.categories = self._gauge("catalogue_categories", "Categories in the mirror, counted some seconds ago")
         self.sync_interval = self._gauge("sync_interval_seconds", "Time between two full syncs, by the settings")
         self.database_retries = self._counter("database_retries", "Calls to the database that had to be tried again")
-        prometheus.ProcessCollector(namespace=f"{PREFIX}_daemon", registry=self._registry)
 
     def state_changed(self, state: WebSocketState.State) -> None:
         self._states.labels(state).inc()
