@@ -100,8 +100,9 @@ class MarketConnection(asyncio.Protocol):
         await self._lost.wait()
 
     def abort(self) -> None:
-        """Drop the connection without a closing handshake."""
-        self._transport.abort()
+        """Drop the connection without a closing handshake; do nothing if it is closed."""
+        if not self._lost.is_set():  # asyncio raises for a transport that was closed while it had data to write
+            self._transport.abort()
 
     # Called by the event loop.
 

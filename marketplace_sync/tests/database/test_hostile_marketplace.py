@@ -1,4 +1,4 @@
-"""A marketplace that means harm, over real sockets: a pass ends with its reason, and removes nothing."""
+"""A hostile marketplace, over real sockets: a full sync ends with its reason, and removes nothing."""
 
 import asyncio
 import gzip
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 # The whole answer to a request for this page, or what writes it.
 Reply = Callable[[int], bytes | Script]
-HELD = ("kept-1", "kept-2", "kept-3")
+STORED = ("kept-1", "kept-2", "kept-3")
 
 
 def listing(rows: list[Any], **about: Any) -> bytes:
@@ -58,7 +58,7 @@ def no_categories(_: int) -> bytes:
 
 
 def hostile(skills: Reply, categories: Reply = no_categories) -> ScriptedHttp:
-    """A server whose listings are these; it can't say whether a single skill is there."""
+    """Return a server with these listings; it answers no single fetch."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         target = urlsplit(server.asked[-1].target)
@@ -76,7 +76,7 @@ def hostile(skills: Reply, categories: Reply = no_categories) -> ScriptedHttp:
 
 
 def without_end(head: bytes, piece: bytes, pause: float = 0.0) -> Script:
-    """Begins with `head`, and then says `piece` for as long as anybody listens."""
+    """Return a script that sends `head`, and then `piece` for as long as somebody reads."""
 
     async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(head)
@@ -88,9 +88,9 @@ def without_end(head: bytes, piece: bytes, pause: float = 0.0) -> Script:
     return script
 
 
-def put_held() -> None:
-    for skill_id in HELD:
-        Skill.objects.create(skill_id=skill_id, name="Held", synced_at=timezone.now())
+def store_skills() -> None:
+    for skill_id in STORED:
+        Skill.objects.create(skill_id=skill_id, name="Stored", synced_at=timezone.now())
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @dataclass
-class Passes:
+class FullSyncs:
     runner: SyncRunner
     database: Database
 
@@ -109,27 +109,27 @@ class Passes:
 
 
 @asynccontextmanager
-async def passes(server: ScriptedHttp, **changes: Any) -> AsyncIterator[Passes]:
-    """Passes over this server's listing, into a mirror that has `HELD`."""
+async def full_syncs(server: ScriptedHttp, **changes: Any) -> AsyncIterator[FullSyncs]:
+    """Full syncs of this server's listing, into a mirror that has `STORED`."""
     database = Database()
     config = SyncConfig(api_url=server.url, api_token=Secret(TOKEN), **{**QUICK, "max_pages": 50, **changes})
     try:
-        await database.control(put_held)
+        await database.control(store_skills)
         async with MarketClient(config) as market:
             lease = await database.control(acquire, "test:1")
             async with writing_session(database, lease, config) as session:
                 options = SyncOptions(page_size=config.page_size, max_pages=config.max_pages)
                 runner = SyncRunner(market, session, options)
-                yield Passes(runner, database)
+                yield FullSyncs(runner, database)
     finally:
         await database.close()
 
 
-# Answers that can't be taken: the pass fails, and says why.
+# Answers that are refused: the full sync fails with a reason.
 
 BOMB = gzip.compress(b"[" + b" " * 30_000_000)
 SMALL = listing([{"skill_id": "s", "name": "N"}])
-UNTAKEN: dict[str, tuple[bytes | Script, str]] = {
+REFUSED: dict[str, tuple[bytes | Script, str]] = {
     "a body drop by drop": (without_end(answer(200, b"[", length=10**6), b" ", 0.01), "no whole answer within 0.5 s"),
     "headers drop by drop": (without_end(b"HTTP/1.1 200 X\r\nA: ", b"x", 0.01), "no whole answer within 0.5 s"),
     "header lines without end": (without_end(b"HTTP/1.1 200 X\r\n", b"A: b\r\n" * 1000), "can't be reached"),
@@ -173,19 +173,19 @@ UNTAKEN: dict[str, tuple[bytes | Script, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", UNTAKEN)
-async def test_what_can_not_be_taken_fails_the_pass_with_its_reason(name: str) -> None:
-    said, reason = UNTAKEN[name]
+@pytest.mark.parametrize("name", REFUSED)
+async def test_an_answer_that_is_refused_fails_the_full_sync_with_its_reason(name: str) -> None:
+    reply, reason = REFUSED[name]
 
-    server = hostile(lambda _: said)
-    async with server, passes(server, max_body_bytes=1_000_000, api_timeout=0.5) as mirror_passes:
-        report = await mirror_passes.run()
-        run = await mirror_passes.database.control(SyncRun.objects.get, pk=report.run_id)
-        held = await mirror_passes.database.control(lambda: set(Skill.objects.values_list("skill_id", flat=True)))
+    server = hostile(lambda _: reply)
+    async with server, full_syncs(server, max_body_bytes=1_000_000, api_timeout=0.5) as syncs:
+        report = await syncs.run()
+        run = await syncs.database.control(SyncRun.objects.get, pk=report.run_id)
+        stored = await syncs.database.control(lambda: set(Skill.objects.values_list("skill_id", flat=True)))
     assert (report.state, run.state, run.removed) == ("failed", "failed", 0)
     assert reason in run.error
     assert len(run.error) < 500
-    assert held == set(HELD)
+    assert stored == set(STORED)
     # Categories once, and the tries that a page is worth.
     assert len(server.asked) <= 5
 
@@ -199,14 +199,14 @@ async def test_no_redirect_is_followed_wherever_it_leads(status: int, where: str
             "//another host": f"//127.0.0.1:{thief.port}/",
         }[where]  # fmt: skip
         server = hostile(lambda _: answer(status, b"", f"Location: {location}"))
-        async with server, passes(server) as mirror_passes:
-            report = await mirror_passes.run()
+        async with server, full_syncs(server) as syncs:
+            report = await syncs.run()
     assert "redirect" in report.error
     assert thief.asked == []
     assert len(server.asked) == 2
 
 
-# What the handshake of the stream may be answered with.
+# Answers to the handshake of the stream.
 
 UPGRADE = b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 HANDSHAKES: dict[str, bytes | Script] = {
@@ -221,9 +221,9 @@ HANDSHAKES: dict[str, bytes | Script] = {
 
 
 @pytest.mark.parametrize("name", HANDSHAKES)
-async def test_a_handshake_that_can_not_be_taken_ends_in_time_with_its_reason(name: str) -> None:
-    said = HANDSHAKES[name]
-    async with ScriptedHttp(said) as server:
+async def test_a_hostile_handshake_ends_in_time_with_its_reason(name: str) -> None:
+    reply = HANDSHAKES[name]
+    async with ScriptedHttp(reply) as server:
         config = SyncConfig(
             ws_url=server.url.replace("http", "ws"), api_token=Secret(TOKEN), **{**QUICK, "connect_timeout": 0.5}
         )
@@ -234,10 +234,10 @@ async def test_a_handshake_that_can_not_be_taken_ends_in_time_with_its_reason(na
     assert TOKEN not in caught.value.reason
 
 
-# Listings that lie about themselves: what was listed is taken, and proves nothing about the rest.
+# Listings with wrong totals: their rows are applied, and prove nothing about the skills that are missing.
 
 LIES: dict[str, tuple[Reply, int, str]] = {
-    # How it lies; the requests that it gets at most; what the run says of it.
+    # What is wrong; the requests that it gets at most; a part of the run's reason.
     "pages without end, each with new ids": (lambda page: listing(rows_of(page)), 50, "more than 50 pages"),
     "pages without end, and totals to match": (
         lambda page: listing(rows_of(page), total=10**9, total_pages=10**8), 50, "more than 50 pages",
@@ -251,7 +251,7 @@ LIES: dict[str, tuple[Reply, int, str]] = {
     "total_pages beyond all integers": (
         lambda page: listing(rows_of(page), total_pages=2**53 - 1), 50, "more than 50 pages",
     ),
-    "empty pages, many told": (
+    "empty pages, many reported": (
         lambda page: listing(rows_of(1) if page == 1 else [], total=500, total_pages=50), 9, "came empty",
     ),
     "ever more pages": (
@@ -267,15 +267,15 @@ LIES: dict[str, tuple[Reply, int, str]] = {
 
 
 @pytest.mark.parametrize("name", LIES)
-async def test_a_listing_that_lies_ends_and_proves_nothing(name: str) -> None:
+async def test_a_listing_with_wrong_totals_ends_and_proves_nothing(name: str) -> None:
     reply, most, reason = LIES[name]
     server = hostile(reply)
-    async with server, passes(server, page_size=10) as mirror_passes:
-        report = await mirror_passes.run()
-        held = await mirror_passes.database.control(lambda: set(Skill.objects.values_list("skill_id", flat=True)))
+    async with server, full_syncs(server, page_size=10) as syncs:
+        report = await syncs.run()
+        stored = await syncs.database.control(lambda: set(Skill.objects.values_list("skill_id", flat=True)))
     assert (report.state, report.clean, report.progress.removed) == ("done", False, 0)
     assert reason in report.unclean_reason
-    assert set(HELD) <= held
+    assert set(STORED) <= stored
     pages = [asked for asked in server.asked if asked.target.startswith("/api/v1/skills?")]
     assert len(pages) <= most
 
@@ -289,13 +289,13 @@ async def test_a_listing_that_lies_ends_and_proves_nothing(name: str) -> None:
     ],
     ids=repr,
 )  # fmt: skip
-async def test_figures_that_make_no_sense_or_are_too_low_hide_no_page(about: dict[str, Any]) -> None:
+async def test_totals_that_are_nonsense_or_too_low_hide_no_page(about: dict[str, Any]) -> None:
     def reply(page: int) -> bytes:
         return listing(rows_of(page) if page < 3 else rows_of(page, 5) if page == 3 else [], **about)
 
     server = hostile(reply)
-    async with server, passes(server, page_size=10) as mirror_passes:
-        report = await mirror_passes.run()
+    async with server, full_syncs(server, page_size=10) as syncs:
+        report = await syncs.run()
     assert report.state == "done"
     assert (report.progress.created, report.progress.removed) == (25, 0)
 
@@ -307,13 +307,13 @@ async def test_a_name_of_a_megabyte_costs_a_dead_letter_of_four_kilobytes() -> N
     rows = [{"skill_id": f"big-{number}", "name": "x" * 2**20} for number in range(20)]
     rows += [{"skill_id": "widest", "name": "\U0001f600" * MAX_NAME_CHARS, "description": "d" * 2**20}]
     server = hostile(lambda _: listing(rows, total=21))
-    async with server, passes(server) as mirror_passes:
-        report = await mirror_passes.run()
-        letters = await mirror_passes.database.control(lambda: list(DeadLetter.objects.values("code", "key", "head")))
-        names = await mirror_passes.database.control(lambda: set(Skill.objects.values_list("skill_id", flat=True)))
+    async with server, full_syncs(server) as syncs:
+        report = await syncs.run()
+        dead_letters = await syncs.database.control(lambda: list(DeadLetter.objects.values("code", "key", "head")))
+        names = await syncs.database.control(lambda: set(Skill.objects.values_list("skill_id", flat=True)))
     assert (report.progress.refused, report.progress.created, report.clean) == (20, 1, True)
-    assert {letter["code"] for letter in letters} == {"too_long"}
-    assert max(len(letter["head"]) for letter in letters) <= HEAD_BYTES
+    assert {dead_letter["code"] for dead_letter in dead_letters} == {"too_long"}
+    assert max(len(dead_letter["head"]) for dead_letter in dead_letters) <= HEAD_BYTES
     assert "widest" in names
 
 
@@ -329,7 +329,7 @@ TWINS = (
 
 
 async def test_ids_that_look_alike_are_different_skills_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A quick machine asks for more than 100 a second.
+    # A fast machine requests more than 100 per second.
     monkeypatch.setattr(throttles, "requests_of_actors", SlidingWindow(10**9, 1.0))
     assert len(set(TWINS)) == len(TWINS)
     records = [skill(number, skill_id=twin, category=twin) for number, twin in enumerate(TWINS)]
@@ -347,8 +347,8 @@ async def test_ids_that_look_alike_are_different_skills_everywhere(monkeypatch: 
                 market.delete_skill(twin)
             left = {twin: number for number, twin in enumerate(TWINS) if number % 3}
             await running.until_db(lambda: Skill.objects.count() == len(left), "every third is gone, and no other")
-            held = await running.ask(lambda: dict(Skill.objects.values_list("skill_id", "category__name")))
-            assert held == {twin: twin for twin in left}
+            stored = await running.ask(lambda: dict(Skill.objects.values_list("skill_id", "category__name")))
+            assert stored == {twin: twin for twin in left}
             await running.ask(ask_the_api, left)
 
 
@@ -368,7 +368,7 @@ def ask_the_api(left: dict[str, int]) -> None:
         assert [row["skill_id"] for row in listed.json()["results"]] == ([twin] if twin in left else []), twin
 
 
-async def test_a_catalogue_of_traps_is_mirrored_to_the_letter() -> None:
+async def test_a_catalogue_of_difficult_values_is_mirrored_exactly() -> None:
     market = Marketplace(list(nasty.skills()), list(nasty.categories()))
     async with SimulatorServer(market, token=TOKEN, requests_per_minute=0, connects_per_minute=0) as server:
         async with mirror(server) as running:

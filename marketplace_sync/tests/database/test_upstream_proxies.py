@@ -18,19 +18,19 @@ from marketplace_sync.upstream.errors import UnreachableError
 from marketplace_sync.upstream.proxies import named, proxy_for
 from marketplace_sync.upstream.stream import Stream
 
-# Only the proxies of the tests take it for this machine: whoever reaches it went through one.
+# Only the proxies of the tests resolve it to this machine: a connection that reaches it went through one.
 HOST = "market.invalid"
 
 
 def chosen(address: str, no_proxy: str = "", **proxies: str) -> str:
-    """The setting whose proxy leads there; "" for none."""
+    """Return the setting whose proxy leads there; "" for none."""
     urls: dict[str, Any] = {f"{name}_proxy": Secret(f"http://{name}.example:3128") for name in proxies}
     found = proxy_for(SyncConfig(no_proxy=no_proxy, **urls), address)
     return found.setting if found is not None else ""
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["http", "stream"])
-def test_http_and_stream_take_the_same_proxy(stream: bool) -> None:
+def test_http_and_stream_use_the_same_proxy(stream: bool) -> None:
     clear, secure = ("ws", "wss") if stream else ("http", "https")
     assert chosen(f"{secure}://m.example", https="") == "HTTPS_PROXY"
     assert chosen(f"{clear}://m.example", http="") == "HTTP_PROXY"
@@ -79,7 +79,7 @@ def test_no_proxy_names_hosts_and_all_below_them_addresses_and_networks(
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_behind_a_proxy_the_mirror_fills_and_is_live_over_tls(tmp_path: Path) -> None:
+async def test_the_mirror_goes_live_through_a_proxy_with_tls(tmp_path: Path) -> None:
     authority = Authority(tmp_path, "authority")
     async with (
         marketplace() as server,
@@ -97,7 +97,7 @@ async def test_behind_a_proxy_the_mirror_fills_and_is_live_over_tls(tmp_path: Pa
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_behind_a_proxy_the_mirror_fills_and_is_live_without_tls() -> None:
+async def test_the_mirror_goes_live_through_a_proxy_without_tls() -> None:
     async with marketplace() as server, ConnectProxy() as proxy:
         far = {"api_url": f"http://{HOST}:{server.port}", "ws_url": f"ws://{HOST}:{server.port}/ws"}
         async with mirror(server, **far, all_proxy=Secret(f"http://{proxy.address}")) as running:
@@ -107,27 +107,27 @@ async def test_behind_a_proxy_the_mirror_fills_and_is_live_without_tls() -> None
 
 
 def config(**changes: Any) -> SyncConfig:
-    """Settings for a marketplace that nobody answers for, unless a proxy does."""
+    """Return settings for a marketplace where nobody answers but a proxy."""
     return behind_tls(1, HOST, **changes)
 
 
-async def test_what_no_proxy_names_is_reached_without_one() -> None:
+async def test_a_host_in_no_proxy_is_reached_without_a_proxy() -> None:
     async with ConnectProxy() as proxy:
-        told = await reasons(config(https_proxy=Secret(f"http://{proxy.address}"), no_proxy=".invalid"))
+        found = await reasons(config(https_proxy=Secret(f"http://{proxy.address}"), no_proxy=".invalid"))
         assert proxy.asked == []
-        assert not [reason for reason in told if "proxy" in reason]
+        assert not [reason for reason in found if "proxy" in reason]
 
 
-async def test_a_proxy_that_can_not_be_used_is_named_with_why() -> None:
+async def test_the_reason_names_a_proxy_that_fails() -> None:
     async with ConnectProxy(login="user:another") as proxy:
         at = proxy.address
-        told = await reasons(config(https_proxy=Secret(f"http://{at}")))
-        assert told == [
+        found = await reasons(config(https_proxy=Secret(f"http://{at}")))
+        assert found == [
             f"the marketplace can't be reached through the proxy {at}: it answers HTTP 407",
             f"the stream can't be reached through the proxy {at}: it answers HTTP 407",
         ]
-    told = await reasons(config(https_proxy=Secret(f"http://{at}")))
-    assert told == [
+    found = await reasons(config(https_proxy=Secret(f"http://{at}")))
+    assert found == [
         f"the marketplace can't be reached through the proxy {at}: Connection refused",
         f"the stream can't be reached through the proxy {at}: Connection refused",
     ]
@@ -143,7 +143,7 @@ async def test_a_proxy_that_can_not_be_used_is_named_with_why() -> None:
     ],
     ids=["no HTTP", "no end", "502", "nothing"],
 )
-async def test_a_proxy_that_opens_no_tunnel_is_named_with_its_answer(answer: bytes, reason: str) -> None:
+async def test_the_reason_contains_the_answer_of_a_proxy_that_opens_no_tunnel(answer: bytes, reason: str) -> None:
     async with ScriptedHttp(answer) as proxy:
         at = f"127.0.0.1:{proxy.port}"
         with pytest.raises(UnreachableError) as caught:
@@ -159,20 +159,20 @@ async def test_the_login_of_a_proxy_is_sent_and_never_seen(caplog: pytest.LogCap
     secret = login.partition(":")[2] or login
     async with ConnectProxy(login=plain) as proxy:
         settings = config(https_proxy=Secret(f"http://{login}@{proxy.address}"))
-        told = await reasons(settings)  # let through by the proxy, and nobody behind it
-        assert len(proxy.tunnels) == 1 and not [reason for reason in told if "407" in reason]
-    told += await reasons(settings)  # and no proxy any more
-    seen = "".join([*told, repr(settings), str(proxy_for(settings, settings.api_url))])
+        found = await reasons(settings)  # let through by the proxy, and nobody behind it
+        assert len(proxy.tunnels) == 1 and not [reason for reason in found if "407" in reason]
+    found += await reasons(settings)  # and no proxy any more
+    seen = "".join([*found, repr(settings), str(proxy_for(settings, settings.api_url))])
     seen += "".join(record.getMessage() for record in caplog.records)
     for form in (secret, secret.replace("%2F", "/"), base64.b64encode(plain.encode()).decode()):
         assert form not in seen
-        assert redact(f"<{form}>") == "<***>"  # whoever else comes to print it
+        assert redact(f"<{form}>") == "<***>"  # whatever prints it
 
 
 def test_a_socks_proxy_is_an_error_only_where_it_would_be_used() -> None:
     socks = Secret("socks5://proxy.example:1080")
-    (fault,) = access_problems(config(all_proxy=socks))
-    assert (fault.id, fault.message) == (
+    (problem,) = access_problems(config(all_proxy=socks))
+    assert (problem.id, problem.message) == (
         "marketplace_sync.E057", "ALL_PROXY names a SOCKS proxy, which is not supported.",
     )  # fmt: skip
     assert access_problems(config(all_proxy=socks, no_proxy=HOST)) == ()

@@ -30,9 +30,9 @@ async def test_the_command_prints_a_line_per_step_and_exits_0() -> None:
     lines = ended.out.splitlines()
     assert [line.split()[:2] for line in lines] == [["ok", step] for step in ["settings", *STEPS]]
     assert ended.status == as_json.status == 0
-    told = json.loads(as_json.out)
-    assert [sorted(step) for step in told] == [["detail", "hint", "ok", "seconds", "step"]] * 9
-    assert [step["step"] for step in told] == ["settings", *STEPS]
+    printed = json.loads(as_json.out)
+    assert [sorted(step) for step in printed] == [["detail", "hint", "ok", "seconds", "step"]] * 9
+    assert [step["step"] for step in printed] == ["settings", *STEPS]
     assert TOKEN not in f"{ended}{as_json}".replace(f"'ATOM_SAAS_API_TOKEN': '{TOKEN}'", "")
 
 

@@ -26,10 +26,10 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 # Memory, of a process of its own.
 
 BODY_LIMIT = 24 * 2**20
-# What the interpreter, Django and both libraries take, the bodies that are under way at once, and what becomes of one:
+# What the interpreter, Django and both libraries need, the bodies that are under way together, and one decoded body:
 # measured 106 MiB for the bomb, 107 for small things, 290 for large pages, 370 for a million categories.
 MOST_MIB = 450
-# Runs a program and says how much memory it had at most. A program begins with the most that its parent ever had, so
+# Runs a program and prints its peak memory. A program inherits the peak of its parent, so
 # that parent must not be the process of the tests.
 MEASURE = """
 import resource, subprocess, sys
@@ -46,7 +46,7 @@ def swollen(page: int) -> bytes:
 
 
 def made_once(make: Callable[[], bytes]) -> Reply:
-    """The same answer to every request, made when the first one comes."""
+    """Return the same answer to every request, made at the first one."""
     made = functools.cache(make)
     return lambda _: made()
 
@@ -71,9 +71,7 @@ ATTACKS: dict[str, tuple[Reply, Reply, str]] = {
 
 @pytest.mark.usefixtures("sqlite")  # refused before any database sees it, or bounded by the size of a page
 @pytest.mark.parametrize("name", ATTACKS)
-async def test_no_answer_makes_the_daemon_take_more_memory_than_it_may(
-    name: str, program_environment: Environment
-) -> None:
+async def test_no_answer_makes_the_daemon_exceed_its_memory(name: str, program_environment: Environment) -> None:
     skills, categories, reason = ATTACKS[name]
     async with hostile(skills, categories) as server:
         environment = program_environment(
@@ -84,8 +82,8 @@ async def test_no_answer_makes_the_daemon_take_more_memory_than_it_may(
             sys.executable, "-c", MEASURE, sys.executable, str(MANAGE), "runsync", "--once",
             env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
-        said = (await program.communicate())[0].decode()
-    assert reason in said
-    assert "Traceback" not in said
-    found = re.search(r"had (\d+) MiB", said)
-    assert found and int(found[1]) < MOST_MIB, said
+        output = (await program.communicate())[0].decode()
+    assert reason in output
+    assert "Traceback" not in output
+    found = re.search(r"had (\d+) MiB", output)
+    assert found and int(found[1]) < MOST_MIB, output

@@ -1,4 +1,4 @@
-"""TLS to a real front: what is trusted, what is refused, and the one reason that an operator is told."""
+"""TLS to a real server: what is trusted, what is refused, and the reason that an operator reads."""
 
 import contextlib
 import re
@@ -39,7 +39,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """An authority that nobody trusts."""
+    """Return an authority that nobody trusts."""
     return Authority(tmp_path_factory.mktemp("stranger"), "stranger")
 
 
@@ -56,9 +56,7 @@ async def assert_reached(settings: SyncConfig) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_behind_tls_of_an_own_authority_the_mirror_fills_and_is_live(
-    tmp_path: Path, authority: Authority
-) -> None:
+async def test_the_mirror_goes_live_over_tls_with_an_own_authority(tmp_path: Path, authority: Authority) -> None:
     async with (
         marketplace(skills=25) as server,
         tls_front(server.port, tmp_path, authority.certificate(HOST)) as port,
@@ -79,7 +77,7 @@ async def test_behind_tls_of_an_own_authority_the_mirror_fills_and_is_live(
     ],
     ids=["wrong host name", "expired", "unknown authority"],
 )
-async def test_a_certificate_that_proves_nothing_is_refused_with_its_reason(
+async def test_an_invalid_certificate_is_refused_with_its_reason(
     tmp_path: Path, authority: Authority, stranger: Authority, made: Callable[..., Files], reason: str
 ) -> None:
     async with marketplace() as server, tls_front(server.port, tmp_path, made(authority, stranger)) as port:
@@ -117,16 +115,16 @@ async def test_the_oldest_version_that_is_accepted_is_spoken(tmp_path: Path, aut
         await assert_reached(behind_tls(port, ca_file=authority.file))
 
 
-async def test_a_marketplace_without_tls_is_told_as_that(authority: Authority) -> None:
+async def test_the_reason_names_a_marketplace_without_tls(authority: Authority) -> None:
     async with marketplace() as server:
-        told = await reasons(behind_tls(server.port, ca_file=authority.file))
-        assert told == both("the other side does not speak TLS: is its address one of http:// or ws://?")
+        found = await reasons(behind_tls(server.port, ca_file=authority.file))
+        assert found == both("the other side does not speak TLS: is its address one of http:// or ws://?")
 
 
 # Client certificates.
 
 
-async def test_a_client_certificate_opens_the_door(tmp_path: Path, authority: Authority, stranger: Authority) -> None:
+async def test_a_client_certificate_is_sent(tmp_path: Path, authority: Authority, stranger: Authority) -> None:
     ours, theirs = authority.certificate("mirror"), stranger.certificate("mirror")
     options = f"ssl_verify_client on; ssl_client_certificate {authority.file};"
     async with marketplace() as server, tls_front(server.port, tmp_path, authority.certificate(HOST), options) as port:
@@ -177,23 +175,23 @@ def alerting_server(files: Files, asks: Authority, version: ssl.TLSVersion) -> I
         thread.join()
 
 
-async def test_the_alerts_of_tls_1_3_about_client_certificates_are_told_in_words(
+async def test_the_alerts_of_tls_1_3_about_client_certificates_have_a_clear_reason(
     authority: Authority, stranger: Authority
 ) -> None:
     files, theirs = authority.certificate(HOST), stranger.certificate("mirror")
     with alerting_server(files, authority, ssl.TLSVersion.TLSv1_3) as port:
-        told = await reasons(behind_tls(port, ca_file=authority.file))
-        assert [reason.partition("TLS: ")[2] for reason in told] == [NEEDS_CERTIFICATE] * 2
+        found = await reasons(behind_tls(port, ca_file=authority.file))
+        assert [reason.partition("TLS: ")[2] for reason in found] == [NEEDS_CERTIFICATE] * 2
         given = {"client_cert_file": theirs.certificate, "client_key_file": theirs.key}
-        told = await reasons(behind_tls(port, ca_file=authority.file, **given))
-        assert [reason.partition("TLS: ")[2] for reason in told] == [REFUSES_CERTIFICATE] * 2
+        found = await reasons(behind_tls(port, ca_file=authority.file, **given))
+        assert [reason.partition("TLS: ")[2] for reason in found] == [REFUSES_CERTIFICATE] * 2
 
 
 # Where an operator meets it.
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_tls_fault_is_a_failure_like_any_other_to_the_daemon(tmp_path: Path, authority: Authority) -> None:
+async def test_the_daemon_treats_a_tls_error_like_any_other(tmp_path: Path, authority: Authority) -> None:
     async with (
         marketplace() as server,
         tls_front(server.port, tmp_path, authority.expired(HOST)) as port,
@@ -211,7 +209,7 @@ async def test_a_tls_fault_is_a_failure_like_any_other_to_the_daemon(tmp_path: P
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_the_commands_and_the_log_name_the_fault(
+async def test_the_commands_and_the_log_name_the_tls_error(
     tmp_path: Path, authority: Authority, program_environment: Environment
 ) -> None:
     async with marketplace() as server, tls_front(server.port, tmp_path, authority.certificate(HOST)) as port:
@@ -230,25 +228,23 @@ async def test_the_commands_and_the_log_name_the_fault(
             assert (healed.status, healed.out) == (0, "In sync with the marketplace.\n")
 
 
-# Files that can't be used.
+# Unusable files.
 
 
-def faults(**files: str) -> list[tuple[str, str]]:
+def problems(**files: str) -> list[tuple[str, str]]:
     found = access_problems(SyncConfig(**files))  # type: ignore[arg-type]
-    assert all("ATOM_SAAS_C" in fault.hint for fault in found)
-    return [(fault.id.removeprefix("marketplace_sync."), fault.message) for fault in found]
+    assert all("ATOM_SAAS_C" in problem.hint for problem in found)
+    return [(problem.id.removeprefix("marketplace_sync."), problem.message) for problem in found]
 
 
-def test_each_file_that_can_not_be_used_is_one_clear_line(
-    tmp_path: Path, authority: Authority, stranger: Authority
-) -> None:
+def test_each_unusable_file_is_one_clear_problem(tmp_path: Path, authority: Authority, stranger: Authority) -> None:
     ours, theirs = authority.certificate("mirror"), stranger.certificate("mirror")
     empty, missing, locked = tmp_path / "empty", str(tmp_path / "none"), tmp_path / "locked.key"
     empty.touch()
     _encrypt(Path(ours.key), locked)
     cert, key = "ATOM_SAAS_CLIENT_CERT_FILE", "ATOM_SAAS_CLIENT_KEY_FILE"
     no_key = "contains no private key in PEM form without a passphrase."
-    for files, told in (
+    for files, expected in (
         ({"ca_file": missing}, [("E051", "ATOM_SAAS_CA_FILE can't be read: No such file or directory.")]),
         ({"ca_file": str(tmp_path)}, [("E051", "ATOM_SAAS_CA_FILE can't be read: Is a directory.")]),
         ({"ca_file": str(empty)}, [("E051", "ATOM_SAAS_CA_FILE contains no certificate in PEM form.")]),
@@ -265,7 +261,7 @@ def test_each_file_that_can_not_be_used_is_one_clear_line(
         ]),
         ({"client_cert_file": ours.certificate, "client_key_file": ours.key, "ca_file": authority.file}, []),
     ):  # fmt: skip
-        assert faults(**files) == told, files
+        assert problems(**files) == expected, files
 
 
 def _in_one_file(files: Files, into: Path) -> str:
@@ -283,7 +279,7 @@ def _encrypt(key: Path, into: Path) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_a_file_that_can_not_be_used_ends_a_command_before_anything_is_touched(
+async def test_an_unusable_file_ends_a_command_before_it_connects(
     program_environment: Environment,
 ) -> None:
     async with marketplace() as server:

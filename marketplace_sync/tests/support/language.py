@@ -49,7 +49,7 @@ _RULES = {
 _FAULT = r"faults?"
 _FAULTS_ALLOWED = re.compile(r"/simulator/|/tests/|runsimulator|demo\.py$|\.md$|^docs/|^bench/|^deploy/")
 _WORD_RULES = {name: re.compile(rf"\b(?:{rule})\b") for name, rule in _RULES.items()}
-_PASS_NAME = re.compile(r"_pass(?:es)?\b|\bpass(?:es)?_(?!fds\b)|\bPass(?:es)?(?=[A-Z])")
+_PASS_NAME = re.compile(r"(?<!\bproxy)_pass(?:es)?\b|\bpass(?:es)?_(?!fds\b)|\bPass(?:es)?(?=[A-Z])")
 # Written by others, data, what a release already carries, and the pages that name the words.
 _SKIPPED = re.compile(
     r"/migrations/|/static/.*/vendor/|uPlot|^requirements/.*\.txt$|^requirements\.txt$|\.(?:json|png|svg|ico|woff2)$|/corpus/"

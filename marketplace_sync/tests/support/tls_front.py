@@ -19,7 +19,7 @@ from marketplace_sync.tests.support.harness import TOKEN
 from marketplace_sync.tests.support.processes import Program, until
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-# What the marketplace is called; nothing but a proxy of the tests can tell where a name under .invalid is.
+# The marketplace's host name; only a proxy of the tests resolves a name under .invalid.
 HOST = "localhost"
 
 _CONFIG = """
@@ -53,7 +53,7 @@ class Files:
 
 
 class Authority:
-    """Signs certificates; `file` is what whoever trusts it needs."""
+    """An authority that signs certificates; `file` has its own certificate, for its clients."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder

@@ -1,6 +1,6 @@
-"""Marketplaces that misbehave byte by byte, for the tests of `upstream`, and what it says of them.
+"""Marketplaces that misbehave byte by byte, for the tests of `upstream`, and the errors that it raises for them.
 
-The simulator is too well bred for it.
+The simulator sends well-formed HTTP only.
 """
 
 import asyncio
@@ -26,16 +26,16 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
 def config(**changes: Any) -> SyncConfig:
-    """Settings with that token; the addresses lead nowhere unless given."""
+    """Return settings with that token; the addresses lead nowhere unless given."""
     return SyncConfig(api_token=Secret(TOKEN), **changes)
 
 
 async def no_wait(_: float) -> None:
-    """For a client whose tries are to follow one another at once."""
+    """Do not wait: the sleep of a client whose tries follow one another immediately."""
 
 
 async def reasons(settings: SyncConfig) -> list[str]:
-    """Why neither HTTP nor the stream reaches that marketplace."""
+    """Return why neither HTTP nor the stream reaches that marketplace."""
     access = Access(settings)
     with pytest.raises(UnreachableError) as by_stream:
         await Stream.open(settings, access)
@@ -51,7 +51,7 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Asked:
-    """One HTTP request as it came."""
+    """One HTTP request as it was received."""
 
     method: str
     target: str
@@ -59,7 +59,7 @@ class Asked:
 
 
 class ScriptedHttp:
-    """Gives the n-th request the n-th answer: bytes, or a function that writes. The last one serves all that follow."""
+    """A server that gives the n-th request the n-th answer: bytes, or a function that writes. The last one repeats."""
 
     def __init__(self, *answers: bytes | Script) -> None:
         self.answers = list(answers)
@@ -80,7 +80,9 @@ class ScriptedHttp:
         self._server.close()
         # Since Python 3.12 `wait_closed` waits for each of them, and some answers never end.
         for writer in self._serving.values():
-            writer.transport.abort()
+            # asyncio raises for a transport that was closed while it had data to write, and has written it.
+            if writer.transport.get_write_buffer_size() or not writer.transport.is_closing():
+                writer.transport.abort()
         if self._serving:
             await asyncio.wait(self._serving, timeout=1)
         await self._server.wait_closed()
@@ -107,7 +109,7 @@ class ScriptedHttp:
 
 
 def answer(status: int, body: bytes = b"{}", *headers: str, length: int | None = None) -> bytes:
-    """An HTTP answer; `length` where the header is to lie."""
+    """Return an HTTP answer; `length` makes its Content-Length wrong."""
     lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body) if length is None else length}", *headers]
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + body
 
@@ -119,7 +121,7 @@ async def ws_peer(
     process_request: Callable[[ServerConnection, Request], Response | None] | None = None,
     process_response: Callable[[ServerConnection, Request, Response], Response | None] | None = None,
 ) -> AsyncIterator[str]:
-    """A WebSocket server that does to each client what it is told, and nothing by itself. Gives its address."""
+    """Run a WebSocket server that calls `serve_one` for each client, and does nothing else. Yield its address."""
     connections: list[ServerConnection] = []
 
     async def noted(connection: ServerConnection) -> None:
@@ -147,7 +149,7 @@ async def ws_peer(
 
 
 def no_pong_frames(connection: ServerConnection) -> None:
-    """From here on the peer leaves ping frames unanswered, which its library would do by itself."""
+    """Stop this peer's library from answering ping frames."""
     send_frame = connection.protocol.send_frame
     connection.protocol.send_frame = (  # type: ignore[method-assign]
         lambda frame: None if frame.opcode is Opcode.PONG else send_frame(frame)

@@ -1,4 +1,4 @@
-"""`checkmarketplace`: each step against a marketplace that fails at it, and what a person is told to change."""
+"""`checkmarketplace`: each step against a marketplace that fails at it, and its hint."""
 
 import asyncio
 import json
@@ -109,9 +109,9 @@ async def test_a_degraded_marketplace_passes_and_a_clock_that_differs_is_mention
     health = answer(200, b'{"status": "degraded"}', "Date: Wed, 01 Jan 2020 00:00:00 GMT")
     async with sound(health=health) as server:
         taken = await steps(at(server.url, ws_enabled=False))
-    told = next(step.detail for step in taken if step.step == "health")
-    assert told.startswith("degraded; its clock is ")
-    assert "behind this machine's" in told
+    detail = next(step.detail for step in taken if step.step == "health")
+    assert detail.startswith("degraded; its clock is ")
+    assert "behind this machine's" in detail
 
 
 async def test_rows_that_can_not_be_read_are_counted() -> None:
@@ -253,7 +253,7 @@ async def test_a_stream_that_does_not_stand_fails_at_the_heartbeat(close_with: i
     assert (step.step, setting in step.hint) == ("heartbeat", True), step
 
 
-async def test_a_peer_that_answers_ping_frames_alone_passes() -> None:
+async def test_a_peer_that_answers_ping_frames_alone_is_accepted() -> None:
     async def peer(connection: ServerConnection) -> None:
         await connection.send(json.dumps({"type": "skill_update", "data": skill(1)}))
         await connection.wait_closed()

@@ -73,6 +73,7 @@ def test_a_private_word_is_found(path: str, line: str, rule: str) -> None:
         ("a.py", "    pass"),
         ("a.py", "Popen(command, pass_fds=[3])"),
         ("a.py", "threshold = placeholder"),
+        ("a.py", "proxy_pass http://127.0.0.1;"),
         ("a.py", 'state = "held"  # SyncRun.State.HELD, held_count'),
         ("docs/a.md", "Removals on hold need approval; the run's state is `held`."),
         ("docs/a.md", "A dead letter keeps the reason."),

@@ -25,13 +25,13 @@ def test_retry_after_in_seconds(value: str, seconds: float) -> None:
     assert retry_after(value, date=None, now=NOW) == seconds
 
 
-def test_a_retry_after_date_is_measured_by_the_answers_own_clock() -> None:
+def test_a_retry_after_date_is_compared_with_the_date_of_its_answer() -> None:
     server = datetime(2031, 1, 1, tzinfo=UTC)
     value = format_datetime(server + timedelta(seconds=9), usegmt=True)
     assert retry_after(value, date=format_datetime(server, usegmt=True), now=NOW) == 9.0
 
 
-def test_a_retry_after_date_without_a_date_is_measured_by_ours() -> None:
+def test_a_retry_after_date_in_an_answer_without_a_date_is_compared_with_our_clock() -> None:
     assert retry_after(format_datetime(NOW + timedelta(seconds=9), usegmt=True), date=None, now=NOW) == 9.0
 
 
@@ -40,5 +40,5 @@ def test_a_retry_after_in_the_past_is_no_wait() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", "soon", "-5", "1e3", "9" * 5000, "inf", "nan"])
-def test_a_retry_after_that_says_nothing_is_none(value: str | None) -> None:
+def test_an_unreadable_retry_after_is_none(value: str | None) -> None:
     assert retry_after(value, date=None, now=NOW) is None

@@ -1,4 +1,4 @@
-"""The token out of a file: when it is looked up, what a broken file does, and that no token of any time is told."""
+"""The token from a file: when the file is read, what a broken file does, and that no token, old or new, is logged."""
 
 import asyncio
 import os
@@ -42,7 +42,7 @@ def token_of(file: Path, clock: Callable[[], float] = Clock()) -> Token:  # noqa
     return Token(read_token(source), source, clock=clock)
 
 
-def test_a_file_is_looked_into_once_a_second_at_most(file: Path) -> None:
+def test_a_file_is_read_at_most_once_per_second(file: Path) -> None:
     clock = Clock()
     token = token_of(file, clock)
     file.write_text(NEW)
@@ -56,13 +56,13 @@ def test_a_file_is_looked_into_once_a_second_at_most(file: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [f"{NEW}\n", f"  {NEW}\r\n\n", f"\ufeff{NEW}", NEW])
-def test_only_what_is_around_the_token_is_taken_off(file: Path, content: str) -> None:
+def test_white_space_around_the_token_is_removed(file: Path, content: str) -> None:
     token = token_of(file)
     file.write_text(content)
     assert token.look() == Secret(NEW)
 
 
-def test_a_link_that_is_swung_to_another_folder_is_followed(tmp_path: Path) -> None:
+def test_a_link_that_is_moved_to_another_folder_is_followed(tmp_path: Path) -> None:
     for name, content in (("first", OLD), ("second", NEW)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "token").write_text(content)
@@ -75,7 +75,7 @@ def test_a_link_that_is_swung_to_another_folder_is_followed(tmp_path: Path) -> N
 
 
 def broken(file: Path) -> dict[str, Callable[[], Any]]:
-    """Ways to break a token's file, by what is told of it."""
+    """Return ways to break a token's file, by the reason for it."""
 
     def again_as(make: Callable[[], Any]) -> Callable[[], Any]:
         def broken() -> None:
@@ -97,7 +97,7 @@ def broken(file: Path) -> dict[str, Callable[[], Any]]:
 
 
 @pytest.mark.parametrize("way", range(6))
-def test_a_broken_file_leaves_the_token_in_force_with_one_warning(
+def test_a_broken_file_keeps_the_token_in_use_with_one_warning(
     file: Path, way: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     token = token_of(file)
@@ -130,7 +130,7 @@ def test_every_token_is_kept_secret_and_the_oldest_are_forgotten(file: Path) -> 
     assert shown == [OLD, names[0], names[1]]
 
 
-def test_a_token_that_is_refused_for_its_form_is_secret_all_the_same(file: Path) -> None:
+def test_a_token_of_an_invalid_form_is_secret_too(file: Path) -> None:
     file.write_text(f"{NEW} {NEW}")
     with pytest.raises(InvalidValueError):
         read_token(file_source(str(file)))
@@ -143,23 +143,23 @@ def test_a_token_that_is_refused_for_its_form_is_secret_all_the_same(file: Path)
 def test_token_and_file_together_are_an_error(file: Path) -> None:
     given = {"ATOM_SAAS_API_URL": "https://m.example", "ATOM_SAAS_API_TOKEN_FILE": str(file)}
     assert find_problems(SimpleNamespace(**given)) == ()
-    (fault,) = find_problems(SimpleNamespace(**given, ATOM_SAAS_API_TOKEN=OLD))
-    assert (fault.id, fault.level) == ("marketplace_sync.E050", "error")
+    (problem,) = find_problems(SimpleNamespace(**given, ATOM_SAAS_API_TOKEN=OLD))
+    assert (problem.id, problem.level) == ("marketplace_sync.E050", "error")
     config = load_config(SimpleNamespace(**given), need_marketplace=True)
     assert Access(config).token.now().reveal() == OLD
 
 
-def test_a_missing_file_is_an_error_where_a_marketplace_is_needed_and_elsewhere_a_warning() -> None:
+def test_a_missing_file_is_an_error_if_a_marketplace_is_needed_and_else_a_warning() -> None:
     config = SyncConfig(api_token_file="/no/such/file")
     with pytest.raises(ConfigError) as caught:
         Access(config)
-    told = "ATOM_SAAS_API_TOKEN_FILE can't be read: No such file or directory."
-    assert str(caught.value).startswith(told)
-    (fault,) = access_problems(config, token="warning")
-    assert (fault.id, fault.message) == ("marketplace_sync.W050", told)
+    expected = "ATOM_SAAS_API_TOKEN_FILE can't be read: No such file or directory."
+    assert str(caught.value).startswith(expected)
+    (problem,) = access_problems(config, token="warning")
+    assert (problem.id, problem.message) == ("marketplace_sync.W050", expected)
 
 
-def test_a_token_of_the_process_can_not_change_and_one_of_the_file_can(tmp_path: Path) -> None:
+def test_a_token_in_the_environment_can_not_change_and_one_in_a_file_can(tmp_path: Path) -> None:
     dotenv = tmp_path / ".env"
     dotenv.write_text(f"T='{OLD}'\n")
     assert Environment({"T": OLD}, dotenv).rereader("T") is None
@@ -182,11 +182,11 @@ def write(file: Path, token: str) -> None:
     file.write_text(token)
 
 
-def held(request: Any) -> str:
+def token_in(request: Any) -> str:
     return str(request.headers["authorization"])
 
 
-async def test_each_request_carries_the_token_of_its_time(file: Path) -> None:
+async def test_each_request_has_the_current_token(file: Path) -> None:
     async with ScriptedHttp(answer(200, b'{"status": "healthy"}')) as server:
         access = Access(SyncConfig(api_url=server.url, api_token_file=str(file)))
         async with MarketClient(SyncConfig(api_url=server.url), access) as market:
@@ -194,10 +194,10 @@ async def test_each_request_carries_the_token_of_its_time(file: Path) -> None:
             write(file, NEW)
             access.token.look()
             await market.health()
-        assert [held(request) for request in server.asked] == [f"Bearer {OLD}", f"Bearer {NEW}"]
+        assert [token_in(request) for request in server.asked] == [f"Bearer {OLD}", f"Bearer {NEW}"]
 
 
-async def test_a_request_refused_while_its_token_was_replaced_is_made_again_with_the_new_one(file: Path) -> None:
+async def test_a_request_is_repeated_if_its_token_was_replaced_while_it_was_refused(file: Path) -> None:
     async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         write(file, NEW)
         writer.write(answer(401))
@@ -209,4 +209,8 @@ async def test_a_request_refused_while_its_token_was_replaced_is_made_again_with
             assert await market.health() == {"status": "healthy"}
             with pytest.raises(TokenRefusedError):
                 await market.health()
-        assert [held(request) for request in server.asked] == [f"Bearer {OLD}", f"Bearer {NEW}", f"Bearer {NEW}"]
+        assert [token_in(request) for request in server.asked] == [
+            f"Bearer {OLD}",
+            f"Bearer {NEW}",
+            f"Bearer {NEW}",
+        ]

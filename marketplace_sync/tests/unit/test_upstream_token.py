@@ -1,4 +1,4 @@
-"""The token is in a header and in a URL, and comes back in no text: of an exception, its causes, or a log."""
+"""The token is in a header and in a URL, and in no text: of an exception, its causes, or a log."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ ANSWERS: dict[str, bytes | Script] = {
     "broken": answer(500, ECHO),
     "redirected": answer(302, b"", f"Location: http://h/?token={QUOTED}"),
     "not JSON": answer(200, ECHO),
-    "JSON that tells tales": answer(200, b'{"error": "%s"}' % ECHO),
+    "JSON with the token": answer(200, b'{"error": "%s"}' % ECHO),
     "another skill": answer(200, b'{"skill_id": "%s", "name": "N"}' % ECHO),
     "packed strangely": answer(200, ECHO, f"Content-Encoding: {TOKEN}"),
     "cut": answer(200, ECHO, length=999),
@@ -73,22 +73,22 @@ async def by_stream(url: str) -> None:
 
 @pytest.fixture
 def masked() -> None:
-    """As in production: what goes into a log is masked. The HTTP library tells at DEBUG what headers came back."""
+    """Mask what is logged, as in production. At DEBUG the HTTP library logs the headers of answers."""
     install()
 
 
 def assert_unseen(fault: UpstreamError, caplog: pytest.LogCaptureFixture) -> None:
-    told = "".join(traceback.format_exception(fault)) + repr(fault) + fault.reason
+    shown = "".join(traceback.format_exception(fault)) + repr(fault) + fault.reason
     # A refused body stays as it came, for the dead letter, which masks it when it is stored.
-    told += str({name: value for name, value in vars(fault).items() if name != "body"})
-    # A peer in this process logs what it was told; the rest is ours.
-    told += "".join(record.getMessage() for record in caplog.records if record.name != "websockets.server")
+    shown += str({name: value for name, value in vars(fault).items() if name != "body"})
+    # A peer in this process logs what it received; the rest is ours.
+    shown += "".join(record.getMessage() for record in caplog.records if record.name != "websockets.server")
     chain: BaseException | None = fault
     while chain is not None:
-        told += str(chain) + repr(chain)
+        shown += str(chain) + repr(chain)
         chain = chain.__cause__
-    assert TOKEN not in told
-    assert QUOTED not in told
+    assert TOKEN not in shown
+    assert QUOTED not in shown
     assert len(fault.reason) < QUOTED_CHARS + 100
 
 
@@ -97,7 +97,7 @@ FAILURES = [*ANSWERS, "nobody there", "no such host", "impossible address"]
 
 @pytest.mark.usefixtures("everything_logged", "unredacted_records")
 @pytest.mark.parametrize("name", FAILURES)
-async def test_no_failure_of_the_stream_tells_the_token(name: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_failure_of_the_stream_contains_the_token(name: str, caplog: pytest.LogCaptureFixture) -> None:
     async with served(name) as url:
         with pytest.raises(UpstreamError) as caught:
             await by_stream(url)
@@ -106,7 +106,7 @@ async def test_no_failure_of_the_stream_tells_the_token(name: str, caplog: pytes
 
 @pytest.mark.usefixtures("everything_logged", "masked")
 @pytest.mark.parametrize("name", FAILURES)
-async def test_no_failure_of_a_request_tells_the_token(name: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_failure_of_a_request_contains_the_token(name: str, caplog: pytest.LogCaptureFixture) -> None:
     async with served(name) as url:
         with pytest.raises(UpstreamError) as caught:
             await by_http(url)
@@ -115,7 +115,7 @@ async def test_no_failure_of_a_request_tells_the_token(name: str, caplog: pytest
 
 @pytest.mark.usefixtures("everything_logged", "unredacted_records")
 @pytest.mark.parametrize("code", [1000, 1008, 4401])
-async def test_no_close_tells_the_token(code: int, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_close_contains_the_token(code: int, caplog: pytest.LogCaptureFixture) -> None:
     async def peer(connection: ServerConnection) -> None:
         await connection.close(code, ECHO.decode())
 
@@ -126,8 +126,8 @@ async def test_no_close_tells_the_token(code: int, caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.usefixtures("everything_logged", "unredacted_records")
-async def test_the_library_would_tell_the_token_if_it_were_let(caplog: pytest.LogCaptureFixture) -> None:
-    """What these tests look through does hold DEBUG records of the library: those of the peer in this process."""
+async def test_the_librarys_debug_log_contains_the_token(caplog: pytest.LogCaptureFixture) -> None:
+    """The records that these tests search contain DEBUG records of the library: those of the peer in this process."""
 
     async def peer(_: ServerConnection) -> None:
         return
@@ -138,6 +138,6 @@ async def test_the_library_would_tell_the_token_if_it_were_let(caplog: pytest.Lo
     assert QUOTED in "".join(record.getMessage() for record in caplog.records if record.name == "websockets.server")
 
 
-def test_what_a_server_says_is_one_short_line() -> None:
+def test_a_servers_text_is_quoted_as_one_short_line() -> None:
     assert quoted("a\n\x1b[31mb\t c") == "a [31mb c"
     assert len(quoted("x" * 1000)) == QUOTED_CHARS
