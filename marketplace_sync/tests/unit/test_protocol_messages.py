@@ -1,4 +1,4 @@
-"""What is accepted, and how tolerantly: each example of PROTOCOL.md's "read tolerantly"."""
+"""What the reader accepts, and in which forms: examples for docs/protocol.md, "Records"."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
