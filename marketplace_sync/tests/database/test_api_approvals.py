@@ -50,20 +50,20 @@ def test_a_person_approves_with_the_count_and_a_reason(root: ApiClient) -> None:
         ({"held_count": 2, "reason": "x" * 1001}, "reason"), (SEEN | {"run": 1}, "run"),
     ],
 )  # fmt: skip
-def test_an_approval_that_does_not_say_what_was_seen_is_400(root: ApiClient, body: Any, field: str) -> None:
+def test_approval_without_the_seen_count_or_reason_is_400(root: ApiClient, body: Any, field: str) -> None:
     answer = root.ask(approve(held_run("s1", "s2")), body)
     assert (answer.status_code, answer.json()["field"]) == (400, field)
     assert not Command.objects.exists() and not AuditRow.objects.filter(verb="approve_removal").exists()
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 10**30])
-def test_a_run_that_holds_another_number_is_409_held_changed(root: ApiClient, count: int) -> None:
+def test_approval_with_another_count_is_409_held_changed(root: ApiClient, count: int) -> None:
     answer = root.ask(approve(held_run("s1", "s2")), SEEN | {"held_count": count})
     assert (answer.status_code, answer.json()["code"]) == (409, "held_changed")
     assert not Command.objects.exists()
 
 
-def test_runs_that_hold_nothing_are_409_and_unknown_ones_404(root: ApiClient) -> None:
+def test_approving_a_run_without_removals_on_hold_is_409_and_an_unknown_run_404(root: ApiClient) -> None:
     for state in ("done", "failed", "interrupted", "approved", "superseded"):
         run = held_run("s1", "s2")
         SyncRun.objects.filter(pk=run.pk).update(state=state)
@@ -73,7 +73,7 @@ def test_runs_that_hold_nothing_are_409_and_unknown_ones_404(root: ApiClient) ->
         assert root.ask(approve(number), SEEN).status_code == 404
 
 
-def test_a_superseded_run_can_be_approved_while_a_newer_one_holds_some_of_it(root: ApiClient) -> None:
+def test_superseded_run_can_be_approved_while_a_newer_one_lists_the_same_skills(root: ApiClient) -> None:
     old = held_run("s1", "s2")
     SyncRun.objects.update(state="superseded")
     newer = held_run("s3", "s4", "s5")
@@ -84,7 +84,7 @@ def test_a_superseded_run_can_be_approved_while_a_newer_one_holds_some_of_it(roo
 
 
 @pytest.mark.parametrize("body", [None, {}, SEEN, {"held_count": "x"}])
-def test_an_agent_approves_nothing_by_itself(body: Any) -> None:
+def test_agent_may_not_approve_or_dismiss(body: Any) -> None:
     run = held_run("s1", "s2")
     answer = agent().ask(approve(run), body)
     assert (answer.status_code, answer.json()["code"]) == (403, "person_required")
@@ -95,12 +95,12 @@ def test_an_agent_approves_nothing_by_itself(body: Any) -> None:
     assert not Command.objects.exists()
 
 
-def test_an_agent_of_less_maturity_hears_of_that_first() -> None:
+def test_agent_of_too_little_maturity_gets_maturity_required() -> None:
     answer = agent(Maturity.SUPERVISED).ask(approve(held_run("s1", "s2")), SEEN)
     assert answer.json()["code"] == "maturity_required"
 
 
-def test_agents_may_approve_where_the_setting_says_so(settings: Any) -> None:
+def test_agents_may_approve_with_the_setting(settings: Any) -> None:
     settings.APPROVALS_BY_AGENTS = "true"
     client = agent()
     run = held_run("s1", "s2")
@@ -111,7 +111,7 @@ def test_agents_may_approve_where_the_setting_says_so(settings: Any) -> None:
     assert not accept(acquire("host:1"), command["id"], refusal_reason)
 
 
-def test_settings_that_cannot_be_read_let_no_agent_approve(settings: Any) -> None:
+def test_agents_may_not_approve_with_invalid_settings(settings: Any) -> None:
     settings.APPROVALS_BY_AGENTS = "true"
     settings.ATOM_SAAS_WS_PONG_TIMEOUT = "soon"
     assert agent().ask(approve(held_run("s1", "s2")), SEEN).json()["code"] == "person_required"

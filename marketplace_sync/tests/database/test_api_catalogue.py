@@ -78,13 +78,13 @@ def test_an_id_of_any_characters_is_found_percent_encoded(client: ApiClient, ski
 
 
 @pytest.mark.parametrize("path", ["skills/none/", "skills/%00/", "categories/none/", "nothing/", "skills//", ""])
-def test_what_is_not_there_is_404_in_one_shape(client: ApiClient, path: str) -> None:
+def test_missing_object_is_404_in_the_usual_format(client: ApiClient, path: str) -> None:
     response = client.get(f"/api/{path}")
     assert response.status_code == 404
     assert response.json()["code"] == "not_found"
 
 
-def test_a_path_without_its_last_slash_is_led_to_it(client: ApiClient) -> None:
+def test_path_without_trailing_slash_redirects(client: ApiClient) -> None:
     response = client.get("/api/skills")
     assert (response.status_code, response["Location"]) == (301, "/api/skills/")
 
@@ -103,19 +103,19 @@ def test_a_path_without_its_last_slash_is_led_to_it(client: ApiClient) -> None:
 def test_a_bad_or_unknown_parameter_is_400_and_named(client: ApiClient, parameters: str, field: str) -> None:
     response = client.get(f"/api/skills/?{parameters}")
     assert response.status_code == 400, response.content
-    told = response.json()
-    assert (told["code"], told["field"]) == ("invalid", field)
-    assert field in told["detail"] and told["fields"][field]
+    body = response.json()
+    assert (body["code"], body["field"]) == ("invalid", field)
+    assert field in body["detail"] and body["fields"][field]
 
 
-def test_an_unknown_parameter_is_told_the_known_ones(client: ApiClient) -> None:
+def test_unknown_parameter_error_lists_the_known_ones(client: ApiClient) -> None:
     assert "min_rating" in client.get("/api/skills/?rating=5").json()["detail"]
     assert client.get("/api/skills/s1/?page=1").status_code == 400
     assert client.get("/api/categories/?search=x").status_code == 400
 
 
 @pytest.mark.parametrize("page", ["0", "-1", "3", "x", "last", "1.0", "1_0", "١", "9" * 18, "9" * 5000])
-def test_a_page_that_cannot_be_is_404(client: ApiClient, page: str) -> None:
+def test_invalid_page_is_404(client: ApiClient, page: str) -> None:
     put("s1")
     put("s2")
     response = client.get("/api/skills/", {"page": page, "page_size": "1"})
@@ -125,7 +125,7 @@ def test_a_page_that_cannot_be_is_404(client: ApiClient, page: str) -> None:
 
 @pytest.mark.parametrize("ordering", ORDERINGS)
 def test_an_index_has_every_ordering(ordering: str) -> None:
-    """So also one that a later migration lost when it made the table anew."""
+    """A later migration that recreates the table must not lose one."""
     page = Skill.objects.order_by(*ORDERINGS[ordering]).values("pk")[200:210]
     with transaction.atomic():
         if connection.vendor == "postgresql":  # of an empty table it would sort nothing sooner than look into an index
@@ -137,7 +137,7 @@ def test_an_index_has_every_ordering(ordering: str) -> None:
     assert not re.search("sort|temp b-tree", plan, re.IGNORECASE)
 
 
-def test_how_rare_a_tag_is_is_known(postgres: None) -> None:
+def test_postgresql_has_statistics_of_single_tags(postgres: None) -> None:
     """A list of the skills of a tag that is taken for frequent goes through all others."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
@@ -170,22 +170,22 @@ def test_pages_show_every_skill_once_in_every_ordering(client: ApiClient) -> Non
             url = f"/api/skills/?page_size=5&ordering={way}{ordering}"
             seen[way] = []
             while url:
-                told = client.get(url).json()
-                assert told["count"] == 23
-                seen[way] += [skill["skill_id"] for skill in told["results"]]
-                url = told["next"]
+                body = client.get(url).json()
+                assert body["count"] == 23
+                seen[way] += [skill["skill_id"] for skill in body["results"]]
+                url = body["next"]
         assert len(set(seen[""])) == 23
         assert seen["-"] == seen[""][::-1]
 
 
-def test_what_was_never_rated_comes_last_when_the_best_come_first(client: ApiClient) -> None:
+def test_unrated_skills_come_last_in_descending_order(client: ApiClient) -> None:
     put("never", average_rating=None)
     put("good", average_rating=5.0)
     put("bad", average_rating=1.0)
     assert ids(client, ordering="-average_rating") == ["good", "bad", "never"]
 
 
-def test_a_page_has_500_at_most(client: ApiClient) -> None:
+def test_page_has_at_most_500_rows(client: ApiClient) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     Skill.objects.bulk_create(Skill(skill_id=str(n), name=str(n), synced_at=now) for n in range(501))
     assert len(ids(client)) == 50
@@ -193,16 +193,16 @@ def test_a_page_has_500_at_most(client: ApiClient) -> None:
     assert len(ids(client, page_size=10**30)) == 500
 
 
-def test_filters_narrow_together(client: ApiClient) -> None:
-    put("yes", category="mail", tags=["email", "x"], average_rating=4.5, description="Sends letters.")
-    put("other category", category="web", tags=["email"], average_rating=4.5, description="Sends letters.")
-    put("other tag", category="mail", tags=["e-mail"], average_rating=4.5, description="Sends letters.")
-    put("bad", category="mail", tags=["email"], average_rating=4.4, description="Sends letters.")
-    put("unrated", category="mail", tags=["email"], description="Sends letters.")
+def test_several_filters_must_all_match(client: ApiClient) -> None:
+    put("yes", category="mail", tags=["email", "x"], average_rating=4.5, description="Sends notes.")
+    put("other category", category="web", tags=["email"], average_rating=4.5, description="Sends notes.")
+    put("other tag", category="mail", tags=["e-mail"], average_rating=4.5, description="Sends notes.")
+    put("bad", category="mail", tags=["email"], average_rating=4.4, description="Sends notes.")
+    put("unrated", category="mail", tags=["email"], description="Sends notes.")
     put("other words", category="mail", tags=["email"], average_rating=5.0)
-    found = ids(client, category="mail", tag="email", min_rating="4.5", search="letter")
+    found = ids(client, category="mail", tag="email", min_rating="4.5", search="note")
     assert found == ["yes"]
-    assert ids(client, tag="email", search="letter", ordering="name") == ["bad", "other category", "unrated", "yes"]
+    assert ids(client, tag="email", search="note", ordering="name") == ["bad", "other category", "unrated", "yes"]
     assert ids(client, tag="emai") == ids(client, category="none") == []
 
 
@@ -217,12 +217,12 @@ def test_filters_narrow_together(client: ApiClient) -> None:
         ("AND", []), ("NEAR mail", []), ("mail OR web", []), ("example com", ["web"]),
     ],
 )  # fmt: skip
-def test_search_is_by_the_beginnings_of_words(client: ApiClient, text: str, found: list[str]) -> None:
+def test_search_matches_beginnings_of_words(client: ApiClient, text: str, found: list[str]) -> None:
     put("mail", name="Mailer: send_email", description="E-mail by SMTP/IMAP, politely.", tags=["email"])
     put("web", name="Scrape.py v2", description="Maße und Größe, see https://example.com/x.", tags=["Zürich"])
     assert ids(client, search=text) == found
-    told = client.get("/api/skills/", {"search": text}).json()
-    assert told["count"] == len(found)
+    body = client.get("/api/skills/", {"search": text}).json()
+    assert body["count"] == len(found)
 
 
 words = st.text(string.ascii_lowercase[:3] + "_/ .é'\"", max_size=12)
@@ -230,27 +230,27 @@ words = st.text(string.ascii_lowercase[:3] + "_/ .é'\"", max_size=12)
 
 @settings(max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from("123"), words, words, st.lists(words, max_size=2)), max_size=8))
-def test_the_index_follows_whatever_is_written(writes: list[tuple[str, str, str, list[str]]]) -> None:
+def test_search_index_follows_every_write(writes: list[tuple[str, str, str, list[str]]]) -> None:
     Skill.objects.all().delete()
-    held: dict[str, set[str]] = {}
+    stored: dict[str, set[str]] = {}
     tags: dict[str, set[str]] = {}
-    for skill_id, name, description, told in writes:
+    for skill_id, name, description, body in writes:
         if name.startswith("a"):
             Skill.objects.filter(skill_id=skill_id).delete()
-            held.pop(skill_id, None)
+            stored.pop(skill_id, None)
             tags.pop(skill_id, None)
             continue
-        fields = {"name": name, "description": description, "tags": told, "synced_at": datetime(2026, 1, 1, tzinfo=UTC)}
+        fields = {"name": name, "description": description, "tags": body, "synced_at": datetime(2026, 1, 1, tzinfo=UTC)}
         Skill.objects.update_or_create(skill_id=skill_id, defaults=fields)
-        text = " ".join([name, description, *told])
-        held[skill_id] = {"".join(word) for word in split(text)}
-        tags[skill_id] = set(told)
+        text = " ".join([name, description, *body])
+        stored[skill_id] = {"".join(word) for word in split(text)}
+        tags[skill_id] = set(body)
     for asked in ("a", "b", "ab", "c", "é", "ba"):
         found = set(Skill.objects.matching(asked).values_list("skill_id", flat=True))
-        # One letter is looked for as a word, more as the beginning of one.
+        # A single character matches a whole word, more match the beginning of one.
         assert found == {
             key
-            for key, those in held.items()
+            for key, those in stored.items()
             if any(word == asked or (len(asked) > 1 and word.startswith(asked)) for word in those)
         }
         assert Skill.objects.matching(asked).count() == len(found)
@@ -271,7 +271,7 @@ def test_a_description_of_a_mebibyte_can_be_written_and_found(client: ApiClient)
     assert ids(client, search="word17") == ["long"]
 
 
-def test_searching_touches_no_column_that_a_rating_changes() -> None:
+def test_search_index_does_not_depend_on_rating_columns() -> None:
     put("s1", name="Mail")
     with CaptureQueriesContext(connection) as ran:
         Skill.objects.update(rating_count=7)
@@ -280,7 +280,7 @@ def test_searching_touches_no_column_that_a_rating_changes() -> None:
 
 
 @pytest.mark.parametrize(("path", "queries"), [("/api/skills/", 4), ("/api/categories/", 4)])
-def test_a_list_takes_as_many_queries_for_100_rows_as_for_1(client: ApiClient, path: str, queries: int) -> None:
+def test_list_runs_the_same_number_of_queries_for_1_and_100_rows(client: ApiClient, path: str, queries: int) -> None:
     counts = []
     for rows in (range(1), range(1, 100)):
         for number in rows:
@@ -293,7 +293,7 @@ def test_a_list_takes_as_many_queries_for_100_rows_as_for_1(client: ApiClient, p
     assert counts == [queries + 1, queries + 1]
 
 
-def test_a_detail_takes_three_queries(client: ApiClient) -> None:
+def test_detail_runs_three_queries(client: ApiClient) -> None:
     put("s1", category="c")
     client.get("/api/skills/s1/")
     # The key, how fresh the mirror is, and the skill.
@@ -301,14 +301,14 @@ def test_a_detail_takes_three_queries(client: ApiClient) -> None:
         client.get("/api/skills/s1/")
 
 
-def test_lists_tell_the_feed_number_that_they_are_as_of(client: ApiClient) -> None:
+def test_lists_carry_their_feed_number(client: ApiClient) -> None:
     assert client.get("/api/skills/")["X-Feed-Seq"] == "0"
     LeaseRow.objects.update_or_create(pk=1, defaults={"feed_seq": 41})
     for path in ("/api/skills/", "/api/categories/"):
         assert client.get(path)["X-Feed-Seq"] == "41"
 
 
-def test_a_list_is_of_one_moment_and_holds_no_writer_up() -> None:
+def test_list_is_a_snapshot_and_blocks_no_writer() -> None:
     LeaseRow.objects.update_or_create(pk=1, defaults={"feed_seq": 1})
     put("before")
     other = connections.create_connection("default")
@@ -326,7 +326,7 @@ def test_a_list_is_of_one_moment_and_holds_no_writer_up() -> None:
         other.close()
 
 
-def test_after_a_snapshot_writing_is_as_it_was() -> None:
+def test_snapshot_restores_the_transaction_mode() -> None:
     with snapshot():
         pass
     if connection.vendor == "sqlite":
@@ -344,13 +344,13 @@ def feed(*numbers: int, newest: int) -> None:
     )
 
 
-def test_the_change_feed_is_followed_to_its_end_and_stays_there(client: ApiClient) -> None:
+def test_feed_is_read_to_its_end_page_by_page(client: ApiClient) -> None:
     feed(*range(1, 8), newest=7)
     seen, after = [], 0
-    while (told := client.get("/api/changes/", {"after": after, "limit": 3}).json())["results"]:
-        seen += [change["seq"] for change in told["results"]]
-        after = told["next_after"]
-    assert (seen, after, told) == ([*range(1, 8)], 7, {"results": [], "next_after": 7})
+    while (body := client.get("/api/changes/", {"after": after, "limit": 3}).json())["results"]:
+        seen += [change["seq"] for change in body["results"]]
+        after = body["next_after"]
+    assert (seen, after, body) == ([*range(1, 8)], 7, {"results": [], "next_after": 7})
     first = client.get("/api/changes/?limit=1").json()["results"][0]
     assert first == {
         "seq": 1, "kind": "skill_updated", "key": "s1", "at": "2026-01-01T00:00:00Z", "source": "stream",
@@ -358,7 +358,7 @@ def test_the_change_feed_is_followed_to_its_end_and_stays_there(client: ApiClien
     }  # fmt: skip
 
 
-def test_following_from_what_is_no_longer_kept_or_not_yet_is_410(client: ApiClient) -> None:
+def test_feed_from_a_pruned_or_future_number_is_410(client: ApiClient) -> None:
     feed(5, 6, newest=6)
     codes = {after: client.get("/api/changes/", {"after": after}).status_code for after in (0, 3, 4, 5, 6, 7)}
     assert codes == {0: 410, 3: 410, 4: 200, 5: 200, 6: 200, 7: 410}
@@ -368,5 +368,5 @@ def test_following_from_what_is_no_longer_kept_or_not_yet_is_410(client: ApiClie
 
 
 @pytest.mark.parametrize("parameters", ["after=-1", "after=x", "limit=0", "limit=x", "since=1", "after=" + "9" * 30])
-def test_a_bad_parameter_of_the_feed_is_400(client: ApiClient, parameters: str) -> None:
+def test_invalid_parameter_of_the_feed_is_400(client: ApiClient, parameters: str) -> None:
     assert client.get(f"/api/changes/?{parameters}").status_code == 400

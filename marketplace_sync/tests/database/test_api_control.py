@@ -40,13 +40,13 @@ def client() -> ApiClient:
     return agent()
 
 
-def letter(**fields: Any) -> DeadLetter:
+def dead_letter(**fields: Any) -> DeadLetter:
     now = timezone.now()
-    told = {
+    body = {
         "source": "stream", "code": "missing", "reason": "required", "head": b'{"a": "\xff"}', "size": 11,
         "digest": "d", "first_seen_at": now, "last_seen_at": now,
     }  # fmt: skip
-    return DeadLetter.objects.create(**told | fields)
+    return DeadLetter.objects.create(**body | fields)
 
 
 def run(state: str = "done", **fields: Any) -> SyncRun:
@@ -59,7 +59,7 @@ def run(state: str = "done", **fields: Any) -> SyncRun:
 # The status.
 
 
-def test_status_has_the_documented_shape_and_no_token(client: ApiClient, settings: Any) -> None:
+def test_status_has_the_documented_keys_and_no_token(client: ApiClient, settings: Any) -> None:
     settings.ATOM_SAAS_API_URL = "https://api.atomsaas.com"
     settings.ATOM_SAAS_API_TOKEN = "11111111-2222-4333-8444-555555555555"
     response = client.get("/api/admin/websocket/status/")
@@ -74,54 +74,55 @@ def test_status_has_the_documented_shape_and_no_token(client: ApiClient, setting
     assert b'"rate_limit_messages_per_sec":100,' in response.content
 
 
-def test_status_is_the_truth_after_a_crash(client: ApiClient) -> None:
+def test_status_is_correct_after_a_crash(client: ApiClient) -> None:
     lease = acquire("host:1")
     WebSocketState.objects.create(pk=1, state="live", connected=True, received=7)
-    told = client.get("/api/admin/websocket/status/").json()
-    assert (told["state"], told["connected"], told["totals"]["received"]) == ("live", True, 7)
-    assert (told["daemon"]["alive"], told["daemon"]["name"]) == (True, lease.holder)
+    body = client.get("/api/admin/websocket/status/").json()
+    assert (body["state"], body["connected"], body["totals"]["received"]) == ("live", True, 7)
+    assert (body["daemon"]["alive"], body["daemon"]["name"]) == (True, lease.holder)
     LeaseRow.objects.update(renewed_at=timezone.now() - timedelta(seconds=20))
-    told = client.get("/api/admin/websocket/status/").json()
-    assert (told["state"], told["connected"], told["daemon"]["alive"]) == ("not_running", False, False)
+    body = client.get("/api/admin/websocket/status/").json()
+    assert (body["state"], body["connected"], body["daemon"]["alive"]) == ("not_running", False, False)
 
 
-def test_status_is_told_though_the_settings_are_faulty(client: ApiClient, settings: Any) -> None:
+def test_status_is_answered_with_invalid_settings(client: ApiClient, settings: Any) -> None:
     settings.ATOM_SAAS_WS_PONG_TIMEOUT = "soon"
     assert client.get("/api/admin/websocket/status/").json()["ws_url"] == ""
 
 
-def test_no_secret_of_a_url_is_shown() -> None:
+def test_urls_are_shown_without_secrets() -> None:
     assert without_secrets("wss://u:p@h:1/ws?token=t#f") == "wss://h:1/ws"
 
 
-def test_sync_status_tells_the_last_passes_and_the_held_one(client: ApiClient) -> None:
-    held, failed, running = run("held", held_count=2, held_reason="empty"), run("failed", error="503"), run("running")
-    told = client.get("/api/admin/sync/status/").json()
-    found = {name: told[name]["id"] for name in ("running", "last", "last_done", "held")}
-    assert found == {"running": running.pk, "last": failed.pk, "last_done": held.pk, "held": held.pk}
-    assert told["runs"] == {"held": 1, "failed": 1, "running": 1}
-    assert (told["held"]["held_reason"], told["last"]["error"]) == ("empty", "503")
+def test_sync_status_lists_the_last_runs_and_the_one_on_hold(client: ApiClient) -> None:
+    on_hold = run("held", held_count=2, held_reason="empty")
+    failed, running = run("failed", error="503"), run("running")
+    body = client.get("/api/admin/sync/status/").json()
+    found = {name: body[name]["id"] for name in ("running", "last", "last_done", "held")}
+    assert found == {"running": running.pk, "last": failed.pk, "last_done": on_hold.pk, "held": on_hold.pk}
+    assert body["runs"] == {"held": 1, "failed": 1, "running": 1}
+    assert (body["held"]["held_reason"], body["last"]["error"]) == ("empty", "503")
 
 
-def test_a_run_tells_what_it_would_have_removed(client: ApiClient) -> None:
-    held = run("held", held_count=2)
-    HeldRemoval.objects.bulk_create(HeldRemoval(run=held, skill_id=name) for name in ("b", "a"))
-    assert client.get(f"/api/admin/sync/runs/{held.pk}/").json()["held_skill_ids"] == ["a", "b"]
+def test_run_detail_lists_skills_on_hold(client: ApiClient) -> None:
+    on_hold = run("held", held_count=2)
+    HeldRemoval.objects.bulk_create(HeldRemoval(run=on_hold, skill_id=name) for name in ("b", "a"))
+    assert client.get(f"/api/admin/sync/runs/{on_hold.pk}/").json()["held_skill_ids"] == ["a", "b"]
     run()
     listed = client.get("/api/admin/sync/runs/?state=held").json()
-    assert [row["id"] for row in listed["results"]] == [held.pk]
+    assert [row["id"] for row in listed["results"]] == [on_hold.pk]
 
 
 # What is asked for.
 
 
-def test_a_request_is_answered_with_its_command(client: ApiClient) -> None:
+def test_post_is_answered_with_its_command(client: ApiClient) -> None:
     response = client.ask(RECONNECT, {"reason": " Moving. "})
     assert response.status_code == 202
-    told = response.json()
-    assert (told["action"], told["state"], told["reason"]) == ("reconnect", "pending", "Moving.")
-    assert (told["requested_by"], told["finished_at"], told["result"]) == ("agent:a-autonomous", None, None)
-    assert client.get(f"/api/admin/commands/{told['id']}/").json() == told
+    body = response.json()
+    assert (body["action"], body["state"], body["reason"]) == ("reconnect", "pending", "Moving.")
+    assert (body["requested_by"], body["finished_at"], body["result"]) == ("agent:a-autonomous", None, None)
+    assert client.get(f"/api/admin/commands/{body['id']}/").json() == body
 
 
 @pytest.mark.parametrize(
@@ -141,18 +142,18 @@ def test_a_request_is_answered_with_its_command(client: ApiClient) -> None:
         (b'{"reason": "' + b"x" * 3_000_000 + b'"}', "application/json", 413, None),
     ],
 )  # fmt: skip
-def test_only_a_body_that_can_be_is_taken(
+def test_invalid_body_is_refused(
     client: ApiClient, body: bytes, content_type: str, code: int, field: str | None
 ) -> None:
     response = client.post(RECONNECT, data=body, content_type=content_type)
-    told = response.json()
-    assert (response.status_code, told.get("field")) == (code, field), told
+    body = response.json()
+    assert (response.status_code, body.get("field")) == (code, field), body
     # What can't be asked for is no decision.
     assert AuditRow.objects.filter(verb="reconnect").count() == Command.objects.count() == (1 if code == 202 else 0)
 
 
 @pytest.mark.parametrize("wait", ["-1", "x", "", "1.5", "9" * 12])
-def test_a_wait_that_cannot_be_is_400(client: ApiClient, wait: str) -> None:
+def test_invalid_wait_is_400(client: ApiClient, wait: str) -> None:
     response = client.ask(f"{RECONNECT}?wait={wait}")
     assert (response.status_code, response.json()["field"]) == (400, "wait")
     assert client.ask(f"{RECONNECT}?for=1").json()["field"] == "for"
@@ -164,16 +165,16 @@ def test_a_session_without_the_csrf_token_is_refused() -> None:
     assert client.ask(RECONNECT).status_code == 202
 
 
-def test_a_pending_command_past_its_time_is_shown_expired_and_ends_a_wait(client: ApiClient) -> None:
-    told = client.ask(RECONNECT).json()
+def test_overdue_pending_command_is_shown_as_expired_and_ends_a_wait(client: ApiClient) -> None:
+    body = client.ask(RECONNECT).json()
     Command.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
-    told = client.get(f"/api/admin/commands/{told['id']}/").json()
-    assert told["state"] == "expired" and told["finished_at"] and "runsync" in told["result"]["detail"]
+    body = client.get(f"/api/admin/commands/{body['id']}/").json()
+    assert body["state"] == "expired" and body["finished_at"] and "runsync" in body["result"]["detail"]
     assert waiting.wait_for(Command.objects.get(), 20).state == "pending"
 
 
-def test_dead_letters_are_seen_replayed_and_discarded(client: ApiClient) -> None:
-    first, second = letter(), letter(digest="e", source="fetch")
+def test_dead_letters_can_be_listed_replayed_and_discarded(client: ApiClient) -> None:
+    first, second = dead_letter(), dead_letter(digest="e", source="fetch")
     listed = client.get("/api/admin/dead-letters/").json()
     assert listed["count"] == 2 and "head" not in listed["results"][0]
     assert client.get("/api/admin/dead-letters/?source=fetch").json()["count"] == 1
@@ -185,7 +186,7 @@ def test_dead_letters_are_seen_replayed_and_discarded(client: ApiClient) -> None
     assert client.get("/api/admin/dead-letters/?state=discarded").json()["count"] == 1
 
 
-def test_the_audit_is_read_by_who_what_when_and_outcome(client: ApiClient) -> None:
+def test_audit_log_is_filtered_by_actor_verb_time_and_outcome(client: ApiClient) -> None:
     client.ask(RECONNECT)
     agent(Maturity.STUDENT).ask(RECONNECT)
     path = "/api/admin/audit/"
@@ -201,7 +202,7 @@ def test_the_audit_is_read_by_who_what_when_and_outcome(client: ApiClient) -> No
         assert method(path).status_code == 405
 
 
-def test_a_fault_of_ours_is_a_500_in_the_same_shape(client: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bug_is_a_500_in_the_usual_format(client: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(settings: object) -> None:
         raise ZeroDivisionError("a secret detail")
 
@@ -215,7 +216,7 @@ def test_a_fault_of_ours_is_a_500_in_the_same_shape(client: ApiClient, monkeypat
 # Limits.
 
 
-def test_more_requests_a_second_than_allowed_are_429(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_over_the_rate_limit_are_429(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(throttles, "requests_of_actors", SlidingWindow(100, 1.0, lambda: now[0]))
     one, other = agent(Maturity.STUDENT), agent(Maturity.INTERN)
@@ -227,7 +228,7 @@ def test_more_requests_a_second_than_allowed_are_429(monkeypatch: pytest.MonkeyP
     assert one.get("/api/categories/").status_code == 200
 
 
-def test_many_failed_keys_are_429_and_a_good_one_is_never_refused_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_invalid_keys_are_429_but_a_valid_key_still_works(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(authentication, "failed_keys", SlidingWindow(60, 60.0, lambda: now[0]))
     good, bad = agent(Maturity.STUDENT), ApiClient("wrong")
@@ -243,12 +244,12 @@ def test_many_failed_keys_are_429_and_a_good_one_is_never_refused_for_them(monke
 @pytest.mark.parametrize(
     "header", ["Bearer", "Bearer ", "Bearer a b", "Bearer \xff", "bearer x", "Bearer " + "x" * 5000]
 )
-def test_an_impossible_key_is_401(header: str) -> None:
+def test_malformed_key_is_401(header: str) -> None:
     response = ApiClient().get("/api/skills/", headers={"Authorization": header})
     assert (response.status_code, response["WWW-Authenticate"]) == (401, "Bearer")
 
 
-def test_a_window_slides_and_forgets_who_is_quiet() -> None:
+def test_sliding_window_forgets_idle_actors() -> None:
     now = [0.0]
     window = SlidingWindow(2, 10.0, lambda: now[0], most_keys=10)
     assert [window.admit("a"), window.admit("a")] == [None, None]
@@ -261,12 +262,12 @@ def test_a_window_slides_and_forgets_who_is_quiet() -> None:
     assert len(window._times) == 10
 
 
-def test_lists_of_admin_take_as_many_queries_for_many_rows_as_for_one(client: ApiClient) -> None:
+def test_management_lists_run_the_same_number_of_queries_for_any_number_of_rows(client: ApiClient) -> None:
     from django.test.utils import CaptureQueriesContext
 
     for path, make in (
         ("/api/admin/sync/runs/", lambda n: run()),
-        ("/api/admin/dead-letters/", lambda n: letter(digest=str(n))),
+        ("/api/admin/dead-letters/", lambda n: dead_letter(digest=str(n))),
         ("/api/admin/audit/", lambda n: client.ask(RECONNECT)),
     ):
         counts = []
@@ -316,7 +317,7 @@ def finish(command: Command, lease: Lease) -> None:
     answer(lease, command.pk, Command.State.DONE, {"detail": "A new stream is open."})
 
 
-async def test_waiting_keeps_nobody_else_waiting_and_ends_with_the_answer(server: str) -> None:
+async def test_waiting_request_delays_no_other_and_ends_with_the_answer(server: str) -> None:
     await asyncio.to_thread(waits, server)
 
 
@@ -337,7 +338,7 @@ def waits(server: str) -> None:
         with httpx2.Client(base_url=server, headers=headers, timeout=10) as http:
             begun = time.monotonic()
             assert http.get("/api/skills/").status_code == 200
-            # One more than there are places for is told at once to look later.
+            # One request more than may wait is answered immediately with 202.
             ninth = http.post(f"{RECONNECT}?wait=30")
             assert (ninth.status_code, ninth.json()["state"]) == (202, "pending")
             # Before any of those who wait has gone.
@@ -356,18 +357,18 @@ def waits(server: str) -> None:
     assert waiting._waiters._value == waiting.MAX_WAITERS  # type: ignore[attr-defined]
 
 
-def test_a_wait_in_vain_ends_in_time_with_202(client: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_without_an_answer_ends_in_time_with_202(client: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
     response = client.ask(f"{RECONNECT}?wait=1")
     assert (response.status_code, response.json()["state"]) == (202, "pending")
 
 
-def test_no_connection_is_held_between_looks(client: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    held: list[bool] = []
+def test_waiting_request_has_no_connection_between_queries(client: ApiClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    connected: list[bool] = []
 
     def look_away(seconds: float) -> None:
-        held.append(connection.connection is not None)
+        connected.append(connection.connection is not None)
         finish(Command.objects.get(), acquire("host:1"))
 
     monkeypatch.setattr(waiting.time, "sleep", look_away)
     response = client.ask(f"{RECONNECT}?wait=99")
-    assert (response.status_code, response.json()["state"], held) == (200, "done", [False])
+    assert (response.status_code, response.json()["state"], connected) == (200, "done", [False])

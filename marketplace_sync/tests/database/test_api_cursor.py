@@ -1,4 +1,4 @@
-"""Cursor paging: a list read while it changes, and a follower that begins by it."""
+"""Cursor paging: a list read while it changes, and a client that continues with the change feed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,10 +36,10 @@ def read(client: ApiClient, url: str, between: Callable[[], None] = lambda: None
         answer = client.get(url)
         assert answer.status_code == 200, answer.content
         first = int(answer["X-Feed-Seq"]) if first is None else first
-        told = answer.json()
-        assert told.keys() == {"count", "next", "previous", "results"} and told["previous"] is None
-        found += told["results"]
-        url = told["next"]
+        body = answer.json()
+        assert body.keys() == {"count", "next", "previous", "results"} and body["previous"] is None
+        found += body["results"]
+        url = body["next"]
         between()
     assert first is not None
     return found, first
@@ -49,7 +49,7 @@ def cursor_of(url: str) -> str:
     return parse_qs(urlsplit(url).query)["cursor"][0]
 
 
-def test_every_row_is_listed_once_whatever_the_page_size(client: ApiClient) -> None:
+def test_cursor_lists_every_row_once_for_any_page_size(client: ApiClient) -> None:
     for number in (3, 1, 7, 5, 2, 9, 4):
         put(f"s{number}", name=f"name {10 - number}")
     for size in (1, 2, 3, 6, 7, 8, 500):
@@ -64,20 +64,20 @@ def test_every_row_is_listed_once_whatever_the_page_size(client: ApiClient) -> N
 def test_a_cursor_keeps_the_filters_and_may_change_the_page_size(client: ApiClient) -> None:
     for number in range(9):
         put(f"s{number}", "mail" if number % 2 else "web", name="Send it", tags=["x"], average_rating=number / 2)
-    told = client.get("/api/skills/?category=mail&min_rating=1&tag=x&search=send&cursor=&page_size=1").json()
-    assert (told["count"], [row["skill_id"] for row in told["results"]]) == (3, ["s3"])
-    rows, _ = read(client, told["next"].replace("page_size=1", "page_size=400"))
+    body = client.get("/api/skills/?category=mail&min_rating=1&tag=x&search=send&cursor=&page_size=1").json()
+    assert (body["count"], [row["skill_id"] for row in body["results"]]) == (3, ["s3"])
+    rows, _ = read(client, body["next"].replace("page_size=1", "page_size=400"))
     assert [row["skill_id"] for row in rows] == ["s5", "s7"]
 
 
 @pytest.mark.parametrize("other", ["page=1", "page=2", "ordering=name", "ordering=-remote_updated_at"])
-def test_a_cursor_is_not_combined_with_what_has_another_order(client: ApiClient, other: str) -> None:
+def test_cursor_cannot_be_combined_with_page_or_ordering(client: ApiClient, other: str) -> None:
     answer = client.get(f"/api/skills/?cursor=&{other}")
     assert (answer.status_code, answer.json()["field"]) == (400, "cursor")
     assert f"leave out `{other.partition('=')[0]}`" in answer.json()["detail"]
 
 
-def test_a_cursor_of_another_list_or_changed_is_refused_with_what_to_do(client: ApiClient) -> None:
+def test_foreign_or_altered_cursor_is_refused_with_advice(client: ApiClient) -> None:
     for number in range(4):
         put(f"s{number}", category=f"c{number}", name="Send it")
     url = client.get("/api/skills/?cursor=&category=c1&page_size=1&min_rating=0").json()["next"]
@@ -99,7 +99,7 @@ def test_a_cursor_of_another_list_or_changed_is_refused_with_what_to_do(client: 
         assert client.get(f"/api/skills/?cursor={good}").status_code == 400
 
 
-def test_every_list_takes_a_cursor(client: ApiClient) -> None:
+def test_every_list_accepts_a_cursor(client: ApiClient) -> None:
     for _ in range(3):
         client.ask("/api/admin/sync/trigger/")
     now = AuditRow.objects.latest("id").at
@@ -111,13 +111,13 @@ def test_every_list_takes_a_cursor(client: ApiClient) -> None:
     for path in ("audit", "dead-letters"):
         url, ids = f"/api/admin/{path}/?cursor=&page_size=2", []
         while url:
-            told = client.get(url).json()
-            ids += [row["id"] for row in told["results"]]
-            url = told["next"]
+            body = client.get(url).json()
+            ids += [row["id"] for row in body["results"]]
+            url = body["next"]
         assert len(ids) >= 3 and ids == sorted(set(ids))
 
 
-# A follower: what is listed, and then each change on top of it.
+# A client that lists the catalogue, and then applies each change of the feed.
 
 SHOWN = ("name", "version", "tags", "category", "average_rating", "rating_count", "remote_updated_at", "rating_at")
 OF_CATEGORY = ("description", "remote_updated_at")
@@ -132,8 +132,8 @@ def begin(client: ApiClient, size: int, between: Callable[[], None], pages: str 
 
 
 def follow(client: ApiClient, copy: State, after: int) -> None:
-    while (told := client.get(f"/api/changes/?after={after}&limit=7").json())["results"]:
-        for entry in told["results"]:
+    while (body := client.get(f"/api/changes/?after={after}&limit=7").json())["results"]:
+        for entry in body["results"]:
             kind, _, what = entry["kind"].partition("_")
             place = ("category" if kind == "category" else "skill", entry["key"])
             if what == "deleted":
@@ -142,7 +142,7 @@ def follow(client: ApiClient, copy: State, after: int) -> None:
                 copy[place] = entry["data"]
             elif place in copy:  # else it is deleted later in the feed
                 copy[place] = copy[place] | entry["data"]
-        after = told["next_after"]
+        after = body["next_after"]
 
 
 def shown(state: State) -> State:
@@ -201,7 +201,7 @@ RANDOM = settings(max_examples=20, suppress_health_check=[HealthCheck.function_s
     meanwhile=[[], [(2, 0, 1), (2, 7, 1)], [(2, 14, 1)]],
     size=5,
 )
-def test_a_follower_that_begins_by_cursor_ends_with_the_mirror(
+def test_client_that_lists_by_cursor_and_reads_the_feed_equals_the_mirror(
     client: ApiClient, before: list[Any], meanwhile: list[list[Any]], size: int
 ) -> None:
     pen = begun_with(before)

@@ -21,7 +21,7 @@ def client() -> ApiClient:
 
 
 def daemon(state: str, *, beat_ago: float | None = 1.0, level_ago: float | None = None) -> None:
-    """A daemon that said this state, was heard of so many seconds ago (`None`: none holds the lease)."""
+    """Store a daemon with this state, whose last heartbeat is that many seconds ago; `None`: no lease owner."""
     now = timezone.now()
     beat = None if beat_ago is None else now - timedelta(seconds=beat_ago)
     level = None if level_ago is None else now - timedelta(seconds=level_ago)
@@ -29,14 +29,14 @@ def daemon(state: str, *, beat_ago: float | None = 1.0, level_ago: float | None 
     WebSocketState.objects.update_or_create(pk=1, defaults={"state": state, "in_sync_at": level})
 
 
-def clean_pass(began_ago: float, *, clean: bool | None = True) -> None:
+def clean_sync(began_ago: float, *, clean: bool | None = True) -> None:
     now = timezone.now()
     SyncRun.objects.create(
         reason="poll", state="done", is_clean=clean, started_at=now - timedelta(seconds=began_ago), finished_at=now
     )
 
 
-def told(client: ApiClient, path: str) -> tuple[str, datetime | None]:
+def freshness_of(client: ApiClient, path: str) -> tuple[str, datetime | None]:
     """State, and what the answer is as of."""
     answer = client.get(path)
     as_of = answer.headers.get("X-Mirror-As-Of")
@@ -54,49 +54,49 @@ def level() -> datetime | None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_while_live_it_is_as_of_the_heartbeat(client: ApiClient, path: str) -> None:
+def test_live_mirror_is_as_of_its_heartbeat(client: ApiClient, path: str) -> None:
     daemon("live", beat_ago=1, level_ago=4)
-    clean_pass(3000)
-    assert told(client, path) == ("live", beat())
+    clean_sync(3000)
+    assert freshness_of(client, path) == ("live", beat())
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_nothing_was_ever_known(client: ApiClient, path: str) -> None:
-    assert told(client, path) == ("not_running", None)
+def test_as_of_is_absent_before_the_first_clean_sync(client: ApiClient, path: str) -> None:
+    assert freshness_of(client, path) == ("not_running", None)
     daemon("catching_up")
-    clean_pass(100, clean=False)
-    clean_pass(100, clean=None)
-    assert told(client, path) == ("catching_up", None)
+    clean_sync(100, clean=False)
+    clean_sync(100, clean=None)
+    assert freshness_of(client, path) == ("catching_up", None)
 
 
-def test_otherwise_the_last_live_moment_or_the_beginning_of_the_last_clean_pass(client: ApiClient) -> None:
+def test_as_of_is_the_last_live_time_or_the_start_of_the_last_clean_sync(client: ApiClient) -> None:
     daemon("polling", level_ago=500)
-    assert told(client, PATHS[0]) == ("polling", level())
-    clean_pass(900)
-    assert told(client, PATHS[0]) == ("polling", level())
-    clean_pass(200)
-    clean_pass(100, clean=False)
+    assert freshness_of(client, PATHS[0]) == ("polling", level())
+    clean_sync(900)
+    assert freshness_of(client, PATHS[0]) == ("polling", level())
+    clean_sync(200)
+    clean_sync(100, clean=False)
     began = SyncRun.objects.get(is_clean=True, started_at__gt=level()).started_at
-    assert told(client, PATHS[0]) == ("polling", began)
+    assert freshness_of(client, PATHS[0]) == ("polling", began)
 
 
-def test_a_daemon_that_died_while_live_is_not_running_and_was_level_until_its_last_heartbeat(client: ApiClient) -> None:
+def test_crashed_live_daemon_leaves_as_of_at_its_last_heartbeat(client: ApiClient) -> None:
     daemon("live", beat_ago=300, level_ago=304)
-    assert told(client, PATHS[0]) == ("not_running", beat())
+    assert freshness_of(client, PATHS[0]) == ("not_running", beat())
 
 
-def test_a_clean_stop_shows_at_once(client: ApiClient) -> None:
+def test_clean_stop_shows_immediately(client: ApiClient) -> None:
     daemon("not_running", beat_ago=None, level_ago=60)
-    assert told(client, PATHS[1]) == ("not_running", level())
+    assert freshness_of(client, PATHS[1]) == ("not_running", level())
 
 
-def test_that_something_is_not_there_is_as_fresh_as_what_is(client: ApiClient) -> None:
+def test_404_carries_the_same_freshness(client: ApiClient) -> None:
     daemon("live")
     for path in ("/api/skills/absent/", "/api/categories/absent/", "/api/skills/?nonsense=1"):
-        assert told(client, path) == ("live", beat()), path
+        assert freshness_of(client, path) == ("live", beat()), path
 
 
-def test_who_is_not_let_in_learns_nothing() -> None:
+def test_refused_client_learns_no_freshness() -> None:
     daemon("live")
     for path in PATHS:
         answer = ApiClient("wrong").get(path)

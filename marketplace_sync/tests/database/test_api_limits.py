@@ -42,7 +42,7 @@ def busy(actor: str, requests: int) -> Iterator[None]:
             slots_of_actors.release(actor)
 
 
-def test_a_fifth_request_at_the_same_time_is_429_and_nobody_else_is_kept_out() -> None:
+def test_fifth_concurrent_request_is_429_and_other_actors_are_served() -> None:
     client, other, ada = agent(Maturity.INTERN), agent(Maturity.STUDENT), person()
     with busy("agent:a-intern", MAX_CONCURRENT - 1):
         assert client.get("/api/skills/").status_code == 200
@@ -55,14 +55,14 @@ def test_a_fifth_request_at_the_same_time_is_429_and_nobody_else_is_kept_out() -
     assert client.get("/api/skills/").status_code == 200
 
 
-def test_a_person_with_many_requests_still_reads_the_admin() -> None:
+def test_person_with_many_requests_can_still_use_the_admin() -> None:
     client = person("root", is_superuser=True, is_staff=True)
     with busy("user:root", MAX_CONCURRENT):
         assert client.get("/api/skills/").status_code == 429
         assert client.get("/admin/").status_code == 200
 
 
-async def test_whoever_waits_for_a_command_takes_no_place(server: str) -> None:
+async def test_waiting_for_a_command_occupies_no_slot(server: str) -> None:
     await asyncio.to_thread(wait_beside, server)
 
 
@@ -95,7 +95,7 @@ def wait_beside(server: str) -> None:
     assert statuses == [200] * (MAX_CONCURRENT + 1)
 
 
-def test_a_wait_gives_an_actor_no_more_requests_at_the_same_time() -> None:
+def test_waiting_does_not_raise_the_concurrency_limit() -> None:
     client, student = agent(), agent(Maturity.STUDENT)
     with busy("agent:a-autonomous", MAX_CONCURRENT), busy("agent:a-student", MAX_CONCURRENT):
         for asks in (client, student):
@@ -111,7 +111,7 @@ def test_a_wait_gives_an_actor_no_more_requests_at_the_same_time() -> None:
     assert not AuditRow.objects.filter(verb__in=("sync", "discard_dead_letter")).exists()
 
 
-def test_so_many_wait_for_a_place_and_no_more() -> None:
+def test_number_of_requests_that_wait_for_a_slot_is_limited() -> None:
     places = ConcurrencyLimit(1, queue=2)
     assert places.acquire("a")
     got: list[bool] = []
@@ -119,7 +119,7 @@ def test_so_many_wait_for_a_place_and_no_more() -> None:
     for thread in threads:
         thread.start()
     until(lambda: places.queued() == {"a": 2}, "two wait for a place")
-    assert not places.acquire("a", 30)  # at once
+    assert not places.acquire("a", 30)  # without waiting
     assert places.acquire("b")
     for _ in range(2):
         places.release("a")
@@ -131,7 +131,7 @@ def test_so_many_wait_for_a_place_and_no_more() -> None:
     assert (got, places.occupied(), places.queued()) == ([True, True], {}, {})
 
 
-def test_every_way_to_end_gives_the_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_end_of_a_request_releases_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     put("s1")
     client = agent()
     client.raise_request_exception = False
@@ -150,7 +150,7 @@ def test_every_way_to_end_gives_the_place_back(monkeypatch: pytest.MonkeyPatch) 
     assert slots_of_actors.occupied() == {}
 
 
-def test_answers_say_what_is_left() -> None:
+def test_answers_carry_rate_limit_headers() -> None:
     client = agent()
     left = []
     for _ in range(3):
@@ -166,7 +166,7 @@ def test_answers_say_what_is_left() -> None:
     assert "RateLimit" not in ApiClient("wrong").get("/api/skills/")
 
 
-async def test_slow_requests_of_one_agent_leave_the_others_their_threads(postgres: None, server: str) -> None:
+async def test_slow_requests_of_one_agent_leave_threads_for_others(postgres: None, server: str) -> None:
     await asyncio.to_thread(slow_requests, server)
 
 
@@ -181,7 +181,7 @@ def slow_requests(server: str) -> None:
     threads = [threading.Thread(target=lambda: statuses.append(ask(greedy, "/api/skills/"))) for _ in range(20)]
     try:
         with transaction.atomic():
-            with connection.cursor() as cursor:  # reading skills takes as long as this is held
+            with connection.cursor() as cursor:  # reading skills takes as long as this lock lasts
                 cursor.execute("LOCK TABLE marketplace_sync_skill IN ACCESS EXCLUSIVE MODE")
             for thread in threads:
                 thread.start()
@@ -218,30 +218,31 @@ def slow_requests(server: str) -> None:
         "",
     ],
 )
-def test_a_search_of_eight_words_of_two_letters_is_answered(text: str) -> None:
+def test_search_of_eight_short_words_is_answered(text: str) -> None:
     assert agent().get("/api/skills/", {"search": text}).status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "reason"),
     [
         ("one two three four five six seven eight nine", "At most 8 words."),
         ("a-b-c-d-e-f-g-h-i", "At most 8 words."),
         ("a_b/c.d e,f;g:h|i", "At most 8 words."),
         ("a", "two letters or digits"), ("7", "two letters or digits"), ("mail a", "'a' has one"),
         ("c++", "'c' has one"),
-        ("É mail", "'É' has one"), ("ж", "two letters"), ("ａ", "two letters"), ("x" * 201, "200 characters"),
+        ("É mail", "'É' has one"),
+        ("ж", "two letters or digits"), ("ａ", "two letters or digits"), ("x" * 201, "200 characters"),
     ],
 )  # fmt: skip
-def test_a_costly_search_is_refused_with_what_to_do(text: str, says: str) -> None:
+def test_expensive_search_is_refused_with_advice(text: str, reason: str) -> None:
     answer = agent().get("/api/skills/", {"search": text})
     assert (answer.status_code, answer.json()["field"]) == (400, "search")
-    assert says in answer.json()["detail"]
+    assert reason in answer.json()["detail"]
     page = person("root", is_superuser=True, is_staff=True).get("/admin/marketplace_sync/skill/", {"q": text})
     assert page.status_code == 400 or "Not searched." in page.content.decode()
 
 
-def test_one_letter_within_a_word_is_looked_for_as_a_word() -> None:
+def test_single_character_in_a_search_matches_whole_words() -> None:
     put("ray", name="X-ray viewer")
     put("xylo", name="Xylophone ray")
     found = agent().get("/api/skills/", {"search": "x-ray"}).json()["results"]
@@ -249,7 +250,7 @@ def test_one_letter_within_a_word_is_looked_for_as_a_word() -> None:
 
 
 @pytest.mark.parametrize("value", ["1e-999999999", "0." + "3" * 5000, "-0", "+4", "4e0"])
-def test_a_number_of_any_form_costs_nothing(value: str) -> None:
+def test_number_with_many_digits_is_refused_quickly(value: str) -> None:
     begun = time.monotonic()
     assert agent().get("/api/skills/", {"min_rating": value}).status_code in (200, 400)
     assert time.monotonic() - begun < 5

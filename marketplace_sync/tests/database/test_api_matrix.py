@@ -67,7 +67,7 @@ def existing(route: str) -> str:
     return route.replace("<int:pk>", str(row))
 
 
-def test_the_matrix_is_of_the_whole_interface() -> None:
+def test_matrix_covers_every_endpoint() -> None:
     assert {("GET", "/api/skills/"), ("POST", "/api/admin/websocket/reconnect/"), ("GET", "/api/changes/")} <= set(
         ENDPOINTS
     )
@@ -75,7 +75,7 @@ def test_the_matrix_is_of_the_whole_interface() -> None:
 
 
 @pytest.mark.parametrize("who", EVERYONE, ids=[who.name for who in EVERYONE])
-def test_each_actor_gets_what_the_policy_says(who: Who) -> None:
+def test_each_actor_may_do_what_the_policy_allows(who: Who) -> None:
     client = who.make()
     for method, route in ENDPOINTS:
         check(who, client, method, route)
@@ -90,29 +90,29 @@ def check(who: Who, client: ApiClient, method: str, route: str) -> None:
     response = client.get(path) if method == "GET" else client.ask(path, body)
     decided = list(decisions()[before:])
     person_alone = path.endswith("/approve/") and who.name == "AUTONOMOUS agent"
-    told = (who.name, method, path, response.status_code, response.content[:300])
+    context = (who.name, method, path, response.status_code, response.content[:300])
     if who.maturity is None:
-        assert response.status_code == 401, told
-        assert response["WWW-Authenticate"].startswith("Bearer"), told
-        assert set(response.json()) == {"detail", "code"}, told
+        assert response.status_code == 401, context
+        assert response["WWW-Authenticate"].startswith("Bearer"), context
+        assert set(response.json()) == {"detail", "code"}, context
     elif person_alone:
-        assert (response.status_code, response.json()["code"]) == (403, "person_required"), told
+        assert (response.status_code, response.json()["code"]) == (403, "person_required"), context
     elif not allows(who.maturity, complexity_of(route)):
-        assert response.status_code == 403, told
+        assert response.status_code == 403, context
         refusal = response.json()
         assert refusal.pop("detail")
-        assert refusal == {"code": "maturity_required", "required": "AUTONOMOUS", "actual": str(who.maturity)}, told
+        assert refusal == {"code": "maturity_required", "required": "AUTONOMOUS", "actual": str(who.maturity)}, context
     else:
-        assert response.status_code in ((200,) if method == "GET" else (200, 202)), told
+        assert response.status_code in ((200,) if method == "GET" else (200, 202)), context
     # Exactly one row a decision: reads are none, and nobody is no actor.
     rows = 1 if method == "POST" and who.maturity is not None else 0
-    assert len(decided) == rows, told
+    assert len(decided) == rows, context
     if rows:
-        assert decided[0].allowed == (allows(who.maturity, complexity_of(route)) and not person_alone), told
-        assert (decided[0].reason, decided[0].origin) == ("trying", "api 127.0.0.1"), told
+        assert decided[0].allowed == (allows(who.maturity, complexity_of(route)) and not person_alone), context
+        assert (decided[0].reason, decided[0].origin) == ("trying", "api 127.0.0.1"), context
         assert Command.objects.exclude(requested_by="x").count() == (
             1 if decided[0].allowed and "discard" not in path else 0
-        ), told
+        ), context
 
 
 def decisions() -> QuerySet[AuditRow]:

@@ -1,4 +1,4 @@
-"""No cache keeps an answer for somebody else: every answer of the API and the metrics says so, refusals too."""
+"""Every answer of the API and the metrics, refusals included, forbids caches to store it for others."""
 
 import pytest
 from django.test import override_settings
@@ -39,7 +39,7 @@ def kept(client: ApiClient, path: str, post: bool = False) -> tuple[int, set[str
 
 
 @pytest.mark.parametrize("who", [agent, lambda: person(is_superuser=True)], ids=["agent", "person"])
-def test_what_is_answered_to_an_actor_is_kept_for_nobody_else(who: object) -> None:
+def test_no_cache_may_store_an_answer(who: object) -> None:
     client = who()  # type: ignore[operator]
     for path in CATALOGUE:
         status, cache, vary = kept(client, path)
@@ -57,7 +57,7 @@ def test_what_is_answered_to_an_actor_is_kept_for_nobody_else(who: object) -> No
     assert (status, cache) == (202, {"private", "no-store"}) and {"authorization", "cookie"} <= vary
 
 
-def test_a_refusal_at_the_door_is_kept_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_cache_may_store_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     for client, expected in ((ApiClient(), 401), (ApiClient("wrong"), 401), (agent(Maturity.STUDENT), 403)):
         path = "/api/admin/audit/" if expected == 403 else "/api/skills/"
         for asked in (path, "/metrics") if expected == 401 else (path,):
@@ -72,6 +72,6 @@ def test_a_refusal_at_the_door_is_kept_for_nobody(monkeypatch: pytest.MonkeyPatc
 
 
 @override_settings(ALLOWED_HOSTS=["mirror.example.com"])
-def test_so_is_what_no_view_has_seen() -> None:
+def test_no_cache_may_store_an_answer_without_a_view() -> None:
     status, cache, vary = kept(ApiClient(), "/api/skills/")
     assert (status, cache) == (400, {"private", "no-store"}) and {"authorization", "cookie"} <= vary

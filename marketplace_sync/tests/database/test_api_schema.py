@@ -57,10 +57,10 @@ def answers(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"{method} {path} {code}", response
 
 
-def test_the_schema_is_valid_and_made_without_a_warning() -> None:
-    told = StringIO()
-    call_command("spectacular", "--validate", "--fail-on-warn", stdout=told, stderr=told)
-    assert "openapi: 3" in told.getvalue()
+def test_schema_is_valid_and_generated_without_a_warning() -> None:
+    output = StringIO()
+    call_command("spectacular", "--validate", "--fail-on-warn", stdout=output, stderr=output)
+    assert "openapi: 3" in output.getvalue()
 
 
 def test_every_answer_has_an_example(schema: dict[str, Any]) -> None:
@@ -72,28 +72,28 @@ def test_every_answer_has_an_example(schema: dict[str, Any]) -> None:
     assert without == []
 
 
-def test_every_operation_says_how_it_refuses(schema: dict[str, Any]) -> None:
+def test_every_operation_documents_its_errors(schema: dict[str, Any]) -> None:
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
             assert {"400", "401", "403", "429"} <= operation["responses"].keys(), (method, path)
             assert operation["security"], (method, path)
 
 
-def test_the_list_tells_its_feed_number(schema: dict[str, Any]) -> None:
+def test_schema_documents_the_feed_number_of_a_list(schema: dict[str, Any]) -> None:
     for path in ("/api/skills/", "/api/categories/"):
         assert "X-Feed-Seq" in schema["paths"][path]["get"]["responses"]["200"]["headers"]
 
 
-def test_every_answer_of_the_catalogue_says_how_fresh_it_is(schema: dict[str, Any]) -> None:
+def test_schema_documents_the_freshness_headers(schema: dict[str, Any]) -> None:
     catalogue = [path for path in schema["paths"] if path.startswith(("/api/skills/", "/api/categories/"))]
     assert len(catalogue) == 4
     for path in catalogue:
-        told = schema["paths"][path]["get"]["responses"]["200"]["headers"]
-        assert "live" in told["X-Mirror-State"]["schema"]["enum"]
-        assert told["X-Mirror-As-Of"]["schema"]["format"] == "date-time"
+        headers = schema["paths"][path]["get"]["responses"]["200"]["headers"]
+        assert "live" in headers["X-Mirror-State"]["schema"]["enum"]
+        assert headers["X-Mirror-As-Of"]["schema"]["format"] == "date-time"
 
 
-def test_the_docs_need_nothing_from_elsewhere() -> None:
+def test_documentation_page_works_offline() -> None:
     client = person()
     page = client.get("/api/docs/")
     assert page.status_code == 200
@@ -167,19 +167,19 @@ def test_no_request_gets_a_500_or_an_undocumented_answer(
             suppress_health_check=list(HealthCheck),
         )  # fmt: skip
         @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
-        def holds(case: schemathesis.Case) -> None:
+        def answers_as_documented(case: schemathesis.Case) -> None:
             tried.add(case.operation.label)
             for key in keys:
                 case.call_and_validate(headers={"Authorization": f"Bearer {key}", "Host": "localhost"}, checks=checks)
 
         try:
-            holds()
+            answers_as_documented()
         except hypothesis.errors.Unsatisfiable:
             assert mode is GenerationMode.NEGATIVE  # an operation without anything that could be wrong
     assert len(tried) >= 20
 
 
-def test_an_anonymous_visitor_sees_neither_schema_nor_docs() -> None:
+def test_schema_and_documentation_need_a_login() -> None:
     for path in ("/api/schema/", "/api/docs/"):
         response = Client().get(path)
         assert (response.status_code, response.json()["code"]) == (401, "not_authenticated")

@@ -108,7 +108,7 @@ def test_every_time_of_every_answer_is_utc(client: ApiClient, edge: datetime) ->
                 assert TIME.fullmatch(answer.get("X-Mirror-As-Of", text)), path
 
 
-def test_the_pages_of_the_admin_and_the_metrics_show_such_times(edge: datetime) -> None:
+def test_admin_pages_and_metrics_show_extreme_times(edge: datetime) -> None:
     fill(1)
     client = Client()
     client.force_login(get_user_model().objects.create_superuser("root", password="x"))
@@ -121,7 +121,7 @@ def test_the_pages_of_the_admin_and_the_metrics_show_such_times(edge: datetime) 
                 assert client.get(path).status_code in (200, 302), path
 
 
-def test_a_page_that_says_z_shows_utc() -> None:
+def test_times_with_a_z_on_pages_are_utc() -> None:
     fill(1)
     FeedChange.objects.update(at=datetime(2026, 7, 1, 23, 30, tzinfo=UTC))
     client = Client()
@@ -132,7 +132,7 @@ def test_a_page_that_says_z_shows_utc() -> None:
     assert "2026-07-01 16:30:00" not in page
 
 
-async def test_the_live_feed_tells_such_times() -> None:
+async def test_live_feed_sends_extreme_times() -> None:
     for edge in (EDGES[0], EDGES[-1]):
         await ask(set_all_times_to, edge)
         key = await ask(agent_key, f"reader-{edge.year}")
@@ -149,7 +149,7 @@ def empty() -> None:
 
 
 @pytest.mark.parametrize("zone", ZONES)
-def test_a_time_without_an_offset_is_asked_for_in_utc(client: ApiClient, zone: str) -> None:
+def test_filter_time_without_an_offset_is_utc(client: ApiClient, zone: str) -> None:
     set_all_times_to(datetime(2026, 3, 29, 2, 30, tzinfo=UTC))
     with override_settings(TIME_ZONE=zone):
         for since, found in (("2026-03-29T02:30", 1), ("2026-03-29T02:30:00Z", 1), ("2026-03-29T02:30:01", 0)):

@@ -42,7 +42,7 @@ def key() -> str:
     return new_key("tester", Maturity.AUTONOMOUS)[1]
 
 
-def say(server: str, *parts: bytes) -> bytes:
+def exchange(server: str, *parts: bytes) -> bytes:
     """What the server answers to these bytes, after which nothing more comes."""
     host, _, port = server.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
@@ -69,33 +69,33 @@ def status_of(heard: bytes) -> int:
 # Bodies.
 
 
-def test_a_body_that_is_told_to_be_too_large_is_refused_unread(server: str, key: str) -> None:
-    heard = say(server, head("POST", RECONNECT, key, "Content-Length: 1000000000000"))
+def test_body_with_a_too_large_content_length_is_refused_unread(server: str, key: str) -> None:
+    heard = exchange(server, head("POST", RECONNECT, key, "Content-Length: 1000000000000"))
     assert status_of(heard) == 413
     assert json.loads(heard.partition(b"\r\n\r\n")[2])["code"] == "too_large"
     assert not AuditRow.objects.filter(verb="reconnect").exists()
 
 
-def test_a_body_that_does_not_say_how_large_it_is_is_refused_where_it_becomes_too_large(server: str, key: str) -> None:
+def test_chunked_body_is_refused_when_it_becomes_too_large(server: str, key: str) -> None:
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     request = head("POST", RECONNECT, key, "Transfer-Encoding: chunked", "Content-Type: application/json")
-    heard = say(server, request, *[chunk] * 64)
+    heard = exchange(server, request, *[chunk] * 64)
     assert not heard or status_of(heard) == 413  # nothing: it hung up before what was on its way was read
     assert not AuditRow.objects.filter(verb="reconnect").exists()
 
 
-def test_under_wsgi_too_a_large_body_is_413() -> None:
+def test_large_body_is_413_under_wsgi() -> None:
     client = agent()
     response = client.ask(RECONNECT, {"reason": "x" * (bodies.MAX_BODY_BYTES + 1)})
     assert (response.status_code, response.json()["code"]) == (413, "too_large")
 
 
-def test_a_body_that_does_not_come_is_given_up(server: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_body_times_out(server: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from atomproject.asgi import application
 
     monkeypatch.setattr(application.application_mapping["http"], "_seconds", 0.3)
     begun = time.monotonic()
-    heard = say(server, head("POST", RECONNECT, key, "Content-Length: 100"), b'{"reason": ')
+    heard = exchange(server, head("POST", RECONNECT, key, "Content-Length: 100"), b'{"reason": ')
     assert status_of(heard) == 408
     assert time.monotonic() - begun < PATIENCE
 
@@ -109,7 +109,7 @@ def test_a_body_that_does_not_come_is_given_up(server: str, key: str, monkeypatc
         b'{"\\ud800": 1}', b'{"a\\udfff": 1}',
     ], ids=lambda body: repr(body[:24]),
 )  # fmt: skip
-def test_a_body_that_is_no_reason_is_400_in_the_usual_shape(body: bytes) -> None:
+def test_malformed_body_is_400_in_the_usual_format(body: bytes) -> None:
     response = agent().post(RECONNECT, data=body, content_type="application/json")
     assert response.status_code == 400
     assert {"detail", "code"} <= response.json().keys()
@@ -119,14 +119,14 @@ def test_a_body_that_is_no_reason_is_400_in_the_usual_shape(body: bytes) -> None
 
 
 @pytest.mark.parametrize("flood", ["one long header", "many headers", "headers without end"])
-def test_a_flood_of_headers_is_cut_off(server: str, key: str, flood: str) -> None:
+def test_flood_of_headers_is_disconnected(server: str, key: str, flood: str) -> None:
     start = head("GET", "/api/skills/", key).removesuffix(b"\r\n")
     parts = {
         "one long header": [b"X: " + b"x" * 2**20],
         "many headers": [b"X-%d: y\r\n" % number for number in range(20_000)],
         "headers without end": [b"X: " + b"y" * 60_000 + b"\r\n"] * 1000,
     }[flood]
-    heard = say(server, start, *parts)
+    heard = exchange(server, start, *parts)
     assert not heard or status_of(heard) == 400
     assert httpx2.get(f"{server}/api/skills/", headers={"Authorization": f"Bearer {key}"}).status_code == 200
 
@@ -165,10 +165,10 @@ TARGETS = {
 }
 
 
-def test_whatever_is_asked_for_is_answered_and_never_a_500(server: str, key: str) -> None:
+def test_random_api_paths_are_never_a_500(server: str, key: str) -> None:
     put("s1", category="c")
     for name, target in TARGETS.items():
-        heard = say(server, head("GET", target, key))
+        heard = exchange(server, head("GET", target, key))
         assert 200 <= status_of(heard) < 500, (name, heard[:500])
         if target.startswith("/api/") and status_of(heard) >= 400:
             assert json.loads(heard.partition(b"\r\n\r\n")[2]).keys() >= {"detail", "code"}, (name, heard[:500])
@@ -181,18 +181,18 @@ LISTS = (
     "skill/?p=99999999999999999999999", "skill/?q=" + "x%20" * 3000, "skill/?tag=" + "x" * 5000, "skill/?all=",
     "skill/?rating=1e400", "skill/?_popup=1&_to_field=code", "skill/%00/change/", "skill/_00/change/",
     "skill/9999999999999999999999/change/", "feedchange/?run=99999999999999999999", "feedchange/?key=" + "x" * 5000,
-    "syncrun/?is_clean__exact=9", "syncrun/1/change/?held=999999999999999999", "command/?state=%ff",
+    "syncrun/?is_clean__exact=9", "syncrun/1/change/?removals=999999999999999999", "command/?state=%ff",
     "deadletter/?q=%F0%9F%98%80&code=%27", "deadletter/9223372036854775808/replay/",
     "agent/99999999999999999999999/disable/",
 )  # fmt: skip
 
 
-def test_whatever_an_admin_page_is_asked_for_is_no_500_either() -> None:
+def test_strange_admin_queries_are_never_a_500() -> None:
     fill(1)
     client = Client(raise_request_exception=False)
     client.force_login(person("root", superuser=True))
-    told = {path: client.get(f"/admin/marketplace_sync/{path}").status_code for path in LISTS}
-    assert {path: status for path, status in told.items() if status >= 500} == {}
+    statuses = {path: client.get(f"/admin/marketplace_sync/{path}").status_code for path in LISTS}
+    assert {path: status for path, status in statuses.items() if status >= 500} == {}
 
 
 LINES = (
@@ -204,16 +204,16 @@ LINES = (
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "\xe9", "TRACE"])
-def test_whatever_a_head_says_is_answered_and_never_a_500(server: str, method: str) -> None:
+def test_random_request_heads_are_never_a_500(server: str, method: str) -> None:
     for line in LINES:
         host = [] if line.startswith("Host") else ["Host: localhost"]
         lines = [f"{method} {RECONNECT} HTTP/1.1", *host, line, "Connection: close", "", ""]
-        heard = say(server, "\r\n".join(lines).encode("latin-1"))
+        heard = exchange(server, "\r\n".join(lines).encode("latin-1"))
         # Nothing is the answer to what is no HTTP.
         assert not heard or 200 <= status_of(heard) < 500, (line, heard[:500])
 
 
-def test_a_refusal_before_any_view_has_the_shape_of_the_api_too() -> None:
+def test_refusal_before_any_view_has_the_format_of_the_api() -> None:
     response = Client().get("/api/skills/", headers={"Host": "evil.invalid"})
     assert (response.status_code, response.json()["code"]) == (400, "bad_request")
     assert "evil" not in response.content.decode()
@@ -222,22 +222,22 @@ def test_a_refusal_before_any_view_has_the_shape_of_the_api_too() -> None:
 # Keys.
 
 
-def test_a_thousand_failed_keys_are_401_then_429_and_keep_no_good_key_out() -> None:
+def test_thousand_invalid_keys_are_401_then_429_and_a_valid_key_still_works() -> None:
     good = agent(Maturity.STUDENT)
     bad = ApiClient("mirror_" + "0" * 64)
-    told: dict[int, int] = {}
+    statuses: dict[int, int] = {}
     shapes: Any = [f"mirror_{1:064x}", "", "\xff" * 64, "x" * 10_000, "mirror_", "'; DROP TABLE knox--", "a b c"]
     for number in range(1_000):
         raw = shapes[number % len(shapes)]
         response = bad.get("/api/skills/", headers={"Authorization": f"Bearer {raw}"})
-        told[response.status_code] = told.get(response.status_code, 0) + 1
-    assert told.keys() == {401, 429}
-    assert told[401] <= 120  # 60 a minute, and this takes less than two
+        statuses[response.status_code] = statuses.get(response.status_code, 0) + 1
+    assert statuses.keys() == {401, 429}
+    assert statuses[401] <= 120  # 60 per minute, and this takes less than two minutes
     assert good.get("/api/skills/").status_code == 200
     assert AuditRow.objects.filter(outcome="refused").count() == 0
 
 
-def test_a_session_cookie_that_no_database_can_hold_is_nobodys(server: str) -> None:
+def test_session_cookie_with_nul_is_anonymous(server: str) -> None:
     for value in (
         r'"\000abcdefghijklmnop"',
         r'"abcdefgh\000ijklmnop"',
@@ -249,5 +249,5 @@ def test_a_session_cookie_that_no_database_can_hold_is_nobodys(server: str) -> N
         cookie = f"Cookie: sessionid={value}"
         for target, status in (("/admin/login/", 200), ("/admin/", 302), ("/api/skills/", 401), ("/metrics", 401)):
             lines = [f"GET {target} HTTP/1.1", "Host: localhost", cookie, "Connection: close", "", ""]
-            heard = say(server, "\r\n".join(lines).encode())
+            heard = exchange(server, "\r\n".join(lines).encode())
             assert status_of(heard) == status, (value[:30], target, heard[:300])

@@ -9,11 +9,21 @@ from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from marketplace_sync.live import hints
 from marketplace_sync.live.hints import HintSender, hint_sender
-from marketplace_sync.tests.support.live_feed import QUICK, agent_key, ask, changes_to, new_pen, put, told, until, web
+from marketplace_sync.tests.support.live_feed import (
+    QUICK,
+    agent_key,
+    ask,
+    changes_to,
+    messages_until,
+    new_pen,
+    put,
+    until,
+    web,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-# Nothing would be told within the test's time without a hint.
+# Without a hint, no change would arrive within the test's time.
 NEVER_LOOKS = replace(QUICK, poll=3600.0)
 
 
@@ -26,12 +36,12 @@ def quickly_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hints, "_RETRY_SECONDS", 0.05)
 
 
-async def test_a_hint_makes_it_immediate(redis_url: str, settings: Any) -> None:
+async def test_hint_delivers_a_change_immediately(redis_url: str, settings: Any) -> None:
     settings.CHANNEL_LAYERS = layer_at(redis_url)
     key, pen = await ask(agent_key), await ask(new_pen)
     hint = hint_sender()
     async with web(NEVER_LOOKS) as server, server.client(key) as client:
-        await told(client)
+        await messages_until(client)
         await until(lambda: hints.GROUP in str(get_channel_layer().groups), "the hub listens")
         hint(await ask(pen.write, put("s1")))
         assert [change["seq"] for change in await changes_to(client, 1)] == [1]
@@ -39,7 +49,7 @@ async def test_a_hint_makes_it_immediate(redis_url: str, settings: Any) -> None:
 
 
 class StuckLayer:
-    """A layer whose sends do not end by themselves."""
+    """A layer whose sends never end."""
 
     def __init__(self) -> None:
         self.begun: list[int] = []
@@ -50,7 +60,7 @@ class StuckLayer:
         await self.free.wait()
 
 
-async def test_hints_that_queue_up_become_one() -> None:
+async def test_queued_hints_become_one() -> None:
     layer = StuckLayer()
     hint = HintSender(layer)
     hint(1)
@@ -58,10 +68,10 @@ async def test_hints_that_queue_up_become_one() -> None:
     for seq in (2, 3, 3, 2, 7):
         hint(seq)
     layer.free.set()
-    await until(lambda: layer.begun == [1, 7], "the newest is told")
+    await until(lambda: layer.begun == [1, 7], "the newest is sent")
 
 
-async def test_a_layer_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch, quickly_again: None) -> None:
+async def test_hanging_channel_layer_delays_nobody(monkeypatch: pytest.MonkeyPatch, quickly_again: None) -> None:
     monkeypatch.setattr(hints, "_SEND_SECONDS", 0.05)
     layer = StuckLayer()
     hint = HintSender(layer)
@@ -72,7 +82,7 @@ async def test_a_layer_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatc
     await until(lambda: layer.begun[-1] == 2, "it works again")
 
 
-def test_within_one_process_there_is_nobody_to_hint_at() -> None:
+def test_no_hints_without_a_shared_channel_layer() -> None:
     assert isinstance(get_channel_layer(), InMemoryChannelLayer)
     assert hints.shared_layer() is None
     hint_sender()(1)  # outside any event loop: it does nothing at all

@@ -23,13 +23,13 @@ def seqs(page: feed.Page) -> list[int]:
     return [change.seq for change in page.changes]
 
 
-def test_an_empty_feed_has_nothing_after_0() -> None:
+def test_empty_feed_has_nothing_after_0() -> None:
     assert changes_after(0, 10) == feed.Page((), 0, 0)
     acquire("somebody")
     assert changes_after(0, 10) == feed.Page((), 0, 0)
 
 
-def test_pages_follow_each_other_without_gap_or_repetition() -> None:
+def test_pages_have_no_gap_and_no_repetition() -> None:
     pen = new_pen()
     for number in range(7):
         pen.write(put(f"s{number}"))
@@ -42,7 +42,7 @@ def test_pages_follow_each_other_without_gap_or_repetition() -> None:
     assert pages == [[1, 2, 3], [4, 5, 6], [7]]
 
 
-def test_a_change_is_told_whole_when_created_and_by_its_changed_fields_when_updated() -> None:
+def test_creation_has_the_whole_record_and_update_the_changed_fields() -> None:
     pen = new_pen()
     pen.write(put("s1", version="1"))
     pen.write(change("s1", version="2"))
@@ -54,7 +54,7 @@ def test_a_change_is_told_whole_when_created_and_by_its_changed_fields_when_upda
     assert updated.data.keys() == {"version", "remote_updated_at"}
 
 
-def test_what_was_pruned_is_gone_and_what_is_kept_is_not() -> None:
+def test_pruned_numbers_are_gone_and_kept_ones_are_not() -> None:
     pen = new_pen()
     pen.write(*[put(f"s{number}") for number in range(10)])
     forget_changes(pen.lease, keep_days=30, keep_rows=4)
@@ -67,7 +67,7 @@ def test_what_was_pruned_is_gone_and_what_is_kept_is_not() -> None:
             changes_after(after, 10, keys=["s9"])
 
 
-def test_all_pruned_leaves_only_the_newest_to_follow_from() -> None:
+def test_fully_pruned_feed_can_be_read_from_its_newest_number_only() -> None:
     pen = new_pen()
     pen.write(put("s1"), put("s2"))
     FeedChange.objects.all().delete()
@@ -76,7 +76,7 @@ def test_all_pruned_leaves_only_the_newest_to_follow_from() -> None:
         changes_after(1, 10)
 
 
-def test_ahead_of_the_newest_is_gone() -> None:
+def test_number_ahead_of_the_newest_is_gone() -> None:
     new_pen().write(put("s1"))
     with pytest.raises(FeedGoneError, match="ahead of the newest, 1"):
         changes_after(2, 10)
@@ -98,7 +98,7 @@ def test_a_row_pruned_between_two_reads_of_a_filtered_page_is_noticed(monkeypatc
         changes_after(0, 10)
 
 
-def test_filters_pass_over_the_rest_and_say_how_far() -> None:
+def test_filtered_page_reports_how_far_it_reached() -> None:
     pen = new_pen()
     pen.write(put("s1"), category("c"), put("s2"))
     pen.write(rate("s1", 4.0, 1))
@@ -112,7 +112,7 @@ def test_filters_pass_over_the_rest_and_say_how_far() -> None:
     assert len(limited.changes) == 1 and limited.next_after == limited.changes[0].seq
 
 
-def test_a_filtered_read_looks_at_a_bounded_stretch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_filtered_read_scans_a_bounded_range(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "MAX_SCANNED", 4)
     pen = new_pen()
     pen.write(*[put(f"s{number}") for number in range(10)])
@@ -124,10 +124,10 @@ def test_a_filtered_read_looks_at_a_bounded_stretch(monkeypatch: pytest.MonkeyPa
     assert pages == [([], 4), ([], 8), ([10], 10)]
 
 
-def test_of_two_overlapping_transactions_the_second_gets_its_number_after_the_first_has_committed(
+def test_second_of_two_overlapping_transactions_gets_its_number_after_the_first_commit(
     postgres: None,
 ) -> None:
-    """A sequence would give it at once, and a reader in between would see 2, go on from there and never see 1."""
+    """A sequence would assign it immediately; a reader in between would see 2, continue from it and never see 1."""
     lease = acquire("writer")
     first_has_written, first_may_commit = threading.Event(), threading.Event()
 
@@ -163,8 +163,8 @@ def test_of_two_overlapping_transactions_the_second_gets_its_number_after_the_fi
     assert seqs(changes_after(0, 10)) == [1, 2]
 
 
-def test_a_reader_beside_many_writers_never_sees_a_number_before_all_smaller_ones() -> None:
-    """Eight writers at once; a reader that goes on from what it saw must see every number in turn."""
+def test_reader_beside_many_writers_sees_numbers_in_order() -> None:
+    """Eight writers write concurrently; a reader that continues from the last number must see each one in order."""
     lease = acquire("writer")
     writers, each = (8, 15) if connection.vendor == "postgresql" else (3, 10)
 

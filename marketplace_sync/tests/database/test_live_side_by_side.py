@@ -1,8 +1,8 @@
-"""Writers, a standby's take-over, pruning and clients that come and go, side by side: the feed still tells the mirror.
+"""Writers, a standby's take-over, pruning and clients that reconnect, concurrently: the feed still equals the mirror.
 
-Each client puts the mirror together from what it is told, change by change, and knows what it looked like at every
-number. There are two web processes, of which one lags, and a client comes back to either. An observer takes pictures of
-the real one meanwhile, each with the number that it is as of.
+Each client builds the mirror from the changes it receives, and remembers its state at every number. There are two web
+processes, one of which lags, and a client reconnects to either. Meanwhile an observer takes snapshots of the real
+mirror, each with its feed number.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ def time_text(moment: datetime | None) -> str | None:
 
 
 def mirror_now() -> tuple[int, State]:
-    """All that the mirror holds, in the words of the feed, and the number that it is as of."""
+    """Return the whole mirror in the format of the feed, and its feed number."""
     times = ("remote_created_at", "remote_updated_at")
     fields = ("name", "description", "version", "code", "command", "python_packages", "npm_packages", "tags")
     fields += ("metadata", "average_rating", "rating_count", "extra")
@@ -97,13 +97,13 @@ class Reader:
         while not (end.done() and self.seq == end.result()):
             self.visits += 1
             try:
-                # The other process may not have seen yet what this one has told.
+                # The other process may not have read yet what this one has sent.
                 async with self.random.choice(webs).client(key, f"?after={self.seq}") as connection:
                     for _ in range(self.random.choice((1, 3, 10, 40))):
                         # The last messages may be heartbeats alone: a quiet connection is left after one.
                         message = json.loads(await asyncio.wait_for(connection.recv(), PATIENCE))
-                        for told in message.get("changes", ()):
-                            self.apply(told)
+                        for change in message.get("changes", ()):
+                            self.apply(change)
             except ConnectionClosed as closed:
                 assert closed.rcvd is not None and closed.rcvd.code == 4410, closed
                 self.seq, self.state = await ask(mirror_now)
@@ -112,19 +112,19 @@ class Reader:
                 gone_at = self.seq + 2 * KEPT
                 await until(lambda gone_at=gone_at: newest() > gone_at or end.done(), "the feed went on")
 
-    def apply(self, told: dict[str, Any]) -> None:
-        assert told["seq"] == self.seq + 1
-        self.seq = told["seq"]
-        what, _, happened = told["kind"].partition("_")
+    def apply(self, change: dict[str, Any]) -> None:
+        assert change["seq"] == self.seq + 1
+        self.seq = change["seq"]
+        what, _, happened = change["kind"].partition("_")
         what = "skill" if what == "rating" else what
-        key = what, told["key"]
+        key = what, change["key"]
         if happened == "created":
             assert key not in self.state
-            self.state[key] = as_text(told["data"])
+            self.state[key] = as_text(change["data"])
         elif happened == "deleted":
             del self.state[key]
         else:
-            self.state[key] = as_text(json.loads(self.state[key]) | told["data"])
+            self.state[key] = as_text(json.loads(self.state[key]) | change["data"])
         self.states[self.seq] = hash(frozenset(self.state.items()))
 
 
@@ -156,7 +156,7 @@ class Side:
         self.pictures: dict[int, State] = {}
 
     def write(self, pen: Pen) -> None:
-        """A daemon's writing, until it is told to stop or finds that another has taken over."""
+        """Write as a daemon does, until stopped or until another daemon takes over."""
         dice = random.Random(SEED * pen.lease.epoch)
         try:
             while not self.stop.is_set():
@@ -184,7 +184,7 @@ def take_over(first: int) -> Pen:
         return Pen(acquire("standby"), first)
 
 
-async def test_what_clients_put_together_is_the_mirror_at_every_number() -> None:
+async def test_state_that_clients_build_equals_the_mirror_at_every_number() -> None:
     key = await ask(agent_key)
     side = Side()
     readers = [Reader(number) for number in range(CLIENTS)]

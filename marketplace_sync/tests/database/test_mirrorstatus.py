@@ -14,7 +14,7 @@ from marketplace_sync.mirror.clock import database_now
 from marketplace_sync.mirror.lease import acquire
 from marketplace_sync.mirror.state import save_state
 from marketplace_sync.models import DaemonMetrics, DeadLetter, LeaseRow, SyncRun, WebSocketState
-from marketplace_sync.tests.database.test_monitoring_health import says
+from marketplace_sync.tests.database.test_monitoring_health import daemon_metrics
 from marketplace_sync.tests.support.admin_rows import dead_letter, fill, held_run
 from marketplace_sync.tests.support.harness import age_the_lease
 
@@ -39,7 +39,7 @@ def a_healthy_mirror() -> None:
     WebSocketState.objects.get_or_create(pk=1)
     save_state(lease, {"state": "live", "connected": True}, {})
     DaemonMetrics.objects.update_or_create(
-        pk=1, defaults={"epoch": lease.epoch, "text": says(), "written_at": timezone.now()}
+        pk=1, defaults={"epoch": lease.epoch, "text": daemon_metrics(), "written_at": timezone.now()}
     )
 
 

@@ -1,4 +1,4 @@
-"""Alert rules, dashboard and runbook: right by themselves, right together, and asking for nothing that isn't there."""
+"""Alert rules, dashboard and runbook are valid, match each other, and use only metrics that exist."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def expressions() -> list[tuple[str, str]]:
     return [(rule["alert"], rule["expr"]) for rule in RULES] + list(panels())
 
 
-def lacking(now: Scrape) -> list[str]:
+def missing_metrics(now: Scrape) -> list[str]:
     """What rules and panels ask for and the scrape does not have."""
     return [
         f"{where}: {selector[0]}"
@@ -62,7 +62,7 @@ def agrees(labels: dict[str, str], label: str, operator: str, value: str) -> boo
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_everything_that_is_asked_for_is_in_a_real_scrape(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+async def test_every_metric_of_alerts_and_panels_is_scraped(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
     monkeypatch.setattr(publisher, "EVERY_SECONDS", 0.05)
     settings.METRICS_PUBLIC = "true"
     async with marketplace() as server, mirror(server) as running:
@@ -73,18 +73,18 @@ async def test_everything_that_is_asked_for_is_in_a_real_scrape(monkeypatch: pyt
             return bool(shown[-1].of_the_daemon)
 
         await running.until(written, "the daemon has written")
-        assert lacking(shown[-1]) == []
+        assert missing_metrics(shown[-1]) == []
 
 
-def test_what_a_scrape_lacks_is_noticed() -> None:
+def test_metric_missing_from_a_scrape_is_found() -> None:
     fewer = Scrape('atom_mirror_syncs_total{outcome="clean"} 1\natom_mirror_daemon_up 1\n')
-    told = lacking(fewer)
-    assert 'MirrorSyncsFailing: atom_mirror_syncs_total{outcome="failed"}' in told
-    assert not any(line.endswith("atom_mirror_daemon_up") for line in told)
+    missing = missing_metrics(fewer)
+    assert 'MirrorSyncsFailing: atom_mirror_syncs_total{outcome="failed"}' in missing
+    assert not any(line.endswith("atom_mirror_daemon_up") for line in missing)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
-def test_each_alert_says_how_bad_what_and_where_to_read_on_and_is_tried(rule: dict[str, Any]) -> None:
+def test_each_alert_has_severity_texts_and_unit_tests(rule: dict[str, Any]) -> None:
     name = rule["alert"]
     assert rule["labels"]["severity"] in {"info", "warning", "critical"}
     assert rule["for"]
@@ -111,7 +111,7 @@ def test_each_alert_has_its_section_and_each_section_an_alert() -> None:
             assert re.findall(r"^\*\*(\w+)\.\*\*", text, re.MULTILINE) == ["Means", "Look", "Do"], title
 
 
-def test_what_the_runbook_names_exists() -> None:
+def test_settings_and_events_named_in_the_runbook_exist() -> None:
     source = "".join(
         path.read_text() for path in (FOLDER / "marketplace_sync").rglob("*.py") if "tests" not in path.parts
     )

@@ -1,4 +1,4 @@
-"""Health checks: what each of them says when, what they give away, and what a storm of probes costs."""
+"""Health checks: what each of them daemon_metrics when, what they give away, and what a storm of probes costs."""
 
 import json
 import threading
@@ -30,7 +30,7 @@ from marketplace_sync.tests.support.live_feed import ask
 from marketplace_sync.tests.support.scrapes import forget_answers
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-CONFIG = SyncConfig()  # 900 s between two passes
+CONFIG = SyncConfig()  # 900 s between two full syncs
 TEXT = """\
 # TYPE atom_mirror_lag_recent_seconds gauge
 atom_mirror_lag_recent_seconds {lag}
@@ -42,11 +42,11 @@ State = WebSocketState.State
 
 
 @pytest.fixture(autouse=True)
-def _anew() -> None:
+def _clear_cache() -> None:
     forget_answers()
 
 
-def says(lag: float = 0.0, stream: int = 0, api: int = 0) -> str:
+def daemon_metrics(lag: float = 0.0, stream: int = 0, api: int = 0) -> str:
     return TEXT.format(lag=lag, stream=stream, api=api)
 
 
@@ -75,7 +75,7 @@ def facts(*, alive: bool = True, standby: int = 1, **changes: Any) -> Facts:
         feed_servers=0,
         feed_clients=0,
         feed_lag=0,
-        daemon_text=says() if alive else "",
+        daemon_text=daemon_metrics() if alive else "",
         daemon_written_at=NOW,
     )
     return replace(fine, **changes)
@@ -97,31 +97,31 @@ CASES: dict[str, tuple[Facts, str, Health]] = {
     "polling by the settings": (facts(state=State.POLLING), "connection", Health.HEALTHY),
     "suspended": (facts(state=State.SUSPENDED, fallback_to_polling=True), "connection", Health.DEGRADED),
     "disabled by a person": (facts(state=State.DISABLED), "connection", Health.DEGRADED),
-    "a pass three intervals ago": (facts(clean_sync_at=ago(seconds=2700)), "sync", Health.HEALTHY),
-    "a pass longer ago": (facts(clean_sync_at=ago(seconds=2701)), "sync", Health.DEGRADED),
-    "a pass twelve intervals ago": (facts(clean_sync_at=ago(seconds=10_800)), "sync", Health.DEGRADED),
-    "a pass far too long ago": (facts(clean_sync_at=ago(seconds=10_801)), "sync", Health.UNHEALTHY),
-    "the last pass failed": (facts(failures=1, failing_since=ago(seconds=30)), "sync", Health.DEGRADED),
-    "no pass yet": (facts(clean_sync_at=None, first_sync_at=None), "sync", Health.DEGRADED),
+    "a clean sync three intervals ago": (facts(clean_sync_at=ago(seconds=2700)), "sync", Health.HEALTHY),
+    "a clean sync longer ago": (facts(clean_sync_at=ago(seconds=2701)), "sync", Health.DEGRADED),
+    "a clean sync twelve intervals ago": (facts(clean_sync_at=ago(seconds=10_800)), "sync", Health.DEGRADED),
+    "a clean sync far too long ago": (facts(clean_sync_at=ago(seconds=10_801)), "sync", Health.UNHEALTHY),
+    "the last sync failed": (facts(failures=1, failing_since=ago(seconds=30)), "sync", Health.DEGRADED),
+    "no sync yet": (facts(clean_sync_at=None, first_sync_at=None), "sync", Health.DEGRADED),
     "none clean yet": (facts(clean_sync_at=None, first_sync_at=ago(seconds=10)), "sync", Health.DEGRADED),
     "none clean for long": (facts(clean_sync_at=None), "sync", Health.UNHEALTHY),
-    "a minute's lag": (facts(daemon_text=says(lag=60)), "lag", Health.HEALTHY),
-    "more lag": (facts(daemon_text=says(lag=61)), "lag", Health.DEGRADED),
-    "far too much lag": (facts(daemon_text=says(lag=901)), "lag", Health.UNHEALTHY),
+    "a minute's lag": (facts(daemon_text=daemon_metrics(lag=60)), "lag", Health.HEALTHY),
+    "more lag": (facts(daemon_text=daemon_metrics(lag=61)), "lag", Health.DEGRADED),
+    "far too much lag": (facts(daemon_text=daemon_metrics(lag=901)), "lag", Health.UNHEALTHY),
     "unknown lag": (facts(daemon_text=""), "lag", Health.DEGRADED),
-    "the stream's token refused": (facts(daemon_text=says(stream=1)), "token", Health.DEGRADED),
-    "the token refused": (facts(daemon_text=says(api=1, stream=1)), "token", Health.UNHEALTHY),
+    "the stream's token refused": (facts(daemon_text=daemon_metrics(stream=1)), "token", Health.DEGRADED),
+    "the token refused": (facts(daemon_text=daemon_metrics(api=1, stream=1)), "token", Health.UNHEALTHY),
     "unknown token": (facts(daemon_text=""), "token", Health.DEGRADED),
     "a few dead letters": (facts(dead_letters_last_hour=99, open_dead_letters=5000), "dead_letters", Health.HEALTHY),
     "many dead letters": (facts(dead_letters_last_hour=100), "dead_letters", Health.DEGRADED),
     "a few records refused": (facts(refused_records=1, refused_share=0.0099), "records", Health.HEALTHY),
     "some records refused": (facts(refused_records=1, refused_share=0.01), "records", Health.DEGRADED),
     "many records refused": (facts(refused_records=9, refused_share=0.25), "records", Health.UNHEALTHY),
-    "held removals": (facts(held_removals=30, held_runs=1), "removals", Health.DEGRADED),
+    "removals on hold": (facts(held_removals=30, held_runs=1), "removals", Health.DEGRADED),
 }  # fmt: skip
 
 
-def test_a_mirror_that_is_right_and_fresh_is_healthy_in_every_check() -> None:
+def test_correct_and_fresh_mirror_is_healthy_in_every_check() -> None:
     report = judge(facts(), CONFIG)
     assert report.status is Health.HEALTHY
     assert {check.status for check in report.checks.values()} == {Health.HEALTHY}
@@ -129,7 +129,7 @@ def test_a_mirror_that_is_right_and_fresh_is_healthy_in_every_check() -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_fault_is_told_by_its_check_and_by_the_whole(case: str) -> None:
+def test_each_problem_is_reported_by_its_check_and_the_whole(case: str) -> None:
     given, name, expected = CASES[case]
     report = judge(given, CONFIG)
     assert report.checks[name].status is expected
@@ -141,7 +141,7 @@ def test_each_fault_is_told_by_its_check_and_by_the_whole(case: str) -> None:
 
 
 def test_thresholds_are_settings() -> None:
-    late = facts(clean_sync_at=ago(seconds=2000), daemon_text=says(lag=30), dead_letters_last_hour=20)
+    late = facts(clean_sync_at=ago(seconds=2000), daemon_text=daemon_metrics(lag=30), dead_letters_last_hour=20)
     assert judge(late, CONFIG).status is Health.HEALTHY
     strict = replace(CONFIG, health_sync_degraded=2, health_lag_degraded=20, health_dead_letters=20)
     assert {name for name, check in judge(late, strict).checks.items() if check.status is Health.DEGRADED} == {
@@ -157,7 +157,7 @@ def test_thresholds_are_settings() -> None:
     assert judge(facts(clean_sync_at=ago(hours=10)), replace(CONFIG, sync_interval_seconds=14_400)).status == "healthy"
 
 
-def test_thresholds_in_the_wrong_order_are_told(settings: Any) -> None:
+def test_thresholds_in_the_wrong_order_fail_the_system_check(settings: Any) -> None:
     settings.ATOM_SAAS_API_URL, settings.ATOM_SAAS_API_TOKEN = "https://market.example", "a-token-for-checks"
     settings.HEALTH_SYNC_DEGRADED_INTERVALS, settings.HEALTH_SYNC_UNHEALTHY_INTERVALS = "6", "4"
     settings.HEALTH_LAG_DEGRADED_SECONDS, settings.HEALTH_LAG_UNHEALTHY_SECONDS = "60", "60"
@@ -166,18 +166,18 @@ def test_thresholds_in_the_wrong_order_are_told(settings: Any) -> None:
     assert "HEALTH_SYNC_DEGRADED_INTERVALS" in fault.message
 
 
-def test_a_mirror_that_is_switched_off_is_no_fault() -> None:
+def test_mirror_that_is_switched_off_is_healthy() -> None:
     report = judge(facts(alive=False, standby=0), replace(CONFIG, enabled=False))
     assert report.status is Health.HEALTHY
     assert "ATOM_SAAS_ENABLED" in report.checks["daemon"].reason
 
 
-def test_the_worst_check_is_the_wholes() -> None:
-    fine, poor, bad = healthy("a"), degraded("b", held=3), unhealthy("c")
+def test_status_is_that_of_the_worst_check() -> None:
+    fine, poor, bad = healthy("a"), degraded("b", count=3), unhealthy("c")
     assert Report({"x": fine, "y": poor}).status is Health.DEGRADED
     assert Report({"x": bad, "y": poor, "z": fine}).status is Health.UNHEALTHY
     assert Report({"y": poor}).as_json() == {
-        "status": "degraded", "checks": {"y": {"status": "degraded", "reason": "b", "held": 3}},
+        "status": "degraded", "checks": {"y": {"status": "degraded", "reason": "b", "count": 3}},
     }  # fmt: skip
 
 
@@ -189,15 +189,15 @@ def asked(path: str) -> tuple[int, dict[str, Any]]:
     answer = Client().get(path)
     assert answer["Content-Type"] == "application/json"
     assert "no-store" in answer["Cache-Control"]
-    told = json.loads(answer.content)
-    assert told.keys() == {"status", "checks"}
-    for check in told["checks"].values():
+    report = json.loads(answer.content)
+    assert report.keys() == {"status", "checks"}
+    for check in report["checks"].values():
         assert check["status"] in list(Health)
         assert check["reason"]
-    return answer.status_code, told
+    return answer.status_code, report
 
 
-def test_alive_is_told_without_the_database() -> None:
+def test_live_answers_without_the_database() -> None:
     # No mark of the database: a query would fail.
     assert asked("/health/live") == (
         200, {"status": "healthy", "checks": {"process": {"status": "healthy", "reason": "The process answers."}}},
@@ -206,11 +206,11 @@ def test_alive_is_told_without_the_database() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_without_a_daemon_the_mirror_is_unhealthy_and_the_process_ready() -> None:
-    code, told = asked("/health/sync")
-    assert (code, told["status"], told["checks"]["daemon"]["status"]) == (503, "unhealthy", "unhealthy")
-    code, told = asked("/health/ready")
-    assert (code, told["status"]) == (200, "healthy")
-    assert told["checks"].keys() == {"database", "migrations", "channel_layer"}
+    code, report = asked("/health/sync")
+    assert (code, report["status"], report["checks"]["daemon"]["status"]) == (503, "unhealthy", "unhealthy")
+    code, report = asked("/health/ready")
+    assert (code, report["status"]) == (200, "healthy")
+    assert report["checks"].keys() == {"database", "migrations", "channel_layer"}
 
 
 @pytest.mark.django_db(transaction=True)
@@ -219,27 +219,27 @@ async def test_the_health_of_a_real_mirror_and_of_one_whose_daemon_stopped(monke
     async with marketplace() as server:
         async with mirror(server) as running:
             await running.until_state("live")
-            told: dict[str, Any] = {}
+            report: dict[str, Any] = {}
 
             async def fine() -> bool:
-                told.update((await running.ask(asked, "/health/sync"))[1])
-                return told["status"] == "healthy"
+                report.update((await running.ask(asked, "/health/sync"))[1])
+                return report["status"] == "healthy"
 
-            await running.until(fine, f"it is healthy {told}")
+            await running.until(fine, f"it is healthy {report}")
             server.faults.add("http-500")
             await running.ask(SyncRun.objects.update, state="failed", is_clean=None)
-            code, told = await running.ask(asked, "/health/sync")
-            assert (code, told["status"]) == (200, "degraded")
-            assert told["checks"]["sync"]["reason"].startswith(
+            code, report = await running.ask(asked, "/health/sync")
+            assert (code, report["status"]) == (200, "degraded")
+            assert report["checks"]["sync"]["reason"].startswith(
                 "No full sync has been clean yet. The marketplace could not"
             )
             server.faults.clear()
-        code, told = await ask(asked, "/health/sync")
-        assert (code, told["checks"]["daemon"]["status"]) == (503, "unhealthy")
+        code, report = await ask(asked, "/health/sync")
+        assert (code, report["checks"]["daemon"]["status"]) == (503, "unhealthy")
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_is_told_without_a_login_names_no_host_and_quotes_nobody() -> None:
+def test_health_without_a_login_names_no_host_and_quotes_nothing() -> None:
     acquire("db-7.internal:4711")
     stand_by("db-8.internal:4712")
     at = timezone.now()
@@ -259,21 +259,21 @@ def test_what_is_told_without_a_login_names_no_host_and_quotes_nobody() -> None:
             assert str(private) not in shown
 
 
-def test_without_a_database_each_says_so(no_database: None, settings: Any) -> None:
+def test_health_and_metrics_report_a_missing_database(no_database: None, settings: Any) -> None:
     settings.METRICS_PUBLIC = "true"
     assert asked("/health/live")[0] == 200
     for path in ("/health/ready", "/health/sync"):
-        code, told = asked(path)
-        assert (code, told["status"]) == (503, "unhealthy")
-        check = told["checks"]["database"]
+        code, report = asked(path)
+        assert (code, report["status"]) == (503, "unhealthy")
+        check = report["checks"]["database"]
         assert (check["status"], check["reason"]) == ("unhealthy", "The database does not answer.")
-        assert "nowhere" not in json.dumps(told)
+        assert "nowhere" not in json.dumps(report)
     answer = Client().get("/metrics")
     assert (answer.status_code, answer.content) == (503, b"# The database does not answer.\n")
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_database_that_lacks_migrations_is_not_ready() -> None:
+def test_database_without_all_migrations_is_not_ready() -> None:
     table = connection.ops.quote_name("django_migrations")
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT max(name) FROM {table} WHERE app = 'marketplace_sync'")
@@ -297,16 +297,16 @@ def test_a_database_that_lacks_migrations_is_not_ready() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_a_channel_layer_that_answers_is_healthy(settings: Any, redis_url: str) -> None:
     settings.CHANNEL_LAYERS = redis_layer(redis_url)
-    code, told = asked("/health/ready")
-    assert (code, told["checks"]["channel_layer"]["reason"]) == (200, "The channel layer answers.")
+    code, report = asked("/health/ready")
+    assert (code, report["checks"]["channel_layer"]["reason"]) == (200, "The channel layer answers.")
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_channel_layer_that_is_away_degrades_and_no_more(settings: Any) -> None:
+def test_unreachable_channel_layer_is_degraded_only(settings: Any) -> None:
     settings.CHANNEL_LAYERS = redis_layer("redis://127.0.0.1:1/0")
-    code, told = asked("/health/ready")
-    assert (code, told["status"]) == (200, "degraded")
-    assert told["checks"]["channel_layer"]["status"] == "degraded"
+    code, report = asked("/health/ready")
+    assert (code, report["status"]) == (200, "degraded")
+    assert report["checks"]["channel_layer"]["status"] == "degraded"
 
 
 def redis_layer(url: str) -> dict[str, Any]:
@@ -325,7 +325,7 @@ def test_health_is_read_only(path: str) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_storm_of_probes_is_one_look_at_the_database() -> None:
+def test_many_probes_read_the_database_once() -> None:
     forget_answers()
     client = Client()
     client.get("/health/sync")
@@ -335,7 +335,7 @@ def test_a_storm_of_probes_is_one_look_at_the_database() -> None:
     assert len(queries) < 20 * 2  # one look, or a second where a second has passed
 
 
-def test_many_threads_share_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_threads_share_one_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(short_cache, "MAX_AGE_SECONDS", 60.0)
     looks: list[int] = []
     begun = threading.Barrier(8)
@@ -356,14 +356,14 @@ def test_many_threads_share_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
     assert answer() == 2
 
 
-def test_what_is_kept_is_looked_at_anew_once_it_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outdated_cache_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(short_cache, "MAX_AGE_SECONDS", 0.0)
     counted = iter(range(10))
     answer = ShortCache(lambda: next(counted))
     assert [answer(), answer()] == [0, 1]
 
 
-def test_who_waits_for_a_look_that_hangs_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_a_hanging_read_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(short_cache, "LOCK_TIMEOUT_SECONDS", 0.05)
     hanging, let_go = threading.Event(), threading.Event()
 
@@ -379,7 +379,7 @@ def test_who_waits_for_a_look_that_hangs_is_told_so(monkeypatch: pytest.MonkeyPa
         with pytest.raises(ReadTimeoutError):
             answer()
         monkeypatch.setattr(views, "sync_health", answer)
-        told = Client().get("/health/sync")
-        assert (told.status_code, json.loads(told.content)["status"]) == (503, "unhealthy")
+        report = Client().get("/health/sync")
+        assert (report.status_code, json.loads(report.content)["status"]) == (503, "unhealthy")
         let_go.set()
         assert first.result().status is Health.HEALTHY

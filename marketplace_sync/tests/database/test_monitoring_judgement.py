@@ -23,7 +23,7 @@ from marketplace_sync.monitoring.facts import Facts, read_facts
 from marketplace_sync.monitoring.health import judge
 from marketplace_sync.monitoring.last_reported import LastReported
 from marketplace_sync.monitoring.report import Health, Report, degraded, healthy, unhealthy
-from marketplace_sync.tests.database.test_monitoring_health import ago, facts, says
+from marketplace_sync.tests.database.test_monitoring_health import ago, daemon_metrics, facts
 from marketplace_sync.tests.support.admin_rows import held_run, person
 from marketplace_sync.tests.support.harness import age_the_lease, marketplace, mirror
 from marketplace_sync.tests.support.scrapes import forget_answers
@@ -53,23 +53,24 @@ def test_the_worst_check_comes_first_and_a_cause_before_its_consequences(given: 
     assert list(report.as_json()["checks"]) == [name for name, _ in report.worst_first()]  # type: ignore[call-overload]
 
 
-def test_everything_that_is_not_healthy_says_what_to_do_or_follows_from_what_does() -> None:
+def test_the_worst_check_always_has_advice() -> None:
     for each in (
         facts(alive=False, standby=0), facts(alive=False), facts(state=State.SUSPENDED), facts(held_removals=5),
-        facts(daemon_text=says(api=1)), facts(daemon_text=says(lag=61)), facts(dead_letters_last_hour=100),
+        facts(daemon_text=daemon_metrics(api=1)), facts(daemon_text=daemon_metrics(lag=61)),
+        facts(dead_letters_last_hour=100),
         facts(failures=3, failing_since=ago(minutes=5)),
     ):  # fmt: skip
         worst = judge(each, CONFIG).problems()[0][1]
         assert worst.do, worst.reason
 
 
-def test_a_write_locked_database_is_the_cause_and_no_daemon_is_to_be_started() -> None:
+def test_locked_database_comes_first_and_nobody_is_advised_to_start_a_daemon() -> None:
     given = facts(alive=False, standby=0, write_trouble=WriteTrouble())
     given = replace(given, status=replace(given.status, daemon="host:1", heartbeat_at=ago(seconds=95)))
-    told = checks(given)
-    assert next(iter(told)) == "database"
-    assert told["database"][0] is Health.UNHEALTHY and "locked for writing" in told["database"][1]
-    assert "95 s" in told["daemon"][1] and "may be running and waiting" in told["daemon"][1]
+    report = checks(given)
+    assert next(iter(report)) == "database"
+    assert report["database"][0] is Health.UNHEALTHY and "locked for writing" in report["database"][1]
+    assert "95 s" in report["daemon"][1] and "may be running and waiting" in report["daemon"][1]
     assert "Start" not in text_of(given)
 
 
@@ -81,27 +82,31 @@ def test_a_write_locked_database_is_the_cause_and_no_daemon_is_to_be_started() -
         (WriteTrouble(session=4711), "4711"),
     ],
 )
-def test_the_database_says_why_nothing_can_be_written(trouble: WriteTrouble, words: str) -> None:
+def test_database_check_names_why_nothing_can_be_written(trouble: WriteTrouble, words: str) -> None:
     assert words in checks(facts(alive=False, write_trouble=trouble))["database"][1]
 
 
 @pytest.mark.parametrize(
     ("state", "refused"),
-    [(State.POLLING, says(api=1, stream=1)), (State.RECONNECTING, says()), (State.SUSPENDED, says())],
+    [
+        (State.POLLING, daemon_metrics(api=1, stream=1)),
+        (State.RECONNECTING, daemon_metrics()),
+        (State.SUSPENDED, daemon_metrics()),
+    ],
 )
-def test_nothing_says_that_polling_helps_while_nothing_can_be_read(state: str, refused: str) -> None:
+def test_no_check_claims_that_polling_helps_while_full_syncs_fail(state: str, refused: str) -> None:
     given = facts(
         state=state, fallback_to_polling=True, daemon_text=refused, failures=7, failing_since=ago(minutes=40),
         clean_sync_at=ago(minutes=41),
     )  # fmt: skip
-    told = text_of(given)
-    assert "Full syncs fail too, so no changes arrive." in told
-    assert "Changes come by full syncs alone" not in told
-    assert "could not be read since 2026-01-01 11:20:00Z: 7 full syncs have failed" in told
+    report = text_of(given)
+    assert "Full syncs fail too, so no changes arrive." in report
+    assert "Changes come by full syncs alone" not in report
+    assert "could not be read since 2026-01-01 11:20:00Z: 7 full syncs have failed" in report
 
 
-def test_a_token_refused_by_the_stream_alone_is_told_apart_from_one_refused_over_http() -> None:
-    stream, both = facts(daemon_text=says(stream=1)), facts(daemon_text=says(api=1, stream=1))
+def test_token_refused_by_the_stream_only_is_degraded() -> None:
+    stream, both = facts(daemon_text=daemon_metrics(stream=1)), facts(daemon_text=daemon_metrics(api=1, stream=1))
     assert checks(stream)["token"][0] is Health.DEGRADED and "accepts it over HTTP" in checks(stream)["token"][1]
     assert checks(both)["token"][0] is Health.UNHEALTHY and "over HTTP" in checks(both)["token"][1]
     assert next(iter(checks(both))) == "token"
@@ -110,15 +115,15 @@ def test_a_token_refused_by_the_stream_alone_is_told_apart_from_one_refused_over
     assert "Set a new ATOM_SAAS_API_TOKEN" in text_of(both)
 
 
-def test_a_stopped_daemon_tries_nothing_again() -> None:
+def test_nothing_is_retried_without_a_daemon() -> None:
     given = facts(alive=False, standby=0, failures=2, failing_since=ago(minutes=3))
-    told = text_of(given)
-    assert "No daemon runs, so nothing is retried." in told
-    assert "The daemon retries" not in told
+    report = text_of(given)
+    assert "No daemon runs, so nothing is retried." in report
+    assert "The daemon retries" not in report
     assert "The daemon retries." in text_of(facts(failures=2, failing_since=ago(minutes=3)))
 
 
-def test_a_stopped_daemon_a_dead_one_and_none_yet_are_told_apart() -> None:
+def test_stopped_crashed_and_never_started_daemons_have_different_reasons() -> None:
     stopped = facts(alive=False, standby=0)
     assert "was stopped" in checks(stopped)["daemon"][1]
     dead = replace(stopped, status=replace(stopped.status, daemon="host:1", heartbeat_at=ago(seconds=40)))
@@ -128,10 +133,10 @@ def test_a_stopped_daemon_a_dead_one_and_none_yet_are_told_apart() -> None:
     assert "60 min ahead of the database's clock" in checks(ahead)["daemon"][1]
 
 
-def test_live_with_removals_on_hold_is_not_all_well() -> None:
-    told = judge(facts(held_removals=4236, held_runs=1), CONFIG)
-    assert told.status is Health.DEGRADED
-    assert told.problems()[0][0] == "removals" and "4,236 removals are on hold" in told.problems()[0][1].reason
+def test_live_mirror_with_removals_on_hold_is_degraded() -> None:
+    report = judge(facts(held_removals=4236, held_runs=1), CONFIG)
+    assert report.status is Health.DEGRADED
+    assert report.problems()[0][0] == "removals" and "4,236 removals are on hold" in report.problems()[0][1].reason
 
 
 def test_a_long_wait_for_the_next_attempt_suggests_a_reconnect() -> None:
@@ -141,14 +146,14 @@ def test_a_long_wait_for_the_next_attempt_suggests_a_reconnect() -> None:
     assert "at 2026-01-01 12:59:00Z" in reason and "reconnect" in do
 
 
-def test_a_clean_pass_dated_ahead_is_no_recent_one() -> None:
+def test_clean_sync_dated_ahead_does_not_count_as_recent() -> None:
     assert checks(facts(clean_sync_ahead=True))["sync"][0] is Health.DEGRADED
     assert checks(facts(clean_sync_ahead=True, clean_sync_at=ago(days=2)))["sync"][0] is Health.UNHEALTHY
     assert checks(facts(clean_sync_ahead=True, clean_sync_at=None, first_sync_at=None))["sync"][0] is Health.DEGRADED
 
 
 @pytest.mark.django_db
-def test_failures_are_counted_since_the_last_run_that_could_read() -> None:
+def test_failures_are_counted_since_the_last_successful_read() -> None:
     at = database_now() - timedelta(hours=1)
 
     def run(state: str, minutes: int, **columns: Any) -> None:
@@ -193,7 +198,7 @@ def test_probes_log_one_line_per_change_and_no_error(
     assert [record for record in caplog.records if record.name.startswith("django.request")] == []
 
 
-def test_a_database_that_is_away_is_logged_once_per_kind_of_probe(
+def test_unreachable_database_is_logged_once_per_probe(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, no_database: None, settings: Any
 ) -> None:
     settings.METRICS_PUBLIC = "true"
@@ -228,26 +233,26 @@ def daemon(state: str, **columns: Any) -> None:
 
 
 @pytest.mark.parametrize("address", PAGES)
-def test_pages_and_health_say_the_same(root: Client, address: str) -> None:
+def test_pages_and_health_show_the_same_problems(root: Client, address: str) -> None:
     daemon("polling", fallback_to_polling=True, next_ws_attempt_at=timezone.now() + timedelta(minutes=59))
     at = timezone.now() - timedelta(hours=2)
     SyncRun.objects.create(reason="poll", state="failed", started_at=at, finished_at=at, error="the <b>reason</b>")
     run = held_run("a", "b")
     SyncRun.objects.filter(pk=run.pk).update(started_at=at, finished_at=at)
     forget_answers()
-    told = json.loads(Client().get("/health/sync").content)
+    report = json.loads(Client().get("/health/sync").content)
     body = root.get(address, follow=True).content.decode()
-    for check in told["checks"].values():
+    for check in report["checks"].values():
         if check["status"] != "healthy":
             assert check["reason"].replace("'", "&#x27;") in body
             assert check.get("do", "").replace("'", "&#x27;") in body
-    assert f">{told['status']}<" in body
+    assert f">{report['status']}<" in body
     assert "kept by polling" not in body
     assert "<b>reason</b>" not in body
 
 
 @pytest.mark.parametrize("address", PAGES)
-def test_a_dead_daemon_is_told_once_on_pages(root: Client, address: str) -> None:
+def test_pages_show_a_crashed_daemon_once(root: Client, address: str) -> None:
     daemon("live", connected=True)
     age_the_lease(60)
     body = root.get(address, follow=True).content.decode()
@@ -256,7 +261,7 @@ def test_a_dead_daemon_is_told_once_on_pages(root: Client, address: str) -> None
 
 
 @pytest.mark.parametrize("address", PAGES)
-def test_live_is_not_all_green_while_removals_are_on_hold(root: Client, address: str) -> None:
+def test_pages_are_not_green_while_removals_are_on_hold(root: Client, address: str) -> None:
     daemon("live", connected=True)
     held_run("a", "b", "c")
     body = root.get(address, follow=True).content.decode()
@@ -269,9 +274,7 @@ def test_live_is_not_all_green_while_removals_are_on_hold(root: Client, address:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("trouble", ["token", "away"])
-async def test_a_mirror_that_can_read_nothing_says_so_and_names_the_cause(
-    monkeypatch: pytest.MonkeyPatch, trouble: str
-) -> None:
+async def test_mirror_that_cannot_read_reports_the_cause(monkeypatch: pytest.MonkeyPatch, trouble: str) -> None:
     monkeypatch.setattr(publisher, "EVERY_SECONDS", 0.05)
     async with marketplace() as server:
         async with mirror(server, fallback_seconds=60.0) as running:
@@ -283,23 +286,23 @@ async def test_a_mirror_that_can_read_nothing_says_so_and_names_the_cause(
                 server.faults.add("refuse")
             await server.drop_connections()
             await running.command(Command.Action.SYNC)
-            told: dict[str, Any] = {}
+            report: dict[str, Any] = {}
 
-            async def says_so() -> bool:
-                told.update(await running.ask(asked_health))
-                return told["status"] != "healthy" and told["checks"]["sync"].get("failures", 0) >= 1
+            async def reported() -> bool:
+                report.update(await running.ask(asked_health))
+                return report["status"] != "healthy" and report["checks"]["sync"].get("failures", 0) >= 1
 
-            await running.until(says_so, f"the judgement names the trouble: {told}")
-            body = json.dumps(told)
+            await running.until(reported, f"the judgement names the problem: {report}")
+            body = json.dumps(report)
             assert "could not be read since" in body and "The daemon retries." in body
             assert "no changes arrive" in body
             assert "Changes come by full syncs alone" not in body
             if trouble == "token":
-                assert next(iter(told["checks"])) == "token"
-                assert "nothing can be read" in told["checks"]["token"]["reason"]
+                assert next(iter(report["checks"])) == "token"
+                assert "nothing can be read" in report["checks"]["token"]["reason"]
 
 
 def asked_health() -> dict[str, Any]:
     forget_answers()
-    told: dict[str, Any] = json.loads(Client().get("/health/sync").content)
-    return told
+    report: dict[str, Any] = json.loads(Client().get("/health/sync").content)
+    return report

@@ -20,7 +20,7 @@ from marketplace_sync.mirror.metrics import FEED_SERVER_SECONDS, decided_since, 
 from marketplace_sync.models import AuditRow, Command, DaemonMetrics, FeedServer, WebSocketState
 from marketplace_sync.tests.support.api_actors import EVERYONE, Who, agent
 from marketplace_sync.tests.support.harness import Mirror, marketplace, mirror, skill
-from marketplace_sync.tests.support.live_feed import agent_key, ask, new_pen, put, told, web
+from marketplace_sync.tests.support.live_feed import agent_key, ask, messages_until, new_pen, put, web
 from marketplace_sync.tests.support.processes import until
 from marketplace_sync.tests.support.scrapes import Scrape, forget_answers, scrape
 
@@ -39,14 +39,14 @@ def _quick(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
 
 
 async def shown_by(running: Mirror, true: Callable[[Scrape], bool], what: str) -> Scrape:
-    """The first scrape of which `true` holds; the daemon writes its part every few moments."""
+    """The first scrape of which `true` fulfilled; the daemon writes its part every few moments."""
     found: list[Scrape] = []
 
-    async def holds() -> bool:
+    async def fulfilled() -> bool:
         found.append(await running.ask(scrape, Client()))
         return bool(found[-1].of_the_daemon) and true(found[-1])
 
-    await running.until(holds, what)
+    await running.until(fulfilled, what)
     return found[-1]
 
 
@@ -55,7 +55,7 @@ def settled(now: Scrape) -> float:
     return sum(value for (name, _), value in now.values.items() if name == "atom_mirror_messages_total")
 
 
-async def test_messages_are_counted_by_type_and_by_what_became_of_them() -> None:
+async def test_messages_are_counted_by_type_and_outcome() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         server.market.put_skill(skill(100))
@@ -90,7 +90,7 @@ async def test_messages_are_counted_by_type_and_by_what_became_of_them() -> None
         await shown_by(
             running,
             lambda now: now("last_message_timestamp_seconds") > now("last_connected_timestamp_seconds") > 0,
-            "the message's time is told",
+            "the time of the message is shown",
         )
 
 
@@ -105,10 +105,10 @@ async def test_a_message_that_is_shed_is_counted_by_its_type() -> None:
         assert now("messages_total", type="skill_delete", outcome="shed") == 1
 
 
-async def test_passes_and_requests_are_counted_with_their_time() -> None:
+async def test_full_syncs_and_requests_are_counted_with_their_duration() -> None:
     async with marketplace() as server, mirror(server, page_size=10, requests_per_minute=1000) as running:
         await running.until_state("live")
-        now = await shown_by(running, lambda now: now("syncs_total", outcome="clean") == 1, "the pass is counted")
+        now = await shown_by(running, lambda now: now("syncs_total", outcome="clean") == 1, "the sync is counted")
         assert (now("sync_pages_total"), now("sync_skills_total", effect="created")) == (3, 25)
         assert now("sync_duration_seconds_count") == 1
         assert now("last_clean_sync_timestamp_seconds") > 0
@@ -150,7 +150,7 @@ async def test_a_budget_without_a_limit_is_infinite() -> None:
         assert now("request_budget_left") == math.inf
 
 
-async def test_the_state_and_its_changes_are_told() -> None:
+async def test_state_and_its_changes_are_in_the_metrics() -> None:
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         await running.command(Command.Action.DISABLE)
@@ -165,13 +165,13 @@ async def test_the_state_and_its_changes_are_told() -> None:
         assert (now("connection_enabled"), now("connection_fallback"), now("daemon_up")) == (0, 0, 1)
 
 
-async def test_a_new_daemon_counts_from_0_and_never_shows_the_old_ones_figures() -> None:
+async def test_new_daemon_counts_from_0_without_the_old_metrics() -> None:
     async with marketplace() as server:
         async with mirror(server) as running:
             await running.until_state("live")
             server.market.put_skill(skill(100))
             first = await shown_by(running, lambda now: settled(now) == 1, "a message is counted")
-        # It has stopped: what it wrote stands there, and is told no more.
+        # It has stopped: its metrics are still stored, but no longer served.
         stopped = await ask(scrape, Client())
         assert (stopped("daemon_up"), stopped.of_the_daemon) == (0, "")
         assert stopped("connection_state", state="not_running") == 1
@@ -183,7 +183,7 @@ async def test_a_new_daemon_counts_from_0_and_never_shows_the_old_ones_figures()
             assert second("messages_received_total") == 0
 
 
-def test_decisions_are_counted_once_however_often_one_looks() -> None:
+def test_decisions_are_counted_once() -> None:
     since, none = decided_since(None)
     assert not none
     for age, outcome in ((3600, "refused"), (6, "refused"), (6, "performed"), (0, "refused")):
@@ -197,7 +197,7 @@ def test_decisions_are_counted_once_however_often_one_looks() -> None:
     assert (again >= until, counted) == (True, {})
 
 
-async def test_refused_actions_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_refused_actions_are_in_the_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("marketplace_sync.mirror.metrics._AUDIT_SETTLES", timedelta(0))
     async with marketplace() as server, mirror(server) as running:
         await shown_by(running, lambda _: True, "the daemon has written")
@@ -210,7 +210,7 @@ async def test_refused_actions_are_shown(monkeypatch: pytest.MonkeyPatch) -> Non
 # The feed's clients, of however many web processes.
 
 
-async def test_clients_of_all_web_processes_are_counted_and_forgotten_when_they_leave() -> None:
+async def test_feed_clients_of_all_web_processes_are_counted_while_connected() -> None:
     key = await ask(agent_key)
     limits = SubscriptionLimits(poll=0.02, gap=0.005, heartbeat=60.0, metrics_interval=0.02)
     pen = await ask(new_pen)
@@ -231,17 +231,17 @@ async def test_clients_of_all_web_processes_are_counted_and_forgotten_when_they_
     async with web(limits) as one, web(limits) as other:
         async with AsyncExitStack() as clients:
             for server in (one, one, other):
-                await told(await clients.enter_async_context(server.client(key, "?after=0")))
+                await messages_until(await clients.enter_async_context(server.client(key, "?after=0")))
             await becomes(2, 3)
         await becomes(0, 0)
 
 
-def test_the_slowest_client_of_all_processes_is_the_lag() -> None:
+def test_feed_lag_is_that_of_the_slowest_client() -> None:
     save_feed_server("a:1", 3, 20)
     save_feed_server("b:1", 2, 7000)
     now = scrape(Client())
     assert (now("feed_clients"), now("feed_client_lag_changes")) == (5, 7000)
-    # One that has not said so for a while serves nobody any more, and is forgotten by the next that does.
+    # A process that has not reported for a while serves no client; the next report removes its row.
     FeedServer.objects.filter(name="b:1").update(seen_at=F("seen_at") - timedelta(seconds=40))
     now = scrape(Client())
     assert (now("feed_processes"), now("feed_clients"), now("feed_client_lag_changes")) == (1, 3, 20)
@@ -253,7 +253,7 @@ def test_the_slowest_client_of_all_processes_is_the_lag() -> None:
 
 
 @pytest.mark.parametrize("who", EVERYONE, ids=[who.name for who in EVERYONE])
-def test_whoever_has_a_name_may_look_and_nobody_else(who: Who, settings: Any) -> None:
+def test_metrics_need_a_key_or_a_login(who: Who, settings: Any) -> None:
     settings.METRICS_PUBLIC = "false"
     answer = who.make().get("/metrics")
     if who.maturity is None:
@@ -265,7 +265,7 @@ def test_whoever_has_a_name_may_look_and_nobody_else(who: Who, settings: Any) ->
         assert answer["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
 
 
-def test_made_public_it_asks_nobody() -> None:
+def test_public_metrics_need_no_key() -> None:
     assert Client().get("/metrics").status_code == 200
     assert Client().head("/metrics").status_code == 200
     assert Client().post("/metrics").status_code == 405

@@ -55,7 +55,7 @@ def read_only() -> Iterator[None]:
             cursor.execute(off)
 
 
-# What another program may hold. On SQLite a transaction that writes locks all tables.
+# What another program may keep_locked. On SQLite a transaction that writes locks all tables.
 LOCKS: dict[str, tuple[str, ...]] = {
     "sqlite": ("UPDATE marketplace_sync_lease SET epoch = epoch",),
     "postgresql": (
@@ -69,22 +69,22 @@ LOCKS: dict[str, tuple[str, ...]] = {
 @contextmanager
 def locked() -> Iterator[None]:
     """Another program has written to all that a read could want to write to, and does not commit."""
-    held, release = threading.Event(), threading.Event()
+    locked_event, release = threading.Event(), threading.Event()
 
-    def hold() -> None:
+    def keep_locked() -> None:
         try:
             with transaction.atomic(), connection.cursor() as cursor:
                 for lock in LOCKS[connection.vendor]:
                     cursor.execute(lock)
-                held.set()
+                locked_event.set()
                 release.wait(60)
         finally:
             connection.close()
 
-    holder = threading.Thread(target=hold)
+    holder = threading.Thread(target=keep_locked)
     holder.start()
     try:
-        assert held.wait(30)
+        assert locked_event.wait(30)
         yield
     finally:
         release.set()
@@ -101,22 +101,22 @@ def trouble(request: pytest.FixtureRequest) -> Callable[[], Any]:
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authentication, "failed_keys", SlidingWindow(60, 60.0))
     monkeypatch.setattr(throttles, "requests_of_actors", SlidingWindow(10**9, 1.0))
-    # Patience of a lock's owner, not of ours: whoever waits at all waits for longer than any test.
+    # Any wait for a lock would last longer than a test may take.
     LeaseRow.objects.update_or_create(pk=1)
 
 
 @contextmanager
-def at_once() -> Iterator[None]:
+def within_seconds() -> Iterator[None]:
     """Nobody waits for a lock, which would take 20 s."""
     begun = time.monotonic()
     yield
     assert time.monotonic() - begun < 10
 
 
-def test_a_key_reads_everything(trouble: Callable[[], Any]) -> None:
+def test_key_can_read_everything(trouble: Callable[[], Any]) -> None:
     key, raw = new_key("reader", Maturity.AUTONOMOUS)
     put("s1", category="c")
-    with trouble(), at_once():
+    with trouble(), within_seconds():
         for path in (*READS, *MANAGED):
             answer = ApiClient(raw).get(path)
             assert answer.status_code == (404 if "absent" in path else 200), (path, answer.content)
@@ -128,7 +128,7 @@ def test_a_key_reads_everything(trouble: Callable[[], Any]) -> None:
     assert key.last_used_at is not None
 
 
-def test_a_login_reads_everything_and_so_do_the_pages_of_the_admin(trouble: Callable[[], Any]) -> None:
+def test_login_can_read_the_api_and_the_admin(trouble: Callable[[], Any]) -> None:
     fill(1)
     put("s1", category="c")
     root = get_user_model().objects.create_superuser("root", password="x")
@@ -137,7 +137,7 @@ def test_a_login_reads_everything_and_so_do_the_pages_of_the_admin(trouble: Call
     client.get("/admin/")  # what is made once, such as content types, is there
     urls = [*pages(), "/admin/", "/admin/auth/user/", f"/admin/auth/user/{root.pk}/change/"]
     assert len(urls) > 15
-    with trouble(), at_once():
+    with trouble(), within_seconds():
         for path in (*READS, *MANAGED):
             answer = client.get(path)
             assert answer.status_code == (404 if "absent" in path else 200), (path, answer.content)
@@ -145,7 +145,7 @@ def test_a_login_reads_everything_and_so_do_the_pages_of_the_admin(trouble: Call
             assert client.get(path).status_code in (200, 302), path
 
 
-async def test_the_live_feed_lets_a_key_in(trouble: Callable[[], Any]) -> None:
+async def test_live_feed_accepts_a_key(trouble: Callable[[], Any]) -> None:
     raw = await ask(agent_key)
 
     async def visit() -> None:
@@ -153,10 +153,10 @@ async def test_the_live_feed_lets_a_key_in(trouble: Callable[[], Any]) -> None:
             assert await visitor.message() == {"type": "ready", "seq": 0}
 
     if trouble is locked:
-        with locked(), at_once():
+        with locked(), within_seconds():
             await visit()
         return
-    # The thread of its database connection closes it when it has nothing more to do: each is set up anew.
+    # The thread closes its database connection when it is idle, so each connection is set up again.
     from django.db.backends.signals import connection_created
 
     def set_up(connection: Any, **_: Any) -> None:
@@ -167,41 +167,41 @@ async def test_the_live_feed_lets_a_key_in(trouble: Callable[[], Any]) -> None:
 
     connection_created.connect(set_up)
     try:
-        with at_once():
+        with within_seconds():
             await visit()
     finally:
         connection_created.disconnect(set_up)
 
 
-def test_a_refused_key_is_refused_and_audited_later(trouble: Callable[[], Any]) -> None:
+def test_refused_key_is_audited_later(trouble: Callable[[], Any]) -> None:
     key, raw = new_key("gone", Maturity.AUTONOMOUS)
     other = new_key("other", Maturity.STUDENT)[1]
     RevokeKey(key.pk, actor=COMMAND_LINE).perform()
-    with trouble(), at_once():
+    with trouble(), within_seconds():
         for _ in range(3):
             assert ApiClient(raw).get("/api/skills/").status_code == 401
     assert not AuditRow.objects.filter(verb="use_key").exists()
     keys.notes._not_before = 0.0
-    # Whoever comes next brings it along.
+    # The next key writes it.
     assert ApiClient(other).get("/api/skills/").status_code == 200
     (row,) = AuditRow.objects.filter(verb="use_key")
     assert (row.actor, row.outcome, row.details["why"]) == ("agent:gone", "refused", "revoked")
     assert AgentKey.objects.get(pk=key.pk).last_refused_at is not None
 
 
-def test_a_session_that_is_no_longer_good_is_refused_without_a_write(trouble: Callable[[], Any]) -> None:
+def test_ended_session_is_refused_without_a_write(trouble: Callable[[], Any]) -> None:
     user = get_user_model().objects.create_user("ada", password="x")
     client = ApiClient()
     client.force_login(user)
     assert client.get("/api/skills/").status_code == 200
     user.set_password("another")
     user.save()
-    with trouble(), at_once():
+    with trouble(), within_seconds():
         answer = client.get("/api/skills/")
     assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated")
 
 
-async def test_a_stale_session_at_the_live_feed_is_refused_without_a_write() -> None:
+async def test_live_feed_refuses_an_ended_session_without_a_write() -> None:
     def stale() -> list[tuple[str, str]]:
         user = get_user_model().objects.create_user("ada", password="x")
         client = Client()
@@ -211,19 +211,19 @@ async def test_a_stale_session_at_the_live_feed_is_refused_without_a_write() -> 
         return [("Cookie", f"sessionid={client.cookies['sessionid'].value}"), ("Origin", "http://127.0.0.1:8000")]
 
     headers = await ask(stale)
-    with locked(), at_once():
+    with locked(), within_seconds():
         visitor = Visitor(Hub(QUICK), "", headers)
         assert (await visitor.connected())["type"] == "websocket.accept"
         assert (await visitor.closed())[0] == 4401
 
 
-def test_a_refused_post_is_audited_as_ever() -> None:
+def test_refused_post_is_audited() -> None:
     raw = new_key("student", Maturity.STUDENT)[1]
     assert ApiClient(raw).ask("/api/admin/sync/trigger/").status_code == 403
     assert AuditRow.objects.filter(outcome="refused", actor="agent:student").count() == 1
 
 
-def test_notes_are_bounded_and_the_latest_use_counts() -> None:
+def test_pending_audit_notes_are_bounded_and_keep_the_latest_use() -> None:
     key, _ = new_key("busy", Maturity.STUDENT)
     now = timezone.now()
     with read_only():
@@ -237,7 +237,7 @@ def test_notes_are_bounded_and_the_latest_use_counts() -> None:
     assert key.last_used_at == now + timedelta(seconds=1)
 
 
-def test_what_does_not_wait_leaves_the_connections_patience_as_it_was() -> None:
+def test_no_wait_restores_the_lock_timeout() -> None:
     def patience() -> object:
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA busy_timeout" if connection.vendor == "sqlite" else "SHOW lock_timeout")
@@ -252,7 +252,7 @@ def test_what_does_not_wait_leaves_the_connections_patience_as_it_was() -> None:
         with dialect().without_waiting():
             Category.objects.create(name="d")
         assert patience() == before
-    with locked(), at_once():
+    with locked(), within_seconds():
         with pytest.raises(DatabaseError):
             with dialect().without_waiting():
                 AgentKey.objects.update(created_by="x")

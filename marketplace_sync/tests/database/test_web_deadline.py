@@ -36,7 +36,7 @@ def run(query: str) -> int:
 
 
 @pytest.mark.usefixtures("limited")
-def test_a_statement_that_takes_too_long_is_cancelled() -> None:
+def test_slow_statement_is_cancelled() -> None:
     with pytest.raises(OperationalError) as error:
         run(ENDLESS)
     assert reason_of(error.value) is TIMEOUT
@@ -44,7 +44,7 @@ def test_a_statement_that_takes_too_long_is_cancelled() -> None:
 
 
 @pytest.mark.usefixtures("limited")
-def test_a_new_connection_of_the_same_thread_is_limited_too() -> None:
+def test_new_connection_of_the_same_thread_is_limited_too() -> None:
     for _ in range(3):
         connection.close()
         run(SHORT)
@@ -53,7 +53,7 @@ def test_a_new_connection_of_the_same_thread_is_limited_too() -> None:
         run(ENDLESS)
 
 
-def test_slow_fetching_is_no_slow_statement() -> None:
+def test_slow_fetching_does_not_count_as_a_slow_statement() -> None:
     times = iter([0.0, 0.0, 100.0, 100.1, 200.0, 200.1, 300.0])
     statement = deadline._Statement(7.0, lambda: next(times))
     statement.begin(lambda: None)

@@ -56,12 +56,12 @@ handler400, handler403, handler404, handler500 = urls.handler400, urls.handler40
 
 @pytest.fixture
 def visitor() -> Client:
-    """A browser without a login, before a site whose views fail as their address says."""
+    """Return a browser without a login, on a site whose views fail as their address demands."""
     with override_settings(ROOT_URLCONF=__name__):
         yield Client(raise_request_exception=False)
 
 
-def test_each_trouble_of_the_database_has_its_reason() -> None:
+def test_each_database_error_has_its_reason() -> None:
     assert {name: reason_of(error) for name, error in ERRORS.items()} == {
         "locked": LOCKED, "busy": BUSY, "timeout": TIMEOUT, "interrupted": TIMEOUT, "read-only": READ_ONLY,
         "away": AWAY, "broken": None, "missing": None, "bad": None, "denied": None,
@@ -77,7 +77,7 @@ def test_each_trouble_of_the_database_has_its_reason() -> None:
         ProgrammingError("x"),
     ],
 )
-def test_an_error_of_ours_is_no_trouble_of_the_database(error: Exception) -> None:
+def test_a_bug_is_not_reported_as_a_database_error(error: Exception) -> None:
     assert reason_of(error) is None
 
 
@@ -88,7 +88,7 @@ def test_an_error_of_ours_is_no_trouble_of_the_database(error: Exception) -> Non
         ("broken", 500), ("missing", 404), ("bad", 400), ("denied", 403),
     ],
 )  # fmt: skip
-def test_an_error_page_needs_no_database_and_shows_a_way_back(visitor: Client, how: str, status: int) -> None:
+def test_error_page_needs_no_database_and_links_back(visitor: Client, how: str, status: int) -> None:
     # Without the mark django_db every query fails.
     answer = visitor.get(f"/admin/fail/{how}/")
     body = answer.content.decode()
@@ -101,13 +101,13 @@ def test_an_error_page_needs_no_database_and_shows_a_way_back(visitor: Client, h
 
 
 @pytest.mark.parametrize(("how", "code"), [("locked", "database_locked"), ("busy", "database_busy")])
-def test_the_api_answers_503_in_json(visitor: Client, how: str, code: str) -> None:
+def test_api_answers_503_in_json(visitor: Client, how: str, code: str) -> None:
     answer = visitor.get(f"/api/fail/{how}/")
     assert (answer.status_code, answer.json()["code"]) == (503, code)
     assert int(answer["Retry-After"]) > 0
 
 
-def test_an_unknown_address_is_a_page_for_people_and_json_under_api(visitor: Client) -> None:
+def test_unknown_address_is_a_page_or_json_under_api(visitor: Client) -> None:
     page = visitor.get("/nothing/here/")
     assert page.status_code == 404
     assert "There is no such page" in page.content.decode()
@@ -115,7 +115,7 @@ def test_an_unknown_address_is_a_page_for_people_and_json_under_api(visitor: Cli
     assert program["Content-Type"] == "application/json"
 
 
-def test_a_form_without_its_token_says_what_to_do(visitor: Client) -> None:
+def test_form_without_csrf_token_gets_advice(visitor: Client) -> None:
     strict = Client(enforce_csrf_checks=True)
     answer = strict.post("/admin/login/", {"username": "x", "password": "y"})
     body = answer.content.decode()
@@ -124,13 +124,13 @@ def test_a_form_without_its_token_says_what_to_do(visitor: Client) -> None:
     assert 'href="/admin/login/?next=' in body
 
 
-def test_a_wrong_host_gets_a_page_too(visitor: Client) -> None:
+def test_wrong_host_gets_an_error_page(visitor: Client) -> None:
     answer = visitor.get("/admin/", headers={"host": "elsewhere.example"})
     assert answer.status_code == 400
     assert "DJANGO_ALLOWED_HOSTS" in answer.content.decode()
 
 
-def test_the_page_s_own_style_is_the_only_one_that_its_policy_allows(visitor: Client) -> None:
+def test_error_page_policy_allows_only_its_own_style(visitor: Client) -> None:
     answer = visitor.get("/nothing/")
     policy = answer["Content-Security-Policy"]
     assert "style-src 'sha256-" in policy
@@ -138,7 +138,7 @@ def test_the_page_s_own_style_is_the_only_one_that_its_policy_allows(visitor: Cl
 
 
 @pytest.mark.django_db
-def test_a_row_that_is_not_there_leads_back_to_its_list(client: Client) -> None:
+def test_missing_row_links_back_to_its_list(client: Client) -> None:
     client.force_login(person("root", superuser=True))
     answer = client.get("/admin/marketplace_sync/syncrun/77/change/")
     assert answer.status_code == 404
@@ -147,7 +147,7 @@ def test_a_row_that_is_not_there_leads_back_to_its_list(client: Client) -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("sqlite")
-def test_a_login_while_the_database_is_locked_is_503_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_login_with_a_locked_database_is_503_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     person("root", superuser=True)
     connections["default"].close()
     monkeypatch.setitem(connections["default"].settings_dict["OPTIONS"], "timeout", 0.05)

@@ -30,7 +30,7 @@ def answer(server: tuple[str, int], sent: str) -> str:
 
 
 @pytest.mark.parametrize("length", [8_200, 20_000, 60_000])
-def test_a_websocket_url_that_is_too_long_is_answered_and_closed(server: tuple[str, int], length: int) -> None:
+def test_too_long_websocket_url_is_answered_and_closed(server: tuple[str, int], length: int) -> None:
     text = answer(server, f"GET /ws/changes/?after={'1' * length} HTTP/1.1\r\n{UPGRADE}\r\n")
     assert text.startswith("HTTP/1.1 414 ")
 
@@ -40,12 +40,12 @@ def test_too_many_or_too_long_headers_of_a_handshake_are_answered(server: tuple[
     assert answer(server, f"GET /ws/changes/ HTTP/1.1\r\n{UPGRADE}{headers}\r\n").startswith("HTTP/1.1 431 ")
 
 
-def test_a_handshake_that_is_none_is_answered(server: tuple[str, int]) -> None:
+def test_malformed_handshake_is_answered(server: tuple[str, int]) -> None:
     text = answer(server, "GET /ws/changes/ HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
     assert text.startswith("HTTP/1.1 4")
 
 
-def test_a_head_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unfinished_request_head_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atomproject.uvicorn_fixes.HEAD_SECONDS", 0.2)
     with web_server(monkeypatch) as url:
         server = "127.0.0.1", int(url.rpartition(":")[2])
@@ -59,7 +59,7 @@ def test_a_head_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None
                 assert b"HTTP/1.1 408 " in file.read()
 
 
-def test_drops_do_not_prolong_the_time_of_a_head(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trickled_bytes_do_not_extend_the_time_of_a_head(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atomproject.uvicorn_fixes.HEAD_SECONDS", 0.3)
     with web_server(monkeypatch) as url:
         address = "127.0.0.1", int(url.rpartition(":")[2])

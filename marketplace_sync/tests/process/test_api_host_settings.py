@@ -18,7 +18,7 @@ def _unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throttles, "requests_of_actors", SlidingWindow(10**9, 1.0))
 
 
-def test_a_hosts_settings_of_the_rest_framework_do_not_reach_an_answer(program_environment: Environment) -> None:
+def test_rest_framework_settings_of_the_project_do_not_change_answers(program_environment: Environment) -> None:
     """In a process of its own: the framework reads some of its settings once, when it is imported."""
     set_all_times_to(EDGES[0])
     script = """

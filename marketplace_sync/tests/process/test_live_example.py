@@ -55,7 +55,7 @@ def mirror_now() -> set[tuple[str, str]]:
     }
 
 
-async def test_it_begins_by_cursor_while_the_lists_change_and_ends_with_the_mirror(tmp_path: Path) -> None:
+async def test_example_lists_by_cursor_during_changes_and_equals_the_mirror(tmp_path: Path) -> None:
     key, pen, place = await ask(agent_key), await ask(new_pen), tmp_path / "place.txt"
     await ask(pen.write, *[put(f"s{number:04}", category=f"c{number % 20:02}") for number in range(1600)])
     pages: list[str] = []
@@ -81,7 +81,7 @@ async def test_it_begins_by_cursor_while_the_lists_change_and_ends_with_the_mirr
     assert len(pages) == 5 and all("cursor=" in page for page in pages)
 
 
-async def test_it_is_killed_and_started_again_and_misses_nothing(tmp_path: Path) -> None:
+async def test_killed_example_misses_nothing_after_a_restart(tmp_path: Path) -> None:
     key, pen, place = await ask(agent_key), await ask(new_pen), tmp_path / "place.txt"
     await ask(pen.write, put("s1"), put("s2"))
     place.write_text("0")
@@ -98,7 +98,7 @@ async def test_it_is_killed_and_started_again_and_misses_nothing(tmp_path: Path)
             assert numbers(program) == [4, 5]
 
 
-async def test_it_comes_back_when_the_server_does(tmp_path: Path) -> None:
+async def test_example_reconnects_when_the_server_is_back(tmp_path: Path) -> None:
     key, pen, place = await ask(agent_key), await ask(new_pen), tmp_path / "place.txt"
     await ask(pen.write, put("s1"))
     place.write_text("0")
@@ -114,7 +114,7 @@ async def test_it_comes_back_when_the_server_does(tmp_path: Path) -> None:
             assert numbers(running) == [2]
 
 
-async def test_it_says_when_it_has_to_list_anew(tmp_path: Path) -> None:
+async def test_example_exits_when_it_has_to_list_again(tmp_path: Path) -> None:
     key, pen, place = await ask(agent_key), await ask(new_pen), tmp_path / "place.txt"
     await ask(pen.write, *[put(f"s{number}") for number in range(8)])
     await ask(forget_changes, pen.lease, keep_days=30, keep_rows=3)

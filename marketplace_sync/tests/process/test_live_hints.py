@@ -1,4 +1,4 @@
-"""Hints between processes: with them a change is told at once, without them a little later, and never not at all."""
+"""Hints between processes: with them a change arrives immediately, without them a little later."""
 
 import asyncio
 import logging
@@ -14,7 +14,17 @@ from marketplace_sync.live import hints
 from marketplace_sync.live.hints import HintSender, hint_sender, listen
 from marketplace_sync.tests.database.test_live_hints import NEVER_LOOKS, layer_at
 from marketplace_sync.tests.support.harness import marketplace
-from marketplace_sync.tests.support.live_feed import QUICK, agent_key, ask, changes_to, new_pen, put, told, until, web
+from marketplace_sync.tests.support.live_feed import (
+    QUICK,
+    agent_key,
+    ask,
+    changes_to,
+    messages_until,
+    new_pen,
+    put,
+    until,
+    web,
+)
 from marketplace_sync.tests.support.processes import Environment, programs, settings_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -44,7 +54,7 @@ class Doorway:
     def open(self) -> None:
         self._open = True
 
-    async def pass_through(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._open:
             self.turned_away += 1
             writer.transport.abort()
@@ -71,7 +81,7 @@ class Doorway:
 @asynccontextmanager
 async def doorway(url: str) -> AsyncIterator[Doorway]:
     way = Doorway(url)
-    server = await asyncio.start_server(way.pass_through, "127.0.0.1", 0)
+    server = await asyncio.start_server(way.forward, "127.0.0.1", 0)
     way.port = server.sockets[0].getsockname()[1]
     async with server:
         yield way
@@ -94,7 +104,7 @@ def quiet_layer() -> Iterator[None]:
     logger.disabled = before
 
 
-async def test_redis_away_in_the_middle_costs_only_the_haste(
+async def test_redis_outage_only_delays_changes(
     redis_url: str, settings: Any, quickly_again: None, quiet_layer: None
 ) -> None:
     async with doorway(redis_url) as way:
@@ -103,7 +113,7 @@ async def test_redis_away_in_the_middle_costs_only_the_haste(
         hint, heard = HintSender(get_channel_layer()), []
         listening = asyncio.create_task(listen(lambda: heard.append(None)))
         async with web(QUICK) as server, server.client(key) as client:
-            await told(client)
+            await messages_until(client)
             await until(lambda: len(get_channel_layer().channels) == 2, "both listen")
             hint(await ask(pen.write, put("s1")))
             await changes_to(client, 1)
@@ -133,14 +143,14 @@ async def test_redis_away_in_the_middle_costs_only_the_haste(
         await asyncio.wait([listening])
 
 
-async def test_a_redis_that_was_never_there_is_no_fault(settings: Any, quickly_again: None, quiet_layer: None) -> None:
+async def test_missing_redis_only_delays_changes(settings: Any, quickly_again: None, quiet_layer: None) -> None:
     async with doorway("redis://127.0.0.1:1/0") as way:
         way.shut()
         settings.CHANNEL_LAYERS = layer_at(way.url)
         key, pen = await ask(agent_key), await ask(new_pen)
         hint = hint_sender()
         async with web(QUICK) as server, server.client(key) as client:
-            await told(client)
+            await messages_until(client)
             hint(await ask(pen.write, put("s1")))
             assert [change["seq"] for change in await changes_to(client, 1)] == [1]
             await until(lambda: way.turned_away > 3, "they try again")
@@ -167,7 +177,7 @@ async def test_the_daemon_hints_after_each_commit(
     async with marketplace(skills=3) as server:
         with programs(program_environment(**settings_for(server), REDIS_URL=redis_url)) as started:
             async with web(NEVER_LOOKS) as site, site.client(key, "?after=0") as client:
-                assert (await told(client))[-1]["seq"] == 0
+                assert (await messages_until(client))[-1]["seq"] == 0
                 await until(lambda: hints.GROUP in str(get_channel_layer().groups), "the hub listens")
                 started.start("runsync")
                 found = await changes_to(client, 4)

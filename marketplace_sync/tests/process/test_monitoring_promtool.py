@@ -14,19 +14,19 @@ def promtool(*arguments: str, folder: Path = PROMETHEUS) -> None:
     """Run it; it has to be content."""
     if not shutil.which("promtool"):
         without_service("promtool")
-    said = subprocess.run(["promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    assert said.returncode == 0, said.stdout + said.stderr
+    result = subprocess.run(["promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_promtool_finds_the_rules_good() -> None:
+def test_promtool_accepts_the_rules() -> None:
     promtool("check", "rules", "--lint=all", "--lint-fatal", "alerts.yml")
 
 
-def test_the_rules_pass_their_own_unit_tests() -> None:
+def test_rules_pass_their_unit_tests() -> None:
     promtool("test", "rules", "alerts_test.yml")
 
 
-def test_every_query_of_the_dashboard_is_one(tmp_path: Path) -> None:
+def test_promtool_accepts_every_dashboard_query(tmp_path: Path) -> None:
     rules = [{"record": f"panel:{number}", "expr": expr} for number, (_, expr) in enumerate(panels())]
     assert len(rules) > 40
     (tmp_path / "panels.yml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))

@@ -42,11 +42,11 @@ def _quick(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
 def check_with_promtool(text: str) -> None:
     if not shutil.which("promtool"):
         without_service("promtool")
-    said = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
-    assert (said.returncode, said.stdout + said.stderr) == (0, "")
+    result = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout + result.stderr) == (0, "")
 
 
-async def test_every_series_is_there_from_the_start_and_promtool_has_nothing_to_say() -> None:
+async def test_every_series_exists_from_the_start_and_promtool_accepts_them() -> None:
     async with marketplace() as server, mirror(server) as running:
         first = await shown_by(running, lambda _: True, "the daemon has written")
         await running.until_state("live")
@@ -63,7 +63,7 @@ async def test_every_series_is_there_from_the_start_and_promtool_has_nothing_to_
         check_with_promtool(last.text)
 
 
-def test_without_a_daemon_the_tables_still_tell() -> None:
+def test_metrics_from_tables_are_served_without_a_daemon() -> None:
     at = database_now()
     SyncRun.objects.create(reason="poll", state="held", held_count=30, started_at=at, finished_at=at, is_clean=True)
     Command.objects.create(action="sync", requested_by="x", requested_at=at, expires_at=at)
@@ -80,7 +80,7 @@ def test_without_a_daemon_the_tables_still_tell() -> None:
 # Processes.
 
 
-async def test_two_web_processes_tell_the_same_and_tell_the_truth_after_a_kill(
+async def test_two_web_processes_serve_equal_metrics_also_after_a_kill(
     program_environment: Environment,
 ) -> None:
     async with SimulatorServer(Marketplace([skill(n) for n in range(25)]), requests_per_minute=0) as server:
@@ -103,7 +103,7 @@ async def test_two_web_processes_tell_the_same_and_tell_the_truth_after_a_kill(
                 caught_up = bool(one.of_the_daemon) and one("syncs_total", outcome="clean") == 1
                 return caught_up and one.of_the_daemon == other.of_the_daemon
 
-            await until(agree, "both tell what the daemon has written")
+            await until(agree, "both serve what the daemon has written")
             daemon.kill()
             # As if the time had passed: its heartbeat is too old.
             await ask(LeaseRow.objects.update, renewed_at=F("renewed_at") - timedelta(seconds=DEAD_AFTER_SECONDS + 1))
@@ -111,7 +111,7 @@ async def test_two_web_processes_tell_the_same_and_tell_the_truth_after_a_kill(
             async def dead() -> bool:
                 return all(now("daemon_up") == 0 and not now.of_the_daemon for now in await both())
 
-            await until(dead, "both say that the daemon is dead")
+            await until(dead, "both report the daemon as down")
             for now in await both():
                 assert now("connection_state", state="not_running") == 1
                 assert now("last_clean_sync_timestamp_seconds") > 0

@@ -17,7 +17,7 @@ PROJECT = Path(__file__).resolve().parents[3]
 _HELD_STATE = re.compile(
     r"""["'`]held["'`]|\bHELD\b|held_(?:count|changed|removals?|runs?|reason|skill_ids|at)\b|removals_held\b|Held(?:Removal|Changed)\w*"""
     r"""|\b[Hh]eld[ -](?:removal|run|sync)s?\b|\b[Rr]emovals?\ (?:that\ )?(?:is|are|was|were)\ held\b"""
-    r"""|(?:\b|_)[Oo]n[ _]?[Hh]old\b|OnHold|(?:\b|_)ON_HOLD\b|^ +held = RunSerializer|state=held"""
+    r"""|(?:\b|_)[Oo]n[ _]?[Hh]old(?![a-z])|OnHold|(?:\b|_)ON_HOLD\b|^ +held = RunSerializer|state=held"""
 )
 # Names in the database that a release already carries.
 _DATABASE_NAME = re.compile(r"""db_column="\w+"|\bname="held_once_a_run\"""")

@@ -113,7 +113,7 @@ class Web:
 
     @property
     def connections(self) -> int:
-        """How many connections the server holds."""
+        """Return the number of open connections of the server."""
         return len(self._server.server_state.connections)
 
     @asynccontextmanager
@@ -147,7 +147,7 @@ async def web(
         await until(lambda: not hub.running, "the hub has ended")
 
 
-async def told(connection: ClientConnection, until_type: str = "ready") -> list[dict[str, Any]]:
+async def messages_until(connection: ClientConnection, until_type: str = "ready") -> list[dict[str, Any]]:
     """The messages up to and with the first of that type."""
     messages: list[dict[str, Any]] = []
     async with asyncio.timeout(PATIENCE):
@@ -157,7 +157,7 @@ async def told(connection: ClientConnection, until_type: str = "ready") -> list[
 
 
 async def changes_to(connection: ClientConnection, seq: int) -> list[dict[str, Any]]:
-    """The changes up to that number, which has to be told."""
+    """Return the changes up to that number, which must be sent."""
     found: list[dict[str, Any]] = []
     async with asyncio.timeout(PATIENCE):
         while not found or found[-1]["seq"] < seq:
@@ -193,7 +193,7 @@ class Visitor:
     async def connected(self) -> dict[str, Any]:
         """What the application answers to the handshake."""
         await self._application.send_input({"type": "websocket.connect"})
-        return await self.said()
+        return await self.next_event()
 
     async def __aenter__(self) -> "Visitor":
         assert (await self.connected())["type"] == "websocket.accept"
@@ -208,18 +208,18 @@ class Visitor:
         """How many things the application has sent that were not looked at."""
         return self._application.output_queue.qsize()
 
-    async def said(self) -> dict[str, Any]:
+    async def next_event(self) -> dict[str, Any]:
         """The next thing the application sends."""
         return await self._application.receive_output(PATIENCE)
 
     async def message(self) -> dict[str, Any]:
         """The next message."""
-        said = await self.said()
-        assert said["type"] == "websocket.send", said
-        return json.loads(said["text"])
+        event = await self.next_event()
+        assert event["type"] == "websocket.send", event
+        return json.loads(event["text"])
 
     async def changes_to(self, seq: int) -> list[dict[str, Any]]:
-        """The changes up to that number, which has to be told."""
+        """Return the changes up to that number, which must be sent."""
         found: list[dict[str, Any]] = []
         while not found or found[-1]["seq"] < seq:
             found += (await self.message()).get("changes", ())
@@ -227,9 +227,9 @@ class Visitor:
 
     async def closed(self) -> tuple[int, str]:
         """Code and reason with which the application closes; nothing else may come before."""
-        said = await self.said()
-        assert said["type"] == "websocket.close", said
-        return said["code"], said["reason"]
+        event = await self.next_event()
+        assert event["type"] == "websocket.close", event
+        return event["code"], event["reason"]
 
 
 def bearer(key: str) -> list[tuple[str, str]]:

@@ -27,11 +27,11 @@ from marketplace_sync.tests.support.live_feed import (
     category,
     change,
     changes_to,
+    messages_until,
     new_pen,
     put,
     rate,
     remove,
-    told,
     until,
     web,
 )
@@ -43,11 +43,11 @@ def seqs(changes: list[dict[str, Any]]) -> list[int]:
     return [change["seq"] for change in changes]
 
 
-async def test_what_is_stored_comes_first_then_ready_then_what_is_committed() -> None:
+async def test_stored_changes_come_first_then_ready_then_new_ones() -> None:
     key, pen = await ask(agent_key), await ask(new_pen)
     await ask(pen.write, put("s1", version="1"), put("s2"))
     async with web() as server, server.client(key, "?after=1") as client:
-        stored, ready = await told(client)
+        stored, ready = await messages_until(client)
         assert seqs(stored["changes"]) == [2] and ready == {"type": "ready", "seq": 2}
         await ask(pen.write, change("s1", version="2"))
         (live,) = await changes_to(client, 3)
@@ -59,7 +59,7 @@ async def test_what_is_stored_comes_first_then_ready_then_what_is_committed() ->
         assert at.endswith("Z")
 
 
-async def test_without_after_it_is_from_now_on() -> None:
+async def test_without_after_only_new_changes_are_sent() -> None:
     key, pen = await ask(agent_key), await ask(new_pen)
     await ask(pen.write, put("s1"))
     async with Visitor(Hub(QUICK), headers=bearer(key)) as visitor:
@@ -68,7 +68,7 @@ async def test_without_after_it_is_from_now_on() -> None:
         assert seqs(await visitor.changes_to(2)) == [2]
 
 
-async def test_an_empty_mirror_can_be_followed_from_its_beginning() -> None:
+async def test_feed_of_an_empty_mirror_starts_at_0() -> None:
     key = await ask(agent_key)
     async with Visitor(Hub(QUICK), "after=0", bearer(key)) as visitor:
         assert await visitor.message() == {"type": "ready", "seq": 0}
@@ -78,7 +78,7 @@ async def test_an_empty_mirror_can_be_followed_from_its_beginning() -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1, 150, 399, 400])
-async def test_whatever_the_place_nothing_is_missed_and_nothing_comes_twice(after: int) -> None:
+async def test_from_any_place_no_change_is_missed_or_repeated(after: int) -> None:
     """400 stored changes: behind the ring, within it, at its edges; and 20 that come meanwhile."""
     key, pen = await ask(agent_key), await ask(new_pen)
     await ask(pen.write, *[put(f"s{number}") for number in range(400)])
@@ -90,7 +90,7 @@ async def test_whatever_the_place_nothing_is_missed_and_nothing_comes_twice(afte
     assert seqs(found) == list(range(after + 1, 421))
 
 
-async def test_cut_off_at_any_message_and_come_back_nothing_is_missed_or_doubled() -> None:
+async def test_reconnect_after_any_message_misses_and_repeats_nothing() -> None:
     key, pen = await ask(agent_key), await ask(new_pen)
     found: list[int] = []
     async with web(replace(QUICK, page=7, recent_rows=10)) as server:
@@ -106,7 +106,7 @@ async def test_cut_off_at_any_message_and_come_back_nothing_is_missed_or_doubled
     assert found == list(range(1, 109))
 
 
-async def test_too_old_or_ahead_is_closed_with_4410() -> None:
+async def test_pruned_or_future_number_closes_with_4410() -> None:
     key, pen = await ask(agent_key), await ask(new_pen)
     await ask(pen.write, *[put(f"s{number}") for number in range(10)])
     await ask(forget_changes, pen.lease, keep_days=30, keep_rows=4)
@@ -119,7 +119,7 @@ async def test_too_old_or_ahead_is_closed_with_4410() -> None:
         assert seqs(await visitor.changes_to(10)) == [7, 8, 9, 10]
 
 
-async def test_a_client_ahead_of_this_process_but_not_of_the_feed_is_no_stranger(
+async def test_client_ahead_of_this_process_but_not_of_the_feed_is_served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It has seen 2 elsewhere; this process looks every minute."""
@@ -137,20 +137,20 @@ async def test_a_client_ahead_of_this_process_but_not_of_the_feed_is_no_stranger
             assert seqs(await second.changes_to(3)) == [3]
 
 
-async def test_a_feed_that_was_begun_anew_closes_its_clients_with_4410() -> None:
+async def test_restarted_feed_closes_its_clients_with_4410() -> None:
     """A database was restored: the client's number is ahead of the newest."""
     key, pen = await ask(agent_key), await ask(new_pen)
     await ask(pen.write, put("s1"), put("s2"))
     async with Visitor(Hub(replace(QUICK, heartbeat=0.1)), "after=2", bearer(key)) as visitor:
         assert await visitor.message() == {"type": "ready", "seq": 2}
         await ask(lambda: (FeedChange.objects.filter(seq=2).delete(), LeaseRow.objects.update(feed_seq=1)))
-        said = await visitor.said()
-        while said["type"] == "websocket.send":
-            said = await visitor.said()
-        assert (said["code"], said["reason"]) == (4410, "2 is ahead of the newest, 1; list the catalogue again")
+        event = await visitor.next_event()
+        while event["type"] == "websocket.send":
+            event = await visitor.next_event()
+        assert (event["code"], event["reason"]) == (4410, "2 is ahead of the newest, 1; list the catalogue again")
 
 
-async def test_the_heartbeat_says_how_far_whatever_is_filtered() -> None:
+async def test_heartbeat_carries_the_number_reached_despite_filters() -> None:
     key, pen = await ask(agent_key), await ask(new_pen)
     hub = Hub(replace(QUICK, heartbeat=0.05))
     async with Visitor(hub, "kind=skill_deleted", bearer(key)) as visitor:
@@ -162,7 +162,7 @@ async def test_the_heartbeat_says_how_far_whatever_is_filtered() -> None:
         assert message == {"type": "heartbeat", "seq": 2}
 
 
-async def test_filters_of_one_name_add_up_and_of_several_must_agree() -> None:
+async def test_values_of_one_filter_are_alternatives_and_different_filters_combine() -> None:
     key, pen = await ask(agent_key), await ask(new_pen)
     await ask(pen.write, category("s1"), put("s1"), put("s2"), put("s3"))
     await ask(pen.write, rate("s1", 4.0, 1), rate("s2", 4.0, 1))
@@ -187,7 +187,7 @@ async def test_filters_of_one_name_add_up_and_of_several_must_agree() -> None:
                 assert message == {"type": "ready", "seq": 8}
 
 
-async def test_who_follows_a_category_loses_no_skill_that_enters_or_leaves_it() -> None:
+async def test_category_filter_includes_skills_that_enter_or_leave_it() -> None:
     key, pen = await ask(agent_key), await ask(new_pen)
     hub = Hub(QUICK)
     async with Visitor(hub, "category=a", bearer(key)) as visitor, Visitor(hub, "after=0", bearer(key)) as everything:
@@ -216,7 +216,7 @@ async def test_who_follows_a_category_loses_no_skill_that_enters_or_leaves_it() 
     ]
 
 
-async def test_one_look_serves_all_clients_and_none_is_made_when_nobody_is_there(
+async def test_feed_is_read_once_for_all_clients_and_not_at_all_without_any(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looks, read = [], hub_module.changes_after
@@ -245,7 +245,7 @@ async def test_one_look_serves_all_clients_and_none_is_made_when_nobody_is_there
         assert seqs(await visitor.changes_to(3)) == [3]
 
 
-async def test_who_was_only_just_away_is_told_without_a_query_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_brief_reconnect_needs_no_query_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     pages, read = [], hub_module._read_message
     monkeypatch.setattr(hub_module, "_read_message", lambda *args: pages.append(args[0]) or read(*args))
     key, pen = await ask(agent_key), await ask(new_pen)
@@ -259,7 +259,7 @@ async def test_who_was_only_just_away_is_told_without_a_query_of_its_own(monkeyp
         assert (after, len(pages)) == (after, queries)
 
 
-async def test_the_api_tells_the_same_changes() -> None:
+async def test_api_and_websocket_send_the_same_changes() -> None:
     key, pen = await ask(agent_key), await ask(new_pen)
     await ask(pen.write, put("s1", version="1"), category("c"))
     await ask(pen.write, rate("s1", 4.5, 2), change("s1", version="2"))
@@ -270,7 +270,7 @@ async def test_the_api_tells_the_same_changes() -> None:
     assert answer.json()["results"] == by_socket
 
 
-async def test_messages_stay_small_enough_for_any_client_and_each_portion_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_messages_stay_within_the_size_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, "MAX_MESSAGE_CHARS", 2000)
     key, pen = await ask(agent_key), await ask(new_pen)
     await ask(
@@ -285,12 +285,12 @@ async def test_messages_stay_small_enough_for_any_client_and_each_portion_too(mo
             assert found == [1, 2, 3, 4, 5, 6]
 
 
-async def test_a_client_that_does_not_read_is_closed_with_4429_and_costs_the_others_nothing() -> None:
+async def test_client_that_does_not_read_is_closed_with_4429_and_delays_no_other() -> None:
     key, pen = await ask(agent_key), await ask(new_pen)
     limits = replace(QUICK, send_timeout=0.3)
     async with web(limits) as server, server.client(key, compression=None) as slow, server.client(key) as quick:
-        await told(slow)
-        await told(quick)
+        await messages_until(slow)
+        await messages_until(quick)
         slow.transport.pause_reading()
         newest, seen = 0, []
         while server.hub.subscribers == 2:
@@ -310,14 +310,14 @@ async def test_a_client_that_does_not_read_is_closed_with_4429_and_costs_the_oth
             assert seqs(await changes_to(back, newest)) == list(range(len(got) + 1, newest + 1))
 
 
-async def test_a_client_that_never_reads_again_is_cut_off() -> None:
+async def test_client_that_never_reads_again_is_aborted() -> None:
     """uvicorn would wait for ever with its close until all was taken."""
     key, pen = await ask(agent_key), await ask(new_pen)
     limits = replace(QUICK, send_timeout=0.2, close_timeout=0.2)
     # Neither side's pings may end it before.
     options: dict[str, Any] = {"compression": None, "close_timeout": 0, "ping_interval": None}
     async with web(limits, ws_ping_interval=None) as server, server.client(key, **options) as slow:
-        await told(slow)
+        await messages_until(slow)
         slow.transport.pause_reading()
         newest = 0
         while server.hub.subscribers:
@@ -326,7 +326,7 @@ async def test_a_client_that_never_reads_again_is_cut_off() -> None:
         await until(lambda: not server.connections, "the server has let its connection go")
 
 
-async def test_a_database_that_is_away_is_not_told_as_quiet_and_is_taken_up_again(
+async def test_no_heartbeat_while_the_database_is_unreachable_and_changes_continue_after(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     key, pen = await ask(agent_key), await ask(new_pen)
@@ -345,10 +345,10 @@ async def test_a_database_that_is_away_is_not_told_as_quiet_and_is_taken_up_agai
         away.append(None)
         await until(lambda: len(away) > 3, "it is asked again and again")
         await until(lambda: not hub.read_recently, "a heartbeat has passed")
-        told_before = visitor.unread
+        unread_before = visitor.unread
         tries = len(away)
         await until(lambda: len(away) > tries + 50, "more than two heartbeats have passed, at 0.01 s a try")
-        assert visitor.unread == told_before
+        assert visitor.unread == unread_before
         await ask(pen.write, put("s1"))
         away.clear()
         message = await visitor.message()
@@ -357,8 +357,8 @@ async def test_a_database_that_is_away_is_not_told_as_quiet_and_is_taken_up_agai
         assert seqs(message["changes"]) == [1]
 
 
-async def test_no_connection_is_held_between_the_pages_of_a_client_that_catches_up(postgres: None) -> None:
-    """A stalled client in the middle of its catching up holds none; the process holds the hub's one."""
+async def test_client_that_catches_up_has_no_connection_between_pages(postgres: None) -> None:
+    """A client that stalls while catching up has no connection; the process has only that of the hub."""
     key, pen = await ask(agent_key), await ask(new_pen)
     await ask(pen.write, *[put(f"s{number}", code="x" * 100_000) for number in range(200)])
 
@@ -381,10 +381,10 @@ async def test_no_connection_is_held_between_the_pages_of_a_client_that_catches_
     limits = replace(QUICK, page=5, send_timeout=PATIENCE)
     async with web(limits) as server, server.client(key, "?after=0", compression=None) as slow:
         slow.transport.pause_reading()
-        lane = server.hub.client_thread
+        thread = server.hub.client_thread
         last, same = None, 0
         while same < 20:  # until it moves no more
-            queued = lane._pool._work_queue.qsize(), lane._waiting
+            queued = thread._pool._work_queue.qsize(), thread._waiting
             last, same = queued, same + 1 if queued == last == (0, 0) else 0
             await asyncio.sleep(0.02)
         assert await ask(others) == 1
@@ -392,7 +392,7 @@ async def test_no_connection_is_held_between_the_pages_of_a_client_that_catches_
         assert seqs(await changes_to(slow, 200)) == list(range(1, 201))
 
 
-async def test_a_fault_in_the_hub_sends_its_clients_away_and_the_next_one_starts_another(
+async def test_crashed_hub_disconnects_its_clients_and_the_next_client_starts_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     key = await ask(agent_key)

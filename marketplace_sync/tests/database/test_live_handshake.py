@@ -1,4 +1,4 @@
-"""Who may follow the change feed, and what is said to those who may not."""
+"""Who may follow the change feed, and what is event to those who may not."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -92,16 +92,16 @@ MATRIX: dict[str, tuple[Callable[[], Headers], tuple[int | None, int | None, int
 async def outcome(hub: Hub, headers: Headers, query: str = "", **where: str) -> int | None:
     """The close code, or `None` for one who was let in."""
     async with Visitor(hub, query, headers, **where) as visitor:
-        said = await visitor.said()
-        if said["type"] == "websocket.close":
-            assert said["reason"]
-            return said["code"]
-        assert '"type":"ready"' in said["text"]
+        event = await visitor.next_event()
+        if event["type"] == "websocket.close":
+            assert event["reason"]
+            return event["code"]
+        assert '"type":"ready"' in event["text"]
         return IN
 
 
 @pytest.mark.parametrize("who", MATRIX)
-async def test_who_may_follow_from_where(who: str, settings: Any) -> None:
+async def test_feed_accepts_each_credential_only_from_allowed_origins(who: str, settings: Any) -> None:
     settings.ALLOWED_HOSTS = ["127.0.0.1", "mirror.example"]
     make, expected = MATRIX[who]
     headers = await ask(make)
@@ -149,7 +149,7 @@ async def test_who_may_follow_from_where(who: str, settings: Any) -> None:
         ("ws://mirror.example", "https://apps.example.evil.example", False),
     ],
 )
-async def test_an_origin_is_ours_by_scheme_host_and_port(
+async def test_origin_must_match_scheme_host_and_port(
     served_at: str, origin: str, allowed: bool, settings: Any
 ) -> None:
     settings.ALLOWED_HOSTS = ["mirror.example", ".wild.example", "[::1]"]
@@ -160,7 +160,7 @@ async def test_an_origin_is_ours_by_scheme_host_and_port(
     assert found == (IN if allowed else 4403)
 
 
-async def test_behind_a_proxy_that_ends_https_the_forwarded_scheme_counts(settings: Any) -> None:
+async def test_forwarded_scheme_counts_behind_a_tls_proxy(settings: Any) -> None:
     settings.ALLOWED_HOSTS = ["mirror.example"]
     headers = [*await ask(session_of), ("Origin", "https://mirror.example"), ("X-Forwarded-Proto", "https")]
     assert await outcome(Hub(QUICK), headers, host="mirror.example") == 4403
@@ -169,7 +169,7 @@ async def test_behind_a_proxy_that_ends_https_the_forwarded_scheme_counts(settin
 
 
 @pytest.mark.parametrize("name", ["key", "token", "access_token", "Authorization"])
-async def test_a_key_in_the_url_is_refused_even_if_it_is_good(name: str) -> None:
+async def test_key_in_the_url_is_refused_even_if_valid(name: str) -> None:
     key = await ask(agent_key)
     async with Visitor(Hub(QUICK), f"{name}={key}", bearer(key)) as visitor:
         code, reason = await visitor.closed()
@@ -177,7 +177,7 @@ async def test_a_key_in_the_url_is_refused_even_if_it_is_good(name: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "expected"),
     [
         ("since=5", "'since'"),
         ("after=5&after=6", "after"),
@@ -195,13 +195,13 @@ async def test_a_key_in_the_url_is_refused_even_if_it_is_good(name: str) -> None
         ("x" * 300, "Unknown parameter"),
     ],
 )
-async def test_a_query_that_can_not_be_is_refused_with_the_reason(query: str, told: str) -> None:
+async def test_invalid_query_is_refused_with_the_reason(query: str, expected: str) -> None:
     async with Visitor(Hub(QUICK), query) as visitor:
         code, reason = await visitor.closed()
-        assert code == 4400 and told in reason and len(reason.encode()) <= 123
+        assert code == 4400 and expected in reason and len(reason.encode()) <= 123
 
 
-def test_a_query_is_read() -> None:
+def test_query_is_parsed() -> None:
     after, wanted = parse_query(
         b"after=007&kind=skill_created&kind=skill_deleted&skill_id=a%20b&category=%C3%A4&skill_id=c"
     )
@@ -213,7 +213,7 @@ def test_a_query_is_read() -> None:
 
 
 @pytest.mark.parametrize("name", [b"origin", b"authorization"])
-def test_two_headers_of_one_kind_are_refused(name: bytes) -> None:
+def test_repeated_origin_or_authorization_header_is_refused(name: bytes) -> None:
     with pytest.raises(SubscriptionRefusedError) as caught:
         read_handshake({"headers": [(name, b"a"), (name, b"b")], "client": None})
     assert caught.value.code == 4400
@@ -228,34 +228,34 @@ def test_two_headers_of_one_kind_are_refused(name: bytes) -> None:
     ],
     ids=["expired", "revoked", "disabled"],
 )
-async def test_a_key_that_ends_while_connected_is_noticed_within_a_heartbeat(spoil: Callable[[], object]) -> None:
+async def test_key_that_ends_while_connected_closes_within_a_heartbeat(spoil: Callable[[], object]) -> None:
     key, other = await ask(agent_key), await ask(agent_key, "other")
     hub = Hub(SubscriptionLimits(poll=0.02, gap=0.005, heartbeat=0.1))
     async with Visitor(hub, headers=bearer(key)) as visitor, Visitor(hub, headers=bearer(other)) as stays:
         assert (await visitor.message())["type"] == "ready"
         assert (await visitor.message())["type"] == "heartbeat"
         await ask(spoil)
-        said = await visitor.said()
-        while said["type"] == "websocket.send":
-            said = await visitor.said()
-        assert said["code"] == 4401
+        event = await visitor.next_event()
+        while event["type"] == "websocket.send":
+            event = await visitor.next_event()
+        assert event["code"] == 4401
         assert (await stays.message())["type"] == "ready"
         assert (await stays.message())["type"] == "heartbeat"
         assert hub.subscribers == 1
 
 
-async def test_a_person_who_logs_out_is_cut_off_within_a_heartbeat() -> None:
+async def test_logout_closes_the_connection_within_a_heartbeat() -> None:
     headers = await ask(session_of)
     hub = Hub(SubscriptionLimits(poll=0.02, gap=0.005, heartbeat=0.1))
     async with Visitor(hub, headers=[*headers, HERE]) as visitor:
         assert (await visitor.message())["type"] == "ready"
         await ask(Session.objects.all().delete)
-        said = await visitor.said()
-        while said["type"] == "websocket.send":
-            said = await visitor.said()
-        assert said["code"] == 4401
+        event = await visitor.next_event()
+        while event["type"] == "websocket.send":
+            event = await visitor.next_event()
+        assert event["code"] == 4401
 
 
-async def test_a_path_that_leads_nowhere_is_refused_before_the_handshake() -> None:
+async def test_unknown_websocket_path_is_refused_before_the_handshake() -> None:
     visitor = Visitor(Hub(QUICK), path="/ws/other/")
     assert (await visitor.connected())["type"] == "websocket.close"
