@@ -100,6 +100,9 @@ class AgentAdmin(ManagementAdmin):
             key_used_at=Max("user__auth_token_set__last_used_at"),
         )
 
+    def title_of(self, row: Agent) -> str:
+        return f"Agent {row.name}"
+
     @admin.display(description="State", ordering="enabled")
     def state_badge(self, row: Agent) -> SafeString:
         return badge("enabled") if row.enabled else badge("disabled")

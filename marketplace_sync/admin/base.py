@@ -88,9 +88,13 @@ class ReadOnlyAdmin(RestrictedListMixin, ModelAdmin):  # type: ignore[misc]
         if request.method not in ("GET", "HEAD"):
             return HttpResponseNotAllowed(["GET", "HEAD"])
         row = self.row(request, object_id)
-        title = visible(str(row))
+        title = self.title_of(row)
         context = {**self.page_context(request, title, original=row), **self.detail(request, row)}
         return TemplateResponse(request, self.detail_template, {**context, **(extra_context or {})})
+
+    def title_of(self, row: Any) -> str:
+        """Return the title of the detail page."""
+        return visible(str(row))
 
     def row(self, request: HttpRequest, object_id: str) -> Any:
         """Return the row that a URL names. Raises `Http404`, also for an id that is none."""
@@ -124,6 +128,10 @@ class ManagementAdmin(ReadOnlyAdmin):
     """The pages of a model that belongs to the management, as `/api/admin/` does."""
 
     reading = Complexity.CRITICAL
+
+    def title_of(self, row: Any) -> str:
+        """Return the title; it begins with a capital, because it names one of the mirror's own rows."""
+        return capfirst(super().title_of(row))
 
 
 def page_title(model: type[Model]) -> str:

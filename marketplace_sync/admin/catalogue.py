@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 
 from marketplace_sync.admin.base import ReadOnlyAdmin, Section
 from marketplace_sync.admin.deleted_skill import TEMPLATE, deleted_skill_context, deleted_skill_id
-from marketplace_sync.admin.feed import changes_url, latest_changes
+from marketplace_sync.admin.feed import change_row, changes_url, latest_changes
 from marketplace_sync.admin.filters import text_filter
 from marketplace_sync.admin.formatting import EMPTY, column, pretty_json, timestamp, timestamp_and_age, untrusted
 from marketplace_sync.admin.runs import run_link
@@ -170,7 +170,7 @@ class SkillAdmin(ReadOnlyAdmin):
             "lines": row.code.count("\n") + 1 if row.code else 0,
             "metadata": pretty_json(row.metadata) if row.metadata else "",
             "extra": pretty_json(row.extra) if row.extra else "",
-            "changes": [(change, run_link(change.run_id)) for change in changes],
+            "changes": [change_row(change) for change in changes],
             "changes_url": changes_url(row.skill_id),
         }
 
@@ -204,7 +204,7 @@ class CategoryAdmin(ReadOnlyAdmin):
         changes = latest_changes(row.name, "category")
         return {
             "sections": [Section("About", facts)],
-            "changes": [(change, run_link(change.run_id)) for change in changes],
+            "changes": [change_row(change) for change in changes],
             "changes_url": changes_url(row.name),
         }
 

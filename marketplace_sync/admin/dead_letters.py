@@ -219,7 +219,7 @@ class DeadLetterAdmin(ManagementAdmin):
             ("Count", row.count),
             ("First seen", timestamp_and_age(row.first_seen_at, now)),
             ("Last seen", timestamp_and_age(row.last_seen_at, now)),
-            ("Size", f"{byte_size(row.size)}, {row.size} bytes"),
+            ("Size", byte_size(row.size) if row.size < 1024 else f"{byte_size(row.size)}, {row.size:,} bytes"),
             ("SHA-256", row.digest),
         ]
         return {
@@ -229,7 +229,7 @@ class DeadLetterAdmin(ManagementAdmin):
             "payload_hex": as_hex(raw),
             "kept": f"the first {byte_size(len(raw))} of {byte_size(row.size)}"
             if len(raw) < row.size
-            else f"all of it, {byte_size(row.size)}",
+            else f"complete, {byte_size(row.size)}",
         }
 
 

@@ -6,7 +6,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from marketplace_sync.admin.feed import changes_url, latest_changes
+from marketplace_sync.admin.feed import change_row, changes_url, latest_changes
 from marketplace_sync.admin.formatting import EMPTY, timestamp_and_age, untrusted
 from marketplace_sync.admin.runs import run_link
 from marketplace_sync.admin.sites import reverse
@@ -47,7 +47,7 @@ def deleted_skill_context(request: HttpRequest, skill_id: str) -> dict[str, Any]
     ]
     return {
         "facts": facts,
-        "changes": [(change, run_link(change.run_id)) for change in latest_changes(skill_id, "skill")],
+        "changes": [change_row(change) for change in latest_changes(skill_id, "skill")],
         "changes_url": changes_url(skill_id),
         "list_url": reverse("admin:marketplace_sync_skill_changelist"),
     }

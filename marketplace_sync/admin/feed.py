@@ -7,6 +7,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 
 from marketplace_sync.admin.base import ReadOnlyAdmin, Section
 from marketplace_sync.admin.filters import parse_id, text_filter
@@ -37,6 +38,11 @@ def latest_changes(key: str, record: str) -> list[FeedChange]:
     return list(rows[:SHOWN])
 
 
+def change_row(change: FeedChange) -> tuple[FeedChange, SafeString, SafeString | str]:
+    """Return a change, its kind as a badge, and a link to its sync run."""
+    return change, badge(change.kind), run_link(change.run_id)
+
+
 @admin.register(FeedChange)
 class FeedChangeAdmin(ReadOnlyAdmin):
     """The rows of the change feed."""
@@ -64,6 +70,9 @@ class FeedChangeAdmin(ReadOnlyAdmin):
         # The list does not show `data`, which for a created record is the whole record.
         return rows.defer("data") if self.is_list(request) else rows
 
+    def title_of(self, row: FeedChange) -> str:
+        return capfirst(super().title_of(row))
+
     @admin.display(description="Fields")
     def changed_fields(self, row: FeedChange) -> SafeString | str:
         return untrusted(", ".join(map(str, row.fields)))
@@ -89,7 +98,7 @@ class FeedChangeAdmin(ReadOnlyAdmin):
         ]
         return {
             "sections": [
-                Section(f"Change {row.seq}", facts),
+                Section(f"Feed change {row.seq}", facts),
                 Section("New values" if row.fields else "Record", preformatted=pretty_json(row.data)),
             ]
         }

@@ -168,7 +168,7 @@ def _summary(row: SyncRun, now: datetime) -> str:
     """Return the progress, the counts and the duration of a sync run in one line."""
     pages = f"page {row.pages_done:,} of {EMPTY if row.pages_total is None else f'{row.pages_total:,}'}"
     counts = {name: getattr(row, name) for name in ("created", "updated", "removed", "refused")}
-    counts["on hold"] = row.held_count
+    counts["on hold" if row.state == SyncRun.State.HELD else "were on hold"] = row.held_count
     running = [pages] if row.state == SyncRun.State.RUNNING else []
     found = [f"{row.listed:,} listed", *(f"{count:,} {name}" for name, count in counts.items() if count)]
     return ", ".join([*running, *found, f"in {duration((row.finished_at or now) - row.started_at)}"])
