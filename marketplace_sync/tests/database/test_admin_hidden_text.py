@@ -82,7 +82,7 @@ def test_page_of_a_skill_marks_every_value(root: Client) -> None:
     assert "<title>pay⟨U+200B⟩pal" in re.sub(r"<title>\s+", "<title>", body)
 
 
-def test_removals_on_hold_mark_ids_and_names(root: Client) -> None:
+def test_page_marks_ids_and_names_of_removals_on_hold(root: Client) -> None:
     body = root.get(reverse("admin:marketplace_sync_syncrun_change", args=(SyncRun.objects.get().pk,))).content.decode()
     assert body.count(MARK) >= 2
 

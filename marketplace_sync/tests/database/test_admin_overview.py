@@ -132,7 +132,7 @@ def test_invalid_command_number_is_ignored(root: Client, wanted: str) -> None:
     assert root.get(OVERVIEW, {"command": wanted}).status_code == 200
 
 
-def test_to_do_lists_removals_on_hold_and_dead_letters(root: Client) -> None:
+def test_to_do_lists_dead_letters_and_removals_on_hold(root: Client) -> None:
     assert "No removals on hold. No open dead letters." in root.get(OVERVIEW).content.decode()
     run = held_run("a", "b", "c")
     for number in range(2):

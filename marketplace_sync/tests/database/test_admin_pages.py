@@ -243,7 +243,7 @@ def test_sidebar_links_only_to_pages_that_the_visitor_may_see(client: Client) ->
         assert f'"{url(hidden)}"' not in body
 
 
-def test_sidebar_counts_removals_on_hold_and_open_dead_letters(root: Client) -> None:
+def test_sidebar_counts_open_dead_letters_and_runs_on_hold(root: Client) -> None:
     fill(3)
     body = root.get(url(Skill)).content.decode()
     assert len(re.findall(r"rounded-xs[^>]*>\s*3\s*</span>", body)) == 2  # held runs, open dead letters
@@ -284,7 +284,7 @@ def test_filters_match_and_unknown_filters_are_refused(root: Client) -> None:
     assert root.get(url(FeedChange), {"p": "9" * 30}).status_code == 302
 
 
-def test_removals_on_hold_are_listed_in_pages_with_names(root: Client) -> None:
+def test_page_lists_names_of_removals_on_hold(root: Client) -> None:
     fill(1)
     run = held_run("s0", *(f"gone-{number:03}" for number in range(120)))
     first = root.get(url(SyncRun, "change", run.pk)).content.decode()

@@ -1,4 +1,4 @@
-"""Passwords are tried a few times per minute, whoever tries them in whichever way, and nobody's owner is kept out."""
+"""The limits of logins stop guesses on every path, and never lock the owner of an account out."""
 
 import asyncio
 import base64
@@ -45,7 +45,7 @@ def _fresh_limits() -> Iterator[None]:
 
 
 class CountedHasher(PBKDF2PasswordHasher):
-    """Notes each hash and how many ran side by side. Slow enough for that, and cheap."""
+    """A cheap hasher that sleeps 20 ms, and records the hashes and how many ran in parallel."""
 
     iterations = 20
     done = 0
@@ -104,7 +104,7 @@ async def test_parallel_guesses_are_counted_before_they_are_hashed(monkeypatch: 
     assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
 
 
-def test_a_login_that_has_to_wait_is_no_error_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_refused_login_logs_no_error(caplog: pytest.LogCaptureFixture) -> None:
     person("root", superuser=True)
     places = login_limits._places
     taken = sum(places.acquire(blocking=False) for _ in range(HASHING + WAITING))
@@ -116,7 +116,7 @@ def test_a_login_that_has_to_wait_is_no_error_in_the_log(caplog: pytest.LogCaptu
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
-def test_guesses_at_one_account_keep_no_other_account_of_that_address_out() -> None:
+def test_guesses_at_one_account_do_not_lock_out_other_accounts_of_the_address() -> None:
     person("root", superuser=True)
     person("ada")
     for _ in range(FAILURES_OF_ACCOUNT_AT_ADDRESS + 2):
@@ -125,7 +125,7 @@ def test_guesses_at_one_account_keep_no_other_account_of_that_address_out() -> N
     assert log_in("ada", "secret").status_code == 302
 
 
-def test_guesses_from_elsewhere_keep_nobody_out() -> None:
+def test_guesses_from_other_addresses_lock_nobody_out() -> None:
     person("root", superuser=True)
     for last in range(FAILURES_OF_ACCOUNT // FAILURES_OF_ACCOUNT_AT_ADDRESS + 3):
         for _ in range(FAILURES_OF_ACCOUNT_AT_ADDRESS):
@@ -134,12 +134,12 @@ def test_guesses_from_elsewhere_keep_nobody_out() -> None:
     assert log_in("root", "secret", "198.51.100.1").status_code == 302
 
 
-def test_one_password_tried_on_many_names_ends_too() -> None:
+def test_one_password_tried_on_many_names_is_limited() -> None:
     answers = [log_in(f"user-{number}", "Winter2026").status_code for number in range(FAILURES_OF_ADDRESS + 3)]
     assert answers == [200] * FAILURES_OF_ADDRESS + [429] * 3
 
 
-def test_behind_a_proxy_each_client_has_its_own_limit() -> None:
+def test_clients_behind_a_proxy_have_separate_limits() -> None:
     person("root", superuser=True)
     with override_settings(TRUSTED_PROXIES="127.0.0.1"):
         for number in range(FAILURES_OF_ACCOUNT_AT_ADDRESS + 1):
@@ -149,7 +149,7 @@ def test_behind_a_proxy_each_client_has_its_own_limit() -> None:
 
 
 @COUNTED
-def test_an_unknown_name_costs_what_a_known_one_costs() -> None:
+def test_unknown_name_is_hashed_like_a_known_one() -> None:
     person("root", superuser=True)
     inactive = get_user_model().objects.create_user("gone", password="secret", is_active=False)
     no_password = get_user_model().objects.create_user("agent")
@@ -160,7 +160,7 @@ def test_an_unknown_name_costs_what_a_known_one_costs() -> None:
         assert (answer.status_code, CountedHasher.done) == (200, 1), name
 
 
-def test_basic_authentication_of_an_api_is_behind_the_same_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_basic_authentication_has_the_same_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SkillViewSet, "authentication_classes", (BasicAuthentication,))
     person("ada")
 
@@ -175,7 +175,7 @@ def test_basic_authentication_of_an_api_is_behind_the_same_limits(monkeypatch: p
     assert 1 <= int(refused["Retry-After"]) <= 60
 
 
-def test_a_wrong_password_is_hashed_once_and_a_session_of_the_release_before_stays() -> None:
+def test_wrong_password_is_hashed_once_and_old_sessions_stay_valid() -> None:
     root = person("root", superuser=True)
     client = Client()
     client.force_login(root, backend="django.contrib.auth.backends.ModelBackend")
@@ -200,7 +200,7 @@ class Clock:
 
 
 def tried(limits: LoginLimits, account: str, address: str, *, right: bool = False) -> bool:
-    """Whether a password was looked at."""
+    """Return whether a password was checked."""
     try:
         with limits.attempt(account, address) as attempt:
             if right:
@@ -210,7 +210,7 @@ def tried(limits: LoginLimits, account: str, address: str, *, right: bool = Fals
     return True
 
 
-def test_a_right_password_and_a_failure_of_the_database_count_nothing() -> None:
+def test_right_password_and_database_error_are_not_counted() -> None:
     limits = LoginLimits(Clock())
     for _ in range(FAILURES_OF_ADDRESS + FAILURES_OF_ACCOUNT):
         assert tried(limits, "root", "a", right=True)
@@ -219,7 +219,7 @@ def test_a_right_password_and_a_failure_of_the_database_count_nothing() -> None:
     assert tried(limits, "root", "a")
 
 
-def test_an_address_that_has_logged_in_before_is_not_kept_out_by_strangers() -> None:
+def test_known_address_is_admitted_despite_strangers() -> None:
     limits = LoginLimits(Clock())
     assert tried(limits, "root", "home", right=True)
     for number in range(1000):
@@ -228,7 +228,7 @@ def test_an_address_that_has_logged_in_before_is_not_kept_out_by_strangers() -> 
     assert tried(limits, "root", "home", right=True)
 
 
-def test_a_refused_attempt_does_not_prolong_the_wait() -> None:
+def test_refused_attempt_does_not_extend_the_wait() -> None:
     clock = Clock()
     limits = LoginLimits(clock)
     for _ in range(FAILURES_OF_ACCOUNT_AT_ADDRESS):
@@ -240,7 +240,7 @@ def test_a_refused_attempt_does_not_prolong_the_wait() -> None:
     assert tried(limits, "root", "a", right=True)
 
 
-def test_past_the_places_for_hashing_the_answer_is_immediate() -> None:
+def test_login_over_the_queue_limit_is_refused_immediately() -> None:
     limits = LoginLimits(patience=30.0)
     done, inside = threading.Event(), threading.Semaphore(0)
 
@@ -274,7 +274,7 @@ def test_past_the_places_for_hashing_the_answer_is_immediate() -> None:
         st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"), st.booleans(), st.floats(0, 20)), max_size=150
     )
 )
-def test_no_order_of_attempts_passes_a_limit(attempts: list[tuple[str, str, bool, float]]) -> None:
+def test_no_order_of_attempts_exceeds_a_limit(attempts: list[tuple[str, str, bool, float]]) -> None:
     clock = Clock()
     limits = LoginLimits(clock)
     failed: list[tuple[float, str, str]] = []
@@ -287,7 +287,7 @@ def test_no_order_of_attempts_passes_a_limit(attempts: list[tuple[str, str, bool
         assert sum(where == address for _, where in recent) <= FAILURES_OF_ADDRESS
 
 
-def test_a_window_keeps_no_more_keys_than_it_may() -> None:
+def test_window_keeps_a_bounded_number_of_keys() -> None:
     window = SlidingWindow(2, 60.0, Clock(), most_keys=100)
     for number in range(10_000):
         window.admit(str(number))
@@ -298,7 +298,7 @@ def test_a_window_keeps_no_more_keys_than_it_may() -> None:
     assert window.count("9999") == 1
 
 
-def test_a_request_without_a_client_is_limited_too() -> None:
+def test_request_without_a_client_address_is_limited() -> None:
     request = RequestFactory(REMOTE_ADDR="").get("/")
     for _ in range(FAILURES_OF_ACCOUNT_AT_ADDRESS):
         assert authenticate(request, username="root", password="wrong") is None

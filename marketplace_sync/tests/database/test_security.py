@@ -1,4 +1,4 @@
-"""What the site promises of itself: headers on every answer, cookies, logins, and pages that tell no secret."""
+"""Security of the site: headers of every response, sessions, limits, permissions, and pages without secrets."""
 
 import re
 import sys
@@ -49,7 +49,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_every_answer_says_what_may_run_in_it(name: str) -> None:
+def test_every_response_has_a_content_security_policy(name: str) -> None:
     path, status = ANSWERS[name]
     response = Client().get(path)
     assert response.status_code == status
@@ -66,14 +66,14 @@ def test_every_answer_says_what_may_run_in_it(name: str) -> None:
     assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
 
 
-def test_a_host_that_is_refused_gets_the_policy_and_no_word_of_itself() -> None:
+def test_refused_host_gets_the_policy_and_is_not_repeated() -> None:
     response = Client().get("/admin/login/", headers={"Host": "evil.invalid"})
     assert response.status_code == 400
     assert "frame-ancestors 'none'" in response["Content-Security-Policy"]
     assert "evil.invalid" not in response["Content-Security-Policy"] + response.content.decode()
 
 
-def test_scripts_are_looser_where_a_reason_stands_and_nowhere_else() -> None:
+def test_script_policy_is_looser_only_on_listed_paths() -> None:
     def rule(path: str, name: str) -> str:
         text = policy(RequestFactory(headers={"Host": "localhost"}).get(path), page=True)
         return dict(part.split(" ", 1) for part in text.split("; "))[name]
@@ -86,7 +86,7 @@ def test_scripts_are_looser_where_a_reason_stands_and_nowhere_else() -> None:
     assert rule("/anything/", "form-action") == "'self'"
 
 
-def test_no_template_of_ours_has_a_script_or_a_handler_inline() -> None:
+def test_no_template_has_an_inline_script_or_handler() -> None:
     for page in Path(FOLDER, "marketplace_sync", "templates").rglob("*.html"):
         text = page.read_text()
         assert not re.search(r"<script(?![^>]*\bsrc=)", text), page
@@ -101,7 +101,7 @@ def log_in(client: Client, name: str, password: str) -> Any:
     return client.post("/admin/login/", {"username": name, "password": password, "next": "/admin/"})
 
 
-def test_a_login_makes_a_new_session_and_a_logout_ends_it() -> None:
+def test_login_creates_a_new_session_and_logout_ends_it() -> None:
     person("root", superuser=True)
     client = Client()
     client.get("/admin/login/")
@@ -121,7 +121,7 @@ def test_a_login_makes_a_new_session_and_a_logout_ends_it() -> None:
     assert stolen.get("/admin/").status_code == 302
 
 
-def test_passwords_are_not_to_be_tried_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_password_guesses_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("atomproject.login.login_limits", LoginLimits(lambda: now[0]))
     person("root", superuser=True)
@@ -134,7 +134,7 @@ def test_passwords_are_not_to_be_tried_for_ever(monkeypatch: pytest.MonkeyPatch)
     assert log_in(Client(), "root", "secret").status_code == 302
 
 
-def test_keys_are_not_to_be_tried_for_ever_on_websockets_either(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_guesses_on_websockets_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("marketplace_sync.live.credentials.failed_keys", SlidingWindow(3, 60.0))
     good = new_key("scout", Maturity.STUDENT)[1]
 
@@ -150,7 +150,7 @@ def test_keys_are_not_to_be_tried_for_ever_on_websockets_either(monkeypatch: pyt
     assert code(good) == 0
 
 
-def test_the_api_takes_no_session_without_its_csrf_token() -> None:
+def test_api_refuses_a_session_without_a_csrf_token() -> None:
     client = Client(enforce_csrf_checks=True)
     client.force_login(person("root", superuser=True))
     response = client.post("/api/admin/sync/trigger/", data={}, content_type="application/json")
@@ -165,7 +165,7 @@ def change(client: Client, user: User, **fields: Any) -> Any:
     return client.post(f"/admin/auth/user/{user.pk}/change/", {"username": user.username, **dates, **fields})
 
 
-def test_who_is_given_rights_stands_in_the_audit() -> None:
+def test_changes_of_permissions_are_audited() -> None:
     root, ada = person("root", superuser=True), person("ada", staff=False)
     client = Client()
     client.force_login(root)
@@ -192,7 +192,7 @@ def test_who_is_given_rights_stands_in_the_audit() -> None:
 
 
 @pytest.mark.parametrize("rights", [{"is_superuser": "on"}, {"is_staff": "on"}])
-def test_nobody_gives_rights_to_himself(rights: dict[str, str]) -> None:
+def test_nobody_can_raise_their_own_permissions(rights: dict[str, str]) -> None:
     manager = person("manager", manages=True)
     manager.user_permissions.add(*Permission.objects.filter(content_type__app_label="auth"))
     client = Client()
@@ -206,7 +206,7 @@ def test_nobody_gives_rights_to_himself(rights: dict[str, str]) -> None:
 
 
 def debug_page(request: HttpRequest) -> str:
-    """What `DJANGO_DEBUG=true` shows of the fault that is being handled."""
+    """Return the debug page of the exception that is being handled."""
     response = technical_500_response(request, *sys.exc_info())  # type: ignore[arg-type]
     return response.content.decode()
 
@@ -218,7 +218,7 @@ def debug_page(request: HttpRequest) -> str:
     CHANNEL_LAYERS={"default": {"CONFIG": {"hosts": ["redis://:layerpass@10.0.0.1:6379/0"]}}},
 )
 @pytest.mark.parametrize("accept", ["text/html", "text/plain"])
-def test_a_debug_page_shows_variables_and_settings_without_what_is_secret(accept: str) -> None:
+def test_debug_page_shows_variables_and_settings_without_secrets(accept: str) -> None:
     token, password = "sekret/tok+1%&=#en<x>", "dbpass-0815"
     for secret in (token, password):
         protect(secret)
@@ -236,14 +236,14 @@ def test_a_debug_page_shows_variables_and_settings_without_what_is_secret(accept
     assert "ValueError" in text and "could not connect" in text
     if accept == "text/html":
         assert "harmless" in text and "listed" in text
-    told = text.replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">").replace("&#x27;", "'")
+    page = text.replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">").replace("&#x27;", "'")
     for secret in (token, password, key, key[8:], "urlpass", "redispass", "layerpass", "sekret"):
         # The source of this very test stands on the page as well, where secrets are written out.
-        lines = [line for line in told.splitlines() if secret in line and "token, password =" not in line]
+        lines = [line for line in page.splitlines() if secret in line and "token, password =" not in line]
         assert lines == [], secret
 
 
-def test_the_page_of_a_real_failure_without_debug_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_page_without_debug_shows_no_details(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ValueError("inner workings")
 

@@ -30,35 +30,35 @@ def _fresh_windows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 # HTTPS.
 
 
-def test_the_check_for_deployment_finds_nothing_with_https() -> None:
-    told = manage("check", "--deploy", "--fail-level", "WARNING", **HTTPS)
-    assert (told.status, told.err) == (0, "")
-    assert told.out == "System check identified no issues (1 silenced).\n"
+def test_deployment_check_passes_with_https() -> None:
+    ran = manage("check", "--deploy", "--fail-level", "WARNING", **HTTPS)
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out == "System check identified no issues (1 silenced).\n"
 
 
-def test_without_https_the_check_says_what_is_missing() -> None:
-    told = manage("check", "--deploy", **{**HTTPS, "DJANGO_HTTPS": "false"})
+def test_deployment_check_without_https_lists_what_is_missing() -> None:
+    ran = manage("check", "--deploy", **{**HTTPS, "DJANGO_HTTPS": "false"})
     assert {"security.W004", "security.W008", "security.W012", "security.W016"} <= set(
-        re.findall(r"security\.W\d+", told.err)
+        re.findall(r"security\.W\d+", ran.err)
     )
 
 
-def test_a_forwarded_protocol_counts_behind_a_proxy_alone() -> None:
+def test_forwarded_protocol_is_trusted_only_behind_a_proxy() -> None:
     code = (
         "import django; django.setup(); from django.test import Client;"
         "answer = Client().get('/admin/login/', headers={'Host': 'mirror.example.com', 'X-Forwarded-Proto': 'https'});"
         "print(answer.status_code, answer.get('Strict-Transport-Security'), answer.cookies.output())"
     )
     environment = {**os.environ, **HTTPS, "DATABASE_URL": "", "DJANGO_SETTINGS_MODULE": "atomproject.settings"}
-    told = {}
+    ran = {}
     for proxy in ("true", "false"):
-        told[proxy] = run_program([sys.executable, "-c", code], {**environment, "DJANGO_BEHIND_PROXY": proxy}).out
-    assert told["true"].startswith("200 max-age=31536000; includeSubDomains")
-    assert "Secure" in told["true"] and "SameSite=Lax" in told["true"]
-    assert told["false"].startswith("301 None")
+        ran[proxy] = run_program([sys.executable, "-c", code], {**environment, "DJANGO_BEHIND_PROXY": proxy}).out
+    assert ran["true"].startswith("200 max-age=31536000; includeSubDomains")
+    assert "Secure" in ran["true"] and "SameSite=Lax" in ran["true"]
+    assert ran["false"].startswith("301 None")
 
 
-def test_a_real_debug_page_of_a_database_that_is_away_has_no_password(tmp_path: Path) -> None:
+def test_debug_page_of_an_unreachable_database_shows_no_password(tmp_path: Path) -> None:
     code = (
         "import django; django.setup(); from django.test import Client;"
         "answer = Client(raise_request_exception=False).get('/admin/', headers={'Cookie': 'sessionid=' + 'x' * 32});"
@@ -71,7 +71,7 @@ def test_a_real_debug_page_of_a_database_that_is_away_has_no_password(tmp_path: 
         "DJANGO_SECRET_KEY": "s3cr3t-that-signs-0123456789-0123456789-0123456789-abcdef",
         "ATOM_SAAS_API_TOKEN": "s3cr3t-token-0123456789", "DJANGO_ALLOWED_HOSTS": "testserver",
     }  # fmt: skip
-    told = run_program([sys.executable, "-c", code], environment)
-    assert told.out.startswith("500 "), told.err
-    assert "OperationalError" in told.out and "CHANNEL_LAYERS" in told.out
-    assert "s3cr3t" not in told.out + told.err
+    ran = run_program([sys.executable, "-c", code], environment)
+    assert ran.out.startswith("500 "), ran.err
+    assert "OperationalError" in ran.out and "CHANNEL_LAYERS" in ran.out
+    assert "s3cr3t" not in ran.out + ran.err
