@@ -22,7 +22,7 @@ _HELD_STATE = re.compile(
 # Names in the database that a release already carries.
 _DATABASE_NAME = re.compile(r"""db_column="\w+"|\bname="held_once_a_run\"""")
 # Quoted values that other programs know: those of the release before (docs/operations.md, Upgrading), and an API code.
-_OLD_STATE = re.compile(r"""["'`](?:resting|MirrorStreamResting|too_many_at_once)["'`]""")
+_OLD_STATE = re.compile(r"""["'`](?:resting|MirrorStreamResting|MirrorRemovalsHeld|too_many_at_once)["'`]""")
 _RULES = {
     "tell, told": r"tell|tells|told|telling",
     "say, said": r"say|says|said|saying",
