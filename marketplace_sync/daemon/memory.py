@@ -14,7 +14,8 @@ def keep_small() -> None:
     """Return freed memory to the system, all but a little, and let garbage collection skip what exists already.
 
     By default every thread has an arena of its own, which keeps the most that it ever had, and both thresholds grow
-    with the largest body that was received: 5 to 12 MiB more for a full sync of 10,000 skills. With 128 KiB for both
+    with the largest body that was received: 7 MiB more at the peak of 100,000 skills. From 1,000 to 100,000 skills the
+    peak may grow by 20 MiB (`bench/report.py`), and grows by 15 to 20 with these settings. With 128 KiB for both
     thresholds the kernel had to clear the same memory again for each page and batch: on SQLite a flood took a tenth
     longer, for 1 to 2 MiB less. Where the C library is not glibc, its allocator stays as it is.
     """

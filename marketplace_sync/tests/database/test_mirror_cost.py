@@ -256,7 +256,7 @@ def test_a_hundred_thousand_seen_ids_take_a_few_mebibytes_however_long_they_are(
     finally:
         tracemalloc.stop()
     assert len(seen) == new == 100_000
-    assert used < 9 * 2**20
+    assert used < 3 * 2**20
     assert all(f"{number:0255}" in seen for number in range(100_000))
     assert not any(f"{number:0255}" in seen for number in range(100_000, 200_000))
     assert not seen.add(f"{0:0255}")
