@@ -146,7 +146,7 @@ async def test_certificate_and_key_may_share_a_file(tmp_path: Path, authority: A
 
 @contextmanager
 def alerting_server(files: Files, asks: Authority, version: ssl.TLSVersion) -> Iterator[int]:
-    """A server that ends the handshake by an alert where nginx would answer 400. In a thread: asyncio sends none."""
+    """Run a server that ends the handshake by an alert where nginx answers 400; in a thread, as asyncio sends none."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=asks.file)
     context.load_cert_chain(files.certificate, files.key)
     context.verify_mode = ssl.CERT_REQUIRED

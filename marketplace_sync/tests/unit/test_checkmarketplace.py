@@ -53,7 +53,7 @@ def free_port() -> int:
 
 
 def site(**answers: bytes) -> ScriptedHttp:
-    """A server with an answer for each last part of a path; `ws` is the handshake's."""
+    """Return a server with an answer for each last part of a path; `ws` is the handshake's."""
 
     async def by_path(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         name = server.asked[-1].target.partition("?")[0].rpartition("/")[2]
@@ -64,7 +64,7 @@ def site(**answers: bytes) -> ScriptedHttp:
 
 
 def sound(**answers: bytes) -> ScriptedHttp:
-    """A marketplace in order, but for these answers."""
+    """Return a marketplace that works, except for these answers."""
     whole = {
         "health": answer(200, HEALTHY),
         "categories": answer(200, b'{"categories": []}'),
@@ -79,7 +79,7 @@ def sound(**answers: bytes) -> ScriptedHttp:
 @pytest.mark.parametrize(
     "variant", [Variant(), Variant(base="/api", prefix="/m", api_auth="X-T", ws_auth="bearer", ws_path="/live")]
 )
-async def test_a_marketplace_in_order_passes_every_step(variant: Variant) -> None:
+async def test_a_working_marketplace_passes_every_step(variant: Variant) -> None:
     async with marketplace(3, variant=variant) as server:
         taken = await steps(
             at(
@@ -114,7 +114,7 @@ async def test_a_degraded_marketplace_passes_and_a_clock_that_differs_is_mention
     assert "behind this machine's" in detail
 
 
-async def test_rows_that_can_not_be_read_are_counted() -> None:
+async def test_unreadable_rows_are_counted() -> None:
     rows = json.dumps({"skills": [ROW, {**ROW, "tags": "text"}]}).encode()
     async with sound(skills=answer(200, rows)) as server:
         taken = await steps(at(server.url, ws_enabled=False))
@@ -199,7 +199,7 @@ async def test_each_http_failure_names_its_setting(answers: dict[str, bytes], at
         (answer(200, b'{"error": "no"}'), "error", "ask the marketplace about GET /api/v1/categories"),
     ],
 )
-async def test_categories_that_can_not_be_read_fail_at_the_listing(categories: bytes, reason: str, hint: str) -> None:
+async def test_unreadable_categories_fail_at_the_listing(categories: bytes, reason: str, hint: str) -> None:
     async with sound(categories=categories) as server:
         last = await failure(at(server.url))
     assert last.step == "listing"
@@ -241,7 +241,7 @@ async def test_each_failed_handshake_names_its_setting(handshake: bytes, setting
 @pytest.mark.parametrize(
     ("close_with", "setting"), [(None, "ATOM_SAAS_WS_PONG_TIMEOUT"), (4401, "ATOM_SAAS_WS_AUTH"), (1000, "closes")]
 )
-async def test_a_stream_that_does_not_stand_fails_at_the_heartbeat(close_with: int | None, setting: str) -> None:
+async def test_a_stream_that_ends_early_fails_at_the_heartbeat(close_with: int | None, setting: str) -> None:
     async def peer(connection: ServerConnection) -> None:
         no_pong_frames(connection)
         if close_with is not None:
@@ -264,7 +264,7 @@ async def test_a_peer_that_answers_ping_frames_alone_is_accepted() -> None:
     assert taken[-1].detail.startswith("a pong frame")
 
 
-async def test_the_token_is_sent_to_the_stream_in_its_place_alone() -> None:
+async def test_the_token_is_sent_to_the_stream_only_as_configured() -> None:
     targets: list[str] = []
 
     def note(_: ServerConnection, request: Request) -> Response | None:

@@ -27,7 +27,7 @@ CONNECT_TIMEOUT = 20.0
 
 @contextlib.contextmanager
 def black_hole(port: int) -> Iterator[str]:
-    """An address that gives no answer on `port`, not even a refusal: its listener's queue is full."""
+    """Yield an address that gives no answer on `port`, not even a refusal: its listener's queue is full."""
     address = "127.0.0.2"
     with contextlib.ExitStack() as sockets:
         listener = sockets.enter_context(socket.socket())
@@ -65,7 +65,7 @@ def config(port: int, **changes: Any) -> SyncConfig:
 
 
 async def both(settings: SyncConfig) -> tuple[float, float]:
-    """The seconds that HTTP and the stream take to get there."""
+    """Return the seconds that HTTP and the stream take to connect."""
     access = Access(settings)
     begun = time.monotonic()
     async with MarketClient(settings, access, sleep=no_wait) as market:
@@ -78,7 +78,7 @@ async def both(settings: SyncConfig) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("dead", [("black hole",), ("refusing",), ("black hole", "refusing", "black hole")])
-async def test_an_address_that_leads_nowhere_delays_neither_http_nor_stream(
+async def test_a_dead_address_of_the_marketplace_delays_neither_http_nor_stream(
     dead: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with SimulatorServer(Marketplace([skill(1)], []), TOKEN) as server:

@@ -18,7 +18,7 @@ def test_a_ping_is_due_every_interval() -> None:
     assert (beat.wake_at, beat.due(59.9), beat.due(60.0)) == (60.0, Due.NOTHING, Due.PING)
 
 
-def test_silence_after_a_ping_is_death_at_the_end_of_the_timeout() -> None:
+def test_silence_after_a_ping_means_a_dead_peer_at_the_end_of_the_timeout() -> None:
     beat = pulse()
     beat.ping(30.0)
     assert (beat.wake_at, beat.due(39.9), beat.due(40.0)) == (40.0, Due.NOTHING, Due.DEATH)
@@ -37,7 +37,7 @@ def test_a_pong_frame_alone_is_an_answer() -> None:
     assert beat.due(40.0) is Due.NOTHING
 
 
-def test_a_pong_that_comes_before_the_ping_is_none() -> None:
+def test_a_pong_before_the_ping_is_no_answer() -> None:
     beat = pulse()
     beat.pong()
     beat.ping(30.0)
@@ -53,7 +53,7 @@ def test_the_second_pong_of_an_earlier_ping_does_not_answer_the_next() -> None:
     assert beat.due(70.0) is Due.DEATH
 
 
-def test_pong_frames_that_answer_nothing_of_ours_are_none() -> None:
+def test_pong_frames_that_answer_no_ping_of_ours_do_not_count() -> None:
     beat = pulse()
     beat.ping(30.0)
     for payload in (b"", b"12345678", b"\0" * 8, (2).to_bytes(8, "big")):
@@ -61,7 +61,7 @@ def test_pong_frames_that_answer_nothing_of_ours_are_none() -> None:
     assert beat.due(40.0) is Due.DEATH
 
 
-def test_pings_go_on_while_an_answer_may_still_come() -> None:
+def test_pings_continue_while_an_answer_may_still_come() -> None:
     beat = pulse(interval=1.0, timeout=2.5)
     beat.ping(1.0)
     assert beat.due(2.0) is Due.PING

@@ -29,7 +29,7 @@ VARIANTS = {
 
 
 def settings_for(server: SimulatorServer) -> SyncConfig:
-    """The settings of that deployment; the stream's address only where it can't be derived."""
+    """Return the settings of that deployment; the stream's address only if it can't be derived."""
     variant = server.variant
     return SyncConfig(
         api_url=server.api_url, ws_url=server.ws_url, api_token=Secret(TOKEN), api_prefix=variant.prefix,
