@@ -25,7 +25,7 @@ from marketplace_sync.tests.support.processes import (
 )
 from marketplace_sync.tests.support.upstream_peers import ScriptedHttp
 
-# Really started: the forks of the other tests are held to what is seen here.
+# Started as real programs: the forked programs of the other tests must behave as these do.
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("real_starts")]
 
 # A stop takes 5 s at most.
