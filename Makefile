@@ -123,7 +123,7 @@ clean: ## remove .venv and caches; the database and .env stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: lock
-lock: ## make the lock files of requirements/*.in anew; needs uv. LOCK_ARGS=--upgrade: with the newest versions
+lock: ## make the lock files of requirements/*.in again; needs uv. LOCK_ARGS=--upgrade: with the newest versions
 	@$(PYTHON) .ci/lock.py $(LOCK_ARGS)
 
 define make_venv

@@ -1,4 +1,4 @@
-"""Settings of the tests: nothing of the developer's own, `DATABASE_URL` aside, which says where the tests run.
+"""Settings of the tests. Of the developer's own, only `DATABASE_URL` counts: it names the database.
 
 What is set here in the environment is for the programs that tests start as well; those use the real settings.
 """

@@ -117,7 +117,7 @@ async def test_page_shows_a_lost_connection_and_recovers_without_a_gap(monkeypat
         await expect(page.locator("#mm-feed-live")).to_contain_text("disconnected")
         for number in range(3):
             market.market.put_skill(skill(200 + number, name=f"Made meanwhile {number}"))
-        await running.until_level()
+        await running.until_in_sync()
         with web_server(monkeypatch, port=port):
             await expect(page.locator("#mm-offline")).to_be_hidden()
             await expect(page.locator("#mm-feed-live")).to_have_text("following")

@@ -275,7 +275,7 @@ class TestChangingMarketplace:
             for _ in range(3):
                 await sync(running)
                 assert mine <= await stored_ids(running)
-            await running.until_level()
+            await running.until_in_sync()
 
     async def test_stale_page_changes_nothing_and_revives_no_skill(self) -> None:
         async with live() as (server, running):
@@ -320,7 +320,7 @@ class TestChangingMarketplace:
                     server.market.delete_skill(key)
                 if number % 6 == 0:
                     server.market.put_skill(skill(number, name="Back again"))
-            await running.until_level()
+            await running.until_in_sync()
             assert await runs(running) == [("start", "done")]
 
     @pytest.mark.parametrize("hours", [-1, 1, 48])
@@ -331,13 +331,13 @@ class TestChangingMarketplace:
                 await running.until_state("live")
                 put = server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"})
                 server.market.delete_skill("skill-00002")
-                await running.until_level()
+                await running.until_in_sync()
                 held_run = await running.ask(Skill.objects.get, skill_id="skill-00001")
                 # The marketplace's times count, although our clock is days behind.
                 assert held_run.remote_updated_at == datetime.fromisoformat(put["updated_at"])
                 server.clock_skew = timedelta(0)
                 server.market.put_skill(skill(200))
-                await running.until_level()
+                await running.until_in_sync()
 
     async def test_time_far_ahead_does_not_freeze_a_skill(self) -> None:
         async with live() as (server, running):

@@ -32,7 +32,7 @@ async def test_every_kind_of_live_change_arrives() -> None:
         server.market.rate("skill-00003", 5)
         server.market.rate("skill-00004", 1, with_average=False)
         server.market.put_category({"name": "automation", "description": "Changed."})
-        await running.until_level()
+        await running.until_in_sync()
         await running.until_db(lambda: state_row().received == 6, "all six are counted")
         assert (await running.status()).row.state == "live"
         renamed = await running.ask(Skill.objects.get, skill_id="skill-00001")

@@ -94,7 +94,7 @@ async def test_new_token_ends_a_permanent_refusal_without_restart(file: Path) ->
         server.market.put_skill(skill(100), announce=False)
         replace(file, NEW)
         await running.until_state("live")
-        await running.until_level()
+        await running.until_in_sync()
         assert len(server.connects) == connects + 1
 
 

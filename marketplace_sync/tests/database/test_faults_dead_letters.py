@@ -202,7 +202,7 @@ async def test_item_refused_by_the_database_causes_one_fetch_and_can_be_replayed
         await running.ask(poison.__exit__, None, None, None)
         answer = await running.command(Command.Action.REPLAY, dead_letter=dead_letter.pk)
         assert (answer.state, answer.result["effect"]) == ("done", "updated")
-        await running.until_level()
+        await running.until_in_sync()
 
 
 async def test_permanently_malformed_message_does_not_cause_endless_syncs() -> None:

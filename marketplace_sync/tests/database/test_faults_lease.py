@@ -34,7 +34,7 @@ async def test_host_with_a_wrong_clock_owns_the_lease_and_hands_it_over(off: tim
         renewed = (await owner(watched)).renewed_at
         server.market.put_skill(skill(100))
         server.market.delete_skill("skill-00003")
-        await watched.until_level()
+        await watched.until_in_sync()
 
         async def renewed_since() -> bool:
             return (await owner(watched)).renewed_at > renewed

@@ -55,7 +55,7 @@ async def test_accept_then_close_backs_off_and_polls_until_a_stream_stays_open()
         server.faults.clear()
         await running.until_state("live")
         assert (await running.status()).row.fallback_to_polling is False
-        await running.until_level()
+        await running.until_in_sync()
 
 
 async def test_slow_database_at_100_messages_per_second_loses_no_pong_and_no_message() -> None:
@@ -71,7 +71,7 @@ async def test_slow_database_at_100_messages_per_second_loses_no_pong_and_no_mes
                 await asyncio.sleep(PACE)
             assert server.clients == 1
         await running.until_db(lambda: state_row().received == sent, "all are counted")
-        await running.until_level()
+        await running.until_in_sync()
         # Neither side closed the stream, and nothing was left to a full sync.
         assert len(server.connects) == 1
         assert await reasons(running) == ["start"]
@@ -133,7 +133,7 @@ async def test_permanent_token_refusal_is_shown_and_ends_without_a_restart(refus
         takes(server, ours)
         server.faults.clear()
         await running.until_state("live")
-        await running.until_level()
+        await running.until_in_sync()
 
 
 def takes(server: SimulatorServer, token: str) -> None:

@@ -103,7 +103,7 @@ async def test_a_sync_once_a_day_reads_the_rows_themselves_and_heals_them() -> N
         healing = await sync(running)
         assert healing.by_row
         # A row under another name is removed as any that is no longer listed, which takes a second look.
-        await running.until_level()
+        await running.until_in_sync()
         assert await running.ask(stored) == before
         assert not (await sync(running)).by_row, "the next one is due in a day"
 
@@ -164,7 +164,7 @@ async def test_a_renamed_category_is_found_in_its_skills_too() -> None:
         assert found.different == {f"skill-{number:05}": ["category"] for number in range(3)}
         await running.ask(age_runs, 24)
         await sync(running)
-        await running.until_level()
+        await running.until_in_sync()
         assert await running.ask(stored) == before
 
 
@@ -185,7 +185,7 @@ async def test_rows_deleted_and_added_by_sql_are_found_and_healed() -> None:
         found = await running.difference()
         assert (found.missing, found.extra) == ({"skill-00007"}, {"skill-00003-copy"})
         await sync(running)
-        await running.until_level()
+        await running.until_in_sync()
         assert await running.ask(stored) == before
 
 

@@ -87,7 +87,7 @@ class TestPgBouncer:
             assert second.status == 1 and "Traceback" not in second.err
             assert "Traceback" not in daemon.err
 
-    async def test_sessions_shared_per_transaction_are_refused_unless_the_settings_say_so(
+    async def test_sessions_shared_per_transaction_are_refused_unless_the_settings_allow_them(
         self, program_environment: Environment, pooled: Bouncer
     ) -> None:
         url = pooled("transaction")

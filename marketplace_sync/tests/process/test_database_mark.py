@@ -1,4 +1,4 @@
-"""A test that may be left out on PostgreSQL gets at no database: the mark `database` is right of itself."""
+"""The mark `database` is always right: a test without it reaches no database."""
 
 import os
 import sys
@@ -15,25 +15,25 @@ def marked(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.mark.django_db
-def test_who_has_djangos_mark_is_marked(request: pytest.FixtureRequest) -> None:
+def test_djangos_mark_sets_ours(request: pytest.FixtureRequest) -> None:
     assert marked(request)
     assert not Skill.objects.exists()
 
 
-def test_who_asks_for_a_fixture_with_the_database_is_marked_however_far_behind_it_stands(
+def test_a_fixture_that_needs_the_database_sets_the_mark_also_indirectly(
     request: pytest.FixtureRequest, program_environment: Environment
 ) -> None:
     assert marked(request)
     assert str(connection.settings_dict["NAME"]) in program_environment()["DATABASE_URL"]
 
 
-def test_who_is_not_marked_finds_no_database(request: pytest.FixtureRequest) -> None:
+def test_without_the_mark_there_is_no_database(request: pytest.FixtureRequest) -> None:
     assert not marked(request)
     with pytest.raises(RuntimeError, match="Database access not allowed"):
         Skill.objects.exists()
 
 
-async def test_nor_does_a_program_that_it_starts() -> None:
+async def test_without_the_mark_programs_find_no_database() -> None:
     program = Program([sys.executable, str(MANAGE), "migrate", "--check"], os.environ, MANAGE.parent)
     try:
         ended = await program.ended()
@@ -44,6 +44,6 @@ async def test_nor_does_a_program_that_it_starts() -> None:
 
 
 @pytest.mark.parametrize("fixture", ["db", "transactional_db", "program_environment"])
-def test_nor_is_it_to_be_had_by_asking_late(request: pytest.FixtureRequest, fixture: str) -> None:
+def test_without_the_mark_a_late_request_fails(request: pytest.FixtureRequest, fixture: str) -> None:
     with pytest.raises(pytest.fail.Exception, match="requested late"):
         request.getfixturevalue(fixture)

@@ -1,4 +1,4 @@
-"""`make audit`: exit 1 for a known vulnerability, 2 where nobody could be asked, and never green for nothing."""
+"""`make audit`: exit 1 for a known vulnerability, 2 without an answer of the advisory service, never 0 for nothing."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ SKIPPED = {"name": "unknown", "skip_reason": "not found"}
 
 
 @pytest.mark.parametrize(
-    ("answer", "status", "says"),
+    ("answer", "status", "printed"),
     [
         ([SOUND], 0, "1 of 1 packages looked up, 0 known"),
         ([SOUND, SKIPPED], 0, "1 of 2 packages looked up, 0 known"),
@@ -25,22 +25,22 @@ SKIPPED = {"name": "unknown", "skip_reason": "not found"}
         (None, 2, "could not be asked (JSONDecodeError). Nothing is known"),
     ],
 )
-def test_the_exit_status_says_whether_anybody_could_be_asked(
-    tmp_path: Path, answer: object, status: int, says: str
+def test_exit_status_shows_whether_the_advisory_service_answered(
+    tmp_path: Path, answer: object, status: int, printed: str
 ) -> None:
     stub = tmp_path / "advisories.py"
     text = "Connection refused" if answer is None else json.dumps({"dependencies": answer, "fixes": []})
     stub.write_text(f"print({text!r})\nraise SystemExit(1)")
-    told = subprocess.run(
+    ran = subprocess.run(
         [sys.executable, str(AUDIT), sys.executable, str(stub)], capture_output=True, text=True, timeout=50, check=False
     )
-    assert (told.returncode, told.stderr) == (status, "")
-    assert says in told.stdout
-    assert status != 2 or "audited" not in told.stdout
+    assert (ran.returncode, ran.stderr) == (status, "")
+    assert printed in ran.stdout
+    assert status != 2 or "audited" not in ran.stdout
 
 
-def test_a_program_that_is_not_there_is_nobody_who_could_be_asked(tmp_path: Path) -> None:
-    told = subprocess.run(
+def test_a_missing_program_counts_as_no_answer(tmp_path: Path) -> None:
+    ran = subprocess.run(
         [sys.executable, str(AUDIT), str(tmp_path / "none")], capture_output=True, text=True, timeout=50, check=False
     )
-    assert (told.returncode, told.stderr) == (2, "")
+    assert (ran.returncode, ran.stderr) == (2, "")

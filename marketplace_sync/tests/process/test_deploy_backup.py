@@ -79,39 +79,37 @@ def put_back(backup: Path, url: str) -> None:
         shutil.copy(backup, url.removeprefix("sqlite:///"))
 
 
-async def test_an_old_backup_is_put_back_and_the_mirror_is_level_again(
-    program_environment: Environment, elsewhere: str, tmp_path: Path
-) -> None:
+async def test_a_restored_backup_ends_in_sync(program_environment: Environment, elsewhere: str, tmp_path: Path) -> None:
     async with marketplace(30) as server:
         environment = program_environment(**settings_for(server))
         with programs(environment) as started:
             daemon = started.start("runsync")
-            await daemon.says("state=live")
+            await daemon.prints("state=live")
             back_up(environment["DATABASE_URL"], tmp_path / "backup")
             before = await ask(newest_seq)
             for number in range(40, 45):
                 server.market.put_skill(skill(number))
             server.market.delete_skill(skill(3)["skill_id"])
 
-            async def told() -> bool:
+            async def changed() -> bool:
                 return await ask(newest_seq) >= before + 6
 
-            await until(told, "the mirror has changed since the backup")
+            await until(changed, "the mirror has changed since the backup")
             newest = await ask(newest_seq)
         put_back(tmp_path / "backup", elsewhere)
         with programs({**environment, "DATABASE_URL": elsewhere}) as started:
             assert (await started.run("migrate", "--verbosity=0")).status == 0
-            # What the backup does not have is missing until the first pass.
+            # What the backup does not have is missing until the first full sync.
             assert (await started.run("verifysync")).status == 1
             begun = await restarted(started)
             assert begun > newest
             assert (await started.run("runsync", "--once")).status == 0
-            level = await started.run("verifysync")
-            assert (level.status, level.out) == (0, "In sync with the marketplace.\n")
+            verified = await started.run("verifysync")
+            assert (verified.status, verified.out) == (0, "In sync with the marketplace.\n")
 
 
 async def restarted(started: Programs) -> int:
-    """Begin the feed anew; its number. The daemon that ran at the backup is taken for alive until its lease is over."""
+    """Restart the feed and return its number. The daemon of the backup counts as alive until its lease has expired."""
     ended = await started.run("restartfeed")
     while ended.status != 0:
         assert "Stop every runsync first" in ended.err

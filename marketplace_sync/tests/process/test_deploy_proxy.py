@@ -88,8 +88,8 @@ async def until_answers(port: int, key: str) -> None:
 
 def healthcheck(*arguments: object, environment: dict[str, str]) -> tuple[int, str]:
     command = [sys.executable, str(DEPLOY / "healthcheck.py"), *map(str, arguments)]
-    told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    return told.returncode, told.stderr.strip()
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return ran.returncode, ran.stderr.strip()
 
 
 async def test_a_web_process_is_killed_and_no_request_through_the_proxy_fails(
@@ -122,14 +122,14 @@ async def test_a_web_process_is_killed_and_no_request_through_the_proxy_fails(
     assert dead[1].startswith("/health/live does not answer: ")
 
 
-async def test_behind_https_no_one_is_sent_round_in_circles(
+async def test_https_behind_the_proxy_redirects_nobody(
     program_environment: Environment, unused_tcp_port_factory: Callable[[], int]
 ) -> None:
-    """With DJANGO_HTTPS, what the proxy says of the scheme is believed: by Django, and by the health check's answer."""
+    """With DJANGO_HTTPS, Django and the health check trust the scheme that the proxy reports."""
     key, port = await ask(agent_key), unused_tcp_port_factory()
     environment = program_environment(DJANGO_ALLOWED_HOSTS=f".{HOST}", DJANGO_HTTPS="true")
     with web(port, environment) as program:
-        await program.says("Uvicorn running")
+        await program.prints("Uvicorn running")
         async with client(port, key) as http:
             assert (await http.get("/api/skills/")).status_code == 301
             by_https = {"X-Forwarded-Proto": "https"}

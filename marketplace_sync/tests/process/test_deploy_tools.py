@@ -30,8 +30,8 @@ def run(*command: str, folder: Path = PROJECT) -> subprocess.CompletedProcess[st
 
 
 def test_the_linter_finds_nothing_in_the_dockerfile() -> None:
-    told = run(tool("hadolint"), "deploy/Dockerfile")
-    assert (told.returncode, told.stdout) == (0, "")
+    ran = run(tool("hadolint"), "deploy/Dockerfile")
+    assert (ran.returncode, ran.stdout) == (0, "")
 
 
 def test_secrets_are_files_and_stand_in_no_environment() -> None:
@@ -60,9 +60,9 @@ def test_the_units_are_valid(tmp_path: Path) -> None:
     analyze = tool("systemd-analyze")
     shutil.copy(DEPLOY / "systemd/marketplace-mirror.target", tmp_path)
     files = [str(with_paths(unit, tmp_path)) for unit in UNITS]
-    told = run(analyze, "verify", str(tmp_path / "marketplace-mirror.target"), *files)
-    ours = [line for line in told.stderr.splitlines() if "marketplace-mirror" in line]
-    assert (told.returncode, ours) == (0, [])
+    ran = run(analyze, "verify", str(tmp_path / "marketplace-mirror.target"), *files)
+    ours = [line for line in ran.stderr.splitlines() if "marketplace-mirror" in line]
+    assert (ran.returncode, ours) == (0, [])
     broken = tmp_path / "marketplace-mirror-migrate.service"
     broken.write_text(broken.read_text().replace("ProtectSystem=strict", "ProtectSystem=somewhat"))
     assert "somewhat" in run(analyze, "verify", str(broken)).stderr
@@ -70,5 +70,5 @@ def test_the_units_are_valid(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_the_units_expose_little(unit: Path) -> None:
-    told = run(tool("systemd-analyze"), "security", "--offline=true", f"--threshold={MOST_EXPOSED}", str(unit))
-    assert told.returncode == 0, told.stdout[-2000:]
+    ran = run(tool("systemd-analyze"), "security", "--offline=true", f"--threshold={MOST_EXPOSED}", str(unit))
+    assert ran.returncode == 0, ran.stdout[-2000:]

@@ -71,11 +71,11 @@ async def _use_the_api(project: Path, port: int, key: str) -> None:
 
 
 def test_the_project_around_this_app_is_not_needed(project: Path) -> None:
-    told = subprocess.run(
+    ran = subprocess.run(
         [sys.executable, "-c", "import marketplace_sync, atomproject"], cwd=project, env=environment(project),
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert "No module named 'atomproject'" in told.stderr
+    assert "No module named 'atomproject'" in ran.stderr
 
 
 @pytest.mark.parametrize(
@@ -86,13 +86,13 @@ def test_the_project_around_this_app_is_not_needed(project: Path) -> None:
         ("MIGRATION_MODULES = {}", "E091", "MIGRATION_MODULES"),
     ],
 )
-def test_what_was_left_out_is_told_by_the_check(project: Path, line: str, id_: str, named: str) -> None:
+def test_the_check_names_what_was_left_out(project: Path, line: str, id_: str, named: str) -> None:
     with (project / "settings.py").open("a") as settings:
         settings.write(f"\n{line}\n")
-    told = manage(project, "check", "--tag", "marketplace_sync")
-    assert told.returncode == 1
-    assert f"marketplace_sync.{id_}" in told.stderr, told.stderr
-    assert named in told.stderr
+    ran = manage(project, "check", "--tag", "marketplace_sync")
+    assert ran.returncode == 1
+    assert f"marketplace_sync.{id_}" in ran.stderr, ran.stderr
+    assert named in ran.stderr
 
 
 def test_the_page_names_every_signal_with_its_arguments() -> None:
@@ -101,5 +101,6 @@ def test_the_page_names_every_signal_with_its_arguments() -> None:
     from marketplace_sync import signals
 
     there = {name for name, value in vars(signals).items() if isinstance(value, Signal)}
-    told: dict[str, Any] = dict(re.findall(r"^\| `(\w+)` \| (`[^|]+`) \| [^|]+ \|", PAGE.read_text(), re.MULTILINE))
-    assert told.keys() == there
+    row = r"^\| `(\w+)` \| (`[^|]+`) \| [^|]+ \|"
+    documented: dict[str, Any] = dict(re.findall(row, PAGE.read_text(), re.MULTILINE))
+    assert documented.keys() == there

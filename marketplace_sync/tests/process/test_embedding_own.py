@@ -192,9 +192,9 @@ async def _use_the_api(project: Path, client: httpx2.AsyncClient, key: str, stud
         "admin/websocket/status/", "admin/audit/", f"admin/commands/{asked.json()['id']}/",
     )  # fmt: skip
     for place in places:
-        told = await client.get(f"/api/{place}", headers=good)
-        assert told.status_code == 200, place
-        times = re.findall(r'"(\d\d\.\d\d\.\d{4}[^"]*|\d{4}-\d\d-\d\dT[^"]*)"', told.text)
+        answer = await client.get(f"/api/{place}", headers=good)
+        assert answer.status_code == 200, place
+        times = re.findall(r'"(\d\d\.\d\d\.\d{4}[^"]*|\d{4}-\d\d-\d\dT[^"]*)"', answer.text)
         assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", each) for each in times), (place, times)
     assert rows(
         project, "SELECT actor, verb, allowed FROM marketplace_sync_auditrow WHERE actor_kind = 'agent' ORDER BY id"

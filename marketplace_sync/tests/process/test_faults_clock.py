@@ -51,7 +51,7 @@ async def test_standby_replaces_a_killed_owner_with_a_renewal_ahead_within_20_s(
         first = start.start("runsync")
         await until_live(watched, first)
         second = start.start("runsync")
-        await second.says("standing_by")
+        await second.prints("standing_by")
         first.kill()
         killed = time.monotonic()
         await watched.ask(renewed_ahead, ahead)
@@ -60,7 +60,7 @@ async def test_standby_replaces_a_killed_owner_with_a_renewal_ahead_within_20_s(
         await is_taken_by(watched, second)
         assert time.monotonic() - killed < TAKEN_OVER_WITHIN
         await until_live(watched, second)
-        await watched.until_level()
+        await watched.until_in_sync()
         assert await watched.ask(what_is_shown, client) == ("live", True, True, "live", False)
         second.send(signal.SIGTERM)
         assert (await second.ended()).status == 0
@@ -76,7 +76,7 @@ async def test_once_takes_the_lease_of_a_killed_owner_with_a_renewal_ahead(
         ended = await start.run("runsync", "--once")
         assert (ended.status, ended.err.count("Traceback")) == (0, 0), ended.err
         assert time.monotonic() - began < TAKEN_OVER_WITHIN
-        await watched.until_level()
+        await watched.until_in_sync()
 
 
 async def test_running_daemon_is_seen_immediately_after_the_clock_was_set_back() -> None:

@@ -141,10 +141,10 @@ class TestFull:
             with programs({**program_environment(**settings_for(server)), "DATABASE_URL": url}) as start:
                 pages = await migrated_with_filler(start, tmp_path / "full.sqlite3")
                 daemon = start.start("runsync", DATABASE_URL=sqlite_of(url, pages=pages + 60))
-                await daemon.says("state state=live")
+                await daemon.prints("state state=live")
                 for number in range(100, 150):
                     server.market.put_skill(skill(number, description="x" * 10_000))
-                await daemon.says("database or disk is full")
+                await daemon.prints("database or disk is full")
                 assert (await start.run("verifysync")).status == 1, "it was not full"
                 assert daemon.running
                 with closing(sqlite3.connect(tmp_path / "full.sqlite3", timeout=20)) as other:
@@ -162,13 +162,13 @@ class TestFull:
             with programs({**program_environment(**settings_for(server)), "DATABASE_URL": url}) as start:
                 pages = await migrated_with_filler(start, tmp_path / "full.sqlite3")
                 daemon = impatient(start, 2.0, DATABASE_URL=sqlite_of(url, pages=pages + 60))
-                await daemon.says("state state=live")
+                await daemon.prints("state state=live")
                 for number in range(100, 150):
                     server.market.put_skill(skill(number, description="x" * 10_000))
-                await daemon.says("database_retry")
+                await daemon.prints("database_retry")
                 assert "database or disk is full" in await ends_loudly(daemon, 2.0)
                 end_the_lease(tmp_path / "full.sqlite3")
-                await start.start("runsync").says("state state=live")
+                await start.start("runsync").prints("state state=live")
                 assert await is_verified(start)
 
 
@@ -270,7 +270,7 @@ class TestPostgres:
                 await until_live(watched, daemon)
                 async with read_only(watched):
                     await talk(server, 100, 10)
-                    await daemon.says("database_retry.*read-only")
+                    await daemon.prints("database_retry.*read-only")
                     assert daemon.running
                 await nothing_is_lost(watched, server)
                 assert daemon.running and await watched.ask(sessions) <= CONNECTIONS
@@ -319,11 +319,11 @@ class TestPostgres:
                 with programs(environment) as start:
                     assert (await start.run("migrate", "--verbosity", "0")).status == 0
                     daemon = impatient(start, 30.0)
-                    await daemon.says("state state=live")
+                    await daemon.prints("state state=live")
                     for how in ("immediate", "fast"):
                         await asyncio.to_thread(postgres.stop, how)
                         await talk(server, 100, 100)
-                        await daemon.says("database_retry")
+                        await daemon.prints("database_retry")
                         await asyncio.to_thread(postgres.start)
                         await until(lambda: is_verified(start), "all is written")
                     assert daemon.running and len(server.connects) == 1
@@ -338,7 +338,7 @@ class TestPostgres:
                     assert (await daemon.ended()).status == 0
 
                     last = impatient(start, 2.0)
-                    await last.says("state state=live")
+                    await last.prints("state state=live")
                     await asyncio.to_thread(postgres.stop, "immediate")
                     await ends_loudly(last, 2.0)
 

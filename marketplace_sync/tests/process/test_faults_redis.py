@@ -25,16 +25,16 @@ async def test_unreachable_redis_is_logged_once_and_costs_the_daemon_nothing(
     async with marketplace() as server, mirror(server, start=False) as watched, doorway(redis_url) as way:
         with programs(program_environment(**settings_for(server), REDIS_URL=way.url)) as start:
             daemon = start.start("runsync")
-            await daemon.says("state state=live")
+            await daemon.prints("state state=live")
             way.shut()
             for number in range(100, 130):
                 server.market.put_skill(skill(number))
                 await server.drain()
                 await watched.until_db(Skill.objects.filter(skill_id=f"skill-{number:05}").exists, "it is followed")
-            await daemon.says("hints_away")
+            await daemon.prints("hints_away")
             way.open()
-            await daemon.says("hints_back")
-            await watched.until_level()
+            await daemon.prints("hints_back")
+            await watched.until_in_sync()
             assert daemon.err.count("hints_away") == 1
             assert daemon.running and len(server.connects) == 1
             assert await reasons(watched) == ["start"]

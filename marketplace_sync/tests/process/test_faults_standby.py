@@ -40,12 +40,12 @@ async def first_and_second(start: Programs, watched: Mirror, **settings: object)
     first = start.start("runsync", **settings)
     await until_live(watched, first)
     second = start.start("runsync")
-    await second.says("standing_by")
+    await second.prints("standing_by")
     return first, second
 
 
 async def level_at_the_end(watched: Mirror, server: SimulatorServer) -> None:
-    await watched.until_level()
+    await watched.until_in_sync()
     assert await watched.ask(from_the_truth, server.market) == []
     assert await watched.ask(in_the_feed) == []
 

@@ -72,7 +72,7 @@ async def site(environment: dict[str, str], **settings: str) -> AsyncIterator[Si
     ]  # fmt: skip
     program = Program(command, {**environment, **settings}, MANAGE.parent)
     try:
-        await program.says("Uvicorn running on")
+        await program.prints("Uvicorn running on")
         limits = httpx2.Limits(max_connections=None)
         async with httpx2.AsyncClient(
             base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {keys[0]}"}, timeout=40,

@@ -103,7 +103,7 @@ async def test_a_signal_ends_it_and_leaves_no_process(number: signal.Signals) ->
     program = Program([sys.executable, "-c", code], os.environ, MANAGE.parent)
     try:
         assert isinstance(program._process, ForkedProcess)
-        await program.says("begun")
+        await program.prints("begun")
         assert alive(program.pid)
         program.send(number)
         assert (await program.ended()).status == -number

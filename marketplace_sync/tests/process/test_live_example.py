@@ -108,7 +108,7 @@ async def test_example_reconnects_when_the_server_is_back(tmp_path: Path) -> Non
             await until(lambda: place.read_text() == "1", "it has handled one")
     await ask(pen.write, put("s2"))
     with following(port, key, place) as running:
-        await running.says("lost: .*coming back")
+        await running.prints("lost: .*coming back")
         async with web(port=port):
             await until(lambda: place.read_text() == "2", "it has handled two")
             assert numbers(running) == [2]

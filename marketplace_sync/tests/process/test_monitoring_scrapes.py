@@ -93,7 +93,7 @@ async def test_two_web_processes_serve_equal_metrics_also_after_a_kill(
                 for _ in range(2)
             ]  # fmt: skip
             starter.started += webs
-            ports = [(await one.says(r"running on http://127\.0\.0\.1:(\d+)"))[1] for one in webs]
+            ports = [(await one.prints(r"running on http://127\.0\.0\.1:(\d+)"))[1] for one in webs]
 
             async def both() -> list[Scrape]:
                 return [Scrape(await ask(fetched, f"http://127.0.0.1:{port}/metrics")) for port in ports]

@@ -52,7 +52,7 @@ async def site(
     web = Program(command, program_environment(), MANAGE.parent)
     proxy = Program([found, "-e", "stderr", "-c", str(tmp_path / "nginx.conf")], program_environment(), tmp_path)
     try:
-        await web.says("Uvicorn running")
+        await web.prints("Uvicorn running")
         base = f"http://127.0.0.1:{port}"
         async with httpx2.AsyncClient(base_url=base, trust_env=False, timeout=30) as client:
             yield client
@@ -89,13 +89,13 @@ async def test_everything_is_found_below_the_path(site: httpx2.AsyncClient) -> N
     assert {address for address in addresses if not address.startswith("/mirror/")} == set()
     for address in sorted(address for address in addresses if "logout" not in address):
         assert (await site.get(address)).status_code == 200, address
-    told = json.loads(re.findall(r'id="mm-page" type="application/json">(.*?)</script>', page.text)[0])
+    configured = json.loads(re.findall(r'id="mm-page" type="application/json">(.*?)</script>', page.text)[0])
     for name in ("now", "figures", "names"):
-        assert (await site.get(told[name])).status_code == 200, name
+        assert (await site.get(configured[name])).status_code == 200, name
     # The feed, at the address that the page gives its script.
-    assert told["feed"] == "/mirror/ws/changes/"
+    assert configured["feed"] == "/mirror/ws/changes/"
     header = {"Authorization": f"Bearer {key}"}
-    url = f"ws://{site.base_url.netloc.decode()}{told['feed']}?after=0"
+    url = f"ws://{site.base_url.netloc.decode()}{configured['feed']}?after=0"
     async with connect(url, additional_headers=header, proxy=None) as feed:
         assert json.loads(await feed.recv())["type"] == "changes"
     # The API: each link that it gives leads on.

@@ -66,7 +66,7 @@ async def test_once_fills_the_mirror_and_dry_run_shows_the_next_sync_without_wri
 async def test_no_websocket_polls(program_environment: Environment) -> None:
     async with mirrored(program_environment, ATOM_SAAS_SYNC_INTERVAL_MINUTES=0.005) as (server, watched, start):
         daemon = start.start("runsync", "--no-websocket")
-        await daemon.says("state state=polling")
+        await daemon.prints("state state=polling")
         server.market.put_skill(skill(100))
         await watched.until_db(Skill.objects.filter(skill_id="skill-00100").exists, "a poll brought it")
         assert (await watched.status()).row.state == "polling"

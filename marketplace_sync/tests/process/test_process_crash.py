@@ -77,7 +77,7 @@ async def test_mirror_is_in_sync_after_ten_kills_during_a_full_sync(program_envi
 
             await until(waits, "it meets the lease of the dead one")
             # Its own log counts: within 15 s the row may still show the last state of a dead daemon.
-            await last.says("state=live", LEASE_SECONDS + 50)
+            await last.prints("state=live", LEASE_SECONDS + 50)
             assert (await watched.difference()).level
             last.send(signal.SIGTERM)
             assert (await last.ended()).status == 0
@@ -215,7 +215,7 @@ async def test_repair_brings_the_mirror_in_sync_after_ten_kills_during_a_replay(
         await replaying.begin()
         await replay(server.market, trace, 600.0, replaying.drain)
         assert len(start.started) == KILLS + 1
-        await start.started[-1].says("state=live")
+        await start.started[-1].prints("state=live")
 
         # No daemon received the bulk's removals, and they are too many for a listing alone to prove. So as many of them
         # as the mirror had stored need approval, with the few others that were removed between two daemons. On a

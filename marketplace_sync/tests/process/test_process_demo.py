@@ -46,10 +46,10 @@ async def test_demo_fills_the_mirror_and_ctrl_c_stops_everything(
     with programs(program_environment(PYTHONIOENCODING="ascii", TMPDIR=tmp_path)) as start:
         # In another folder: the demo's paths do not depend on it.
         demo = start.start("demo", "--port", str(port), folder=tmp_path)
-        address = await demo.says(rf"Web +http://127\.0\.0\.1:{port}/admin/ +user admin, password (\S+)")
+        address = await demo.prints(rf"Web +http://127\.0\.0\.1:{port}/admin/ +user admin, password (\S+)")
         assert address[1]
-        await demo.says(r"Mirror +live: (29|30)\d skills, \d+ categories")
-        await demo.says(r"\d\d:\d\d:\d\d  (skill|rating|category)_\w+ +\S")
+        await demo.prints(r"Mirror +live: (29|30)\d skills, \d+ categories")
+        await demo.prints(r"\d\d:\d\d:\d\d  (skill|rating|category)_\w+ +\S")
         async with asyncio.timeout(30):
             assert await web_answers(demo, port) == 200
         children = children_of(demo.pid)
@@ -95,8 +95,8 @@ async def test_death_of_one_process_ends_the_demo_with_its_name(
     with programs(program_environment(TMPDIR=tmp_path)) as start, socket.create_server(("127.0.0.1", 0)) as taken:
         busy = taken.getsockname()[1]
         demo = start.start("demo", "--port", str(busy))
-        await demo.says(f"Port {busy} is in use by another program. The demo's web server uses port")
-        await demo.says("Mirror +not_running")
+        await demo.prints(f"Port {busy} is in use by another program. The demo's web server uses port")
+        await demo.prints("Mirror +not_running")
         children = children_of(demo.pid)
         os.kill(next(child for child, command in children.items() if "runsync" in command), signal.SIGKILL)
         ended = await demo.ended()
@@ -110,12 +110,12 @@ async def test_death_of_one_process_ends_the_demo_with_its_name(
 async def test_second_ctrl_c_kills_processes_that_do_not_stop(program_environment: Environment, tmp_path: Path) -> None:
     with programs(program_environment(TMPDIR=tmp_path)) as start:
         demo = start.start("demo", "--port", "0")
-        await demo.says("Mirror +not_running")
+        await demo.prints("Mirror +not_running")
         children = children_of(demo.pid)
         for child in children:
             os.kill(child, signal.SIGSTOP)  # the first Ctrl-C does not reach it
         demo.send(signal.SIGINT)
-        await demo.says("Stopping. Press Ctrl-C again to kill all processes")
+        await demo.prints("Stopping. Press Ctrl-C again to kill all processes")
         demo.send(signal.SIGINT)
         ended = await demo.ended(STOP_SECONDS / 2)
         assert ended.out.endswith("Stopped.\n")
@@ -125,7 +125,7 @@ async def test_second_ctrl_c_kills_processes_that_do_not_stop(program_environmen
 async def test_killed_demo_leaves_no_process(program_environment: Environment, tmp_path: Path) -> None:
     with programs(program_environment(TMPDIR=tmp_path)) as start:
         demo = start.start("demo", "--port", "0")
-        await demo.says("Mirror +not_running")
+        await demo.prints("Mirror +not_running")
         children = children_of(demo.pid)
         assert len(children) >= 3
         demo.kill()

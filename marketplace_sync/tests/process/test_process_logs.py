@@ -30,7 +30,7 @@ async def test_log_lines_carry_their_connection_run_and_command(
         environment = program_environment(**settings_for(server), LOG_FORMAT="json")
         with programs(environment) as started:
             daemon = started.start("runsync")
-            await daemon.says('"event": "state".*"state": "live"')
+            await daemon.prints('"event": "state".*"state": "live"')
             asked = await ask(submit_command, Command.Action.SYNC, by="command line")
 
             async def answered() -> bool:
@@ -66,7 +66,7 @@ async def test_clients_cannot_flood_the_log_of_a_web_process(
                "--lifespan", "off", "--no-access-log"]  # fmt: skip
     program = Program(command, environment, MANAGE.parent)
     try:
-        await program.says("Uvicorn running")
+        await program.prints("Uvicorn running")
         url = f"http://127.0.0.1:{unused_tcp_port}/api/skills/"
         async with httpx2.AsyncClient(trust_env=False) as client:
             for _ in range(200):

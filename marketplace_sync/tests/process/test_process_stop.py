@@ -91,7 +91,7 @@ async def test_queued_messages_are_applied_at_a_stop(program_environment: Enviro
                 server.market.put_skill(skill(number))
             await all_is_received(server)
             daemon.send(signal.SIGTERM)
-            assert int((await daemon.says(r"stopping waiting=(\d+)"))[1]) == 300
+            assert int((await daemon.prints(r"stopping waiting=(\d+)"))[1]) == 300
         ended = await daemon.ended()
         assert ended.status == 0, ended.err
         assert await watched.ask(Skill.objects.count) == 300
@@ -149,7 +149,7 @@ async def test_standby_stops_immediately_and_takes_over_within_2_s_of_a_clean_st
         await until_live(watched, first)
         second, third = start.start("runsync"), start.start("runsync")
         for waiting in (second, third):
-            await waiting.says("standing_by")
+            await waiting.prints("standing_by")
 
         async def standing_by(count: int) -> bool:
             status = await watched.status()
@@ -172,7 +172,7 @@ async def test_standby_stops_immediately_and_takes_over_within_2_s_of_a_clean_st
         assert (await watched.ask(LeaseRow.objects.get)).epoch == epoch + 1
         assert (await watched.status()).standby == 0
         server.market.put_skill(skill(500))
-        await watched.until_level()
+        await watched.until_in_sync()
         assert (await stopped(second)).status == 0
 
 
@@ -196,7 +196,7 @@ async def test_drain_past_its_deadline_reports_the_loss_and_exits_1(
         daemon = start.start("runsync")
         await until_live(watched, daemon)
         standby = start.start("runsync")
-        await standby.says("standing_by")
+        await standby.prints("standing_by")
         with locked_database():
             for number in range(100, 137):
                 server.market.put_skill(skill(number))

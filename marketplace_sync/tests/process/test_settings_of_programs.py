@@ -20,33 +20,33 @@ def manage(*arguments: str, **environment: str) -> Ended:
     return python("manage.py", *arguments, **environment)
 
 
-def test_with_nothing_set_the_database_is_made_and_only_the_marketplace_is_missed(tmp_path: Path) -> None:
+def test_without_settings_the_database_is_created_and_only_the_marketplace_is_missing(tmp_path: Path) -> None:
     made = manage("migrate", "--verbosity=0", DATABASE_URL=f"sqlite:///{tmp_path}/mirror.sqlite3")
     assert (made.status, made.out) == (0, "")
-    told = [line.split(")")[0] for line in made.err.splitlines() if line.startswith("?")]
-    assert told == ["?: (marketplace_sync.W001", "?: (marketplace_sync.W003"]
+    warned = [line.split(")")[0] for line in made.err.splitlines() if line.startswith("?")]
+    assert warned == ["?: (marketplace_sync.W001", "?: (marketplace_sync.W003"]
     assert (tmp_path / "mirror.sqlite3").stat().st_size > 0
 
 
-def test_check_tells_everything_that_is_wrong_at_once() -> None:
-    told = manage(
+def test_check_reports_every_error_in_one_run() -> None:
+    checked = manage(
         "check", DATABASE_URL="oracle://x", REDIS_URL="http://x", DJANGO_DEBUG="maybe", DJANGO_HTTPS="2",
         DJANGO_ALLOWED_HOSTS="http://x/", LOG_LEVEL="loud", LOG_FORMAT="xml", ATOM_SAAS_PAGE_SIZE="many",
         ATOM_SAAS_API_URL="nowhere", ATOM_SAAS_PAGESIZE="5", FEED_KEEP_DAYS="",
     )  # fmt: skip
-    assert told.status == 1
-    assert "Traceback" not in told.err
-    errors = {line[3:].split(")")[0][-4:] for line in told.err.splitlines() if line.startswith("?")}
+    assert checked.status == 1
+    assert "Traceback" not in checked.err
+    errors = {line[3:].split(")")[0][-4:] for line in checked.err.splitlines() if line.startswith("?")}
     assert errors == {"E001", "W003", "E018", "E031", "E032", "E034", "E035", "E036", "E037", "E038", "W045"}
-    assert told.err.count("HINT:") == len(errors)
+    assert checked.err.count("HINT:") == len(errors)
 
 
 def test_an_unreadable_database_url_touches_no_database() -> None:
-    told = manage("migrate", DATABASE_URL=f"postgres://me:{SECRET}@[::1/x")
-    assert told.status == 1
-    assert "E031" in told.err
-    assert "Traceback" not in told.err
-    assert SECRET not in told.err
+    checked = manage("migrate", DATABASE_URL=f"postgres://me:{SECRET}@[::1/x")
+    assert checked.status == 1
+    assert "E031" in checked.err
+    assert "Traceback" not in checked.err
+    assert SECRET not in checked.err
 
 
 def test_https_redirects_all_but_probes_and_keeps_cookies_to_itself() -> None:
@@ -56,20 +56,20 @@ def test_https_redirects_all_but_probes_and_keeps_cookies_to_itself() -> None:
         "import re; (exempt,) = s.SECURE_REDIRECT_EXEMPT;"
         "print(*(bool(re.search(exempt, path)) for path in ('health/live', 'mirror/health/live', 'api/health/')))"
     )
-    told = python("-c", code, DJANGO_HTTPS="true")
-    assert told.out.split() == ["True"] * 6 + ["False"]
+    checked = python("-c", code, DJANGO_HTTPS="true")
+    assert checked.out.split() == ["True"] * 6 + ["False"]
 
 
 def test_a_file_that_was_named_has_to_be_there(tmp_path: Path) -> None:
-    """Or a service would run on with every default: an empty mirror of its own, say."""
+    """Otherwise a service would run with every default, for example on an empty mirror."""
     (problem,) = Environment({}, tmp_path / "none", required=True).problems
     assert problem.id == "marketplace_sync.E039"
     assert str(tmp_path / "none") in problem.message
-    told = manage("check", DJANGO_ENV_FILE=str(tmp_path / "none"))
-    assert (told.status, "E039" in told.err) == (1, True)
+    checked = manage("check", DJANGO_ENV_FILE=str(tmp_path / "none"))
+    assert (checked.status, "E039" in checked.err) == (1, True)
 
 
-def test_the_example_as_it_stands_is_the_defaults(tmp_path: Path) -> None:
+def test_the_example_file_contains_the_defaults(tmp_path: Path) -> None:
     shown = {}
     for file in ("/dev/null", str(FOLDER / ".env.example")):
         code = (

@@ -48,19 +48,19 @@ async def test_neither_the_old_nor_the_new_token_is_ever_told(file: Path, starts
         ends.push_async_callback(database.close)
         with programs(starts(server, ATOM_SAAS_API_TOKEN_FILE=file)) as start:
             daemon = start.start("runsync")
-            await daemon.says("sync_ended")
+            await daemon.prints("sync_ended")
             accept(server, NEW)
             await server.drop_connections(4401)
-            await daemon.says("refuses the token")
+            await daemon.prints("refuses the token")
             replace(file, NEW)
             daemon.send(signal.SIGHUP)
-            await daemon.says("token_changed")
-            await daemon.says("stream_opened .*connection=[23]")
+            await daemon.prints("token_changed")
+            await daemon.prints("stream_opened .*connection=[23]")
             server.send_raw(f"no {OLD} and no {NEW}")
             await until(lambda: database.control(DeadLetter.objects.exists), "what was sent is a dead letter")
             letter = await database.control(DeadLetter.objects.get)
             replace(file, "")
-            await daemon.says("token_unreadable")
+            await daemon.prints("token_unreadable")
             daemon.send(signal.SIGTERM)
             assert (await daemon.ended()).status == 0
             replace(file, NEW)
@@ -81,10 +81,10 @@ async def test_a_token_out_of_the_settings_file_is_looked_up_there_again(tmp_pat
         del environment["ATOM_SAAS_API_TOKEN"]
         with programs(environment) as start:
             daemon = start.start("runsync")
-            await daemon.says("refuses the token")
+            await daemon.prints("refuses the token")
             replace(dotenv, f"ATOM_SAAS_PAGE_SIZE=7\nATOM_SAAS_API_TOKEN='{NEW}'")
-            await daemon.says("stream_opened")
-            await daemon.says("sync_ended .*state=done")
+            await daemon.prints("stream_opened")
+            await daemon.prints("sync_ended .*state=done")
             daemon.kill()
 
 

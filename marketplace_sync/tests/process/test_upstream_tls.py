@@ -221,7 +221,7 @@ async def test_the_commands_and_the_log_name_the_tls_error(
                 f"verifysync: the marketplace cannot be read: {both(UNTRUSTED)[0]}\n",
             )
             daemon = start.start("runsync")
-            await daemon.says(f'stream_failed .*reason="{re.escape(both(UNTRUSTED)[1])}"')
+            await daemon.prints(f'stream_failed .*reason="{re.escape(both(UNTRUSTED)[1])}"')
             daemon.send(signal.SIGTERM)
             assert (await daemon.ended()).status == 0
             healed = await start.run("verifysync", "--repair", ATOM_SAAS_CA_FILE=authority.file)

@@ -35,14 +35,14 @@ class ApiClient(Client):
 
 
 def new_key(name: str, maturity: Maturity) -> tuple[AgentKey, str]:
-    """A registered agent and its key."""
+    """Return a registered agent and its key."""
     RegisterAgent(name, maturity, actor=COMMAND_LINE).perform()
     issued = IssueKey(name, actor=COMMAND_LINE).perform()
     return issued.key, issued.raw
 
 
 def agent(maturity: Maturity = Maturity.AUTONOMOUS) -> ApiClient:
-    """An agent with a good key."""
+    """Return an agent with a good key."""
     return ApiClient(new_key(f"a-{maturity.lower()}", maturity)[1])
 
 
@@ -99,7 +99,7 @@ EVERYONE = (
 
 
 def put(skill_id: str = "s1", category: str | None = None, **fields: Any) -> Skill:
-    """A skill in the mirror."""
+    """Return a skill in the mirror."""
     row = Category.objects.get_or_create(name=category)[0] if category else None
     return Skill.objects.create(
         skill_id=skill_id, category=row, synced_at=timezone.now(), **{"name": skill_id.title()} | fields

@@ -39,7 +39,7 @@ async def ask(question: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 def web_server(
     monkeypatch: pytest.MonkeyPatch, *, port: int = 0, headers: Sequence[tuple[str, str]] = ()
 ) -> Iterator[str]:
-    """The project under uvicorn in a thread of its own, on that port or a free one; its address.
+    """Yield the project under uvicorn in a thread of its own, on that port or a free one; its address.
 
     `headers` go with every answer.
     """
@@ -67,7 +67,7 @@ def web_server(
 
 @asynccontextmanager
 async def browser_page(base: str, *, scripts: bool = True) -> AsyncIterator[Page]:
-    """A page of Chromium, logged in as the superuser `root`; fails when it asked another host for anything."""
+    """Yield a page of Chromium, logged in as the superuser `root`; fails when it asked another host for anything."""
     found = which("chromium") or which("chromium-browser") or which("google-chrome")
     if found is None:
         without_service("Chromium")
@@ -90,7 +90,7 @@ async def browser_page(base: str, *, scripts: bool = True) -> AsyncIterator[Page
 
 
 async def press(page: Page, label: str) -> None:
-    """Unfold a button, say why, and press it."""
+    """Unfold a button, give a reason, and press it."""
     asking = page.locator("details.mm-action", has=page.locator("summary", has_text=label))
     await asking.locator("summary").click()
     await asking.locator("textarea").fill(f"{label}, by hand")

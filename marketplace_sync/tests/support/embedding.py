@@ -28,7 +28,7 @@ OWN_API = '\nREST_FRAMEWORK |= {"DEFAULT_PERMISSION_CLASSES": ["rest_framework.p
 
 
 def snippets() -> dict[str, str]:
-    """The page's Python blocks that begin with the name of the file that they are for."""
+    """Return the page's Python blocks that begin with the name of the file that they are for."""
     return dict(re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL))
 
 

@@ -37,13 +37,13 @@ QUICK: dict[str, Any] = {
 
 
 def quick_config(server: SimulatorServer, **changes: Any) -> SyncConfig:
-    """Settings for `server` with quick clocks; `changes` by field name."""
+    """Return settings for `server` with quick clocks; `changes` by field name."""
     config = SyncConfig(api_url=server.api_url, ws_url=server.ws_url, api_token=Secret(server.token))
     return replace(config, **{**QUICK, **changes})
 
 
 def skill(number: int, **fields: Any) -> dict[str, Any]:
-    """A plausible skill, as the marketplace would list it."""
+    """Return a plausible skill, as the marketplace would list it."""
     return {
         "skill_id": f"skill-{number:05}", "name": f"Skill {number}", "description": "Does a thing.",
         "version": "1.0.0", "code": f"def skill_{number}(): ...", "command": "python", "python_packages": [],
@@ -59,14 +59,14 @@ def age_the_lease(seconds: float) -> None:
 
 
 CATEGORY = {
-    "name": "automation", "description": "Things that run by themselves.", "skill_count": 3, "icon_url": None,
+    "name": "automation", "description": "Things that run without a person.", "skill_count": 3, "icon_url": None,
     "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
 }  # fmt: skip
 
 
 @asynccontextmanager
 async def marketplace(skills: int = 25, **options: Any) -> AsyncIterator[SimulatorServer]:
-    """A marketplace with that many skills, on a free port, without limits unless `options` say so."""
+    """Run a marketplace with that many skills on a free port. It has no limits unless `options` set them."""
     limits = {"requests_per_minute": 0, "connects_per_minute": 0, "token": TOKEN}
     market = Marketplace([skill(number) for number in range(skills)], [CATEGORY])
     async with SimulatorServer(market, **{**limits, **options}) as server:
@@ -131,13 +131,13 @@ class Mirror:
         async with MarketClient(self.config) as market:
             return await Verifier(market, self.database, page_size=100, max_pages=1000).difference()
 
-    async def until_level(self) -> None:
-        """Wait until mirror and marketplace are the same."""
+    async def until_in_sync(self) -> None:
+        """Wait until the mirror is in sync with the marketplace."""
 
-        async def level() -> bool:
+        async def in_sync() -> bool:
             return (await self.difference()).level
 
-        await self.until(level, "the mirror is level")
+        await self.until(in_sync, "the mirror is in sync")
 
     async def until_it_follows(self) -> None:
         """Wait until a skill that the marketplace announces from now on is in the mirror."""
@@ -155,7 +155,7 @@ class Mirror:
 async def mirror(
     server: SimulatorServer, *, stream_wanted: bool = True, start: bool = True, **changes: Any
 ) -> AsyncIterator[Mirror]:
-    """A running daemon for `server`; stopped cleanly at the end unless the test ended it."""
+    """Yield a running daemon for `server`; stopped cleanly at the end unless the test ended it."""
     database = Database()
     running = Mirror(server, quick_config(server, **changes), database)
     try:

@@ -56,7 +56,7 @@ class Pen:
 
 
 def put(skill_id: str, **fields: Any) -> Callable[[Stamp], Any]:
-    """A skill is created, or these fields of it change."""
+    """Create a skill, or set these fields of it change."""
     return lambda stamp: SkillRecord(skill_id, {**SKILL_EMPTY, "name": skill_id, **fields}, {}, stamp)
 
 
@@ -81,7 +81,7 @@ def new_pen() -> Pen:
 
 
 def agent_key(name: str = "reader", maturity: Maturity = Maturity.STUDENT) -> str:
-    """A new agent's key, as it shows it."""
+    """Return a new agent's key, as it shows it."""
     RegisterAgent(name, maturity, actor=COMMAND_LINE).perform()
     return IssueKey(name, actor=COMMAND_LINE).perform().raw
 
@@ -118,7 +118,7 @@ class Web:
 
     @asynccontextmanager
     async def client(self, key: str, query: str = "", **options: Any) -> AsyncIterator[ClientConnection]:
-        """A connection, open, that shows this key."""
+        """Yield a connection, open, that shows this key."""
         headers = {"Authorization": f"Bearer {key}"}
         url = f"ws://127.0.0.1:{self.port}{PATH}{query}"
         async with connect(url, additional_headers=headers, proxy=None, max_size=None, **options) as connection:
@@ -129,7 +129,7 @@ class Web:
 async def web(
     limits: SubscriptionLimits = QUICK, port: int = 0, http: Any = None, **options: Any
 ) -> AsyncIterator[Web]:
-    """A web process on that port, or a free one; it has ended when this is left. `http`: serves all but the feed."""
+    """Yield a web process on that port, or a free one; it ends with the context. `http`: serves all but the feed."""
     hub = Hub(limits)
     listener = socket.create_server(("127.0.0.1", port))
     feed = websockets(FeedConsumer(hub))
@@ -148,7 +148,7 @@ async def web(
 
 
 async def messages_until(connection: ClientConnection, until_type: str = "ready") -> list[dict[str, Any]]:
-    """The messages up to and with the first of that type."""
+    """Return the messages up to and with the first of that type."""
     messages: list[dict[str, Any]] = []
     async with asyncio.timeout(PATIENCE):
         while not messages or messages[-1]["type"] != until_type:
@@ -191,7 +191,7 @@ class Visitor:
         self._application = ApplicationCommunicator(websockets(FeedConsumer(hub)), scope)
 
     async def connected(self) -> dict[str, Any]:
-        """What the application answers to the handshake."""
+        """Return what the application answers to the handshake."""
         await self._application.send_input({"type": "websocket.connect"})
         return await self.next_event()
 
@@ -209,11 +209,11 @@ class Visitor:
         return self._application.output_queue.qsize()
 
     async def next_event(self) -> dict[str, Any]:
-        """The next thing the application sends."""
+        """Return the next thing the application sends."""
         return await self._application.receive_output(PATIENCE)
 
     async def message(self) -> dict[str, Any]:
-        """The next message."""
+        """Return the next message."""
         event = await self.next_event()
         assert event["type"] == "websocket.send", event
         return json.loads(event["text"])

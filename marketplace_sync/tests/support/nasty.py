@@ -13,7 +13,7 @@ from playwright.async_api import Page
 
 from marketplace_sync.models import Category, Skill
 
-# A host that is nobody's (RFC 6761): whoever asks it for anything has followed what the marketplace wrote.
+# A host that is nobody's (RFC 6761): a request to it has followed text of the marketplace.
 TRACKER = "https://tracker.invalid"
 # Every element that a trap would make has this attribute; every script sets `window.sprung`.
 MARK = "data-nasty"
@@ -90,7 +90,7 @@ class Watch:
         self._page = page
         self.faults: list[str] = []
         page.on("dialog", self._dialog)
-        page.on("console", lambda said: self._note(f"console {said.type}: {said.text}", said.type == "error"))
+        page.on("console", lambda line: self._note(f"console {line.type}: {line.text}", line.type == "error"))
         page.on("pageerror", lambda fault: self._note(f"script fault: {fault}"))
         page.on("request", lambda asked: self._note(f"asked for {asked.url}", TRACKER in asked.url))
 

@@ -1,4 +1,4 @@
-"""Databases in trouble, for tests: a lock held, a way to a server that fails on cue, a PostgreSQL of the test's own."""
+"""Databases in trouble, for tests: a locked one, a way to a server that fails on cue, an own PostgreSQL."""
 
 import asyncio
 import contextlib
@@ -22,10 +22,10 @@ from marketplace_sync.tests.support.harness import PATIENCE
 
 @contextmanager
 def locked_database() -> Iterator[None]:
-    """Another program holds the lock that every writing transaction needs; nothing can be committed meanwhile."""
+    """Keep the lock that every writing transaction needs, as another program would: nothing can be committed."""
     locked, release = threading.Event(), threading.Event()
 
-    def hold() -> None:
+    def keep_lock() -> None:
         try:
             with transaction.atomic():
                 if connection.vendor == "postgresql":  # whose server would end a session of ours after 8 s
@@ -37,20 +37,20 @@ def locked_database() -> Iterator[None]:
         finally:
             connection.close()
 
-    holder = threading.Thread(target=hold)
-    holder.start()
+    keeper = threading.Thread(target=keep_lock)
+    keeper.start()
     try:
         assert locked.wait(PATIENCE)
         yield
     finally:
         release.set()
-        holder.join()
+        keeper.join()
 
 
 class Doorway:
     """A way to a PostgreSQL (or a Redis), by `url`.
 
-    `shut`: who is in is thrown out, who comes is turned away. `silent`: nothing passes, and nobody is told.
+    `shut`: connections are aborted, new ones are refused. `silent`: connections stay open, no byte gets through.
     `doubts`: of so many commits to come the answer is lost, and the connection with it.
     """
 
@@ -80,7 +80,7 @@ class Doorway:
     def silence(self) -> None:
         self._passing.clear()
 
-    async def pass_through(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._open:
             writer.transport.abort()
             return
@@ -116,7 +116,7 @@ class Doorway:
 @asynccontextmanager
 async def doorway(url: str) -> AsyncIterator[Doorway]:
     way = Doorway(url)
-    server = await asyncio.start_server(way.pass_through, "127.0.0.1", 0)
+    server = await asyncio.start_server(way.forward, "127.0.0.1", 0)
     way.port = server.sockets[0].getsockname()[1]
     try:
         yield way

@@ -34,7 +34,7 @@ class Ended(NamedTuple):
 
 
 class Program:
-    """One running program. `command` and all that it says are kept."""
+    """One running program, with its `command` and everything that it prints."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str], folder: Path) -> None:
         self.command = command
@@ -67,7 +67,7 @@ class Program:
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """kill -9, and wait until it is gone: a killed process can't put that off."""
+        """Send SIGKILL and wait until the process is gone."""
         self._process.kill()
         self._process.wait()
 
@@ -76,19 +76,19 @@ class Program:
         return Ended(self._process.wait(within), self.out, self.err)
 
     async def ended(self, within: float = PATIENCE) -> Ended:
-        """Wait for the program to end by itself."""
+        """Wait for the program to end."""
         await until(lambda: not self.running, f"{self.name} has ended", within)
         return self.wait()
 
-    async def says(self, pattern: str, within: float = PATIENCE) -> re.Match[str]:
-        """Wait until `pattern` stands in what it has said on stdout or stderr; it must not have ended without."""
+    async def prints(self, pattern: str, within: float = PATIENCE) -> re.Match[str]:
+        """Wait until stdout or stderr matches `pattern`. Fails if the program ends without a match."""
 
         def found() -> re.Match[str] | None:
             return re.search(pattern, self.out) or re.search(pattern, self.err)
 
-        await until(lambda: found() or not self.running, f"{self.name} says {pattern!r}", within)
+        await until(lambda: found() or not self.running, f"{self.name} prints {pattern!r}", within)
         match = found()
-        assert match, f"{self.name} ended with {self._process.returncode} without saying {pattern!r}"
+        assert match, f"{self.name} ended with {self._process.returncode} without printing {pattern!r}"
         return match
 
     @property
@@ -96,7 +96,7 @@ class Program:
         return " ".join(self.command[2:])
 
     def end(self) -> None:
-        """kill it where it still runs, with all that it has started, and forget what it said."""
+        """Kill it if it still runs, with everything that it has started, and close its output."""
         if self.running:
             started = children_of(self.pid)
             self.kill()
@@ -132,27 +132,27 @@ def run_program(
 
 
 class Programs:
-    """Starts programs with one environment. Every one of them has ended when `programs` is left."""
+    """Start programs with one environment. All of them have ended when `programs` is left."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = environment
         self.started: list[Program] = []
 
     def start(self, *arguments: str, folder: Path = MANAGE.parent, **settings: object) -> Program:
-        """Begin `manage.py` with these arguments; `settings` are added to its environment."""
+        """Start `manage.py` with these arguments; `settings` are added to its environment."""
         environment = {**self.environment, **{name: str(value) for name, value in settings.items()}}
         program = Program([sys.executable, str(MANAGE), *arguments], environment, folder)
         self.started.append(program)
         return program
 
     async def run(self, *arguments: str, **settings: Any) -> Ended:
-        """The same, and wait for its end."""
+        """Start `manage.py` and wait for its end."""
         return await self.start(*arguments, **settings).ended()
 
 
 @contextmanager
 def programs(environment: Mapping[str, str]) -> Iterator[Programs]:
-    """Programs of one test. When the test fails, pytest shows all that they said."""
+    """Start programs for one test. When the test fails, pytest shows everything that they printed."""
     starter = Programs(environment)
     try:
         yield starter
@@ -169,15 +169,15 @@ def programs(environment: Mapping[str, str]) -> Iterator[Programs]:
 async def mirrored(
     environment: Environment, *, skills: int = 25, **settings: object
 ) -> AsyncIterator[tuple[SimulatorServer, Mirror, Programs]]:
-    """A marketplace, questions to the mirror of it, and the programs that are to fill it, none of them started yet."""
+    """Yield a marketplace, questions to its mirror, and the programs to fill it; none of them runs yet."""
     async with marketplace(skills=skills) as server, mirror(server, start=False) as watched:
         with programs(environment(**settings_for(server, **settings))) as start:
             yield server, watched, start
 
 
 async def until_live(watched: Mirror, daemon: Program) -> None:
-    """Wait until this daemon says so of itself, and the database of the mirror."""
-    await daemon.says("state state=live")
+    """Wait until the daemon logs the state `live` and the mirror's database has it."""
+    await daemon.prints("state state=live")
     await watched.until_state("live")
 
 
@@ -195,7 +195,7 @@ async def until(true: Callable[[], Any], what: str, within: float = PATIENCE) ->
 
 
 def settings_for(server: SimulatorServer, **changes: object) -> dict[str, str]:
-    """The environment that mirrors `server`, with quick clocks and without limits; `changes` by setting."""
+    """Return the environment that mirrors `server`, with quick clocks and without limits; `changes` by setting."""
     quick: dict[str, object] = {
         "ATOM_SAAS_API_URL": server.api_url,
         "ATOM_SAAS_API_TOKEN": server.token,
@@ -210,7 +210,7 @@ def settings_for(server: SimulatorServer, **changes: object) -> dict[str, str]:
 
 
 def children_of(pid: int) -> dict[int, str]:
-    """The processes that descend from this one, whatever their session, with their command lines."""
+    """Return the descendants of a process, of any session, with their command lines."""
     rows = _all_processes()
     found: dict[int, str] = {}
     while more := {child: command for child, parent, command in rows if parent in {pid, *found} and child not in found}:
@@ -219,7 +219,7 @@ def children_of(pid: int) -> dict[int, str]:
 
 
 def alive(pid: int) -> bool:
-    """Whether this process exists."""
+    """Return whether this process exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -234,15 +234,15 @@ def _content(file: Any) -> str:
 
 
 def _all_processes() -> list[tuple[int, int, str]]:
-    """Number, parent and command line of every process of this machine."""
+    """Return pid, parent and command line of every process on this machine."""
     if not Path("/proc/self/stat").exists():
-        told = subprocess.run(["ps", "-Aww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
-        rows = [line.split(maxsplit=2) for line in told.stdout.splitlines()]
+        listed = subprocess.run(["ps", "-Aww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
+        rows = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
         return [(int(row[0]), int(row[1]), row[-1]) for row in rows]
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended meanwhile
-            # After the name, which may hold anything but ends with the last bracket: state, parent.
+            # State and parent follow the name. The name may contain anything, and ends with the last bracket.
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             found.append((int(folder.name), parent, command))

@@ -22,7 +22,7 @@ class Scrape:
         }
 
     def __call__(self, name: str, **labels: str) -> float:
-        """The value of one series, its name without the prefix. Raises `KeyError` where it is not there."""
+        """Return the value of one series, its name without the prefix. Raises `KeyError` where it is not there."""
         return self.values[f"atom_mirror_{name}", frozenset(labels.items())]
 
     @property
@@ -36,13 +36,13 @@ class Scrape:
 
 
 def forget_answers() -> None:
-    """What is kept for a second is forgotten."""
+    """Forget what is cached for 1 s."""
     for kept in (views.facts, views.sync_health, views.readiness):
         kept.clear()
 
 
 def scrape(client: Client) -> Scrape:
-    """A scrape that shows how things are now. It has to succeed."""
+    """Return a scrape that shows how things are now. It has to succeed."""
     forget_answers()
     answer: Any = client.get("/metrics")
     assert answer.status_code == 200, answer.content

@@ -116,5 +116,5 @@ def addresses(port: int, host: str = HOST) -> dict[str, Any]:
 
 
 def behind_tls(port: int, host: str = HOST, **changes: Any) -> SyncConfig:
-    """Settings for the marketplace there, with patience for a busy machine's handshakes."""
+    """Return settings for the marketplace there, with patience for a busy machine's handshakes."""
     return SyncConfig(api_token=Secret(TOKEN), connect_timeout=20.0, **addresses(port, host), **changes)

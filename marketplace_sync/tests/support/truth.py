@@ -1,4 +1,4 @@
-"""The mirror held against the truth: the simulator's own records, not what a client of it made of them."""
+"""Compare the mirror with the truth: the simulator's own records, not what a client made of them."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -18,7 +18,7 @@ def time_text(moment: datetime | None) -> str | None:
     return moment.isoformat().replace("+00:00", "Z") if moment else None
 
 
-def held_skills() -> dict[str, dict[str, Any]]:
+def stored_skills() -> dict[str, dict[str, Any]]:
     """Every row of the mirror, in the words of the change feed."""
     return {
         row.skill_id: {
@@ -33,7 +33,7 @@ def held_skills() -> dict[str, dict[str, Any]]:
     }
 
 
-def held_categories() -> dict[str, dict[str, Any]]:
+def stored_categories() -> dict[str, dict[str, Any]]:
     return {
         row.name: {
             "name": row.name, "description": row.description, "icon_url": row.icon_url,
@@ -45,7 +45,7 @@ def held_categories() -> dict[str, dict[str, Any]]:
 
 
 def true_skill(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of the simulator as the mirror must hold it, the ratings' own clock aside."""
+    """Return a record of the simulator as the mirror must store it, without the time of the rating."""
     return {
         "skill_id": record["skill_id"],
         **{name: record.get(name) or "" for name in _TEXTS},
@@ -69,48 +69,47 @@ def true_category(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_the_truth(market: Marketplace) -> list[str]:
-    """How the mirror differs from the marketplace in any field of any record; nobody is both alive and buried."""
-    held = held_skills()
+    """Return how the mirror differs from the marketplace, in any field. No stored skill may have a tombstone."""
+    stored = stored_skills()
     found = differences(
-        {key: {**row, "rating_at": None} for key, row in held.items()},
+        {key: {**row, "rating_at": None} for key, row in stored.items()},
         {key: {**true_skill(record), "rating_at": None} for key, record in market.skills.items()},
     )
-    # A category that a skill names is held though nobody lists it; what it says then is nobody's word.
+    # A category that a skill names is stored though the marketplace does not list it: nobody reported its other fields.
     unlisted = {record.get("category") for record in market.skills.values()} - market.categories.keys() - {None}
-    listed = {name: row for name, row in held_categories().items() if name not in unlisted}
+    listed = {name: row for name, row in stored_categories().items() if name not in unlisted}
     found += differences(listed, {name: true_category(record) for name, record in market.categories.items()})
-    found += [f"{key} is alive and buried" for key in Tombstone.objects.filter(skill_id__in=list(held)).values_list(
-        "skill_id", flat=True)]  # fmt: skip
-    return found
+    removed = Tombstone.objects.filter(skill_id__in=list(stored)).values_list("skill_id", flat=True)
+    return found + [f"{key} is stored and has a tombstone" for key in removed]
 
 
 def in_the_feed() -> list[str]:
-    """What is wrong for whoever applies the change feed from its first row: numbers, order, and what comes of it."""
+    """Return what is wrong for a client that applies the change feed from its first row: numbers, order, result."""
     changes = list(FeedChange.objects.order_by("seq"))
     numbers = [change.seq for change in changes]
     if numbers != list(range(1, len(numbers) + 1)):
         return [f"the numbers are not 1 to {len(numbers)}: {numbers[:5]} to {numbers[-5:]}"]
-    told = FeedCopy()
-    return [*(fault for change in changes if (fault := told.take(change.kind, change.key, change.data))),
-            *told.from_the_mirror()]  # fmt: skip
+    copy = FeedCopy()
+    return [*(problem for change in changes if (problem := copy.take(change.kind, change.key, change.data))),
+            *copy.from_the_mirror()]  # fmt: skip
 
 
 class FeedCopy:
-    """A copy of the mirror as a follower of the feed builds it."""
+    """A copy of the mirror as a client of the feed builds it."""
 
     def __init__(self) -> None:
         self.skills: dict[str, dict[str, Any]] = {}
         self.categories: dict[str, dict[str, Any]] = {}
-        self._newest: dict[tuple[bool, str], datetime] = {}  # the marketplace's own time of what was told last
+        self._newest: dict[tuple[bool, str], datetime] = {}  # the marketplace's own time of the last change
 
     def take(self, kind: str, key: str, data: dict[str, Any]) -> str:
         """Apply one change; "" or what is wrong with it."""
         rows = self.categories if kind.startswith("category") else self.skills
         what = kind.rpartition("_")[2]
         if (key in rows) == (what == "created"):
-            return f"the feed tells {kind} of {key}, which is {'there already' if key in rows else 'not there'}"
-        if fault := self._back_in_time(kind, key, data):
-            return fault
+            return f"the feed has {kind} of {key}, which is {'there already' if key in rows else 'not there'}"
+        if problem := self._back_in_time(kind, key, data):
+            return problem
         match what:
             case "created":
                 rows[key] = data
@@ -122,31 +121,31 @@ class FeedCopy:
 
     def _back_in_time(self, kind: str, key: str, data: Mapping[str, Any]) -> str:
         """Laws 2 and 3: no older record wins, and none revives what is dead."""
-        told = data.get("deleted_at") or data.get("remote_updated_at")
-        if told is None:
+        reported = data.get("deleted_at") or data.get("remote_updated_at")
+        if reported is None:
             return ""
         known = (kind.startswith("category"), key)
-        at, before = datetime.fromisoformat(told), self._newest.get(known)
+        at, before = datetime.fromisoformat(reported), self._newest.get(known)
         self._newest[known] = at
-        return f"the feed tells {kind} of {key} as of {at}, after {before}" if before and at < before else ""
+        return f"the feed has {kind} of {key} as of {at}, after {before}" if before and at < before else ""
 
     def from_the_mirror(self) -> list[str]:
         """How the copy differs from the mirror itself."""
-        return differences(self.skills, held_skills()) + differences(self.categories, held_categories())
+        return differences(self.skills, stored_skills()) + differences(self.categories, stored_categories())
 
 
 def differences(found: Records, wanted: Records) -> list[str]:
     """One text a key: what is there of it, against what should be."""
-    told = [f"{key} is missing" for key in wanted.keys() - found.keys()]
-    told += [f"{key} should not be there" for key in found.keys() - wanted.keys()]
+    found_differences = [f"{key} is missing" for key in wanted.keys() - found.keys()]
+    found_differences += [f"{key} should not be there" for key in found.keys() - wanted.keys()]
     for key in found.keys() & wanted.keys():
         unlike = [
             name for name in found[key].keys() | wanted[key].keys() if found[key].get(name) != wanted[key].get(name)
         ]
-        told += [
+        found_differences += [
             f"{key}.{name} is {found[key].get(name)!r} and not {wanted[key].get(name)!r}" for name in sorted(unlike)
         ]
-    return sorted(told)
+    return sorted(found_differences)
 
 
 def _time(text: str | None) -> str | None:

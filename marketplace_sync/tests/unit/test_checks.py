@@ -1,4 +1,4 @@
-"""What `manage.py check` tells of the settings."""
+"""What `manage.py check` reports about the settings."""
 
 from typing import Any
 
@@ -17,7 +17,8 @@ IMPOSSIBLE = {
 RANGED = [setting for setting in SETTINGS if abs(setting.recommended[0]) < 1e300 and setting.kind is not Kind.SECRET]
 
 
-def told() -> dict[str, Any]:
+def messages() -> dict[str, Any]:
+    """Return the messages of the checks by id."""
     return {message.id: message for message in run_checks(tags=["marketplace_sync"])}
 
 
@@ -28,13 +29,13 @@ def _a_marketplace(settings: Any) -> None:
 
 
 def test_a_good_configuration_is_silent() -> None:
-    assert told() == {}
+    assert messages() == {}
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_each_setting_has_an_error_with_a_hint(settings: Any, setting: Any) -> None:
     setattr(settings, setting.name, IMPOSSIBLE[setting.kind])
-    (message,) = told().values()
+    (message,) = messages().values()
     assert isinstance(message, Error)
     assert message.id == f"marketplace_sync.E{setting.number:03d}"
     assert message.msg.startswith(f"{setting.name} ")
@@ -48,17 +49,17 @@ def test_each_range_has_a_warning_on_both_sides_where_there_is_room(settings: An
     outside = [value for value in (low - step, high + step) if setting.least <= value <= setting.most]
     for value in outside:
         setattr(settings, setting.name, str(value))
-        assert f"marketplace_sync.W{setting.number:03d}" in told()
+        assert f"marketplace_sync.W{setting.number:03d}" in messages()
     setattr(settings, setting.name, str(low))
-    assert f"marketplace_sync.W{setting.number:03d}" not in told()
+    assert f"marketplace_sync.W{setting.number:03d}" not in messages()
 
 
 def test_a_missing_marketplace_is_a_warning(settings: Any) -> None:
     settings.ATOM_SAAS_API_URL = settings.ATOM_SAAS_API_TOKEN = ""
-    assert sorted(told()) == ["marketplace_sync.W001", "marketplace_sync.W003"]
+    assert sorted(messages()) == ["marketplace_sync.W001", "marketplace_sync.W003"]
 
 
-def test_a_misspelt_name_is_told_with_the_right_one(settings: Any) -> None:
+def test_a_misspelt_name_is_reported_with_the_right_one(settings: Any) -> None:
     settings.ENVIRONMENT_NAMES = ("ATOM_SAAS_API_TOKE", "ATOM_SAAS_API_TOKEN", "HOME", "ATOM_SAAS_SYNC_INTERVAL")
     assert [(message.msg.split()[0], message.hint) for message in run_checks(tags=["marketplace_sync"])] == [
         ("ATOM_SAAS_API_TOKE", "Did you mean ATOM_SAAS_API_TOKEN?"),
@@ -67,19 +68,19 @@ def test_a_misspelt_name_is_told_with_the_right_one(settings: Any) -> None:
     assert unknown_names(["ATOM_SAAS_"])[0].hint.startswith("Did you mean ATOM_SAAS_")
 
 
-def test_what_the_settings_module_could_not_read_is_told(settings: Any) -> None:
+def test_what_the_settings_module_could_not_read_is_reported(settings: Any) -> None:
     settings.ENVIRONMENT_PROBLEMS = (
         SettingProblem("marketplace_sync.E031", "DATABASE_URL", "DATABASE_URL is odd.", "Fix it."),
     )
-    (message,) = told().values()
+    (message,) = messages().values()
     assert (message.id, message.msg, message.hint) == ("marketplace_sync.E031", "DATABASE_URL is odd.", "Fix it.")
 
 
-def test_a_project_without_our_settings_module_has_nothing_more_to_tell(settings: Any) -> None:
+def test_a_project_without_our_settings_module_gets_no_message(settings: Any) -> None:
     del settings.ENVIRONMENT_PROBLEMS, settings.ENVIRONMENT_NAMES
-    assert told() == {}
+    assert messages() == {}
 
 
 def test_the_checks_and_the_commands_read_the_same(settings: Any) -> None:
     settings.ATOM_SAAS_PAGE_SIZE = "0"
-    assert {fault.id for fault in find_problems(settings)} == set(told())
+    assert {problem.id for problem in find_problems(settings)} == set(messages())

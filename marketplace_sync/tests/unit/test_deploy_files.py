@@ -28,7 +28,7 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def compose() -> dict[str, Any]:
-    """The compose file with its variables' defaults filled in and the anchors' own entries left out."""
+    """Return the compose file with its variables' defaults filled in and the anchors' own entries left out."""
     text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", (DEPLOY / "compose.yml").read_text())
     return {name: part for name, part in yaml.safe_load(text).items() if not name.startswith("x-")}
 
@@ -123,7 +123,7 @@ def test_units_that_run_on_are_always_started_again_and_stop_in_time(unit: Path)
 
 
 def test_what_the_image_installs_is_what_runs_here() -> None:
-    """Each package that running needs is installed at its version, so what the tests show holds for the image."""
+    """Each package that running needs is installed at its version, so what the tests show is true for the image."""
     for pin in locked("runtime"):
         if pin.applies:
             assert version(pin.name) == pin.version, pin.name

@@ -116,10 +116,10 @@ def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def violations(name: str, source: str) -> list[str]:
-    """What the module of this dotted name, within the app, imports or asks and may not."""
+    """Return what the module of this dotted name, within the app, imports or asks and may not."""
     own = name.split(".")[0]
     if own not in ROOMS:
-        return [f"{name}: no such room in the table; say there what it may import"]
+        return [f"{name}: the table has no such room. Add a row with what it may import"]
     allowed = ROOMS[own]
     tree = ast.parse(source)
     found = []

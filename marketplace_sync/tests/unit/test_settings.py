@@ -49,7 +49,7 @@ def test_values_of_the_file_are_taken_literally(tmp_path: Path, line: str, value
 @pytest.mark.parametrize(
     "line", [f"ATOM_SAAS_API_TOKEN = {SECRET}", SECRET, f"A B={SECRET}", f"=x{SECRET}", f"T={SECRET}\0"]
 )
-def test_a_line_that_is_no_setting_is_told_without_being_shown(
+def test_a_line_that_is_no_setting_is_reported_without_its_text(
     tmp_path: Path, line: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     env = environment(tmp_path, f"# a comment\n\n{line}\nB=2")
@@ -140,12 +140,12 @@ def test_processes_that_start_together_agree_on_the_secret_key(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_an_empty_key_file_is_made_anew(tmp_path: Path) -> None:
+def test_an_empty_key_file_is_written_again(tmp_path: Path) -> None:
     (tmp_path / ".secret_key").write_text("\n")
     assert Environment({}, None).secret_key(tmp_path / ".secret_key") == (tmp_path / ".secret_key").read_text().strip()
 
 
-def test_a_folder_that_can_not_be_written_to_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_write_access_is_reported(tmp_path: Path) -> None:
     env = Environment({}, None)
     assert len(env.secret_key(tmp_path / "no" / "such" / ".secret_key")) >= 50
     assert [problem.id for problem in env.problems] == ["marketplace_sync.W033"]
@@ -154,12 +154,12 @@ def test_a_folder_that_can_not_be_written_to_is_told(tmp_path: Path) -> None:
 
 def test_the_example_names_every_setting_with_its_default_and_one_line_of_help() -> None:
     lines = (FOLDER / ".env.example").read_text().splitlines()
-    told = {
+    shown = {
         line.partition("=")[0]: (line.partition("=")[2], lines[number - 1].removeprefix("# "))
         for number, line in enumerate(lines)
         if line and not line.startswith("#")
     }
-    assert told == {setting.name: (setting.default, setting.help) for setting in (*SETTINGS, *ENVIRONMENT)}
+    assert shown == {setting.name: (setting.default, setting.help) for setting in (*SETTINGS, *ENVIRONMENT)}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

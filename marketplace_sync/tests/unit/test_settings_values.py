@@ -141,7 +141,7 @@ def test_what_can_not_work_is_one_error_of_that_setting(name: str, raw: object) 
     assert len(str(fault)) < 400
 
 
-def test_every_error_is_told_at_once_in_the_order_of_the_table() -> None:
+def test_all_errors_are_reported_in_the_order_of_the_table() -> None:
     with pytest.raises(ConfigError) as caught:
         load(ATOM_SAAS_PAGE_SIZE="x", ATOM_SAAS_WS_URL="nowhere", FEED_KEEP_ROWS="-1")
     assert [fault.setting for fault in caught.value.problems] == [
@@ -200,7 +200,7 @@ def test_a_stream_url_of_its_own_is_kept() -> None:
         ({"ATOM_SAAS_QUEUE_MAX_BYTES": "1048576", "ATOM_SAAS_WS_MAX_MESSAGE_BYTES": "1048577"}, "E044"),
     ],
 )
-def test_what_is_unwise_is_told(values: dict[str, str], id: str) -> None:
+def test_an_unwise_value_is_reported(values: dict[str, str], id: str) -> None:
     assert id in ids(**values)
 
 
@@ -224,9 +224,9 @@ def test_no_limit_is_no_fault(name: str) -> None:
     ],
 )
 def test_no_fault_shows_the_token(values: dict[str, str]) -> None:
-    told = "".join(map(repr, find_problems(SimpleNamespace(**{**GOOD, **values}))))
-    assert told
-    assert TOKEN not in told
+    reported = "".join(map(repr, find_problems(SimpleNamespace(**{**GOOD, **values}))))
+    assert reported
+    assert TOKEN not in reported
 
 
 def test_the_token_shows_only_when_revealed() -> None:
