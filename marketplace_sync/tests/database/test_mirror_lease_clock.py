@@ -160,7 +160,7 @@ def test_the_feed_is_restarted_although_a_dead_daemons_renewal_is_ahead(
     monkeypatch.setattr("marketplace_sync.mirror.lease.WATCH_SECONDS", 0.1)
     out = StringIO()
     call_command("restartfeed", stdout=out)
-    assert "The feed goes on after" in out.getvalue()
+    assert "The feed continues after" in out.getvalue()
 
 
 @pytest.mark.parametrize("write", [lambda lease: lease.renew(), lambda lease: begin_and_end(lease)])

@@ -1,7 +1,6 @@
 """Proxies: one rule for HTTP and stream, a real proxy that both go through, and a login that nobody sees."""
 
 import base64
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from marketplace_sync.logs import install, redact
 from marketplace_sync.models import Skill
 from marketplace_sync.tests.support.connect_proxy import ConnectProxy
 from marketplace_sync.tests.support.harness import marketplace, mirror
-from marketplace_sync.tests.support.tls_front import Authority, addresses, behind_tls, tls_front
+from marketplace_sync.tests.support.tls_front import behind_tls
 from marketplace_sync.tests.support.upstream_peers import ScriptedHttp, reasons
 from marketplace_sync.upstream.access import access_problems
 from marketplace_sync.upstream.errors import UnreachableError
@@ -76,24 +75,6 @@ def test_no_proxy_names_hosts_and_all_below_them_addresses_and_networks(
     entries: str, host: str, port: int, inside: bool
 ) -> None:
     assert named(entries, host, port) is inside
-
-
-@pytest.mark.django_db(transaction=True)
-async def test_the_mirror_goes_live_through_a_proxy_with_tls(tmp_path: Path) -> None:
-    authority = Authority(tmp_path, "authority")
-    async with (
-        marketplace() as server,
-        tls_front(server.port, tmp_path, authority.certificate(HOST)) as port,
-        ConnectProxy() as proxy,
-        mirror(
-            server, **addresses(port, HOST), ca_file=authority.file, https_proxy=Secret(f"http://{proxy.address}"),
-            connect_timeout=20.0,
-        ) as running,
-    ):  # fmt: skip
-        await running.until_state("live")
-        await running.until_it_follows()
-        assert proxy.tunnels == [f"{HOST}:{port}"]
-        assert {line.split()[0] for line in proxy.asked} == {"CONNECT"}
 
 
 @pytest.mark.django_db(transaction=True)
