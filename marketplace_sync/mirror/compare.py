@@ -52,7 +52,8 @@ class Difference:
         return self.missing_categories | self.extra_categories | self.different_categories.keys()
 
     @property
-    def level(self) -> bool:
+    def in_sync(self) -> bool:
+        """Return whether the mirror has all that the marketplace lists, and search finds it."""
         return not self.skills and not self.categories and not self.refused and not self.misfiled
 
 

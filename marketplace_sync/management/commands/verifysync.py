@@ -32,7 +32,7 @@ class Command(BaseCommand):
             print_json(self, _as_json(difference))
         else:
             self._print(difference)
-        sys.exit(0 if difference.level else 1)
+        sys.exit(0 if difference.in_sync else 1)
 
     def _print(self, difference: Difference) -> None:
         for title, keys in (
@@ -60,12 +60,12 @@ class Command(BaseCommand):
             print_line(
                 self, f"{difference.unnamed} of them have no readable id: each may be any skill that is not listed."
             )
-        print_line(self, "In sync with the marketplace." if difference.level else "Not in sync with the marketplace.")
+        print_line(self, "In sync with the marketplace." if difference.in_sync else "Not in sync with the marketplace.")
 
 
 def _as_json(difference: Difference) -> dict[str, Any]:
     return {
-        "level": difference.level,
+        "level": difference.in_sync,
         "missing": sorted(difference.missing),
         "extra": sorted(difference.extra),
         "different": difference.different,

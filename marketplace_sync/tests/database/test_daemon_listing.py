@@ -287,7 +287,7 @@ class TestChangingMarketplace:
             assert (run.stale, run.created, run.updated) == (2, 0, 0)
             assert await name_of(running, "skill-00001") == "Renamed"
             assert "skill-00002" not in await stored_ids(running)
-            assert (await running.difference()).level
+            assert (await running.difference()).in_sync
 
     async def test_stream_message_wins_over_a_page_requested_before_it(self) -> None:
         async with live() as (server, running):
@@ -305,7 +305,7 @@ class TestChangingMarketplace:
             await running.until_db(lambda: state_row().applied == 4, "the stream's word is applied")
             assert not asked.done()
             await asked
-            assert (await running.difference()).level
+            assert (await running.difference()).in_sync
             assert await runs(running) == [("start", "done"), ("asked", "done")]
 
     async def test_duplicate_and_reordered_messages_end_in_sync(self) -> None:
@@ -393,7 +393,7 @@ class TestServersVary:
                 await running.until_db(Skill.objects.filter(name="Renamed").exists, "the stream is read")
                 assert (await running.ask(SyncRun.objects.get)).is_clean is True
                 assert await running.ask(Skill.objects.count) == 25
-                assert (await running.difference()).level
+                assert (await running.difference()).in_sync
 
     async def test_catalogue_on_one_page_is_written_in_batches(self) -> None:
         class Watched(Database):
@@ -546,7 +546,7 @@ class TestRefusals:
             await a_while(server)
             assert singles(server) == [("skill-00100", 200)]
             assert await runs(running) == [("start", "done")]
-            assert (await running.difference()).level
+            assert (await running.difference()).in_sync
 
     async def test_rating_without_average_fetches_the_skill(self) -> None:
         async with live() as (server, running):
@@ -592,7 +592,7 @@ class TestFailingListing:
             async with mirror(server) as running:
                 await running.until_state("live")
                 assert await runs(running) == [("start", "done")]
-                assert (await running.difference()).level
+                assert (await running.difference()).in_sync
 
     @pytest.mark.parametrize(
         "fault", ["http-500", "http-503", "truncated-json", "html-200", "redirect", "reset-mid-body", "unauthorized"]
@@ -698,4 +698,4 @@ class TestGaps:
             row = await running.ask(state_row)
             assert row.shed > 100
             assert "gap" in {reason for reason, _ in await runs(running)}
-            assert (await running.difference()).level
+            assert (await running.difference()).in_sync

@@ -18,7 +18,7 @@ async def test_empty_mirror_fills_and_becomes_live() -> None:
         await running.until_state("live")
         assert await running.ask(Skill.objects.count) == 25
         assert await running.ask(Category.objects.count) == 1
-        assert (await running.difference()).level
+        assert (await running.difference()).in_sync
         run = await running.ask(SyncRun.objects.get)
         assert (run.reason, run.state, run.created, run.pages_done, run.is_clean) == ("start", "done", 25, 3, True)
 
@@ -52,7 +52,7 @@ async def test_changes_made_while_disconnected_arrive_after_reconnect() -> None:
             "a sync followed the reconnect",
         )
         await running.until_state("live")
-        assert (await running.difference()).level
+        assert (await running.difference()).in_sync
 
 
 async def test_reconnects_over_the_limit_keep_the_open_stream() -> None:

@@ -338,7 +338,7 @@ async def test_ids_that_look_alike_are_different_skills_everywhere(monkeypatch: 
         async with mirror(server) as running:
             await running.until_state("live")
             # By listing, by single fetch, and by stream.
-            assert (await running.difference()).level
+            assert (await running.difference()).in_sync
             async with MarketClient(running.config) as client:
                 for number, twin in enumerate(TWINS):
                     found = await client.skill(twin)
@@ -373,5 +373,5 @@ async def test_a_catalogue_of_difficult_values_is_mirrored_exactly() -> None:
     async with SimulatorServer(market, token=TOKEN, requests_per_minute=0, connects_per_minute=0) as server:
         async with mirror(server) as running:
             await running.until_state("live")
-            assert (await running.difference()).level
+            assert (await running.difference()).in_sync
             assert await running.ask(Skill.objects.count) == len(nasty.TRAPS)

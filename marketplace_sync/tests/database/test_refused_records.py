@@ -94,7 +94,7 @@ async def test_empty_catalogue_is_not_an_unreadable_one() -> None:
         server.market.categories["automation"]["name"] = ["no text"]
         assert (await sync(running)).state == "degraded"
         found = await running.difference()
-        assert (found.level, len(found.refused)) == (False, 1)
+        assert (found.in_sync, len(found.refused)) == (False, 1)
 
 
 async def test_api_shows_a_degraded_run() -> None:

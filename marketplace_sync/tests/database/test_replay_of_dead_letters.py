@@ -110,7 +110,7 @@ async def test_truncated_or_refused_dead_letter_is_replayed_by_a_fetch(raw: byte
         answer, state = await replayed(running, raw, code=code, key="skill-00003")
         assert (answer.state, answer.result["effect"], state) == ("done", "updated", "replayed")
         assert (await running.ask(Skill.objects.get, skill_id="skill-00003")).name == "As it is now"
-        assert (await running.difference()).level
+        assert (await running.difference()).in_sync
 
 
 async def test_altered_dead_letter_is_not_applied_but_fetched() -> None:

@@ -122,7 +122,7 @@ async def test_neither_restarts_nor_a_clock_that_was_put_back_postpone_the_daily
             await again.ask(update, Skill._meta.db_table, {"name": "x"}, "skill_id", "skill-00001")
             await again.until_state("live")
             assert await again.ask(SyncRun.objects.filter(by_row=True).count) == 2
-            assert (await again.difference()).level
+            assert (await again.difference()).in_sync
             await again.ask(age_runs, -48)
             assert (await sync(again)).by_row
 
@@ -152,7 +152,7 @@ async def test_a_fingerprint_made_to_match_the_changed_row_hides_nothing() -> No
         await running.ask(forge)
         assert (await running.difference()).different == {"skill-00001": ["name"]}
         await sync(running)
-        assert (await running.difference()).level
+        assert (await running.difference()).in_sync
 
 
 async def test_a_renamed_category_is_found_in_its_skills_too() -> None:
@@ -224,7 +224,7 @@ async def test_a_row_that_cannot_even_be_read_is_named_and_healed(garbage: dict[
         )
         await running.ask(age_runs, 24)
         await sync(running)
-        assert (await running.difference()).level
+        assert (await running.difference()).in_sync
         after = await running.ask(stored)
         for key, row in before.items():
             changed = {name for name, value in row.items() if after[key][name] != value}

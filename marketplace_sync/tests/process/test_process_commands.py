@@ -31,7 +31,7 @@ async def test_once_fills_the_mirror_and_dry_run_shows_the_next_sync_without_wri
         assert filled.status == 0
         assert filled.out == "25 skills listed: 25 created, 0 updated, 0 removed, 0 unchanged, 0 refused.\n"
         assert not server.connects
-        assert (await watched.difference()).level
+        assert (await watched.difference()).in_sync
 
         server.market.put_skill(skill(100), announce=False)
         server.market.put_skill({"skill_id": "skill-00001", "name": "Renamed"}, announce=False)

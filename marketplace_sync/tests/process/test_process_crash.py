@@ -78,7 +78,7 @@ async def test_mirror_is_in_sync_after_ten_kills_during_a_full_sync(program_envi
             await until(waits, "it meets the lease of the dead one")
             # Its own log counts: within 15 s the row may still show the last state of a dead daemon.
             await last.prints("state=live", LEASE_SECONDS + 50)
-            assert (await watched.difference()).level
+            assert (await watched.difference()).in_sync
             last.send(signal.SIGTERM)
             assert (await last.ended()).status == 0
             assert await watched.ask(from_the_truth, server.market) == []

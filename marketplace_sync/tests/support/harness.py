@@ -135,7 +135,7 @@ class Mirror:
         """Wait until the mirror is in sync with the marketplace."""
 
         async def in_sync() -> bool:
-            return (await self.difference()).level
+            return (await self.difference()).in_sync
 
         await self.until(in_sync, "the mirror is in sync")
 
