@@ -22,26 +22,26 @@ Rules, from docs/protocol.md, "What the client does":
  9. A reconnect by a person or agent begins an attempt without waiting and resets the counters; an attempt under way
     serves. Disabling closes the stream and forgets the counters; enabling connects without waiting.
 10. Stopped is final.
-11. At most `attempts_per_minute` attempts begin in any `ATTEMPT_WINDOW`, whatever begins them. One more waits until it
-    is allowed, WAITING or POLLING as before. An open stream is not closed for it: then a reconnect changes nothing,
-    and `slot_free_in` returns when it would. Only retries are not counted whose delays are themselves faster than
-    the limit (below 1 s, or a fallback period below 60 s): the operator chose them.
+11. At most `attempts_per_minute` attempts begin in any `ATTEMPT_WINDOW`, whatever begins them. A further attempt waits
+    until the limit allows it, in mode WAITING or POLLING. An open stream is not closed to wait: a reconnect that the
+    limit forbids changes nothing, and `slot_free_in` returns the seconds until it is allowed. If a configured delay is
+    below 1 s, or the fallback period is below 60 s, retries do not count: the operator chose to exceed the limit.
 
-Polling at its interval never depends on any of this; `PollNow` only asks for one full sync in between.
+Regular polling does not depend on these rules; `PollNow` only requests one additional full sync.
 
 How it works. `decide` takes the state and one input, and returns the next state and the effects, to be carried out in
-their order. Its driver keeps a timer at `next_wake(state)` and sends a `Tick` when it fires. A Tick that is early, late
-or one too many does no harm, because due times are compared with `now`.
+their order. Its driver keeps a timer at `next_wake(state)` and sends a `Tick` when it fires. An early, late or
+superfluous Tick does no harm, because due times are compared with `now`.
 
 Attempts are numbered. `Connect` gives out a number, and each report about that attempt (`Opened`, `Failed`, `Lost`)
 carries it. The stream that the attempt opens keeps the number. So if a reconnect is requested and the old stream's
 `Lost` arrives after the new `Connect`, it has the old number and is ignored: the machine gave that attempt up when it
-asked to close it. One late report needs an answer: an `Opened` that nobody waits for. It is closed, by its number, in
-every mode.
+asked to close it. One late report needs an answer: `Opened` of an attempt that was given up. That stream is closed, by
+its number, in every mode.
 
-To acknowledge a reconnect (law 11) the state is enough: note `state.attempt` after the `ReconnectRequested`. It is done
-when the mode is OPEN with that number. It has failed, for `state.reason`, when the mode is neither that nor CONNECTING,
-or when the number has changed. By rule 11 the number may change later, or never if the mode is still OPEN. Refuse it
+To acknowledge a reconnect (law 11), note `state.attempt` after the `ReconnectRequested`. The reconnect is done when the
+mode is OPEN with that number. It has failed, for `state.reason`, when the mode is neither OPEN nor CONNECTING, or when
+the number has changed. Rule 11 may delay the new number; if the mode stays OPEN, no new number comes. Refuse a reconnect
 where `accepts_reconnect(state)` is false.
 """
 

@@ -6,10 +6,10 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-# Seconds in which `attempts_per_minute` attempts may begin. The marketplace counts in 60 s; the one more is for an
-# attempt that takes longer to arrive than a later one.
+# Seconds in which `attempts_per_minute` attempts may begin. The marketplace counts arrivals within 60 s; one second more
+# is for an attempt that takes longer to arrive than a later one.
 ATTEMPT_WINDOW = 61.0
-# Seconds: retries that wait at least this long stay within the marketplace's limit without being counted.
+# Seconds: with a shorter delay, or a shorter fallback period, retries do not count (rule 11).
 _SLOW_DELAY, _SLOW_FALLBACK = 1.0, 60.0
 
 
@@ -62,7 +62,7 @@ class ConnectionState:
     always_falls_back: bool = False  # rule 5: each further failure begins another fallback period
     opened_at: float | None = None  # set exactly while OPEN
     healthy: bool = False  # the open stream has lasted for `healthy_after`
-    # Of the present fallback period, up to the end of the attempt that follows it, or of the suspension.
+    # When the fallback period began. Set until the attempt after the period has ended, or the suspension has.
     fallback_started_at: float | None = None
     next_attempt_at: float | None = None  # set exactly while WAITING or POLLING
     token_refused: bool = False  # and no connection has been healthy since

@@ -42,7 +42,7 @@ def start(state: ConnectionState, event: Started, now: float, draw: float) -> De
 
 
 def close_old(state: ConnectionState, event: Opened, now: float, draw: float) -> Decision:
-    """Close a stream that nobody waits for, by its number."""
+    """Close the stream of an attempt that was given up, by its number."""
     return state, (CloseStream(event.attempt),)
 
 

@@ -258,7 +258,7 @@ def _created(record: SkillRecord, arrival: int) -> StoredSkill:
 
 
 def _replaced(slot: StoredSkill, record: SkillRecord, arrival: int) -> StoredSkill:
-    """Return the record as a new row has it; only fields that the record leaves out stay as they are stored."""
+    """Return the record as a new skill; of the stored skill, keep only the fields that the record leaves out."""
     created = _created(record, arrival)
     return replace(created, fields={**slot.fields, **_to_microseconds(record.fields)})
 
@@ -300,8 +300,8 @@ def _has_figures(record: SkillRecord) -> bool:
 def _brings_figures(slot: StoredSkill, updated: Stamp | None, arrival: int, *, polled: bool) -> bool:
     """Return whether the rating figures that come with a record are newer than those that are stored.
 
-    By their own time. Also, a row that was requested after the rating came contains that rating, although the skill's
-    `updated_at` need not have moved with it.
+    Their own time decides. Otherwise, a row that was requested after the stored rating arrived contains that rating or
+    a newer one, even if the skill's `updated_at` has not changed.
     """
     if newer(updated, arrival, slot.rated, slot.rating_arrival):
         return True

@@ -12,7 +12,7 @@ from marketplace_sync.protocol.events import SkillPage
 
 # A listing that reports more pages than it has ends after this many empty ones in a row.
 EMPTY_PAGES_END = 3
-# Rows that may be requested at a time, or one page that has more: two pages more are with the writer by then.
+# At most this many rows are requested at a time, or one page if it has more. Two more pages may wait for the writer.
 ROWS_AHEAD = 1000
 # A listing ends after this many pages in a row without a new row. A catalogue that changes while it is read moves by a
 # few rows and not by three pages; one that repeats itself would be read to `max_pages`, for hours.
@@ -85,7 +85,7 @@ class PagePlan:
         return self._ended or (self.last_page is not None and self._next > self.last_page)
 
     def _width(self) -> int:
-        """Return how many pages may be under way. Without totals only page after page shows where the end is."""
+        """Return how many pages may be under way: 1 without totals, when only a page shows whether another follows."""
         if self.last_page is None:
             return 1
         # Memory is bounded in rows, however many of them a page has.
@@ -110,12 +110,12 @@ class PagePlan:
 
     def _extend(self, number: int, page: SkillPage, pages: int, *, new: int) -> None:
         """Move the last page: as reported, and one further if this page shows that the totals are too low."""
-        # A page after the first one that is too many is never requested, whatever number is reported.
+        # One page beyond `max_pages` suffices: there `next_page` reports that the listing is too long.
         self.last_page = max(self.last_page or 1, min(pages, self.max_pages + 1))
         at_least = (number - 1) * self._size + page.rows
         explained = page.total is not None and page.total >= at_least
         if number == self.last_page and page.rows >= self._size and new and not explained:
-            # The last page is full of rows that should not exist by the total, or no total shows that they are all.
+            # The last page is full, and there are more rows than the total, or there is no total: a page may follow.
             self.last_page += 1
 
     def _note_rows(self, number: int, pages: int, *, new: int) -> None:

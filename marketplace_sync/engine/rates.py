@@ -42,8 +42,8 @@ class RequestBudget:
     arrived before it was answered. So each occupied a slot, and there are N slots.
 
     Single fetches may occupy `single_fetch_share` slots at most, so that a stream of incomplete ratings leaves room for
-    full syncs. Each `reserve` that returned 0.0 needs exactly one `finish`, in a `finally`. Slots are alike, so none
-    has a name. Memory: one float per slot, two for that of a single fetch.
+    full syncs. Each `reserve` that returned 0.0 needs exactly one `finish`, in a `finally`. Slots are interchangeable,
+    so a request need not remember its slot. Memory: one float per slot, two for that of a single fetch.
     """
 
     def __init__(self, per_minute: int, window: float = 60.0, single_fetch_share: int = 20) -> None:

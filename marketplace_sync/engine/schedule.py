@@ -3,14 +3,14 @@
  1. One full sync at a time, never restarted. A cause that comes while one runs is covered by one more after it, for the
     running one may have read its pages before the cause. A cause that came before a sync began is covered by that sync,
     whatever it was begun for.
- 2. The first full sync begins when the stream is open or its first attempt has failed, not before, not even for a
-    command. Every later connect wants one full sync.
- 3. The poll interval counts from the end of the last full sync, whatever that one was for. 4. A gap (something was not
- applied) wants a full sync `GAP_QUIET_SECONDS` after the last loss. No loss waits longer than
-    `GAP_MAX_WAIT_SECONDS` while others keep coming. Syncs for gaps that follow one another are spaced further and
-    further apart, up to that: slow noise must not cost more than a flood.
- 5. A failed full sync covers nothing: it is retried after a back-off, for everything it was wanted for. Only a command
-    is served during the back-off. The back-off ends when the cause of the failure is removed.
+ 2. The first full sync begins when the stream is open or its first attempt has failed, and no earlier, even for a
+    command. Every later connect causes one full sync.
+ 3. The poll interval counts from the end of the last full sync, whatever its cause was.
+ 4. A gap (something was not applied) causes a full sync `GAP_QUIET_SECONDS` after the last loss. While losses continue,
+    none waits longer than `GAP_MAX_WAIT_SECONDS`. The time between successive syncs for gaps grows up to that maximum,
+    so that a slow series of losses costs no more syncs than a flood.
+ 5. A failed full sync covers none of its causes: it is retried for all of them after a back-off. Only a command is
+    served during the back-off. The back-off ends when the cause of the failure is removed.
  6. The end of a full sync that began after a command answers it. All commands that wait when a sync begins share it. A
     failure is an answer too ("failed"), so commands, unlike everything else, are not carried over to the retry.
 
@@ -61,7 +61,7 @@ class SyncOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SyncOrder:
-    """A full sync to begin: everything it is for, and the commands that its end answers."""
+    """A full sync to begin: all of its causes, and the commands that its end answers."""
 
     reasons: tuple[Reason, ...]  # never empty
     commands: tuple[int, ...]
@@ -93,7 +93,7 @@ class _RunningSync:
 
 
 class Schedule:
-    """The causes for full syncs, and the one under way. `poll_interval`: seconds; `now`: a clock that never falls."""
+    """The causes for full syncs, and the one under way. `poll_interval`: seconds; `now`: a monotonic clock."""
 
     def __init__(self, *, poll_interval: float) -> None:
         self._poll_interval = poll_interval

@@ -1,1 +1,1 @@
-"""Everything that writes the mirror. It knows the database, but neither sockets nor actors."""
+"""Write the mirror's tables, and read what the writing needs. Knows the database, but neither sockets nor actors."""

@@ -74,7 +74,7 @@ def absent_skills(seen: SeenIds, begun: int, found_by: BegunRun | None = None) -
     """Return the skills that are not in `seen` and were not reported since arrival `begun`; and the mirror's size.
 
     Each skill comes with the arrival of its last report. An arrival that no daemon can have given yet is ignored.
-    `found_by`: the sync run that found each of `seen` in the mirror when it planned their batch, if it did.
+    `found_by`: the sync run, if it found every skill of `seen` in the mirror when it planned its batches; else `None`.
     """
     if found_by is not None and _has_no_more(len(seen), found_by):
         return {}, len(seen)
@@ -109,8 +109,8 @@ _SKILLS_AND_CHANGES_BY_OTHERS = f"""
 def _has_no_more(skills: int, found_by: BegunRun) -> bool:
     """Return whether the mirror has exactly the skills that the sync run found, judged by counts alone.
 
-    It has if their number is equal, and if nothing but this run has changed the mirror since it began: a skill that was
-    there after one batch and is removed by a later one takes a feed number.
+    That is so if the numbers of skills are equal, and if only this run has changed the mirror since it began. Any other
+    change, such as the removal of a skill that an earlier batch found, has taken a feed number.
     """
     ((size, by_others),) = dialect().select(_SKILLS_AND_CHANGES_BY_OTHERS, (found_by.feed_seq, found_by.id))
     return bool(size == skills and by_others == 0)

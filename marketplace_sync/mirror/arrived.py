@@ -41,7 +41,7 @@ class Arrived(msgspec.Struct, frozen=True, gc=False):
     """One event for the mirror: the envelope that it has from the socket or the request to the apply.
 
     `arrival` orders it (see `engine.merge`); `source` is what the feed reports. `polled`: it answers a request, and is
-    no stream message. `forced`: a person had the marketplace's values taken, whatever the times are. `run_id`: the full
+    no stream message. `forced`: a person chose the marketplace's values, whatever their times are. `run_id`: the full
     sync that brought it, if any. `by_row`: compare it with the stored row itself, not with its fingerprint (law 16).
     `size`: the bytes of a stream message, 0 for anything else.
     """

@@ -15,9 +15,9 @@ State = Command.State
 # A command that no daemon has accepted by then is expired, so that its author learns of it.
 EXPIRES_AFTER = timedelta(seconds=60)
 _LONGEST_WAIT = EXPIRES_AFTER + timedelta(seconds=AHEAD_SECONDS)
-# Open commands per actor.
+# The most open commands that one actor may have.
 MAX_OPEN_PER_ACTOR = 20
-# Persons' commands read per look. They come before those of agents, and are never fewer than one person may have.
+# The most commands of people that one query reads, before those of agents. At least `MAX_OPEN_PER_ACTOR`.
 _MAX_OF_PERSONS = 100
 _BY_AGENTS = Q(requested_by__startswith="agent:")
 _OPEN = Q(state__in=(State.PENDING, State.ACCEPTED))
@@ -80,8 +80,9 @@ def accept(lease: Lease, command_id: int, refusal_reason: Callable[[Command], st
     `refusal_reason` returns why the author has lost the right to the command, "" otherwise. A command without that
     right expires, and its result gives the reason.
 
-    A command that is accepted already belongs to this daemon, since a new owner of the lease ends those of the last
-    one. The commit's answer was lost then, and a `False` at the second try would leave the command to nobody.
+    Also return `True` if the command is accepted already. Only this daemon can have accepted it, since a new owner of
+    the lease ends the commands of the owner before. The connection was lost after that commit, and this is the retry:
+    with `False` nobody would execute the command.
     """
     with lease.writing() as head:
         command = Command.objects.select_for_update().filter(_OPEN, pk=command_id).first()
@@ -101,8 +102,8 @@ def accept(lease: Lease, command_id: int, refusal_reason: Callable[[Command], st
 def has_expired(command: Command, now: datetime) -> bool:
     """Return whether no daemon may accept `command` any more.
 
-    A command that expires later than one written now is older than a change of the clock, which was set back. When it
-    expired is unknown, so it has.
+    A command that expires later than a command written now was written before the clock was set back. Its age is
+    unknown, so it counts as expired.
     """
     return command.state == State.PENDING and not now < command.expires_at <= now + _LONGEST_WAIT
 

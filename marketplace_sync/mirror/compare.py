@@ -1,4 +1,4 @@
-"""How the mirror differs from what the marketplace lists. Reads only."""
+"""Compare the mirror with what the marketplace lists. Reads only."""
 
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
@@ -136,7 +136,7 @@ def _skill_columns(record: SkillRecord, stored: StoredSkill, unsound: Sequence[s
     A field that a record leaves out stays as it is, so it is no difference. In a row that contradicts itself, unknown
     fields of its own are one.
     """
-    # Without its fingerprint, or that would stand for the columns.
+    # Without the stored fingerprint, since a merge with it would not compare the columns.
     merged, _ = merge_record(replace(stored, known_fingerprint=None), record, _NOW, polled=True, forced=True)
     assert isinstance(merged, StoredSkill)
     columns = [name for name in SKILL_FIELDS if not same_value(stored.fields[name], merged.fields[name])]
@@ -147,7 +147,8 @@ def _skill_columns(record: SkillRecord, stored: StoredSkill, unsound: Sequence[s
 
 def _with_times(columns: list[str], stored: Stamp | None, reported: Stamp | None, unsound: Sequence[str]) -> list[str]:
     """Add the columns of another time or of a contradiction to `columns`."""
-    # A changed column shows in the fingerprint too; and where the full time is right, its column is what is wrong.
+    # A changed column also makes the fingerprint wrong, so the fingerprint is not reported in addition. If the time at
+    # full precision is right, only its column is reported.
     explained = {"fingerprint"} if columns or stored != reported else set()
     explained |= {"updated_stamp"} if stored == reported else set()
     contradictory = [name for name in unsound if name not in explained and name not in columns]

@@ -1,11 +1,10 @@
-"""Keep what the database refuses for its content from costing more than itself.
+"""Isolate an item whose content the database refuses, and apply the rest of its batch.
 
-The decoder's limits are meant to pass nothing that a column, a constraint or an index cannot store. Where something
-does pass, the batch is halved until one item is alone. That item becomes a dead letter; all others are applied.
+The decoder's limits should exclude everything that a column, a constraint or an index cannot store. If the database
+still refuses a batch, the batch is halved until the refused item is alone. That item becomes a dead letter.
 
-A refusal counts when the item is refused alone, twice: a batch of several may be refused for what another program did
-meanwhile. A temporary problem (a lost connection, a lock, a full disk) is no refusal. It is raised as it is, and the
-caller tries again.
+An item counts as refused after two refusals alone, because another program may cause the refusal of a larger batch. A
+temporary problem (a lost connection, a lock, a full disk) is no refusal: it is raised, and the caller tries again.
 """
 
 import json

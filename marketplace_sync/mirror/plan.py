@@ -27,7 +27,7 @@ class BatchPlan:
     fetched; `incomplete`: skills that a stream message created without their code, which a fetch completes.
     `fleeting`: how many skills came and went within the batch, which the feed does not report.
 
-    All other fields are to be written. `revived` are skills whose tombstones go; `category_ids` are the primary keys
+    All other fields are to be written. The tombstones of `revived` are deleted; `category_ids` are the primary keys
     of categories that were read, so that they need not be read again.
     """
 

@@ -25,7 +25,7 @@ STEP = 1000
 def forget_tombstones(lease: Lease) -> int:
     """Delete up to `STEP` tombstones that are old enough; return how many.
 
-    A tombstone dated ahead of the clock, which was set back since, would stay for longer than 7 days: they begin now.
+    A tombstone dated ahead of the clock, which was set back since, would stay for longer than 7 days: it is dated now.
     """
     with lease.writing() as head:
         Tombstone.objects.exclude(not_ahead("removed_at", head.now)).update(removed_at=head.now)

@@ -1,4 +1,4 @@
-"""The typed, frozen events that all other rooms work on. Nobody else reads raw JSON."""
+"""The typed, frozen events that all other packages work on. Only `protocol` reads the marketplace's JSON."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -148,7 +148,7 @@ def vote(value: Any, field: str, doubtful: bool) -> int:
 
 
 def total(value: Any, least: int) -> int | None:
-    """Read a total of a page; `None` where it is absent or makes no sense, for paging works without it."""
+    """Read a total of a page; `None` where it is absent or impossible, because paging works without it."""
     if value is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Read wire text into plain Python values, and nothing that a database can't store.
+"""Read JSON text into plain Python values, and find what no database can store.
 
 There are two readings. The first is msgspec's: fast, strict, and right for all honest input. What it refuses is read
 again by Python's more tolerant reader, not to accept bad JSON but to find *where* the error is: then a page loses one

@@ -111,7 +111,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def update(self, table: BulkTable, rows: Sequence[Sequence[Any]]) -> None:
-        """Give the rows with these keys the other columns' values. Only where `narrow_updates_pay`."""
+        """Update the other columns of the rows with these keys. Only where `narrow_updates_pay`."""
 
     @abstractmethod
     def among(self, column: str, keys: Collection[str]) -> tuple[str, tuple[Any, ...]]:

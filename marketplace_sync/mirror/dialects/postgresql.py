@@ -29,7 +29,7 @@ _SHORTEST_WAIT = "1ms"
 
 
 class PostgresDialect(Dialect):
-    """See the module."""
+    """Read and write the mirror on PostgreSQL."""
 
     now = "clock_timestamp()"
     lock_lease = (

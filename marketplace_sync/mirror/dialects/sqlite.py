@@ -40,7 +40,7 @@ def _with_marks(query: str) -> str:
 
 
 class SqliteDialect(Dialect):
-    """See the module."""
+    """Read and write the mirror on SQLite."""
 
     now = "strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now')"
     # Transactions begin IMMEDIATE, which locks the whole file.
