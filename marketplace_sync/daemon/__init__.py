@@ -1,1 +1,1 @@
-"""The daemon: the one place where sockets, engine and mirror are wired into tasks."""
+"""The daemon: tasks that connect the marketplace (`upstream`), the decisions (`engine`) and the tables (`mirror`)."""

@@ -1,7 +1,7 @@
-"""Settle what is absent from a listing: remove what is proved to be gone, fetch, put on hold or leave the rest (law 5).
+"""Settle which absent skills and categories are removed, fetched, put on hold or left to the next sync (law 5).
 
-`engine.absence` decides, and `mirror.absence` finds what the mirror has more than the listing. Here the proofs are
-fetched, and what the last clean sync did not list is remembered. The sync run applies what follows.
+`mirror.absence` finds what the mirror has and the listing does not; `engine.absence` decides what to do about it. This
+module fetches the proofs and remembers what the last clean sync did not list. The sync run writes the removals.
 """
 
 from collections.abc import Container, Sequence
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """What a listing named, all of it applied by now. `begun`: the arrival at which the full sync began.
+    """The skills and categories that a listing named. All are applied. `begun`: the arrival when the full sync began.
 
     `found_by`: the run, if each of `skills` was stored when its batch was planned; else `None`.
     `categories`: `None` if a broken row hides a name, so that no category is known to be absent.
@@ -39,7 +39,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
-    """What follows from a listing.
+    """The consequences of a listing.
 
     `unclean_reason`: why it proved nothing, "" if it was clean.
     `held_removals`: skills whose removal is on hold for approval, for `held_reason`.
@@ -108,7 +108,7 @@ class Absences:
         """Carry out the verdict. Return it, and the skills whose absence a second sync has yet to prove."""
         absent, size = await self._database.control(absent_skills, named.skills, named.begun, named.found_by)
         for skill_id in dismissed - approved:
-            # The others are judged as if this one were not there. A removal that the stream reported counts, as always.
+            # A dismissed skill counts neither as absent nor in the mirror's size, unless its removal was announced.
             if not self._repair and skill_id not in self._announced and absent.pop(skill_id, None) is not None:
                 size -= 1
         # A skill that was reported after that sync had begun was not absent then: its proof begins again.

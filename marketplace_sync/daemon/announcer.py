@@ -11,12 +11,12 @@ from marketplace_sync.daemon.observer import DaemonObserver
 from marketplace_sync.models import FeedChange, SyncRun, WebSocketState
 from marketplace_sync.signals import changes_committed, connection_state_changed, removals_held
 
-# States and held runs change a few times per minute at most: listeners that are this far behind never catch up.
+# Signals that may wait; the oldest is dropped. There are a few per minute, so listeners this far behind never catch up.
 MAX_WAITING = 1000
 
 
 class FeedAnnouncer(DaemonObserver):
-    """Send a signal per state and held run, and one for all changes committed since the last.
+    """Send one signal per new state, one per run with removals on hold, and one for the changes since the last signal.
 
     `seq` is the newest feed number so far. The thread begins with the first signal that has a listener. It ends with
     the process, whatever a listener is doing.

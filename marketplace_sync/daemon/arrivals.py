@@ -1,10 +1,10 @@
-"""The order of arrival, which decides between equal times (law 2)."""
+"""Number what the daemon receives in order of arrival, which decides between equal times (law 2)."""
 
 from marketplace_sync.engine.merge import arrival_number
 
 
 class Arrivals:
-    """Give out growing arrivals, all of them above those of earlier epochs."""
+    """Return increasing arrival numbers, all above those of earlier epochs."""
 
     def __init__(self, epoch: int) -> None:
         self._epoch = epoch

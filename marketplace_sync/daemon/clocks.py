@@ -13,7 +13,7 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """A clock that never falls, in seconds, and our time of day, in UTC."""
+    """A monotonic clock, in seconds, and our time of day, in UTC."""
 
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], datetime] = utc_now

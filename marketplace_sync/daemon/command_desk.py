@@ -20,14 +20,14 @@ from marketplace_sync.models import Command, SyncRun
 
 log = structlog.get_logger(__name__)
 
-# From the command to the closed stream, `disable` may take 2 s.
+# Time between two queries for new commands. The stream must be closed within 2 s of the command `disable`.
 LOOK_EVERY_SECONDS = 0.5
-# How many commands of agents are executed together. Those that only wait for a full sync do not count, for they use no
-# database meanwhile. Commands of people have no such limit and come first. Each look accepts only as many of agents as
-# fit into `LOOK_EVERY_SECONDS`, and at least one: no number of agents delays a person by more than one look.
+# How many commands of agents are executed together. Those that only wait for a full sync do not count, because they use
+# no database meanwhile. Commands of people have no such limit and come first. After each query, commands of agents are
+# accepted for `LOOK_EVERY_SECONDS`, and at least one. So agents delay a person's command by that time at most.
 _AGENTS_IN_SERVICE = 8
 
-# Of many dead letters that could not be replayed, this many reasons are shown.
+# The most reasons that an answer quotes for dead letters that could not be replayed.
 _PROBLEMS_SHOWN = 5
 
 Action = Command.Action
@@ -168,9 +168,10 @@ class CommandDesk:
             report = await self._syncs.sync_for(command.pk, approved=skill_ids)
             result = _result_of(report)
             if not report.clean:
-                # An unclean sync does not know what is still absent, so it removed nothing because of the approval.
+                # An unclean sync cannot know what is still absent, so the approval has removed nothing.
                 raise CommandFailedError(
-                    f"The listing proves nothing: {report.unclean_reason}. Run {run_id} still waits: approve it again.",
+                    f"The full sync was not clean: {report.unclean_reason}. The approval deleted nothing. "
+                    f"Approve sync run {run_id} again.",
                     run=report.run_id,
                 )
             await self._database.control(mark_approved, self._lease, run_id)
@@ -182,9 +183,11 @@ class CommandDesk:
     async def _dismiss(self, command: Command) -> dict[str, object]:
         run_id = await self._open_run(command)
         skill_ids = await self._database.control(held_removals, run_id)
-        # Another run may list the same skills. An approval that deletes them would make "kept" a lie.
+        # An approval under way, of this or another run, may delete the same skills.
         if not all(skill_ids.isdisjoint(approved) for approved in self._approving):
-            raise CommandFailedError(f"The removals of run {run_id} are being approved right now.")
+            raise CommandFailedError(
+                f"Removals of sync run {run_id} are being approved. Read the result of that command before you dismiss."
+            )
         kept = await self._database.control(dismiss, self._lease, run_id, by=command.requested_by)
         return {"detail": f"{kept} skills are kept although the marketplace does not list them.", "kept": kept}
 
@@ -193,7 +196,7 @@ class CommandDesk:
 
         def look(run_id: int) -> str:
             run = SyncRun.objects.filter(pk=run_id).first()
-            return why_closed(run) if run is not None else f"There is no run {run_id}."
+            return why_closed(run) if run is not None else f"There is no sync run {run_id}."
 
         run_id = int(command.args.get("run", 0))
         if problem := await self._database.control(look, run_id):

@@ -1,7 +1,7 @@
-"""Decide whether the mirror has all that the marketplace reported, as far as the daemon knows.
+"""Remember whether the mirror is known to be incomplete.
 
-A record that was refused, or a message that was lost, is content that the mirror does not have. Until a fetch or a full
-sync brings it, no moment may be named as of which the mirror is complete (`X-Mirror-As-Of`).
+The content of a refused record or a lost message is missing from the mirror. Until a fetch or a full sync brings it,
+the time up to which the mirror is complete (`X-Mirror-As-Of`) must not advance.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class Completeness(DaemonObserver):
         self._lost_at = self._arrive()
 
     def refused(self, skill_id: str) -> None:
-        """Note a skill whose message was not applied, and that cannot be read as fetched either."""
+        """Note a skill whose message was not applied, and whose fetched record cannot be read either."""
         if len(self._refused) >= _MAX_REFUSED:
             self.lost()
         else:

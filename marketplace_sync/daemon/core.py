@@ -49,7 +49,7 @@ class _FeedHints(DaemonObserver):
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """The stream, which ends by its own stop; the reporter, which writes last; and the tasks that are cancelled."""
+    """What a stop treats differently: the stream stops and drains, `others` are cancelled, the reporter writes last."""
 
     driver: StreamDriver
     reporter: Reporter

@@ -29,13 +29,13 @@ log = structlog.get_logger(__name__)
 # How long a call waits for a database in trouble before the daemon ends with an error: a supervisor's restart is then
 # the better answer.
 PATIENCE_SECONDS = 60.0
-# A query over every row takes as long as it takes.
+# The limit for a query over every row, which may take minutes.
 _SURVEY_SECONDS = 3600.0
 _RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
-# A thread that has not returned by then, at the end, is stuck in the database.
+# A thread that has not returned this long after the stop is stuck in the database.
 _CLOSE_SECONDS = 2.0
-# What the next try may not meet again. InternalError is what a fail-over to read-only raises (SQLSTATE 25006), and a
-# session that the server ended within a transaction (25P03).
+# Errors that may not occur again at the next try. InternalError is raised after a fail-over to a read-only server
+# (SQLSTATE 25006), and when the server has ended a session within a transaction (25P03).
 PASSING = (OperationalError, InterfaceError, InternalError)
 
 
@@ -46,8 +46,8 @@ class DatabaseTimeoutError(OperationalError):
 class DbThread:
     """Run functions one after the other in a thread with a database connection of its own.
 
-    The functions must be safe to run again: a connection may be lost after the commit. `retries` counts how often they
-    were. `prepare` runs before the first query of each new connection.
+    The functions must be safe to run again, because a connection may be lost after the commit. `retries` counts the
+    repeated runs. `prepare` runs before the first query of each new connection.
     """
 
     def __init__(self, name: str, *, prepare: Callable[[], None] = lambda: None) -> None:

@@ -1,4 +1,4 @@
-"""What parts of the daemon ask of one another: single fetches, and full syncs."""
+"""Pass requests for single fetches and full syncs from one part of the daemon to another."""
 
 import asyncio
 from collections import OrderedDict
@@ -14,8 +14,8 @@ MAX_FETCHES = 20
 class Mailbox:
     """Keep the fetches that `Fetcher` takes, and the `schedule` of full syncs that `SyncLoop` follows.
 
-    Senders need neither of them. No method but `next_fetch` waits; `loss` is cheap, for a flood calls it
-    for each message.
+    Senders need a reference to the mailbox only. No method but `next_fetch` waits. `loss` is cheap, because a flood
+    calls it for each message.
     """
 
     def __init__(self, schedule: Schedule, completeness: Completeness, clock: Callable[[], float]) -> None:
@@ -23,7 +23,7 @@ class Mailbox:
         self.sync_wanted = asyncio.Event()  # the schedule may have an earlier due time
         self._completeness = completeness
         self._clock = clock
-        self._fetches: OrderedDict[str, bool] = OrderedDict()  # skill -> is a full sync needed without it?
+        self._fetches: OrderedDict[str, bool] = OrderedDict()  # by skill id: whether a failure needs a full sync
         self._fetch_wanted = asyncio.Event()
 
     def fetch(self, skill_id: str) -> None:

@@ -1,7 +1,7 @@
-"""Replay a dead letter: apply it again as it came, or, where that is not possible, fetch its skill.
+"""Replay a dead letter: decode and apply it again, or, where that is not possible, fetch its skill.
 
-What it reports is old by now. So it arrives before everything else: it wins by its own time only, never on a tie (law
-2). A fetched skill is as new as its request.
+Its content is old by now, so it gets the arrival 0: it wins by its own time only, never on a tie (law 2). A fetched
+skill gets the arrival of its request.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ from marketplace_sync.protocol.refusals import Code, DecodeError
 from marketplace_sync.upstream.errors import MalformedResponseError, UpstreamError
 from marketplace_sync.upstream.market import MarketClient
 
-# Before everything that was ever received.
+# An arrival before all others.
 _BEFORE_ALL = 0
 
 
 class ReplayError(Exception):
-    """The dead letter stays as it is; the text is the reason."""
+    """The dead letter could not be replayed and stays open; the text is the reason."""
 
 
 class Replayer:

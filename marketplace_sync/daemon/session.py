@@ -35,7 +35,7 @@ class NotDrainedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What every part needs that writes the mirror, from the lease to the queue in front of the writer."""
+    """What the parts of the daemon share while it owns the lease: database, write queue, observers."""
 
     database: Database
     lease: Lease

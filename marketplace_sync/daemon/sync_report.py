@@ -1,4 +1,4 @@
-"""How a full sync ended."""
+"""The report of a full sync, for its command, the schedule and the observers."""
 
 from dataclasses import dataclass
 

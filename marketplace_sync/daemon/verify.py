@@ -1,4 +1,4 @@
-"""Compare the mirror with the marketplace: read the listing, and look again at what differs, for it may just change."""
+"""Compare the mirror with the marketplace, twice where they differ: a record may change while the listing is read."""
 
 from collections import Counter
 
@@ -96,7 +96,7 @@ class Verifier:
             try:
                 record = await self._market.skill(skill_id)
             except MalformedResponseError as error:
-                # The listing could be read, so what it showed of this skill counts.
+                # The single fetch shows nothing, so the difference that the listing showed stays.
                 second.refused.append(f"{skill_id}: {error.reason}")
                 _keep_skill(first, skill_id, second)
                 continue

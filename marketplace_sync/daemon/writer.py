@@ -21,10 +21,10 @@ from marketplace_sync.mirror.plan import BatchPlan
 # A batch that would take longer is made smaller. (Skills of 2 KB with 50,000 different words take PostgreSQL 5 s for
 # 16 MiB; a tenth of that is usual.)
 MAX_BATCH_SECONDS = 2.0
-# However slow the database was (it may have been away), the next batch is at least this part of the largest one. The
-# time of a batch of less than half of that does not show how long the largest would take.
+# The next batch is at least this share of the largest one, however slow the database was: it may have been unreachable.
+# A batch below half of this share does not change the size: its time does not show how long the largest would take.
 _LEAST_SHARE = 0.1
-# A smaller batch takes one hop to the writer's thread and reads in its own transaction: to plan it apart would take
+# A smaller batch is planned and written by one call in the writer's thread: a separate call for the plan would take
 # longer than it saves.
 AHEAD_FROM = 200
 
@@ -103,8 +103,8 @@ class Writer:
     async def _next_large_batch(self, writing: _Writing | None) -> Batch | None:
         """Wait for a batch that is worth planning while another is written.
 
-        `None`: that one was written first, or has no plan to build on. At least half as many items must wait as it
-        has, or batches would become ever smaller; a page of a listing may come a moment later.
+        Return `None` if the batch being written is committed first, or has no plan to build on. The new batch must have
+        at least half as many items, or batches would become smaller and smaller.
         """
         least = AHEAD_FROM
         if writing is not None:

@@ -41,8 +41,8 @@ its number, in every mode.
 
 To acknowledge a reconnect (law 11), note `state.attempt` after the `ReconnectRequested`. The reconnect is done when the
 mode is OPEN with that number. It has failed, for `state.reason`, when the mode is neither OPEN nor CONNECTING, or when
-the number has changed. Rule 11 may delay the new number; if the mode stays OPEN, no new number comes. Refuse a reconnect
-where `accepts_reconnect(state)` is false.
+the number has changed. Rule 11 may delay the new number; if the mode stays OPEN, no new number comes. Refuse a
+reconnect where `accepts_reconnect(state)` is false.
 """
 
 from marketplace_sync.engine.connection_state import (

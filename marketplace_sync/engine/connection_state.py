@@ -6,8 +6,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-# Seconds in which `attempts_per_minute` attempts may begin. The marketplace counts arrivals within 60 s; one second more
-# is for an attempt that takes longer to arrive than a later one.
+# Seconds in which `attempts_per_minute` attempts may begin. The marketplace counts arrivals within 60 s; the additional
+# second is for an attempt that takes longer to arrive than a later one.
 ATTEMPT_WINDOW = 61.0
 # Seconds: with a shorter delay, or a shorter fallback period, retries do not count (rule 11).
 _SLOW_DELAY, _SLOW_FALLBACK = 1.0, 60.0
