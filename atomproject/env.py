@@ -53,7 +53,7 @@ class Environment(environ.Env):  # type: ignore[misc]
     """
 
     def __init__(self, variables: Mapping[str, str], dotenv: Path | None, *, required: bool = False) -> None:
-        """`required`: the operator named the file, so it must exist."""
+        """Read the variables. `required`: the operator named the file, so it must exist."""
         super().__init__()
         self.ENVIRON = dict(variables)
         self.problems: list[SettingProblem] = []

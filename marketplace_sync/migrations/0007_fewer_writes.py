@@ -66,7 +66,7 @@ def undo(apps, schema_editor):
 
 
 def build_again(apps, schema_editor):
-    """Going back, the table is made anew after `undo`."""
+    """Recreate the table after `undo`, on the way back."""
     _make(schema_editor, ())
 
 

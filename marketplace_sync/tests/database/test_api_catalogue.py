@@ -31,7 +31,7 @@ def client() -> ApiClient:
 
 
 def ids(client: ApiClient, **parameters: Any) -> list[str]:
-    """The skills listed, in order."""
+    """Return the ids of the listed skills, in order."""
     response = client.get("/api/skills/", parameters)
     assert response.status_code == 200, response.content
     return [skill["skill_id"] for skill in response.json()["results"]]

@@ -287,7 +287,7 @@ def test_management_lists_run_the_same_number_of_queries_for_any_number_of_rows(
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The base URL of uvicorn with the project's ASGI application, on a free port."""
+    """Run uvicorn with the project's ASGI application on a free port. Yield its base URL."""
     from atomproject.asgi import application
 
     # Each request has a thread of its own under ASGI, so a connection that is kept is kept for nobody.

@@ -176,7 +176,7 @@ def write(pen: Pen, edit: tuple[int, int, int]) -> None:
 
 
 def begun_with(before: list[tuple[int, int, int]]) -> Pen:
-    """An empty mirror after these edits."""
+    """Return an empty mirror after these edits."""
     for model in (Skill, Category, Tombstone, FeedChange, LeaseRow):
         model.objects.all().delete()
     pen = new_pen()

@@ -45,7 +45,7 @@ def freshness_of(client: ApiClient, path: str) -> tuple[str, datetime | None]:
 
 
 def beat() -> datetime | None:
-    """The daemon's last heartbeat."""
+    """Return the daemon's last heartbeat."""
     return LeaseRow.objects.get().renewed_at
 
 

@@ -22,7 +22,7 @@ def _quiet_counters() -> None:
 
 
 def endpoints(patterns: list[URLPattern | URLResolver], prefix: str = "/api/") -> Iterator[tuple[str, str]]:
-    """Method and route of everything the API has, the path that stands for all others aside."""
+    """Return the method and route of everything in the API, without the catch-all path."""
     for pattern in patterns:
         route = prefix + str(pattern.pattern)
         if isinstance(pattern, URLResolver):
@@ -41,12 +41,12 @@ ENDPOINTS = sorted(set(endpoints(urls.urlpatterns)))
 
 
 def complexity_of(route: str) -> Complexity:
-    """INTERFACE.md, Governance: reading the catalogue and the change feed is LOW, /api/admin/ needs AUTONOMOUS."""
+    """Return what a route requires: reading the catalogue and the feed is LOW, /api/admin/ needs AUTONOMOUS."""
     return Complexity.CRITICAL if route.startswith("/api/admin/") else Complexity.LOW
 
 
 def existing(route: str) -> str:
-    """The route with an id for which there is something to be done."""
+    """Return the route with the id of an object on which the action is possible."""
     now = timezone.now()
     put("s1", category="c1")
     if "skills/<" in route or "categories/<" in route:
@@ -116,5 +116,5 @@ def check(who: Who, client: ApiClient, method: str, route: str) -> None:
 
 
 def decisions() -> QuerySet[AuditRow]:
-    """The audit's rows of management actions; how the actors were made is among them, refused keys are not."""
+    """Return the audit rows of management actions, with those that created the actors, without refused keys."""
     return AuditRow.objects.exclude(verb="use_key").order_by("id")

@@ -113,7 +113,7 @@ def test_documentation_page_works_offline() -> None:
 
 @pytest.fixture
 def _kept_connection() -> Iterator[None]:
-    """The WSGI handler would close the connection that the test uses."""
+    """Keep the connection open that the test uses: the WSGI handler would close it."""
     request_started.disconnect(close_old_connections)
     request_finished.disconnect(close_old_connections)
     yield

@@ -43,7 +43,7 @@ def key() -> str:
 
 
 def exchange(server: str, *parts: bytes) -> bytes:
-    """What the server answers to these bytes, after which nothing more comes."""
+    """Send these bytes and nothing more, and return the response."""
     host, _, port = server.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
         heard = b""

@@ -28,7 +28,7 @@ Headers = list[tuple[str, str]]
 
 
 def session_of(**flags: Any) -> Headers:
-    """The cookie of a person who has logged in."""
+    """Return the cookie of a user who is logged in."""
     user = get_user_model().objects.create_user("ada", password="x", **flags)
     browser = Client()
     browser.force_login(user)
@@ -90,7 +90,7 @@ MATRIX: dict[str, tuple[Callable[[], Headers], tuple[int | None, int | None, int
 
 
 async def outcome(hub: Hub, headers: Headers, query: str = "", **where: str) -> int | None:
-    """The close code, or `None` for one who was let in."""
+    """Return the close code, or `None` for a client that was admitted."""
     async with Visitor(hub, query, headers, **where) as visitor:
         event = await visitor.next_event()
         if event["type"] == "websocket.close":

@@ -178,7 +178,7 @@ class Side:
 
 
 def take_over(first: int) -> Pen:
-    """The owner has not renewed for long, so a standby takes the lease, whatever the owner is doing."""
+    """Expire the lease, so that a standby takes it, whatever the owner is doing."""
     with transaction.atomic():  # the owner renews by writing, and writes all the time
         LeaseRow.objects.update(renewed_at=datetime(2026, 1, 1, tzinfo=UTC))
         return Pen(acquire("standby"), first)

@@ -40,7 +40,7 @@ def expressions() -> list[tuple[str, str]]:
 
 
 def missing_metrics(now: Scrape) -> list[str]:
-    """What rules and panels ask for and the scrape does not have."""
+    """Return the metrics that rules and panels query and the scrape does not contain."""
     return [
         f"{where}: {selector[0]}"
         for where, expression in expressions()

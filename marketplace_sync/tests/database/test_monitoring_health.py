@@ -51,7 +51,7 @@ def daemon_metrics(lag: float = 0.0, stream: int = 0, api: int = 0) -> str:
 
 
 def facts(*, alive: bool = True, standby: int = 1, **changes: Any) -> Facts:
-    """A mirror in the best of health, and what is different; what is no fact is a column of the state row."""
+    """Return a healthy mirror with these differences: facts, or columns of the state row."""
     columns = {name: changes.pop(name) for name in list(changes) if name in ("state", "fallback_to_polling")}
     row = WebSocketState(**{"state": State.LIVE if alive else State.NOT_RUNNING} | columns)
     fine = Facts(

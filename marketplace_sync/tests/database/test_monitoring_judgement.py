@@ -33,7 +33,7 @@ State = WebSocketState.State
 
 
 def checks(given: Facts) -> dict[str, tuple[Health, str, str]]:
-    """The checks in their order, as what people read of them."""
+    """Return the checks in order, in the words that people read."""
     return {name: (check.status, check.reason, check.do) for name, check in judge(given, CONFIG).worst_first()}
 
 

@@ -39,7 +39,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
 
 
 async def shown_by(running: Mirror, true: Callable[[Scrape], bool], what: str) -> Scrape:
-    """The first scrape of which `true` fulfilled; the daemon writes its part every few moments."""
+    """Return the first scrape for which `true` is fulfilled; the daemon writes its part periodically."""
     found: list[Scrape] = []
 
     async def fulfilled() -> bool:
@@ -117,7 +117,7 @@ async def test_full_syncs_and_requests_are_counted_with_their_duration() -> None
         assert now("request_budget_left") == 1000 - 4
         assert (now("catalogue_skills"), now("catalogue_categories")) == (25, 1)
         assert now("sync_interval_seconds") == 900
-        server.faults.add("redirect")  # no status that is worth another try, and none that PROTOCOL.md names
+        server.faults.add("redirect")  # no status that is worth another try, and none that docs/protocol.md names
         await running.command(Command.Action.SYNC)
         now = await shown_by(
             running, lambda now: now("commands_ended_total", action="sync", state="failed") == 1, "it has failed"

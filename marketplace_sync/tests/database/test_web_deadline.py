@@ -19,7 +19,7 @@ SHORT = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i 
 
 @pytest.fixture
 def limited(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Connections of this process from now on are a web process's."""
+    """Make later connections of this process those of a web process."""
     monkeypatch.setattr(postgres, "_wanted", {})
     deadline.limit_statements(0.3)
     connection.close()

@@ -26,7 +26,7 @@ PAGE = (MANAGE.parent / "docs" / "operations.md").read_text()
 
 
 def documented(beginning: str) -> str:
-    """The command of the page that begins so, its lines joined."""
+    """Return the command of the page that begins with this text, its lines joined."""
     text = re.sub(r"\\\n\s*", "", PAGE)
     found = re.search(rf"^ *\$ ({re.escape(beginning)}.*)", text, re.MULTILINE)
     assert found, beginning
@@ -56,7 +56,7 @@ def back_up(url: str, to: Path) -> None:
 
 @pytest.fixture
 def elsewhere(program_environment: Environment, tmp_path: Path) -> Iterator[str]:
-    """The URL of a database to restore into: on PostgreSQL there, and empty."""
+    """Return the URL of a database to restore into; on PostgreSQL it exists and is empty."""
     if connection.vendor == "sqlite":
         yield f"sqlite:///{tmp_path}/restored.sqlite3"
         return

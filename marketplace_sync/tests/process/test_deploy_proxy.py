@@ -25,7 +25,7 @@ HOST = "mirror.example.com"
 
 
 def uvicorn_command(port: int) -> list[str]:
-    """The image's own command, on loopback and on that port."""
+    """Return the command of the image, on loopback and on that port."""
     text = re.sub(r"\\\n\s*", "", (DEPLOY / "Dockerfile").read_text())
     command = json.loads(re.findall(r"^CMD (\[.*\])$", text, re.MULTILINE)[-1])
     changed = {"python": sys.executable, "0.0.0.0": "127.0.0.1", "8000": str(port)}
@@ -43,7 +43,7 @@ def web(port: int, environment: dict[str, str]) -> Iterator[Program]:
 
 @contextmanager
 def nginx(listen: int, ports: tuple[int, int], folder: Path) -> Iterator[Program]:
-    """An nginx with our file as it is, the addresses aside."""
+    """Run nginx with our file, in which only the addresses are replaced."""
     found = shutil.which("nginx") or "/usr/sbin/nginx"
     if not Path(found).exists():
         without_service("nginx")

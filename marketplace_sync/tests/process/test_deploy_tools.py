@@ -50,7 +50,7 @@ def test_secrets_are_files_and_stand_in_no_environment() -> None:
 
 
 def with_paths(unit: Path, folder: Path) -> Path:
-    """The unit with the paths of this machine: the check looks whether a program is there."""
+    """Return the unit with the paths of this machine: the check looks for its programs."""
     copy = folder / unit.name
     copy.write_text(unit.read_text().replace("/opt/marketplace-mirror/.venv/bin/python", sys.executable))
     return copy

@@ -32,20 +32,22 @@ async def test_verifysync_names_each_changed_column_and_repair_restores_it(progr
 
         found = await start.run("verifysync", "--json")
         assert found.status == 1
-        told = json.loads(found.out)
+        report = json.loads(found.out)
         skills = {column: f"skill-{number:05}" for number, column in enumerate(SKILL_CHANGES)}
-        assert told["missing"] == [skills.pop("skill_id")] and told["extra"] == ["planted"]
-        assert told["withheld"] == 0
+        assert report["missing"] == [skills.pop("skill_id")] and report["extra"] == ["planted"]
+        assert report["withheld"] == 0
         for column, skill_id in skills.items():
-            assert column.removesuffix("_id") in told["different"][skill_id], told["different"]
-        assert told["different"].keys() == set(skills.values())
+            assert column.removesuffix("_id") in report["different"][skill_id], report["different"]
+        assert report["different"].keys() == set(skills.values())
         for column in ("name", "tags", "category_id", "metadata", "extra", "average_rating", "remote_created_at"):
-            assert told["different"][skills[column]] == [column.removesuffix("_id")]
-        assert told["different"][skills["fingerprint"]] == ["fingerprint"]
+            assert report["different"][skills[column]] == [column.removesuffix("_id")]
+        assert report["different"][skills["fingerprint"]] == ["fingerprint"]
         categories = {column: f"category-{number}" for number, column in enumerate(CATEGORY_CHANGES)}
-        assert told["categories"]["missing"] == [categories.pop("name")] and told["categories"]["extra"] == ["planted"]
+        assert report["categories"]["missing"] == [categories.pop("name")] and report["categories"]["extra"] == [
+            "planted"
+        ]
         for column, name in categories.items():
-            assert column in told["categories"]["different"][name], told["categories"]
+            assert column in report["categories"]["different"][name], report["categories"]
         assert await watched.ask(stored) == damaged, "only looked at"
 
         repaired = await start.run("verifysync", "--repair")
@@ -78,8 +80,8 @@ async def test_a_later_update_with_every_field_equal_is_mentioned_and_does_not_c
         server.market.skills["skill-00001"]["updated_at"] = "2026-02-01T00:00:00Z"
         server.market.categories["c"]["updated_at"] = "2099-02-01T00:00:00.5Z"  # too far ahead: no time at all
         found = await start.run("verifysync", "--json")
-        told = json.loads(found.out)
-        assert (found.status, told["later"], told["different"]) == (0, ["skill-00001"], {})
+        report = json.loads(found.out)
+        assert (found.status, report["later"], report["different"]) == (0, ["skill-00001"], {})
         plain = await start.run("verifysync")
         assert plain.status == 0 and "  skill-00001\n" in plain.out
         # An earlier one is a difference: the mirror claims news that the marketplace does not have.
@@ -115,10 +117,10 @@ async def test_skills_that_search_does_not_find_are_named_and_repaired(program_e
         await watched.ask(spoil_search)
         assert await watched.ask(lambda: Skill.objects.matching("skill 1").count()) == 0
         found = await start.run("verifysync", "--json")
-        told = json.loads(found.out)
-        assert (found.status, told["level"]) == (1, False)
-        assert told["misfiled"] == ["row 999999", "skill-00001", "skill-00002"]
-        assert (told["missing"], told["extra"], told["different"]) == ([], [], {})
+        report = json.loads(found.out)
+        assert (found.status, report["level"]) == (1, False)
+        assert report["misfiled"] == ["row 999999", "skill-00001", "skill-00002"]
+        assert (report["missing"], report["extra"], report["different"]) == ([], [], {})
         assert (await start.run("verifysync", "--repair")).status == 0
         assert await watched.ask(lambda: Skill.objects.matching("skill 1").count()) == 1
         assert await watched.ask(lambda: Skill.objects.tagged("test").count()) == 5

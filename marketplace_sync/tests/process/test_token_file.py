@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
-def _an_hour_between_failed_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+def _an_hour_between_failed_syncs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "RETRY_DELAYS", (3600.0,))
 
 
@@ -33,7 +33,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def starts(program_environment: Environment) -> Callable[..., dict[str, str]]:
-    """The environment of a program that takes its token from a file."""
+    """Return the environment of a program that reads its token from a file."""
 
     def environment(server: SimulatorServer, **settings: object) -> dict[str, str]:
         hour = {"ATOM_SAAS_WS_FALLBACK_SECONDS": 3600, "ATOM_SAAS_API_TOKEN": "", "LOG_LEVEL": "DEBUG"}
@@ -42,7 +42,7 @@ def starts(program_environment: Environment) -> Callable[..., dict[str, str]]:
     return environment
 
 
-async def test_neither_the_old_nor_the_new_token_is_ever_told(file: Path, starts: Environment) -> None:
+async def test_neither_the_old_nor_the_new_token_is_ever_shown(file: Path, starts: Environment) -> None:
     async with marketplace(token=OLD) as server, contextlib.AsyncExitStack() as ends:
         database = Database()
         ends.push_async_callback(database.close)
@@ -58,7 +58,7 @@ async def test_neither_the_old_nor_the_new_token_is_ever_told(file: Path, starts
             await daemon.prints("stream_opened .*connection=[23]")
             server.send_raw(f"no {OLD} and no {NEW}")
             await until(lambda: database.control(DeadLetter.objects.exists), "what was sent is a dead letter")
-            letter = await database.control(DeadLetter.objects.get)
+            dead_letter = await database.control(DeadLetter.objects.get)
             replace(file, "")
             await daemon.prints("token_unreadable")
             daemon.send(signal.SIGTERM)
@@ -67,10 +67,10 @@ async def test_neither_the_old_nor_the_new_token_is_ever_told(file: Path, starts
             once = await start.run("runsync", "--once")
             checked = await start.run("verifysync")
             assert (once.status, checked.status) == (0, 0)
-            said = "".join(program.out + program.err for program in start.started) + bytes(letter.head).decode()
-            assert " debug " in said and said.endswith("no *** and no ***")
+            output = "".join(program.out + program.err for program in start.started) + bytes(dead_letter.head).decode()
+            assert " debug " in output and output.endswith("no *** and no ***")
             for part in (OLD, NEW, OLD[:12], NEW[:20], NEW[-10:]):
-                assert part not in said
+                assert part not in output
 
 
 async def test_a_token_out_of_the_settings_file_is_looked_up_there_again(tmp_path: Path, starts: Environment) -> None:
