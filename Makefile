@@ -49,7 +49,7 @@ quick-tests: $(INSTALLED)
 		marketplace_sync/tests/unit marketplace_sync/tests/database $(PYTEST_ARGS)
 
 .PHONY: test
-test: $(INSTALLED) ## lint, types, migrations, all tests on SQLite; where PostgreSQL answers, those of the database on it
+test: $(INSTALLED) ## lint, types, migrations, all tests on SQLite; the database tests also on PostgreSQL, if it answers
 	@$(MAKE) --no-print-directory lint types migrations
 	@if $(BIN)/python -c 'import psycopg, sys; psycopg.connect(sys.argv[1], connect_timeout=5).close()' \
 			'$(TEST_POSTGRES_URL)' 2>/dev/null; then postgres=yes; \
@@ -64,7 +64,7 @@ test: $(INSTALLED) ## lint, types, migrations, all tests on SQLite; where Postgr
 	fi
 
 .PHONY: bench
-bench: $(INSTALLED) ## what all of it costs, beside what people write: some 15 minutes; BENCH_ARGS=--quick: 3
+bench: $(INSTALLED) ## what all of it costs, beside what people write: some 25 minutes; BENCH_ARGS=--quick: 5
 	@exec $(BIN)/python -m bench $(BENCH_ARGS)
 
 .PHONY: lint

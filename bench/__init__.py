@@ -1,1 +1,1 @@
-"""What the mirror costs, measured beside what people write instead. `make bench`, or one piece: see bench/README.md."""
+"""Benchmarks of the mirror beside simpler programs for the same work. `make bench`, or one part: bench/README.md."""

@@ -21,11 +21,11 @@ RESULTS = ROOT / "bench" / "results"
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--quick", action="store_true", help="less of everything: some 3 minutes, and rougher")
+    options.add_argument("--quick", action="store_true", help="smaller measurements, each run once: about 5 minutes")
     options.add_argument("--repeat", type=int, default=0, help="runs of each kind (5; quick: 1)")
-    options.add_argument("--name", default="", help="of the result's files; without it: the day and the commit")
-    options.add_argument("--keep", action="store_true", help="in bench/results, to be committed; else in results/local")
-    options.add_argument("--note", default="", help="what else matters about the machine, such as other work on it")
+    options.add_argument("--name", default="", help="name of the result's files (the date and the commit)")
+    options.add_argument("--keep", action="store_true", help="write to bench/results, not to bench/results/local")
+    options.add_argument("--note", default="", help="a note on the machine for the report, such as other work on it")
     options.add_argument("--pieces", nargs="+", choices=PIECES, default=PIECES, help="only these pieces")
     options.add_argument("--only", choices=("sqlite", "postgresql"), help="one database")
     chosen = options.parse_args()
