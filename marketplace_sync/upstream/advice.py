@@ -20,13 +20,13 @@ _TLS = (
     ("not signed by an authority", "Set ATOM_SAAS_CA_FILE to the certificate (PEM) of the authority that signed it."),
     ("another host name", "Write the host name of the certificate in {url}."),
     ("another address", "Write the host name of the certificate in {url}, not an address."),
-    ("has expired", "The marketplace must renew its certificate; or is this machine's clock wrong?"),
-    ("not valid yet", "Set this machine's clock; else the marketplace must correct its certificate."),
-    ("does not speak TLS", "Write {plain}:// in {url}, or the port at which it speaks TLS."),
-    ("no version of TLS", "Set ATOM_SAAS_TLS_MIN_VERSION=1.2, or have the marketplace speak a newer version."),
+    ("has expired", "The marketplace must renew its certificate, unless this machine's clock is wrong."),
+    ("not valid yet", "Correct this machine's clock. If it is right, the marketplace must correct its certificate."),
+    ("does not speak TLS", "Write {plain}:// in {url}, or the port at which the server speaks TLS."),
+    ("no version of TLS", "Set ATOM_SAAS_TLS_MIN_VERSION=1.2, or ask the marketplace to support a newer version."),
     ("client certificate", "Set ATOM_SAAS_CLIENT_CERT_FILE and ATOM_SAAS_CLIENT_KEY_FILE to what it accepts."),
 )
-_OTHER_TLS = "Look at the other side's TLS, or at what answers in its place."
+_OTHER_TLS = "Check the TLS configuration of the server, or find out which server answers instead of the marketplace."
 
 
 class CheckError(Exception):
@@ -55,7 +55,7 @@ class Advice:
         return f"Correct host and port in {setting}, or open the firewall.{self._or_proxy(setting)}"
 
     def not_in_service(self) -> str:
-        return "No setting: the marketplace is down or in maintenance. Try again later."
+        return "No setting is wrong: the marketplace is down or in maintenance. Try again later."
 
     def unreadable(self) -> str:
         return (
@@ -68,7 +68,8 @@ class Advice:
         if isinstance(error, UpstreamServerError) and error.status >= 500:
             return self.not_in_service()
         return (
-            f"No setting, as the skills are read: ask the marketplace about GET {self._config.api_prefix}/categories. "
+            "No setting is wrong, since the skills can be read: "
+            f"ask the marketplace about GET {self._config.api_prefix}/categories. "
             "No full sync succeeds without them."
         )
 
@@ -84,15 +85,15 @@ class Advice:
                 return self._on_limit(step)
             case PeerDeadError():
                 return (
-                    "What answers at ATOM_SAAS_WS_URL takes connections and answers no ping: is it the stream? "
+                    "The server at ATOM_SAAS_WS_URL accepts connections but answers no ping. Check the URL. "
                     "A proxy in between may buffer messages. A slow peer needs a longer ATOM_SAAS_WS_PONG_TIMEOUT."
                 )
             case StreamClosedError():
-                return "What answers at ATOM_SAAS_WS_URL closes the stream immediately: is it the right address?"
+                return "The server at ATOM_SAAS_WS_URL closes the stream immediately. Check the URL."
             case UpstreamTimeoutError() if step in ("tls", "websocket"):
                 return f"Correct {url}, look for a firewall, or raise ATOM_SAAS_WS_CONNECT_TIMEOUT."
             case UpstreamTimeoutError():
-                return f"Raise ATOM_SAAS_API_TIMEOUT_SECONDS, or look at the way to {url}."
+                return f"Raise ATOM_SAAS_API_TIMEOUT_SECONDS, or check the network to the host in {url}."
             case MalformedResponseError():
                 return self._on_malformed(step, error)
             case UpstreamServerError(status=status):
@@ -100,16 +101,16 @@ class Advice:
             case UnreachableError(status=status) if "the proxy" in error.reason:
                 return self._on_proxy(status)
             case UnreachableError() if step == "tls":
-                return f"Correct host and port in {url}: what answers there does not finish a TLS handshake."
+                return f"Correct host and port in {url}: the server there does not finish a TLS handshake."
             case UnreachableError(status=status):
                 return self._on_handshake(status, url)
             case _:
-                return f"Look at {url}, and at what is on the way."
+                return f"Check {url}, and the network to its host."
 
     def _or_proxy(self, setting: str) -> str:
         if setting.endswith("_PROXY"):
             return " Or name the marketplace's host in NO_PROXY."
-        return "" if self._proxy else " If the way out is a proxy, set HTTPS_PROXY."
+        return "" if self._proxy else " If this network requires a proxy, set HTTPS_PROXY."
 
     def _on_tls(self, reason: str, url: str) -> str:
         plain = "ws" if url == "ATOM_SAAS_WS_URL" else "http"
@@ -119,28 +120,28 @@ class Advice:
         if step in ("websocket", "heartbeat"):
             way = _carrier(self._config.ws_auth)
             return (
-                f"The token was accepted over HTTP, so the way in which it is sent is wrong: now {way}. "
-                "Set ATOM_SAAS_WS_AUTH to query:NAME, bearer or the name of a header, as this deployment takes it."
+                f"The token was accepted over HTTP, but the stream may expect it in another place than {way}. "
+                "Set ATOM_SAAS_WS_AUTH to query:NAME, bearer or the name of a header, as this deployment requires."
             )
         way = _carrier(self._config.api_auth)
         return (
-            f"Set {self._token} to a valid token. It is sent {way}; if this deployment takes it in another "
+            f"Set {self._token} to a valid token. It is sent {way}; if this deployment expects it in another "
             "header, set ATOM_SAAS_API_AUTH to that header's name."
         )
 
     def _on_limit(self, step: str) -> str:
         if step == "websocket":
-            return "No setting: more than 10 connection attempts in a minute, others with this token included. Wait."
-        return "Wait. If it happens again, others use this token too: lower ATOM_SAAS_API_REQUESTS_PER_MINUTE."
+            return "Wait: this token was used for more than 10 connection attempts within a minute, here or elsewhere."
+        return "Wait. If it happens again, other programs use this token: lower ATOM_SAAS_API_REQUESTS_PER_MINUTE."
 
     def _on_malformed(self, step: str, error: MalformedResponseError) -> str:
         if "larger than" in error.reason:
             return "Raise ATOM_SAAS_API_MAX_BODY_BYTES, or lower ATOM_SAAS_PAGE_SIZE."
         if step == "health":
-            return "ATOM_SAAS_API_URL leads to something that is no marketplace: a web page, a login, a proxy's answer."
+            return "Correct ATOM_SAAS_API_URL: the server there is not the marketplace, but a web page, login or proxy."
         return (
-            "ATOM_SAAS_API_URL or ATOM_SAAS_API_PREFIX "
-            f"(now {self._config.api_prefix or 'empty'}) leads to something that is no listing, for example a web page."
+            f"Correct ATOM_SAAS_API_URL or ATOM_SAAS_API_PREFIX (now {self._config.api_prefix or 'empty'}): "
+            "the answer is not a listing, but for example a web page."
         )
 
     def _on_status(self, step: str, status: int) -> str:
@@ -148,10 +149,10 @@ class Advice:
         if status == 407:
             return self._on_proxy(status)
         if 300 <= status < 400:
-            return "Write where the redirect leads in ATOM_SAAS_API_URL: https:// for http://, or another host or path."
+            return "Set ATOM_SAAS_API_URL to the target of the redirect: https:// for http://, or another host or path."
         if status in (404, 405, 410) and step == "health":
             return (
-                "/health stands at ATOM_SAAS_API_URL itself: correct the URL. A path before /skills alone belongs in "
+                "/health follows ATOM_SAAS_API_URL directly: correct the URL. A path that only /skills has belongs in "
                 "ATOM_SAAS_API_PREFIX."
             )
         if status in (404, 405, 410):
@@ -166,14 +167,14 @@ class Advice:
         setting = self._proxy or "HTTPS_PROXY"
         if status == 407:
             return f"Write user name and password into the proxy's URL: {setting}=http://user:password@host:port."
-        return f"The proxy in {setting} does not let us through: have it allow this host, or name the host in NO_PROXY."
+        return f"The proxy in {setting} refuses this host. Let the proxy allow it, or name the host in NO_PROXY."
 
     def _on_handshake(self, status: int | None, url: str) -> str:
         if status is None:
-            return f"Correct {url}, or look at what is on the way.{self._or_proxy(url)}"
+            return f"Correct {url}, or check the network to its host.{self._or_proxy(url)}"
         if status >= 500:
             return self.not_in_service()
-        return f"Set ATOM_SAAS_WS_URL to where the stream is: what is there now answers HTTP {status}."
+        return f"Set ATOM_SAAS_WS_URL to the URL of the stream: the server at the present URL answers HTTP {status}."
 
 
 def _carrier(auth: str) -> str:
