@@ -1,6 +1,6 @@
 """Log one event per line on stderr, for people (`key=value`) or for machines (JSON), never with a secret.
 
-This project logs with `structlog.get_logger(__name__).info("stream_open", attempts=2)`. What other libraries log
+This project logs with `structlog.get_logger(__name__).info("sync_failed", reason=text)`. What other libraries log
 through `logging` gets the same form. A task binds its ids (`structlog.contextvars`), and they appear in each of its
 lines. A flood of one event becomes a count.
 """

@@ -1,7 +1,7 @@
-"""One setting: its declaration, and a problem of it.
+"""The classes by which settings are declared and their problems reported.
 
-Pure, without Django: `conf` declares the settings of this app, and the project's settings module those of Django, in
-the same words. `setting_values` parses their values.
+Pure, without Django: `conf` declares the settings of this app with them, and the project's `atomproject.env` those of
+Django. `setting_values` parses their values.
 """
 
 import math

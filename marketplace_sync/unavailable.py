@@ -1,4 +1,4 @@
-"""Why the database could not serve a request, and how long the client should wait.
+"""Explain why the database could not serve a request, and how long the client should wait.
 
 Database errors that a retry can cure are answered with 503. All others are bugs and stay a 500.
 """

@@ -1,4 +1,4 @@
-"""Who may read. Whether something may be changed is decided by its action in `governance`, not here."""
+"""The permissions for reading. The right to change something is checked by the action in `governance`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What happens in the daemon, published to observers: the parts need not know who counts, shows or announces it."""
+"""Publish events of the daemon to observers, so that its parts do not depend on those that count, show or announce."""
 
 from collections.abc import Sequence
 from datetime import timedelta

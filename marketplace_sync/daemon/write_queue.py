@@ -48,7 +48,7 @@ class Batch:
 
     @property
     def fill(self) -> float:
-        """The batch's part of the largest one that there may be, 0.0 to 1.0."""
+        """Return the batch's size as a share of the largest batch, 0.0 to 1.0."""
         return max(len(self.items) / MAX_BATCH_ITEMS, self.size / MAX_BATCH_BYTES)
 
     def add(self, queued: _Queued) -> None:

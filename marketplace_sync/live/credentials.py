@@ -1,4 +1,4 @@
-"""Who may read the feed: authentication at the handshake, and the regular check that a credential is still valid.
+"""Authenticate clients of the feed at the handshake, and check regularly that their credentials are still valid.
 
 An agent sends its key in the `Authorization` header. A person's browser sends the session's cookie for any page that
 connects, so the page has to be one of ours. A client without an `Origin` header is no browser and needs a key.

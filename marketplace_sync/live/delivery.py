@@ -1,4 +1,4 @@
-"""Delivery to one client: from its place in the feed to the newest change, and every later change as it comes."""
+"""Deliver changes to one client: from its place in the feed to the newest change, then each change as it comes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""Reading the change feed: the changes after a number, for the API and the WebSocket alike.
+"""Read the change feed: the changes after a number, for the API and the WebSocket.
 
 Feed numbers are assigned under the lease row's lock, which lasts until the commit, so commit order is number order.
 Pruning removes from the front only. A reader that sees a number therefore sees all earlier ones that are kept, and if

@@ -1,4 +1,4 @@
-"""Which web pages may read the feed: the rule by which Django's CSRF check judges the `Origin` of a form.
+"""Decide which web pages may read the feed, by the rule of Django's CSRF check for the `Origin` of a form.
 
 A page on another port or scheme of the same host may belong to somebody else, and the browser sends it our cookies.
 """

@@ -69,12 +69,12 @@ class SyncRun(models.Model):
 
     @property
     def degraded(self) -> bool:
-        """Whether some listed records could not be read. A run in any state may be degraded."""
+        """Return whether some listed records could not be read. A run in any state may be degraded."""
         return self.refused > 0
 
     @property
     def refused_share(self) -> float:
-        """The larger of two shares, 0.0 to 1.0: of listed skills, and of listed categories, that could not be read."""
+        """Return the larger share, 0.0 to 1.0, of listed skills and of listed categories that could not be read."""
         read = self.created + self.updated + self.unchanged + self.stale
         skills = self.refused - self.refused_categories
         shares = ((skills, read + skills), (self.refused_categories, self.listed_categories))

@@ -1,1 +1,1 @@
-"""Prometheus metrics and health checks: what machines watch the mirror by. Reads, and changes nothing."""
+"""Prometheus metrics and health checks, for programs that monitor the mirror. Reads, and changes nothing."""

@@ -1,4 +1,4 @@
-"""Whether this process can serve requests. A load balancer asks before it sends any, and while it does."""
+"""Check whether this process can serve requests, for the load balancer that sends them."""
 
 import asyncio
 from typing import Any

@@ -12,7 +12,7 @@ class RequestWindow:
         self._admitted: deque[float] = deque()
 
     def admit(self, now: float) -> float | None:
-        """Admit and count one, and return `None`. At the limit, return the seconds until there is room instead."""
+        """Count one request and return `None`; at the limit, return the seconds until one is admitted."""
         if not self.limit:
             return None
         while self._admitted and self._admitted[0] <= now - self.seconds:

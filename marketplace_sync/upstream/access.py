@@ -12,7 +12,9 @@ from marketplace_sync.upstream.token import Token, file_source, read_token
 
 
 class Access:
-    """Made once per process. `again` re-reads a token that has no file of its own, see `Token`.
+    """Provide the TLS context, the proxies and the token. Created once per process.
+
+    `again` re-reads a token that has no file of its own, see `Token`.
 
     Raises `ConfigError` for files and proxies that can't be used.
     """

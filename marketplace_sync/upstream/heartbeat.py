@@ -1,4 +1,4 @@
-"""When to ping the peer, and when its silence means that it is dead. Pure: the time is an argument.
+"""Decide when to ping the peer, and when an unanswered ping shows that it is dead. Pure: the time is an argument.
 
 Theory of operation. Every `interval` seconds a ping is due, as a JSON message and as a protocol frame. A
 pong of either kind answers it if it arrives after the ping and within `timeout` seconds. A frame names the

@@ -31,7 +31,7 @@ from marketplace_sync.upstream.proxies import Proxy
 from marketplace_sync.upstream.tls import asks_for_certificate
 from marketplace_sync.variants import token_headers
 
-# Seconds. A full sync can wait for two minutes; for a longer wait the daemon has better plans than to keep one open.
+# Seconds. A request waits for a shorter `Retry-After`; for a longer one the full sync fails, and is scheduled again.
 LONGEST_WAIT = 120.0
 # More of an error page than this is not read, in bytes and in seconds.
 ERROR_BODY_BYTES = 16_384

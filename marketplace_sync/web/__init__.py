@@ -1,1 +1,1 @@
-"""What a browser gets when a request fails: pages with a reason and a way back, JSON under `/api/`."""
+"""The answers to failed requests: pages with a reason and links, JSON under `/api/`. Also the time limit of queries."""

@@ -1,4 +1,4 @@
-"""What differs between the two databases where the mirror is read and written in bulk."""
+"""The differences between SQLite and PostgreSQL in bulk reads and writes of the mirror."""
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
