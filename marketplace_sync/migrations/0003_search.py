@@ -1,26 +1,26 @@
-"""What search, the tag filter and the orderings are found by.
+"""Create the indexes for the search, the tag filter and the orderings.
 
-PostgreSQL: a table of each skill's words, as a tsvector under a GIN index, and such an index over the tags. (An
-index over the expression alone took 8 s for a search that most skills match: there it makes the words anew for
-each.) SQLite: an FTS5 index of the words and a table of the tags. Triggers keep them right, so that whatever
-writes a skill cannot forget them.
+PostgreSQL: a table with each skill's words, as a tsvector with a GIN index, and a GIN index of the tags. (With an index
+of the expression alone, a search that most skills match took 8 s, because PostgreSQL computed the words of each skill
+again.) SQLite: an FTS5 index of the words, and a table of the tags. Triggers update them for every writer of a skill.
 
-The orderings' indexes are made here and not in `Meta`, for they differ: what was never rated or dated comes last,
-which PostgreSQL has to be told and SQLite refuses to be told; and a page far back is found in the index alone only
-if that holds the primary key (PostgreSQL: 324 ms without), as every index of SQLite does.
+The indexes of the orderings are created here and not in `Meta`, because they differ by database. Skills without a
+rating or a date come last: PostgreSQL needs NULLS LAST for that, which SQLite refuses in an index. A page far back is
+found in the index alone only if the index contains the primary key: on PostgreSQL it must be named (324 ms without), on
+SQLite every index contains it.
 
-On SQLite Django changes a table by making it anew, which drops its triggers: a later migration that alters
-`Skill` calls `build_sqlite` again, and then `build` of `0009_smaller_orderings`. `test_api_catalogue.py` fails if one
-forgets.
+On SQLite Django changes a table by creating it again, which drops its triggers. So a later migration that alters
+`Skill` must call `build_sqlite` again, and then `build` of `0009_smaller_orderings`. `test_api_catalogue.py` fails if
+one does not.
 """
 
 from django.db import migrations, models
 
-# ASCII punctuation: PostgreSQL's parser would take `a/b` for a file and `a.b` for a host, one word each.
+# ASCII punctuation. PostgreSQL's parser would read `a/b` as a file and `a.b` as a host, one word each.
 PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
-# A document of more than 1 MiB of words is refused by PostgreSQL, and with it the skill: 50,000 characters
-# of each are looked at. No foreign key: Django empties tables by TRUNCATE, which one would forbid.
+# PostgreSQL refuses a document with more than 1 MiB of words, and with it the skill. So the first 50,000 characters of
+# description and of tags count. No foreign key, since it would forbid the TRUNCATE by which Django empties tables.
 POSTGRES = (
     "CREATE TABLE marketplace_sync_skill_words (skill bigint PRIMARY KEY, words tsvector NOT NULL)",
     """
@@ -90,15 +90,15 @@ _ADD = f"""
     INSERT INTO marketplace_sync_skill_words (rowid, words) VALUES (new.id, {_WORDS.format(row="new")});
     INSERT INTO marketplace_sync_skill_tag (tag, skill) SELECT DISTINCT value, new.id FROM json_each(new.tags);
 """
-# DISTINCT and not OR IGNORE: the ON CONFLICT of the statement that runs the trigger would count instead.
-# The index keeps no copy of the text, so it is told what to forget.
+# DISTINCT and not OR IGNORE, which the ON CONFLICT of the statement that runs the trigger would override.
+# The index keeps no copy of the text, so a removal has to contain the text.
 _DROP = f"""
     INSERT INTO marketplace_sync_skill_words (marketplace_sync_skill_words, rowid, words)
         VALUES ('delete', old.id, {_WORDS.format(row="old")});
     DELETE FROM marketplace_sync_skill_tag WHERE skill = old.id AND tag IN (SELECT value FROM json_each(old.tags));
 """
 SQLITE = (
-    # No positions (`detail=none`) and no copy of the text (`content=''`): it says which skills, and no more.
+    # Without positions (`detail=none`) and without a copy of the text (`content=''`): only the skills are needed.
     "CREATE VIRTUAL TABLE IF NOT EXISTS marketplace_sync_skill_words USING fts5"
     "(words, content='', detail=none, columnsize=0, prefix='2', tokenize='unicode61 remove_diacritics 0')",
     "CREATE TABLE IF NOT EXISTS marketplace_sync_skill_tag"
@@ -131,7 +131,7 @@ SQLITE_UNDO = (
 
 
 def build_sqlite(schema_editor):
-    """Make the index, the tag table and the triggers, from what the table holds; those that exist are made anew."""
+    """Create the index, the tag table and the triggers from the stored skills, in place of those that exist."""
     for statement in (*SQLITE_UNDO, *SQLITE):
         schema_editor.execute(statement, params=None)
 

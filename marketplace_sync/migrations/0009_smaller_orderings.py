@@ -1,13 +1,13 @@
-"""Indexes of the orderings that most updates move a skill in: equals follow by primary key, no more by `skill_id`.
+"""Break ties by primary key instead of `skill_id` in the indexes of the orderings that most updates change.
 
-Each entry was as long as its id, and has a few bytes now. A change writes as many pages as its new places are on: for a
-new skill among 60,000 SQLite takes some 92 us instead of 104.
+Each entry contained the skill's id, and now contains a few bytes. So more entries fit on a page, and a change writes
+fewer pages: a new skill among 60,000 takes SQLite about 92 µs instead of 104.
 """
 
 from django.db import migrations
 
-# PostgreSQL is told that what was never rated or dated comes last, and has the key in the index by name; SQLite has both
-# without being told, and refuses to be (see `0003_search`).
+# PostgreSQL needs NULLS LAST, and the primary key as a column of the index. SQLite refuses the first and needs neither
+# (see `0003_search`).
 _ORDERINGS = (
     ("skill_by_rating", "average_rating DESC", " NULLS LAST"),
     ("skill_by_update", "remote_updated_at DESC", " NULLS LAST"),

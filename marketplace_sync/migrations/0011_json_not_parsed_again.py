@@ -1,7 +1,8 @@
-"""SQLite: what the mirror writes as JSON is not parsed again to see whether it is (`models.fields`).
+"""SQLite: do not validate JSON that the mirror has written (`models.fields`).
 
-The CHECKs are taken out of the tables' texts, as SQLite's manual describes it (lang_altertable.html, 7): that is done
-at once, whatever the tables hold. Django's way would copy them, and lose the triggers and indexes that it did not make.
+The CHECK constraints are removed from the tables' definitions, as SQLite's manual describes it (lang_altertable.html,
+7). That takes no time, however large the tables are. Django would copy the tables, and lose the triggers and indexes
+that it did not create.
 """
 
 from django.db import DatabaseError, migrations
@@ -39,14 +40,14 @@ def _rewrite(schema_editor, old, new):
             try:
                 cursor.execute("UPDATE sqlite_master SET sql = sql WHERE name = 'marketplace_sync_skill'")
             except DatabaseError:
-                return  # a SQLite that was built to refuse this (DEFENSIVE) goes on parsing, which is slower
+                return  # a SQLite that refuses this (built as DEFENSIVE) continues to validate, which is slower
             for table, names in _WRITTEN.items():
                 cursor.execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = %s", (table,))
                 (sql,) = cursor.fetchone()
                 for name in names:
                     sql = sql.replace(f"{old(name)},", f"{new(name)},")
                 cursor.execute("UPDATE sqlite_master SET sql = %s WHERE type = 'table' AND name = %s", (sql, table))
-            # So that every connection reads the tables' texts anew.
+            # Makes every connection read the tables' definitions again.
             cursor.execute("PRAGMA schema_version")
             (version,) = cursor.fetchone()
             cursor.execute(f"PRAGMA schema_version = {version + 1}")

@@ -1,4 +1,4 @@
-"""When a command was asked for again: the open one is returned, and no second one written."""
+"""Add the time at which an open command was submitted again, instead of a second row."""
 
 from django.db import migrations, models
 

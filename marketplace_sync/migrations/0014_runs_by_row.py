@@ -1,4 +1,4 @@
-"""Which full sync compared the stored rows themselves, so that the next one is not put off by a restart."""
+"""Note which full sync compared the stored rows themselves, so that a restart does not delay the next such sync."""
 
 from django.db import migrations, models
 

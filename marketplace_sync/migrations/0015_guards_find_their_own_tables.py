@@ -1,9 +1,9 @@
-"""PostgreSQL: functions of triggers look for tables in the schema of the app alone.
+"""PostgreSQL: let the functions of triggers find tables in the schema of the app only.
 
-A temporary table comes before all others of its name unless a function says otherwise. Whoever could make one named
-`marketplace_sync_auditgate` opened the gate of the audit with it, and one named `marketplace_sync_skill_words` kept
-the search from learning of a change. The guard of the audit also fires now while `session_replication_role` is
-`replica`, which switches ordinary triggers off.
+By default a temporary table hides other tables of its name. So a role that could create one named
+`marketplace_sync_auditgate` could open the gate of the audit, and one named `marketplace_sync_skill_words` prevented
+updates of the search words. The audit's trigger now also fires while `session_replication_role` is `replica`, which
+disables ordinary triggers.
 """
 
 from importlib import import_module
@@ -12,7 +12,7 @@ from django.db import migrations
 
 audit = import_module("marketplace_sync.migrations.0002_agents_and_audit")
 
-# The schema of the guarded table, whatever it is called after a restore. `format` quotes it.
+# The schema of the guarded table, which a restore may have renamed. `format` quotes it.
 _GUARD = """
     CREATE OR REPLACE FUNCTION marketplace_sync_audit_guard() RETURNS trigger LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp AS $$
@@ -42,7 +42,7 @@ def build(apps, schema_editor):
             cursor.execute("SELECT quote_ident(current_schema())")
             schema = cursor.fetchone()[0]
         for function in _WORDS:
-            # pg_temp last: where it is not named it comes first.
+            # pg_temp last: unless it is named, it comes first.
             _run(schema_editor, f"ALTER FUNCTION {function} SET search_path = pg_catalog, {schema}, pg_temp")
 
 

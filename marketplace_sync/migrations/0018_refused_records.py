@@ -1,4 +1,4 @@
-"""What a sync could not read: it says `degraded`, and no moment is named as of which the mirror is complete."""
+"""Store what a sync could not read: its state is `degraded`, and the mirror is not known to be complete."""
 
 from django.db import migrations, models
 
