@@ -1,5 +1,5 @@
 # ruff: noqa: T201 - a script for a terminal
-"""How long the API's lists take on 100,000 skills: the median of each, against its limit.
+"""Measure the API's lists on 100,000 skills: the median time of each list, and its limit.
 
     python bench/api_lists.py                                     # SQLite, in a temporary file
     python bench/api_lists.py --database postgres://u:p@host/db   # PostgreSQL, in a scratch database made beside db

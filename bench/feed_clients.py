@@ -74,7 +74,7 @@ class Client(asyncio.Protocol):
 
 
 class Tally:
-    """What all clients received."""
+    """The counts and latencies of what all clients received."""
 
     def __init__(self) -> None:
         self.messages = self.received = self.missed = 0

@@ -135,7 +135,7 @@ def prepare() -> str:
 
 
 def write(rate: float, seconds: float) -> None:
-    """Commit `rate` changes a second, one a transaction, hinted as the daemon does; print the last number."""
+    """Commit `rate` changes per second, one per transaction, with hints like the daemon's; print the last number."""
     write_event = set_up()
     from marketplace_sync.live.hints import hint_sender
     from marketplace_sync.protocol.events import RatingChanged
@@ -239,13 +239,13 @@ def wait_for_port(port: int) -> None:
 
 
 def resident(pid: int) -> float:
-    """MiB of memory that the process has."""
+    """Return the memory of the process, in MiB."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 
 
 def cpu_seconds(pid: int) -> float:
-    """Of the process so far."""
+    """Return the CPU seconds of the process so far."""
     user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 

@@ -1,5 +1,5 @@
 # ruff: noqa: T201
-"""How soon is a change shown? From the marketplace's send to the row on the front page in a real browser.
+"""Measure the time from the marketplace's message to the row on the overview page in a real browser.
 
     python bench/feed_latency.py                                        # SQLite, no Redis
     python bench/feed_latency.py --redis redis://127.0.0.1:6379/0       # without and with hints

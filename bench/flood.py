@@ -10,7 +10,7 @@ from bench.workload import write_messages
 
 
 def measure(databases: Databases, *, messages: int, repeat: int) -> dict[str, Any]:
-    """Lost skills, seconds until level after the end, longest wait for a pong; by whether the limit is on."""
+    """Return lost skills, seconds until in sync afterwards, and the longest wait for a pong, by limit on or off."""
     found: dict[str, list[dict[str, float]]] = {"limit on": [], "limit off": []}
     for _ in range(repeat):
         for name, limit in (("limit on", 100), ("limit off", 0)):

@@ -1,5 +1,5 @@
 # ruff: noqa: T201
-"""What a message costs within the process, without socket and queue: CPU and time, in microseconds each.
+"""Measure the CPU and time of one message within the process, without socket and queue, in microseconds.
 
 Decoding, then planning and writing in batches (`mirror.plan`, `mirror.apply`), one after the other in one thread; the
 daemon does the first in its loop, and of large batches the second and third in two threads.

@@ -1,5 +1,5 @@
 # ruff: noqa: T201
-"""What every piece's command line has, and what it does with what came out."""
+"""The command-line options that all measurements share, and the output of their results."""
 
 import argparse
 import json
@@ -20,7 +20,7 @@ def parser(about: str | None) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.ArgumentParser, name: str, measure: Callable[..., dict[str, Any]], *wanted: str) -> None:
-    """Measure one piece on one database, and print what came out as JSON."""
+    """Run one measurement on one database, and print the result as JSON."""
     chosen = options.parse_args()
     with Databases(chosen.database or None) as databases:
         print(json.dumps({name: measure(databases, **{key: getattr(chosen, key) for key in wanted})}, indent=1))

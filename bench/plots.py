@@ -1,4 +1,4 @@
-"""Bars, drawn by hand: no library for what is forty lines of SVG."""
+"""Draw bar charts as SVG, in forty lines instead of a library."""
 
 from collections.abc import Sequence
 from html import escape

@@ -1,4 +1,4 @@
-"""The result as a table for people: medians, their spread, and what they have to be."""
+"""Write the result as a table: medians, their spread, and their limits."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
 def table(result: dict[str, Any]) -> str:
-    """Markdown."""
+    """Return the result as a Markdown table."""
     machine = result["machine"]
     lines = [
         f"# {result['at'][:16].replace('T', ' ')} UTC, commit {result['commit']}{', quick' if result['quick'] else ''}",

@@ -1,5 +1,5 @@
 # ruff: noqa: T201 - a script for a terminal
-"""(a) How many messages a second are applied while they come as fast as they can. See bench/README.md."""
+"""(a) Measure how many messages per second are applied when they are sent at full speed. See bench/README.md."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ SLOW = 0.05
 
 
 def measure(databases: Databases, *, messages: int, over: int, repeat: int, profile: str = "") -> dict[str, Any]:
-    """Messages a second and a CPU second, by kind."""
+    """Return messages per second and per CPU second, by kind."""
     rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
     cpu: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for _ in range(repeat):
@@ -67,7 +67,7 @@ def mirror(stage: Stage, file: Path, count: int, last: dict[str, str], profile: 
 
 
 def played(stage: Stage, market: Program, daemon: Program, count: int, last: dict[str, str]) -> tuple[float, float]:
-    """Seconds and CPU seconds from the first message sent to the last one committed; nothing may be lost."""
+    """Return seconds and CPU seconds from the first message sent to the last one committed; none may be lost."""
     stage.until(lambda: stage.state() == "live", "it is live", daemon)
     before = cpu_seconds(daemon.pid)
     sent = market.ask(do="send", count=count, rate=0)

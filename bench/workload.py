@@ -1,4 +1,4 @@
-"""What the marketplace sends in a measurement: the same to the daemon and to every yardstick.
+"""Generate what the marketplace sends in a measurement: the same for the daemon and for every other contender.
 
 A catalogue of the simulator's own made-up skills (1 to 2 KB each, several languages, eight categories), and a history
 over it: each message brings a whole skill, created where its id comes for the first time. An update changes what
@@ -28,7 +28,7 @@ def write_catalog(path: Path, skills: int) -> None:
 
 
 def write_messages(path: Path, count: int, over: int) -> dict[str, str]:
-    """`count` messages over `over` skills as JSON lines; the version that each skill has in the end.
+    """Write `count` messages about `over` skills as JSON lines; return the last version of each skill.
 
     As long as `count` is no more than `over`, no skill comes twice.
     """

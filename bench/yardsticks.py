@@ -1,12 +1,12 @@
-"""What people write, and the plainest that can be written, against the same stream and the same listing.
+"""The contenders: simpler programs for the same stream and the same listing.
 
 `python -m bench.yardsticks KIND URL COUNT`, with KIND one of
 
 - `receive`: reads and decodes, writes nothing. The limit.
-- `update_or_create`: Django's, a message at a time, as the tutorials have it.
-- `prototype`: a reader, a queue and a thread that commits what has queued by the database's fastest writer: SQLite an
-  upsert by `executemany`, PostgreSQL a COPY into a temporary table and a merge. It believes every message: no checks,
-  no order of times, no feed, no search, no lease, no dead letters.
+- `update_or_create`: Django's, one message at a time, as in tutorials.
+- `prototype`: a reader, a queue and a thread that commits the queue in the database's fastest way: on SQLite an upsert
+  by `executemany`, on PostgreSQL a COPY into a temporary table and a merge. It applies every message as it comes: no
+  checks, no order of times, no feed, no search, no lease, no dead letters.
 - `fetch`: reads a listing page by page and upserts each page the same way.
 
 It prints JSON lines: when it is ready, then each commit with the number of messages up to it.

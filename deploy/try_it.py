@@ -40,7 +40,7 @@ class TrialError(Exception):
 
 
 async def until(true: Callable[[], Awaitable[Any]], what: str, within: float = PATIENCE) -> float:
-    """Wait until `true()`; the seconds that it took. Raises `TrialError`."""
+    """Wait until `true()`; return the seconds that it took. Raises `TrialError`."""
     began = time.monotonic()
     while not await true():
         if time.monotonic() - began > within:
@@ -50,7 +50,7 @@ async def until(true: Callable[[], Awaitable[Any]], what: str, within: float = P
 
 
 class Trial:
-    """The parts, who watches them, and what is done to them one after the other."""
+    """The parts, the clients that watch them, and the steps against them."""
 
     def __init__(self, world: World, key: str, password: str) -> None:
         self.world = world
@@ -89,10 +89,10 @@ class Trial:
         await until(seen, f"{daemon.name} stands by")
 
     async def watched(self, title: str, step: Callable[[], Awaitable[str]]) -> None:
-        """Do one thing to the service, and note what page and feed made of it."""
+        """Run one step against the service, and note its effect on the pages and the feed."""
         began = time.monotonic()
         outcome = await step()
-        await asyncio.sleep(2.0)  # what comes a little later belongs to it too
+        await asyncio.sleep(2.0)  # effects may come a little later
         pages, feed = self.visits.since(began), self.client.since(began)
         if pages.gap > LONGEST_PAGE_GAP:
             self.broken.append(f"{title}: no page for {pages.gap:.1f} s")
@@ -199,7 +199,7 @@ class Trial:
 
 
 async def trial(world: World, key: str, password: str) -> int:
-    """Everything in turn; the exit status."""
+    """Run all steps; return the exit status."""
     one = Trial(world, key, password)
     async with watching(one):
         await until(one.live, "the mirror is live")
@@ -222,10 +222,10 @@ async def trial(world: World, key: str, password: str) -> int:
         await one.ended()
         pages = one.visits.since(began)
         print()
-        print(table(("done to", "and then", "pages failed", "longest gap", "changes", "feed silent", "came back"),
+        print(table(("step", "outcome", "pages failed", "longest gap", "changes", "feed silent", "reconnects"),
                     one.rows))  # fmt: skip
         print()
-        print(f"Pages: {pages.asked} asked for, {pages.failed} failed, {pages.elsewhere} had from the other process, "
+        print(f"Pages: {pages.asked} requested, {pages.failed} failed, {pages.elsewhere} from the other process, "
               f"longest gap {pages.gap:.2f} s; median {pages.median * 1000:.0f} ms.")  # fmt: skip
         print(f"Feed: {one.client.last} changes, median lag {one.client.lag(0.5) * 1000:.0f} ms, 99 % within "
               f"{one.client.lag(0.99):.1f} s of their commit.")  # fmt: skip

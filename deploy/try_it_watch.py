@@ -1,4 +1,4 @@
-"""Who watches in `try_it.py`: somebody who looks at pages again and again, and somebody who follows the feed."""
+"""Watch the service in `try_it.py`: request pages repeatedly, and follow the feed."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ ADMIN_PAGE = "/admin/marketplace_sync/skill/"
 
 @dataclass(frozen=True)
 class Looked:
-    """What came of asking for pages: `gap` is the longest time without one, in seconds."""
+    """The outcome of the requests for pages: `gap` is the longest time without an answer, in seconds."""
 
     asked: int
     failed: int
@@ -35,7 +35,7 @@ class Looked:
 
 
 class Visits:
-    """Asks for pages, in turn at each web process, and at the other one when that is away: as the proxy does it."""
+    """Requests pages from each web process in turn; when it does not answer, from the other one, like the proxy."""
 
     def __init__(self, ports: Sequence[int], key: str, password: str) -> None:
         self._password = password
@@ -52,7 +52,7 @@ class Visits:
         return httpx2.AsyncClient(base_url=base, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False)
 
     async def log_in(self) -> None:
-        """As a person would, at one process; the other one knows the session too."""
+        """Log in at one web process; the session is valid at the other one too."""
         here, there = self._people
         form = await here.get("/admin/login/")
         token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', form.text)
@@ -65,7 +65,7 @@ class Visits:
         self._logged_in = True
 
     async def run(self) -> None:
-        """Until cancelled; a slow answer keeps no other request waiting."""
+        """Request pages until cancelled; a slow answer delays no other request."""
         async with asyncio.TaskGroup() as asking:
             for number in range(10**9):
                 admin = self._logged_in and number % ADMIN_EVERY == 0
@@ -89,7 +89,7 @@ class Visits:
         return None, True
 
     async def get(self, path: str) -> httpx2.Response | None:
-        """One answer of the API; `None` when neither process gives one."""
+        """Return an answer of the API; `None` when neither process gives one."""
         return (await self._ask("GET", path, self._clients))[0]
 
     async def post(self, path: str, body: dict[str, object]) -> httpx2.Response | None:
@@ -124,7 +124,7 @@ class Visits:
 
 @dataclass(frozen=True)
 class Observed:
-    """What a feed client received; `silence` is the longest time without a change."""
+    """The changes that a feed client received; `silence` is the longest time without one."""
 
     received: int
     silence: float
@@ -132,7 +132,7 @@ class Observed:
 
 
 class FeedClient:
-    """Rebuilds its copy from the feed alone; cut off, it goes to the other web process with the last number it has."""
+    """Builds a copy from the feed alone; when disconnected, it continues at the other web process."""
 
     def __init__(self, ports: Sequence[int], key: str) -> None:
         self._ports = ports
@@ -146,7 +146,7 @@ class FeedClient:
         self._lags: list[float] = []
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Follow the feed until cancelled."""
         turn = 0
         while True:
             port = self._ports[turn % len(self._ports)]
@@ -200,7 +200,7 @@ class FeedClient:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as need be."""
+    """Return the rows as text in aligned columns."""
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
     return "\n".join(line.rstrip() for line in (lines[0], "  ".join("-" * width for width in widths), *lines[1:]))

@@ -55,13 +55,13 @@ class Child:
             )  # fmt: skip
 
     def kill(self) -> None:
-        """kill -9, and wait until it is gone."""
+        """Kill the process by SIGKILL, and wait for its end."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     async def stop(self) -> int:
-        """SIGTERM; the exit status."""
+        """Stop the process by SIGTERM; return its exit status."""
         process = self._process
         assert process is not None
         process.send_signal(signal.SIGTERM)
@@ -76,7 +76,7 @@ class Child:
 
 
 class World:
-    """All parts. `database` is the URL of a database that is there and empty."""
+    """All parts. `database` is the URL of an existing, empty database."""
 
     def __init__(
         self, folder: Path, database: str, redis_url: str, history: Path, rate: float, *, token: str, relay_port: int
@@ -99,7 +99,7 @@ class World:
             "ATOM_SAAS_API_URL": f"http://127.0.0.1:{relay_port}",
             "ATOM_SAAS_API_TOKEN": token,
             "ATOM_SAAS_PAGE_SIZE": "1000",
-            # Half a minute between two kills would be needed otherwise, or the stream rests for its hour.
+            # With the default of 30 s, kills closer together would count as failures and begin the fallback of an hour.
             "ATOM_SAAS_WS_HEALTHY_AFTER": "5",
         }
         market = ["runsimulator", "--port", str(market_port), "--token", token, "--replay", str(history)]
@@ -117,7 +117,7 @@ class World:
         ]
 
     async def start(self) -> tuple[str, str]:
-        """Migrate, make an agent and a person, start all; the agent's key and the person's password."""
+        """Migrate, create an agent and a person, and start all; return the agent's key and the person's password."""
         await self._manage("migrate", "--verbosity", "0", "--skip-checks")
         created = await self._manage("createagent", "operator", "--maturity", "AUTONOMOUS", "--json")
         password = self.environment["DJANGO_SUPERUSER_PASSWORD"] = self.environment["ATOM_SAAS_API_TOKEN"]
@@ -131,7 +131,7 @@ class World:
             part.kill()
 
     async def run(self, *arguments: str) -> tuple[int, str]:
-        """Run a command to its end; status and stdout."""
+        """Run a command to its end; return its status and stdout."""
         process = await asyncio.create_subprocess_exec(
             *MANAGE, *arguments, cwd=PROJECT, env=self.environment, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -153,7 +153,7 @@ class World:
             ).fetchone()[0]
 
     def cut_redis_connections(self) -> int:
-        """Those of our own database number alone: others may use the server."""
+        """End the connections to this trial's database number only, because others may use the server."""
         with redis.Redis.from_url(self._redis_url) as connection:
             number = str(connection.connection_pool.connection_kwargs.get("db", 0))
             own = connection.client_id()
@@ -172,7 +172,7 @@ class World:
         return [row["seq"] for row in self._ask("SELECT seq FROM marketplace_sync_change ORDER BY seq")]
 
     def stored(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Every skill and category of the mirror, in the words of the feed."""
+        """Return every skill and category of the mirror, by the names of the feed."""
         skills = self._ask(
             "SELECT skill_id, s.name, s.description, version, code, command, python_packages, npm_packages, tags, "
             "metadata, c.name AS category, average_rating, rating_count, extra, s.remote_created_at, "
@@ -231,7 +231,7 @@ def made_up_history(to: Path, count: int) -> None:
 
 
 async def relay(listen: int, to: int) -> None:
-    """Pass everything on, until this process is killed: the marketplace is unreachable then, and goes on."""
+    """Relay all traffic until this process is killed, which makes the marketplace unreachable without stopping it."""
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
