@@ -39,7 +39,7 @@ _LIBRARIES = (
     "psycopg", "redis.asyncio", "rest_framework.authentication", "rich.console", "rich.traceback", "structlog",
     "uvicorn", "uvicorn.protocols.http.h11_impl", "uvicorn.protocols.websockets.websockets_sansio_impl", "whitenoise",
 )  # fmt: skip
-_PURE_ROOMS = ("engine", "protocol", "simulator", "upstream")
+_PURE_PACKAGES = ("engine", "protocol", "simulator", "upstream")
 # Read by the interpreter or the C library before the first line of Python.
 _EARLY = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_", "TZ")
 # Of those, what a fork can make up for.
@@ -168,8 +168,8 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
 def _preload() -> None:
     for name in _LIBRARIES:
         importlib.import_module(name)
-    for room in _PURE_ROOMS:
-        package = importlib.import_module(f"marketplace_sync.{room}")
+    for name in _PURE_PACKAGES:
+        package = importlib.import_module(f"marketplace_sync.{name}")
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
     from django.conf import settings

@@ -1,4 +1,4 @@
-"""Imports go downwards only: each room of the design, and all that it may know."""
+"""Each package imports only what the table here allows, and the table has no cycle (docs/design.md, Packages)."""
 
 import ast
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ SOCKETS = names(
     "websockets uvicorn redis"
 )
 DJANGO = names("django rest_framework channels channels_redis")
-# All that a pure room needs of the world; whatever else has I/O, a clock or a dice in it has to be argued for here.
+# All modules that the pure packages need from outside: none of them does I/O, reads a clock or is random.
 PURE = names(
     "__future__ bisect collections dataclasses datetime decimal enum fractions functools hashlib heapq itertools "
     "json math msgspec operator re string types typing unicodedata"
@@ -28,69 +28,69 @@ PURE = names(
 
 
 @dataclass(frozen=True)
-class Room:
-    """What may be imported: rooms of this app by name, and of the world all but `never`, or only `only`."""
+class Package:
+    """The allowed imports: packages of this app by name; from outside, all but `never`, or only `only`."""
 
-    rooms: frozenset[str]
+    packages: frozenset[str]
     never: frozenset[str] = frozenset()
     only: frozenset[str] | None = None
-    clock: bool = True  # may ask what time it is
+    clock: bool = True  # may read a clock
 
 
-def room(rooms: str, never: frozenset[str] = frozenset(), **more: object) -> Room:
-    return Room(names(rooms), never, **more)  # type: ignore[arg-type]
+def package(packages: str, never: frozenset[str] = frozenset(), **more: object) -> Package:
+    return Package(names(packages), never, **more)  # type: ignore[arg-type]
 
 
-# A module that stands beside the rooms is a room of its own.
-ROOMS: dict[str, Room] = {
-    "protocol": room("", only=PURE, clock=False),
-    "engine": room("protocol", only=PURE, clock=False),
-    "redaction": room("", DJANGO | SOCKETS),
-    "logs": room("redaction visible", DJANGO | SOCKETS),
-    "variants": room("", DJANGO | SOCKETS),
-    "setting": room("", DJANGO | SOCKETS),
-    "setting_values": room("redaction setting variants", DJANGO | SOCKETS),
-    "conf_rules": room("setting setting_values", DJANGO | SOCKETS),
-    "conf": room("redaction logs conf_rules setting setting_values", DJANGO | SOCKETS),
-    "postgres": room("", SOCKETS),
-    "client_address": room("conf setting setting_values", SOCKETS),
-    "checks": room("conf setting upstream", SOCKETS),
-    "visible": room("", SOCKETS),
-    "unavailable": room("", SOCKETS),
-    "web": room("unavailable visible postgres", SOCKETS),
-    "templatetags": room("visible", SOCKETS),
-    "project_checks": room("governance models", SOCKETS),
-    "database_checks": room("postgres", SOCKETS),
-    "apps": room("checks database_checks project_checks redaction conf logs", SOCKETS),
-    "models": room("protocol engine visible", SOCKETS),
-    "migrations": room("models", SOCKETS),
-    "mirror": room("protocol engine models logs postgres", SOCKETS),
-    "upstream": room("protocol engine conf logs setting setting_values variants", DJANGO),
+# A module beside the packages counts as a package of its own.
+PACKAGES: dict[str, Package] = {
+    "protocol": package("", only=PURE, clock=False),
+    "engine": package("protocol", only=PURE, clock=False),
+    "redaction": package("", DJANGO | SOCKETS),
+    "logs": package("redaction visible", DJANGO | SOCKETS),
+    "variants": package("", DJANGO | SOCKETS),
+    "setting": package("", DJANGO | SOCKETS),
+    "setting_values": package("redaction setting variants", DJANGO | SOCKETS),
+    "conf_rules": package("setting setting_values", DJANGO | SOCKETS),
+    "conf": package("redaction logs conf_rules setting setting_values", DJANGO | SOCKETS),
+    "postgres": package("", SOCKETS),
+    "client_address": package("conf setting setting_values", SOCKETS),
+    "checks": package("conf setting upstream", SOCKETS),
+    "visible": package("", SOCKETS),
+    "unavailable": package("", SOCKETS),
+    "web": package("unavailable visible postgres", SOCKETS),
+    "templatetags": package("visible", SOCKETS),
+    "project_checks": package("governance models", SOCKETS),
+    "database_checks": package("postgres", SOCKETS),
+    "apps": package("checks database_checks project_checks redaction conf logs", SOCKETS),
+    "models": package("protocol engine visible", SOCKETS),
+    "migrations": package("models", SOCKETS),
+    "mirror": package("protocol engine models logs postgres", SOCKETS),
+    "upstream": package("protocol engine conf logs setting setting_values variants", DJANGO),
     # The daemon asks governance whether the author of a command still has the right to it.
-    "daemon": room("protocol engine models mirror upstream governance signals conf logs"),
-    "simulator": room("protocol", DJANGO),
-    "signals": room("", SOCKETS | names("rest_framework channels")),
-    "governance": room("engine models mirror signals conf logs", SOCKETS | {"rest_framework", "channels"}),
-    "live": room("protocol engine models mirror signals governance client_address conf logs", SOCKETS - {"asyncio"}),
-    "api": room(
+    "daemon": package("protocol engine models mirror upstream governance signals conf logs"),
+    "simulator": package("protocol", DJANGO),
+    "signals": package("", SOCKETS | names("rest_framework channels")),
+    "governance": package("engine models mirror signals conf logs", SOCKETS | {"rest_framework", "channels"}),
+    "live": package("protocol engine models mirror signals governance client_address conf logs", SOCKETS - {"asyncio"}),
+    "api": package(
         "protocol engine models mirror signals governance client_address live conf logs unavailable",
         SOCKETS - {"asyncio", "http"},
     ),
-    "admin": room(
+    "admin": package(
         "protocol engine models mirror signals governance monitoring client_address conf logs visible", SOCKETS
     ),
-    "parent_watch": room("", DJANGO | SOCKETS),
-    "monitoring": room("models mirror live api conf", SOCKETS - {"asyncio", "http"}),
+    "parent_watch": package("", DJANGO | SOCKETS),
+    "monitoring": package("models mirror live api conf", SOCKETS - {"asyncio", "http"}),
     # It starts the simulator, the daemon and the web server as programs.
-    "demo": room("protocol models mirror governance daemon conf logs"),
-    "management": room(
+    "demo": package("protocol models mirror governance daemon conf logs"),
+    "management": package(
         "protocol engine models mirror upstream daemon simulator demo governance live monitoring conf logs visible "
         "postgres database_checks project_checks"
     ),
 }
-# Walls within a room: what of this app a module may not import besides.
+# Modules of this app that a single module may not import, in addition to the table.
 WALLS: dict[str, frozenset[str]] = {
-    # It decides what is gone; the sync run alone writes, in its own name, and keeps the record.
+    # It decides what is removed; only the sync run writes.
     "daemon.absence": names(
         "daemon.full_sync daemon.session daemon.sync_writes daemon.write_queue daemon.writer "
         "mirror.arrived mirror.lease mirror.runs models"
@@ -116,11 +116,11 @@ def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def violations(name: str, source: str) -> list[str]:
-    """Return what the module of this dotted name, within the app, imports or asks and may not."""
+    """Return the forbidden imports and clock reads of the module with this dotted name within the app."""
     own = name.split(".")[0]
-    if own not in ROOMS:
-        return [f"{name}: the table has no such room. Add a row with what it may import"]
-    allowed = ROOMS[own]
+    if own not in PACKAGES:
+        return [f"{name}: the table has no such package. Add a row with what it may import"]
+    allowed = PACKAGES[own]
     tree = ast.parse(source)
     found = []
     for line, module in imported(tree):
@@ -129,7 +129,7 @@ def violations(name: str, source: str) -> list[str]:
             found.append(f"{name}:{line}: relative import")
         elif top == APP:
             other = rest.split(".")[0]
-            if other and other != "__version__" and other != own and other not in allowed.rooms:
+            if other and other != "__version__" and other != own and other not in allowed.packages:
                 found.append(f"{name}:{line}: {own} may not import {other}")
             elif rest in WALLS.get(name, ()):
                 found.append(f"{name}:{line}: {name} may not import {rest}")
@@ -137,7 +137,7 @@ def violations(name: str, source: str) -> list[str]:
             found.append(f"{name}:{line}: {own} may not import {top}")
     if not allowed.clock:
         found += [
-            f"{name}:{node.lineno}: {own} may not ask the clock"
+            f"{name}:{node.lineno}: {own} may not read a clock"
             for node in ast.walk(tree)
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CLOCKS
         ]
@@ -151,14 +151,14 @@ def modules() -> Iterator[tuple[str, Path]]:
             yield ".".join(part for part in parts if part != "__init__"), path
 
 
-def test_every_import_goes_downwards() -> None:
+def test_every_import_is_in_the_table() -> None:
     found = [fault for name, path in modules() for fault in violations(name, path.read_text())]
     assert found == []
 
 
-def test_the_table_itself_has_no_circle() -> None:
-    left = {name: set(allowed.rooms) for name, allowed in ROOMS.items()}
-    while free := {name for name, rooms in left.items() if not rooms & left.keys()}:
+def test_the_table_has_no_cycle() -> None:
+    left = {name: set(allowed.packages) for name, allowed in PACKAGES.items()}
+    while free := {name for name, packages in left.items() if not packages & left.keys()}:
         for name in free:
             del left[name]
     assert left == {}
@@ -175,10 +175,10 @@ def test_only_its_command_imports_the_simulator() -> None:
     assert importers == {"management.commands.runsimulator"}
 
 
-def test_all_modules_are_looked_at() -> None:
-    looked_at = {name for name, _ in modules()}
-    assert {"protocol.events", "engine", "models", "conf"} <= looked_at
-    assert WALLS.keys() | {wall for walls in WALLS.values() for wall in walls} <= looked_at
+def test_all_modules_are_checked() -> None:
+    checked = {name for name, _ in modules()}
+    assert {"protocol.events", "engine", "models", "conf"} <= checked
+    assert WALLS.keys() | {wall for walls in WALLS.values() for wall in walls} <= checked
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_all_modules_are_looked_at() -> None:
         ("protocol.x", "import asyncio", "protocol may not import asyncio"),
         ("protocol.x", "from marketplace_sync.engine.plan import P", "protocol may not import engine"),
         ("protocol", "from marketplace_sync import conf", "protocol may not import conf"),
-        ("protocol.x", "from datetime import datetime\ndatetime.now()", "protocol may not ask the clock"),
+        ("protocol.x", "from datetime import datetime\ndatetime.now()", "protocol may not read a clock"),
         ("engine.x", "def f():\n    import random", "engine may not import random"),
         ("engine.x", "import socket as s", "engine may not import socket"),
         (
@@ -213,7 +213,7 @@ def test_all_modules_are_looked_at() -> None:
         ),
         ("api.x", "from marketplace_sync.upstream.market import M", "api may not import upstream"),
         ("admin", "import websockets", "admin may not import websockets"),
-        ("helpers", "", "no such room"),
+        ("helpers", "", "no such package"),
     ],
 )
 def test_a_planted_violation_is_found(name: str, source: str, reason: str) -> None:
@@ -231,5 +231,5 @@ def test_a_planted_violation_is_found(name: str, source: str, reason: str) -> No
         ("daemon.x", "import asyncio, time\nfrom marketplace_sync.upstream.market import M"),
     ],
 )
-def test_what_is_allowed_is_not_complained_about(name: str, source: str) -> None:
+def test_allowed_imports_are_not_reported(name: str, source: str) -> None:
     assert violations(name, source) == []
