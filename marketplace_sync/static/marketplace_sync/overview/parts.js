@@ -57,7 +57,7 @@ export class Offline {
         const why = error.name === "TimeoutError" ? "no answer within 8 s" : error.message;
         const text = loggedOut
             ? `You are logged out, or may no longer see this page. It shows the state of ${when}Z. Reload the page to log in.`
-            : `Lost the connection to the server at ${when}Z: ${why}. The page shows the state of then. Trying again.`;
+            : `Lost the connection to the server at ${when}Z: ${why}. The page shows the state at that time. Trying again.`;
         if (this.#banner.textContent !== text) {
             this.#banner.textContent = text;
         }
