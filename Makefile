@@ -1,4 +1,4 @@
-# `make` alone prints what there is. Variables: PYTHON (which Python makes .venv), PORT (8000); RUNS, SEED and MINUTES
+# `make` alone lists the commands. Variables: PYTHON (the Python that creates .venv), PORT (8000); RUNS, SEED and MINUTES
 # of the campaign and the fuzzer.
 
 SHELL := /bin/bash
@@ -7,26 +7,26 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 PORT ?= 8000
-# The tests run once more on this PostgreSQL when it answers; with REQUIRE_SERVICES=1 it has to.
+# The database tests also run on this PostgreSQL if it answers; with REQUIRE_SERVICES=1 it must answer.
 TEST_POSTGRES_URL ?= postgres://postgres@127.0.0.1:5432/postgres
 REQUIRE_SERVICES ?= 0
 RUNS ?= 20
 SEED ?= 1
 MINUTES ?= 5
-# The share of its examples that each property test tries on SQLite. On PostgreSQL it is a third always: what is tried
-# is the same code, except in a few dozen lines of SQL.
+# The share of its examples that each property test tries on SQLite. On PostgreSQL it is always 0.3, since only a few
+# dozen lines of SQL differ.
 EXAMPLES ?= 0.3
 export REQUIRE_SERVICES
 
 BIN := .venv/bin
-# Stamps, which make a second call a matter of milliseconds: running needs the first alone.
+# Stamp files, so that a second call takes milliseconds. Running needs only the first, testing both.
 RUNTIME := .venv/.runtime
 INSTALLED := .venv/.installed
-# Of tools that start Django without touching the developer's settings or database.
+# For tools that start Django: they use neither the developer's settings nor the developer's database.
 BARE := DJANGO_ENV_FILE= DATABASE_URL=sqlite:///.venv/none.sqlite3
 
 .PHONY: help
-help: ## print this list
+help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
@@ -35,10 +35,10 @@ demo: $(RUNTIME) ## simulator, daemon and web server in one, on this machine alo
 	@exec $(BIN)/python manage.py demo --port $(PORT)
 
 .PHONY: install
-install: $(INSTALLED) ## make .venv and install the packages
+install: $(INSTALLED) ## create .venv and install the packages
 
-# Two cores, a minute: mypy beside two test processes. A tenth of the examples of each property test; `make test` tries
-# a third, `.ci/run` all.
+# One minute on two cores: mypy beside two test processes. Property tests try 0.1 of their examples; `make test` tries
+# 0.3, `.ci/run` all.
 .PHONY: quick
 quick: $(INSTALLED) ## lint, types, and the tests that need neither a process nor a browser, on SQLite: a minute
 	@$(MAKE) --no-print-directory -j 2 lint types migrations quick-tests
@@ -64,21 +64,21 @@ test: $(INSTALLED) ## lint, types, migrations, all tests on SQLite; the database
 	fi
 
 .PHONY: bench
-bench: $(INSTALLED) ## what all of it costs, beside what people write: some 25 minutes; BENCH_ARGS=--quick: 5
+bench: $(INSTALLED) ## measure the mirror beside simpler programs: about 25 minutes; BENCH_ARGS=--quick: 5
 	@exec $(BIN)/python -m bench $(BENCH_ARGS)
 
 .PHONY: lint
-lint: $(INSTALLED) ## ruff: rules and form
+lint: $(INSTALLED) ## check rules and format with ruff
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
 .PHONY: format
-format: $(INSTALLED) ## bring the code into form
+format: $(INSTALLED) ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
 .PHONY: types
-types: $(INSTALLED) ## mypy, strict in protocol/ and engine/
+types: $(INSTALLED) ## check types with mypy, strict in protocol/ and engine/
 	@$(BARE) $(BIN)/mypy
 
 .PHONY: migrations
@@ -86,7 +86,7 @@ migrations: $(INSTALLED) ## fail when a model has changed without its migration
 	@$(BARE) $(BIN)/python manage.py makemigrations --check --dry-run
 
 .PHONY: audit
-audit: $(INSTALLED) ## known vulnerabilities of what is installed; asks the package index. Exit 2: nobody could be asked
+audit: $(INSTALLED) ## find known vulnerabilities of the installed packages, online. Exit 1: found, 2: no service answers
 	@$(BIN)/python .ci/audit.py
 
 .PHONY: chaos
@@ -94,17 +94,17 @@ chaos: $(INSTALLED) ## random troubles against the whole daemon, on each databas
 	@databases=sqlite; \
 	if $(BIN)/python -c 'import psycopg, sys; psycopg.connect(sys.argv[1], connect_timeout=5).close()' \
 			'$(TEST_POSTGRES_URL)' 2>/dev/null; then databases="sqlite $(TEST_POSTGRES_URL)"; \
-	else echo 'PostgreSQL does not answer at TEST_POSTGRES_URL: SQLite alone.'; fi; \
+	else echo 'PostgreSQL does not answer at TEST_POSTGRES_URL: the campaign uses SQLite only.'; fi; \
 	exec $(BIN)/python -m marketplace_sync.tests.chaos --runs $(RUNS) --seed $(SEED) --database $$databases $(CHAOS_ARGS)
 
 .PHONY: fuzz
-fuzz: $(INSTALLED) ## inputs by the million for all that reads what the marketplace sends; MINUTES=5 SEED=1
+fuzz: $(INSTALLED) ## give the decoders millions of random inputs; MINUTES=5 SEED=1
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt || \
-		echo 'atheris can not be installed here: the grammar leads alone, without coverage.'
+		echo 'atheris cannot be installed here: the fuzzer runs with its grammar only, without coverage.'
 	@exec $(BIN)/python -m marketplace_sync.tests.fuzz --minutes $(MINUTES) --seed $(SEED) $(FUZZ_ARGS)
 
-# h11 bounds what a client may send as headers; httptools, the default, keeps whatever comes.
+# h11 limits the size of a request's headers; httptools, the default, does not.
 .PHONY: run
 run: $(RUNTIME) ## the web server alone; PORT=8000
 	@exec $(BIN)/python -m uvicorn atomproject.asgi:application --host 127.0.0.1 --port $(PORT) --lifespan off --http h11
@@ -114,7 +114,7 @@ sync: $(RUNTIME) ## the daemon alone, with the settings of .env
 	@exec $(BIN)/python manage.py runsync
 
 .PHONY: check
-check: $(RUNTIME) ## everything that is wrong with the settings
+check: $(RUNTIME) ## report every problem of the settings
 	@$(BIN)/python manage.py check
 
 .PHONY: clean
@@ -123,7 +123,7 @@ clean: ## remove .venv and caches; the database and .env stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: lock
-lock: ## make the lock files of requirements/*.in again; needs uv. LOCK_ARGS=--upgrade: with the newest versions
+lock: ## write the lock files of requirements/*.in again; needs uv. LOCK_ARGS=--upgrade: with the newest versions
 	@$(PYTHON) .ci/lock.py $(LOCK_ARGS)
 
 define make_venv
