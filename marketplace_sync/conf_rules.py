@@ -26,13 +26,13 @@ def missing(settings: Settings, values: Values, level: Level) -> Iterator[Settin
         return
     for name, example in (
         ("ATOM_SAAS_API_URL", "https://api.atomsaas.com"),
-        ("ATOM_SAAS_API_TOKEN", "the token that the marketplace issued"),
+        ("ATOM_SAAS_API_TOKEN", "<token>"),
     ):
         setting = settings[name]
         if name == "ATOM_SAAS_API_TOKEN" and values.get("api_token_file", True):
             continue
         if not values.get(setting.field, True):
-            hint = f"Set it in the environment or in .env: {name}={example}"
+            hint = f"Set {name}={example} in the environment or in .env."
             yield setting.problem(level, "is not set.", hint)
 
 
