@@ -38,7 +38,7 @@ def _setting(name: str, number: int, kind: Kind, default: str, help: str, *bound
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncConfig:
-    """How to mirror the marketplace. Durations are in seconds, whatever the unit of the setting.
+    """The parsed settings of this app. Durations are in seconds, whatever the unit of the setting.
 
     The numbers after the help text are the least and the greatest possible value, then the recommended range.
     """

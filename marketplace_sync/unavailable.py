@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """Why a request could not be served. `retry_after`: seconds; `advice`: what a person can do."""
+    """The reason why a request could not be served. `retry_after`: seconds; `advice`: what a person can do."""
 
     code: str
     title: str

@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncOptions:
-    """How full syncs read and write.
+    """The options of full syncs.
 
     A `repair` takes the marketplace's content whatever the times are, and removes without approval, for a person asked
     for it. `by_row`: every run compares the stored rows themselves, not only the run that is due to (law 16); a repair

@@ -73,7 +73,7 @@ class Announced:
 
 
 class Intake(DaemonObserver):
-    """Take stream messages.
+    """Refuse, shed or queue each stream message, and count what becomes of it.
 
     `totals` counts them by outcome, `moves` the skills that they reported as created or removed.
 

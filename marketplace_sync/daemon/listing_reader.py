@@ -30,7 +30,7 @@ _PROGRESS_EVERY = 1.0
 
 
 class StreamReports(Protocol):
-    """What the stream reports while a listing is read; implemented by `daemon.intake.Intake`."""
+    """The reports of the stream while a listing is read; implemented by `daemon.intake.Intake`."""
 
     @property
     def moves(self) -> int:

@@ -8,7 +8,7 @@ from marketplace_sync.models import SyncRun
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """How a full sync ended: its run, what it counted, and what follows from it."""
+    """The result of a full sync: its run, its counts and its consequences."""
 
     run_id: int
     state: SyncRun.State

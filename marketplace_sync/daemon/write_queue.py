@@ -40,7 +40,7 @@ _Queued = Item | Submission
 
 @dataclass(slots=True)
 class Batch:
-    """What one transaction applies. `submissions` have the index of their first item; `size` is in bytes."""
+    """The items that one transaction applies. `submissions` have the index of their first item; `size` is in bytes."""
 
     items: list[Item] = field(default_factory=list)
     submissions: list[tuple[int, Submission]] = field(default_factory=list)

@@ -49,7 +49,7 @@ def unclean_reason(listing: Listing) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What to do about the skills that a full sync did not list. The four sets are disjoint.
+    """The decision about the skills that a full sync did not list. The four sets are disjoint.
 
     `remove`: proved to be gone. `prove`: fetch each; a 404 removes it. `needs_approval`: for `approval_reason`.
     `again`: not proved yet; a second clean sync in which they are missing too proves it.

@@ -37,7 +37,7 @@ class Life(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """What identifies one heartbeat: the writer's epoch, and the time that it wrote."""
+    """The identity of one heartbeat: the writer's epoch, and the time that it wrote."""
 
     epoch: int
     at: datetime | None

@@ -46,7 +46,7 @@ def arrival_number(epoch: int, count: int) -> int:
 
 
 class MergeOutcome(StrEnum):
-    """What became of an event."""
+    """The result of merging an event."""
 
     APPLIED = "applied"
     UNCHANGED = "unchanged"

@@ -38,7 +38,7 @@ MAX_RETRY_AFTER_SECONDS = 3600.0
 
 
 class Reason(StrEnum):
-    """Why a full sync begins, for people. In the order in which one is named when there are several."""
+    """The cause of a full sync, for people. Of several causes, the first in this order is shown."""
 
     ASKED = "asked"  # a person or an agent commanded it
     RETRY = "retry"  # the last full sync failed
@@ -51,7 +51,7 @@ class Reason(StrEnum):
 
 
 class SyncOutcome(StrEnum):
-    """How a full sync ended."""
+    """The outcome of a full sync."""
 
     DONE = "done"
     HELD = "held"  # done, with removals on hold for approval

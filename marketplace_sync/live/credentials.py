@@ -29,7 +29,7 @@ _NO_CREDENTIAL = "Log in, or send a key: Authorization: Bearer <key>."
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What authenticated a client: an agent's key, by its primary key, or a person's session, by its session key."""
+    """The credential of a client: an agent's key, by its primary key, or a person's session, by its session key."""
 
     key_id: int | None = None
     session: str = ""

@@ -1,4 +1,4 @@
-"""What a client sends in the WebSocket handshake: its place in the feed, its filters and its credentials.
+"""Parse the WebSocket handshake of a client: its place in the feed, its filters and its credentials.
 
 A handshake that cannot be served is refused here, before the database is used.
 """

@@ -25,7 +25,7 @@ _MANY = 200
 
 @dataclass(slots=True)
 class BatchResult:
-    """What a batch did: one effect per item, and the last feed number given.
+    """The result of a batch: one effect per item, and the last feed number given.
 
     `feed_seq` is `None` where nothing was to be written, so that it was not read. `fetch`, `incomplete`, `fleeting`:
     see `BatchPlan`.

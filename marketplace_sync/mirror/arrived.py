@@ -82,7 +82,7 @@ def redact_bytes(raw: bytes) -> bytes:
 
 
 class Effect(StrEnum):
-    """What an item did to the mirror."""
+    """The effect of an item on the mirror."""
 
     CREATED = "created"
     UPDATED = "updated"

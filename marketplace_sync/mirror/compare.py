@@ -21,7 +21,7 @@ _LATER = ["remote_updated_at"]
 
 @dataclass(slots=True)
 class Difference:
-    """Where mirror and marketplace differ.
+    """The differences between mirror and marketplace.
 
     `different` names the columns. `refused` are listed records that cannot be read: the mirror does not have their
     content, so it is not in sync. `later` are skills and categories whose reported `updated_at` is later while every

@@ -35,7 +35,7 @@ class BatchTooLargeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What an earlier batch, which is being written, makes of its skills and categories; by id and by name.
+    """The skills and categories of an earlier batch that is being written, as it leaves them; by id and by name.
 
     It counts as stored. What it does not contain is read from the database.
     """

@@ -21,7 +21,7 @@ from marketplace_sync.mirror.unchanged import unchanged_rows
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """What a batch changes: decided, and not written yet.
+    """The changes of a batch: decided, and not written yet.
 
     `effects` has one effect per item. `base` is what a plan for the next batch builds on. `fetch`: skills that must be
     fetched; `incomplete`: skills that a stream message created without their code, which a fetch completes.

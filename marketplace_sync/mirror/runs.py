@@ -17,7 +17,7 @@ BY_ROW_EVERY = timedelta(hours=24)
 
 @dataclass(slots=True)
 class Progress:
-    """How far a full sync is; the columns of `SyncRun` have the same names."""
+    """The progress of a full sync; the columns of `SyncRun` have the same names."""
 
     pages_done: int = 0
     pages_total: int | None = None

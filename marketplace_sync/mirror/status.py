@@ -20,7 +20,7 @@ DEAD_AFTER_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """Whether the daemon is `alive`, and `at`, the time of its last sign of life; `None` if no time is believable."""
+    """The judgement of a heartbeat. `at`: the time of the last sign of life; `None` if no time is believable."""
 
     alive: bool
     at: datetime | None
@@ -75,7 +75,7 @@ def status() -> Status:
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """How fresh the mirror is.
+    """The freshness of the mirror.
 
     `as_of`: the mirror has everything that the marketplace had by then; `None` if that was never proved. While `live`
     it is the daemon's last heartbeat, since all messages until then are applied. Otherwise it is the later of two

@@ -15,7 +15,7 @@ _SHORT_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class WriteTrouble:
-    """Why nobody can write. On PostgreSQL: the session with the lock, and for how long its transaction has run."""
+    """The reason why nothing can be written. On PostgreSQL: the session with the lock, and its transaction's age."""
 
     read_only: bool = False
     session: int | None = None

@@ -29,7 +29,7 @@ _MAX_MISSED = 20
 
 
 class _PageContent(NamedTuple):
-    """What a body contains. `page` is the JSON around the rows; it may still contain them."""
+    """The content of a body. `page` is the JSON around the rows; it may still contain them."""
 
     page: Any
     skills: list[SkillRecord]

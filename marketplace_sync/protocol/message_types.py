@@ -42,7 +42,7 @@ class Subject(StrEnum):
 
 
 class Repair(StrEnum):
-    """What brings back the content of a message that could not be applied."""
+    """The request that recovers the content of a message that could not be applied."""
 
     FETCH = "fetch"  # one request for that skill
     FULL_SYNC = "full sync"  # nothing less: the message marks a gap

@@ -25,7 +25,7 @@ class Code(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What is wrong with one message, row or record, and where.
+    """The error in one message, row or record, and its place.
 
     `field` is a dotted path into `data` ("tags[3]"), or "" for the whole.
     `key` is the `skill_id` (or the category's name) where it was readable, else `None`. With it, a single fetch can

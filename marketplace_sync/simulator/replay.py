@@ -16,7 +16,7 @@ _MESSAGES_BETWEEN_DRAINS = 32
 
 
 class Played(NamedTuple):
-    """What a replay sent: messages of the file, categories it created, and the seconds it took."""
+    """The result of a replay: messages of the file, categories it created, and the seconds it took."""
 
     messages: int
     categories: int

@@ -23,7 +23,7 @@ DEFAULT_SKILLS = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatorOptions:
-    """What to simulate. `skills` `None`: 200 generated ones, or none where a history is replayed."""
+    """The options of a simulation. `skills` `None`: 200 generated ones, or none where a history is replayed."""
 
     host: str = "127.0.0.1"
     port: int = 5058

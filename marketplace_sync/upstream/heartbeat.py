@@ -12,7 +12,7 @@ from enum import Enum, auto
 
 
 class Due(Enum):
-    """What has to be done now."""
+    """The action that is due."""
 
     NOTHING = auto()
     PING = auto()

@@ -36,7 +36,7 @@ class ProxyAnswerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where the marketplace listens. `secure`: with TLS."""
+    """An address of the marketplace. `secure`: with TLS."""
 
     host: str
     port: int

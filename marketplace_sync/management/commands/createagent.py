@@ -42,5 +42,5 @@ class Command(BaseCommand):
         if json:
             self.stdout.write(json_text.dumps({"agent": name, "maturity": maturity, "key": raw}))
         else:
-            print_line(self, f"Agent {name} ({maturity}). Its key, shown this once:")
+            print_line(self, f"Agent {name} ({maturity}). Its key is shown only now:")
             self.stdout.write(raw)
