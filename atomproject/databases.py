@@ -54,6 +54,9 @@ WEB_LOCK_SECONDS = 5
 _HINT = "For example: DATABASE_URL=sqlite:///db.sqlite3 or postgres://user:password@127.0.0.1:5432/mirror"
 # Booleans that Django reads beside OPTIONS; in a URL they are words, and "false" would count as true.
 _FLAGS = ("ATOMIC_REQUESTS", "AUTOCOMMIT", "CONN_HEALTH_CHECKS", "DISABLE_SERVER_SIDE_CURSORS")
+# Options of SQLite that a URL may have, and the modes of a transaction. Another name or word fails at each connection.
+_SQLITE_NAMES = ("timeout", "transaction_mode", "init_command", "cached_statements")
+_SQLITE_MODES = ("DEFERRED", "IMMEDIATE", "EXCLUSIVE")
 # Refuses every query. A mirror in another place than the intended one would be worse.
 UNUSABLE: Mapping[str, Any] = {"ENGINE": "django.db.backends.dummy", "NAME": ""}
 
@@ -81,12 +84,17 @@ def database_settings(url: str, folder: Path, parse_url: Callable[[str], dict[st
         raise InvalidValueError("is not a URL: its host or port is invalid.", _HINT) from None
     protect_password(found.get("PASSWORD"), found.get("USER"), found.get("NAME"))
     options = found.get("OPTIONS", {})
+    _check_number("CONN_MAX_AGE", found.get("CONN_MAX_AGE"))
     if scheme == "sqlite":
         if found["NAME"] == ":memory:":
             raise InvalidValueError("is in memory, where no other thread or process finds it.", _HINT)
-        return _sqlite(folder / found["NAME"], options)
+        return _sqlite(folder / found["NAME"], _checked_sqlite_options(options))
     if not found["NAME"]:
         raise InvalidValueError("names no database.", _HINT)
+    if "pool" in options:
+        raise InvalidValueError("has the option pool, which the web process sets itself.", "Remove it.")
+    if options.get("isolation_level", 2) not in (1, 2, 3, 4):
+        raise InvalidValueError("has an isolation_level that PostgreSQL does not have.", "Write 1, 2, 3 or 4.")
     return {"CONN_MAX_AGE": CONN_MAX_AGE, **found, "OPTIONS": {**POSTGRES_OPTIONS, **options}}
 
 
@@ -131,6 +139,32 @@ def _sqlite(path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
         "CONN_MAX_AGE": CONN_MAX_AGE,
         "OPTIONS": {**SQLITE_OPTIONS, **options, "init_command": init_command},
     }
+
+
+def _checked_sqlite_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options; `InvalidValueError` for one with which Django or SQLite would refuse each connection."""
+    for name in options:
+        if name not in _SQLITE_NAMES:
+            raise InvalidValueError(
+                f"has the option {name[:40]!r}, which SQLite does not have.", f"Possible: {', '.join(_SQLITE_NAMES)}."
+            )
+    mode = options.get("transaction_mode", _SQLITE_MODES[0])
+    if str(mode).upper() not in _SQLITE_MODES:
+        raise InvalidValueError("has an unknown transaction_mode.", f"Write one of {', '.join(_SQLITE_MODES)}.")
+    _check_number("cached_statements", options.get("cached_statements"))
+    if "timeout" not in options:
+        return dict(options)
+    try:
+        seconds = float(options["timeout"])  # django-environ reads whole numbers only
+    except ValueError:
+        seconds = options["timeout"]
+    _check_number("timeout", seconds)
+    return {**options, "timeout": seconds}
+
+
+def _check_number(name: str, value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise InvalidValueError(f"has a {name} that is not a number.", f"For example: {name}=20")
 
 
 def _with_flags(database: dict[str, Any]) -> dict[str, Any]:
