@@ -4,6 +4,7 @@ import contextlib
 import os
 import sqlite3
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ _TABLES = (
     "heldremoval", "syncrun", "command", "deadletter", "change", "tombstone", "skill", "category", "websocketstate",
     "standby", "lease",
 )  # fmt: skip
+# Troubles overlap, and two ALTER DATABASE at the same time end in "tuple concurrently deleted".
+_altering = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class Scratch:
 
     def read_only(self, on: bool) -> None:
         """Let no new connection write, and end those that can; or allow writing again."""
-        with self._connect() as own:
+        with _altering, self._connect() as own:
             name = own.info.dbname
             if on:
                 own.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
