@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime
 
 import pytest
-from playwright.async_api import Route, expect
+from playwright.async_api import Browser, Route, expect
 
 from marketplace_sync.mirror.commands import submit_command
 from marketplace_sync.models import AuditRow, Command, Skill
@@ -12,20 +12,26 @@ from marketplace_sync.tests.support.admin_rows import dead_letter, fill, person
 from marketplace_sync.tests.support.browser import ask, browser_page, press, web_server
 from marketplace_sync.tests.support.harness import marketplace, mirror
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+# Pages are the same on both databases; other tests check their queries on both.
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.usefixtures("sqlite"),
+    pytest.mark.timeout(120),
+]
 
 HOME = "/admin/marketplace_sync/websocketstate/"
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
 async def test_disable_enable_reconnect_and_sync_are_executed_and_answered(
-    monkeypatch: pytest.MonkeyPatch, scripts: bool
+    monkeypatch: pytest.MonkeyPatch, chromium: Browser, scripts: bool
 ) -> None:
     await ask(person, "root", superuser=True)
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         with web_server(monkeypatch) as base:
-            async with browser_page(base, scripts=scripts) as page:
+            async with browser_page(chromium, base, scripts=scripts) as page:
                 await page.goto(HOME)
                 state = page.locator(".mm-state .mm-badge").last  # the first is the health
                 answer = page.locator(".mm-answer")
@@ -55,7 +61,7 @@ async def test_disable_enable_reconnect_and_sync_are_executed_and_answered(
 
 
 async def test_suspended_stream_reconnects_and_disabled_stream_closes_within_two_seconds(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, chromium: Browser
 ) -> None:
     await ask(person, "root", superuser=True)
     async with marketplace() as server:
@@ -63,7 +69,7 @@ async def test_suspended_stream_reconnects_and_disabled_stream_closes_within_two
         async with mirror(server, fallback_seconds=0.05, reconnect_attempts=4) as running:
             await running.until_state("suspended")
             with web_server(monkeypatch) as base:
-                async with browser_page(base) as page:
+                async with browser_page(chromium, base) as page:
                     await page.goto(HOME)
                     await expect(page.locator(".mm-state")).to_contain_text("suspended")
                     server.faults.clear()
@@ -76,12 +82,12 @@ async def test_suspended_stream_reconnects_and_disabled_stream_closes_within_two
             assert (disable.finished_at - disable.requested_at).total_seconds() < 2
 
 
-async def test_late_response_does_not_close_an_open_form(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_late_response_does_not_close_an_open_form(monkeypatch: pytest.MonkeyPatch, chromium: Browser) -> None:
     await ask(person, "root", superuser=True)
     async with marketplace() as server, mirror(server) as running:
         await running.until_state("live")
         with web_server(monkeypatch) as base:
-            async with browser_page(base) as page:
+            async with browser_page(chromium, base) as page:
                 asked, answered = asyncio.Event(), asyncio.Event()
 
                 async def delay(route: Route) -> None:
@@ -102,10 +108,12 @@ async def test_late_response_does_not_close_an_open_form(monkeypatch: pytest.Mon
                 await expect(button).to_have_attribute("open", "")
 
 
-async def test_page_without_a_daemon_disables_buttons_and_shows_expiry(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_page_without_a_daemon_disables_buttons_and_shows_expiry(
+    monkeypatch: pytest.MonkeyPatch, chromium: Browser
+) -> None:
     await ask(person, "root", superuser=True)
     with web_server(monkeypatch) as base:
-        async with browser_page(base) as page:
+        async with browser_page(chromium, base) as page:
             await page.goto(HOME)
             await expect(page.locator(".mm-state")).to_contain_text("not running")
             await expect(page.locator("#mm-stream-buttons button", has_text="Reconnect")).to_be_disabled()
@@ -118,13 +126,13 @@ async def test_page_without_a_daemon_disables_buttons_and_shows_expiry(monkeypat
             await expect(page.locator(".mm-answer")).to_contain_text("expired")
 
 
-async def test_no_fact_overflows_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_fact_overflows_its_card(monkeypatch: pytest.MonkeyPatch, chromium: Browser) -> None:
     """Times do not wrap elsewhere; beside the code the column may be too narrow for one."""
     await ask(person, "root", superuser=True)
     await ask(fill, 1)
     skill = await ask(Skill.objects.get)
     with web_server(monkeypatch) as base:
-        async with browser_page(base) as page:
+        async with browser_page(chromium, base) as page:
             for width in (1300, 1600):
                 await page.set_viewport_size({"width": width, "height": 900})
                 await page.goto(f"/admin/marketplace_sync/skill/{skill.pk}/change/")
@@ -134,12 +142,14 @@ async def test_no_fact_overflows_its_card(monkeypatch: pytest.MonkeyPatch) -> No
                 assert await facts.evaluate_all(wider) == []
 
 
-async def test_dead_letters_are_discarded_in_bulk_by_keyboard_and_mouse(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_dead_letters_are_discarded_in_bulk_by_keyboard_and_mouse(
+    monkeypatch: pytest.MonkeyPatch, chromium: Browser
+) -> None:
     await ask(person, "root", superuser=True)
     for number in range(3):
         await ask(dead_letter, number, b"<script>document.title='acted'</script>")
     with web_server(monkeypatch) as base:
-        async with browser_page(base) as page:
+        async with browser_page(chromium, base) as page:
             await page.goto("/admin/marketplace_sync/deadletter/")
             boxes = page.locator("input.action-select")
             await boxes.nth(0).check()

@@ -3,14 +3,20 @@
 from datetime import UTC, datetime
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Browser, expect
 
 from marketplace_sync.models import Command, DeadLetter, Skill, SyncRun
 from marketplace_sync.tests.support.admin_rows import dead_letter, person
 from marketplace_sync.tests.support.browser import ask, browser_page, press, web_server
 from marketplace_sync.tests.support.harness import Mirror, marketplace, mirror
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+# Pages are the same on both databases; other tests check their queries on both.
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.usefixtures("sqlite"),
+    pytest.mark.timeout(120),
+]
 
 
 async def held_run(server: object, running: Mirror) -> int:
@@ -27,13 +33,15 @@ def slow(server: object) -> None:
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
-async def test_approval_shows_its_answer_and_links_to_both_runs(monkeypatch: pytest.MonkeyPatch, scripts: bool) -> None:
+async def test_approval_shows_its_answer_and_links_to_both_runs(
+    monkeypatch: pytest.MonkeyPatch, chromium: Browser, scripts: bool
+) -> None:
     await ask(person, "root", superuser=True)
     async with marketplace(skills=60) as server, mirror(server) as running:
         await running.until_state("live")
         run = await held_run(server, running)
         with web_server(monkeypatch) as base:
-            async with browser_page(base, scripts=scripts) as page:
+            async with browser_page(chromium, base, scripts=scripts) as page:
                 await page.goto(f"/admin/marketplace_sync/syncrun/{run}/change/")
                 slow(server)
                 await press(page, "Delete 30 skills")
@@ -56,16 +64,14 @@ async def test_approval_shows_its_answer_and_links_to_both_runs(monkeypatch: pyt
         assert await running.ask(Skill.objects.count) == 30
 
 
-async def test_failed_approval_links_to_the_failed_run(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_failed_approval_links_to_the_failed_run(monkeypatch: pytest.MonkeyPatch, chromium: Browser) -> None:
     await ask(person, "root", superuser=True)
     async with marketplace(skills=60) as server, mirror(server) as running:
         await running.until_state("live")
         run = await held_run(server, running)
         server.faults.add("http-500")
         with web_server(monkeypatch) as base:
-            async with browser_page(base) as page:
+            async with browser_page(chromium, base) as page:
                 await page.goto(f"/admin/marketplace_sync/syncrun/{run}/change/")
                 await press(page, "Delete 30 skills")
                 answer = page.locator(".mm-answer")
@@ -76,14 +82,14 @@ async def test_failed_approval_links_to_the_failed_run(
         assert await running.ask(Skill.objects.count) == 60
 
 
-async def test_dismissal_and_replay_show_their_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_dismissal_and_replay_show_their_answers(monkeypatch: pytest.MonkeyPatch, chromium: Browser) -> None:
     await ask(person, "root", superuser=True)
     async with marketplace(skills=60) as server, mirror(server) as running:
         await running.until_state("live")
         run = await held_run(server, running)
         dead = await running.ask(dead_letter, 1)
         with web_server(monkeypatch) as base:
-            async with browser_page(base) as page:
+            async with browser_page(chromium, base) as page:
                 answer = page.locator(".mm-answer")
                 await page.goto(f"/admin/marketplace_sync/syncrun/{run}/change/")
                 await press(page, "Keep 30 skills")
@@ -96,11 +102,13 @@ async def test_dismissal_and_replay_show_their_answers(monkeypatch: pytest.Monke
         assert await running.ask(DeadLetter.objects.filter(state="replayed").count) == 1
 
 
-async def test_command_without_a_daemon_is_shown_until_it_has_expired(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_command_without_a_daemon_is_shown_until_it_has_expired(
+    monkeypatch: pytest.MonkeyPatch, chromium: Browser
+) -> None:
     await ask(person, "root", superuser=True)
     dead = await ask(dead_letter, 1)
     with web_server(monkeypatch) as base:
-        async with browser_page(base) as page:
+        async with browser_page(chromium, base) as page:
             await page.goto(f"/admin/marketplace_sync/deadletter/{dead.pk}/change/")
             await press(page, "Replay dead letter")
             await expect(page.locator(".mm-answer")).to_contain_text("No daemon is running")

@@ -3,7 +3,7 @@
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import ConsoleMessage, Page, expect
+from playwright.async_api import Browser, ConsoleMessage, Page, expect
 
 from marketplace_sync.models import AuditRow
 from marketplace_sync.tests.support.admin_rows import dead_letter, person
@@ -12,7 +12,13 @@ from marketplace_sync.tests.support.harness import marketplace, mirror, skill
 from marketplace_sync.tests.unit.test_visible import UNSEEN, UNSEEN_HERE, WRITTEN
 from marketplace_sync.visible import visible
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(150)]
+# Pages are the same on both databases; other tests check their queries on both.
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.usefixtures("sqlite"),
+    pytest.mark.timeout(150),
+]
 
 HOSTILE = "\u202egnp.exe <img src=x onerror=\"document.title='acted'\"><script>document.title='acted'</script>"
 # The browser reports violations of this policy.
@@ -40,12 +46,14 @@ REPORT = """
 """
 
 
-async def test_changes_and_states_are_shown_without_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_changes_and_states_are_shown_without_a_reload(
+    monkeypatch: pytest.MonkeyPatch, chromium: Browser
+) -> None:
     await ask(person, "root", superuser=True)
     async with marketplace() as market, mirror(market, fallback_seconds=0.05, reconnect_attempts=4) as running:
         await running.until_state("live")
         with web_server(monkeypatch, headers=[STRICT]) as base:
-            async with browser_page(base) as page:
+            async with browser_page(chromium, base) as page:
                 watch = Watch(page)
                 await page.add_init_script(REPORT)
                 await page.goto("/admin/")
@@ -99,13 +107,15 @@ async def test_changes_and_states_are_shown_without_a_reload(monkeypatch: pytest
                 assert await page.title() != "acted"
 
 
-async def test_page_shows_a_lost_connection_and_recovers_without_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_page_shows_a_lost_connection_and_recovers_without_a_gap(
+    monkeypatch: pytest.MonkeyPatch, chromium: Browser
+) -> None:
     await ask(person, "root", superuser=True)
     async with marketplace() as market, mirror(market) as running:
         await running.until_state("live")
         with web_server(monkeypatch) as base:
             port = urlsplit(base).port or 0
-            browsing = browser_page(base)
+            browsing = browser_page(chromium, base)
             page = await browsing.__aenter__()
             watch = Watch(page)
             await page.goto("/admin/")
@@ -138,11 +148,12 @@ async def test_page_shows_a_lost_connection_and_recovers_without_a_gap(monkeypat
             await browsing.__aexit__(None, None, None)
 
 
-async def test_browser_and_server_mark_the_same_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_browser_and_server_mark_the_same_characters(monkeypatch: pytest.MonkeyPatch, chromium: Browser) -> None:
     texts = [*WRITTEN, *(f"a{char}b" for char in UNSEEN if char != "\ud800"), *UNSEEN_HERE, " ", "\u3000"]
     await ask(person, "root", superuser=True)
     with web_server(monkeypatch) as base:
-        async with browser_page(base) as page:
+        async with browser_page(chromium, base) as page:
+            await page.goto("/admin/password_change/")
             shown = await page.evaluate(
                 "async texts => { const { visible } = await import('/static/marketplace_sync/overview/visible.js');"
                 "return texts.map(visible); }",

@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 import pytest
 from django.urls import reverse
+from playwright.async_api import Browser
 
 from marketplace_sync.models import AgentKey, Category, DeadLetter, FeedChange, Skill, SyncRun
 from marketplace_sync.simulator.marketplace import Marketplace
@@ -16,7 +17,8 @@ from marketplace_sync.tests.support.harness import TOKEN, mirror
 
 # Pages are the same on both databases; other tests check their queries on both.
 pytestmark = [
-    pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("sqlite"), pytest.mark.timeout(240),
+    pytest.mark.django_db(transaction=True), pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.usefixtures("sqlite"), pytest.mark.timeout(240),
 ]  # fmt: skip
 
 MODELS = ("skill", "category", "syncrun", "deadletter", "command", "feedchange", "agent", "auditrow", "websocketstate")
@@ -42,11 +44,13 @@ def pages() -> Iterator[str]:
     yield reverse("admin:marketplace_sync_agent_issue", args=(key.agent.pk,))
 
 
-async def test_every_kind_of_page_keeps_its_content_security_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_kind_of_page_keeps_its_content_security_policy(
+    monkeypatch: pytest.MonkeyPatch, chromium: Browser
+) -> None:
     await ask(person, "root", superuser=True)
     await ask(fill, 3)
     with web_server(monkeypatch) as base:
-        async with browser_page(base) as page:
+        async with browser_page(chromium, base) as page:
             watch = nasty.Watch(page)
             await watch.begin()
             for path in await ask(lambda: list(pages())):
@@ -58,6 +62,11 @@ async def test_every_kind_of_page_keeps_its_content_security_policy(monkeypatch:
             await page.locator(".opblock").first.wait_for()
             await page.context.clear_cookies()
             await page.goto("/admin/login/")
+            await watch.look()
+            await page.fill("[name=username]", "root")
+            await page.fill("[name=password]", "secret")
+            await page.click("#login-form [type=submit]")
+            await page.wait_for_url("**/admin/")
             await watch.look()
     assert watch.faults == []
 
@@ -74,7 +83,7 @@ def with_traps() -> list[str]:
     return lists + found + [reverse(f"admin:marketplace_sync_{model}_change", args=(pk,)) for model, pk in shown]
 
 
-async def test_marketplace_text_is_inert_on_every_page(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_marketplace_text_is_inert_on_every_page(monkeypatch: pytest.MonkeyPatch, chromium: Browser) -> None:
     await ask(person, "root", superuser=True)
     market = Marketplace(list(nasty.skills()), list(nasty.categories()))
     # A refused skill, whose payload is shown on the page of a dead letter.
@@ -85,7 +94,7 @@ async def test_marketplace_text_is_inert_on_every_page(monkeypatch: pytest.Monke
             assert await running.ask(Skill.objects.count) == len(nasty.TRAPS)
             paths = await running.ask(with_traps)
             with web_server(monkeypatch) as base:
-                async with browser_page(base) as page:
+                async with browser_page(chromium, base) as page:
                     watch = nasty.Watch(page)
                     await watch.begin()
                     for path in paths:

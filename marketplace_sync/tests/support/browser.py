@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 import uvicorn
 from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.db import connections
-from playwright.async_api import Page, async_playwright, expect
+from django.test import Client
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from marketplace_sync.tests.conftest import without_service
 
@@ -66,27 +69,39 @@ def web_server(
 
 
 @asynccontextmanager
-async def browser_page(base: str, *, scripts: bool = True) -> AsyncIterator[Page]:
-    """Yield a page of Chromium, logged in as the superuser `root`; fails when it asked another host for anything."""
+async def chromium() -> AsyncIterator[Browser]:
+    """Yield a Chromium; its tests skip where there is none."""
     found = which("chromium") or which("chromium-browser") or which("google-chrome")
     if found is None:
         without_service("Chromium")
-    foreign: list[str] = []
+    expect.set_options(timeout=PATIENCE_MS)
     async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
-        context = await chromium.new_context(base_url=base, java_script_enabled=scripts)
+        browser = await playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+@asynccontextmanager
+async def browser_page(browser: Browser, base: str, *, scripts: bool = True) -> AsyncIterator[Page]:
+    """Yield a page with cookies of its own, logged in as the superuser `root`; fails when it asked another host."""
+    foreign: list[str] = []
+    context = await browser.new_context(base_url=base, java_script_enabled=scripts)
+    try:
+        await context.add_cookies([{"name": "sessionid", "value": await ask(session_of, "root"), "url": base}])
         page = await context.new_page()
         page.set_default_timeout(PATIENCE_MS)
-        expect.set_options(timeout=PATIENCE_MS)
         page.on("request", lambda asked: None if asked.url.startswith((base, "data:")) else foreign.append(asked.url))
-        await page.goto("/admin/login/")
-        await page.fill("[name=username]", "root")
-        await page.fill("[name=password]", "secret")
-        await page.click("#login-form [type=submit]")
-        await page.wait_for_url("**/admin/")
         yield page
-        await chromium.close()
+    finally:
+        await context.close()
     assert foreign == []
+
+
+def session_of(name: str) -> str:
+    """Log a user in and return the key of the session: the login page costs as much as a test."""
+    client = Client()
+    client.force_login(get_user_model().objects.get_by_natural_key(name))
+    return client.cookies[settings.SESSION_COOKIE_NAME].value
 
 
 async def press(page: Page, label: str) -> None:
