@@ -14,9 +14,6 @@ from marketplace_sync.tests.support.embedding import PAGE, environment, make_pro
 from marketplace_sync.tests.support.harness import marketplace
 from marketplace_sync.tests.support.processes import Program, until
 
-# Really started: a fork has imported before what a project of somebody else may not have.
-pytestmark = pytest.mark.usefixtures("real_starts")
-
 SKILLS = 25
 
 
@@ -25,15 +22,17 @@ def project(tmp_path: Path) -> Path:
     return make_project(tmp_path)
 
 
+# Really started: a fork has imported before what a project of somebody else may not have.
+@pytest.mark.usefixtures("real_starts")
 async def test_a_project_that_follows_the_page_has_a_mirror_an_api_and_signals(
     project: Path, unused_tcp_port: int
 ) -> None:
     async with marketplace(SKILLS) as server:
         settings = {"ATOM_SAAS_API_URL": server.api_url, "ATOM_SAAS_API_TOKEN": server.token}
         checked = manage(project, "check", "--fail-level", "WARNING", **settings)
-        assert (checked.returncode, checked.stderr) == (0, "")
+        assert (checked.status, checked.err) == (0, "")
         migrated = manage(project, "migrate", "--verbosity=0", **settings)
-        assert (migrated.returncode, migrated.stderr) == (0, "")
+        assert (migrated.status, migrated.err) == (0, "")
         # In a thread of its own: the marketplace is in this event loop.
         once = Program([sys.executable, "manage.py", "runsync", "--once"], environment(project, **settings), project)
         try:
@@ -46,7 +45,7 @@ async def test_a_project_that_follows_the_page_has_a_mirror_an_api_and_signals(
         assert sum(kind == "skill_created" for kind, _ in heard) == SKILLS
         assert len(heard) == len(set(heard))
         assert server.token not in ended.out + ended.err
-    key = json.loads(manage(project, "createagent", "shopper", "--maturity", "STUDENT", "--json").stdout)["key"]
+    key = json.loads(manage(project, "createagent", "shopper", "--maturity", "STUDENT", "--json").out)["key"]
     await _use_the_api(project, unused_tcp_port, key)
 
 
@@ -90,9 +89,9 @@ def test_the_check_names_what_was_left_out(project: Path, line: str, id_: str, n
     with (project / "settings.py").open("a") as settings:
         settings.write(f"\n{line}\n")
     ran = manage(project, "check", "--tag", "marketplace_sync")
-    assert ran.returncode == 1
-    assert f"marketplace_sync.{id_}" in ran.stderr, ran.stderr
-    assert named in ran.stderr
+    assert ran.status == 1
+    assert f"marketplace_sync.{id_}" in ran.err, ran.err
+    assert named in ran.err
 
 
 def test_the_page_names_every_signal_with_its_arguments() -> None:

@@ -16,9 +16,6 @@ from marketplace_sync.tests.support.embedding import environment, make_project, 
 from marketplace_sync.tests.support.harness import marketplace
 from marketplace_sync.tests.support.processes import Program, until
 
-# Really started: a fork has imported before what a project of somebody else may not have.
-pytestmark = pytest.mark.usefixtures("real_starts")
-
 SKILLS = 25
 MARKETPLACE = {"ATOM_SAAS_API_URL": "http://127.0.0.1:1", "ATOM_SAAS_API_TOKEN": "a-token-of-nobody"}
 # A user model without user names, of UUIDs, with rules of its own, and with a field called like our agents.
@@ -116,14 +113,14 @@ def project(tmp_path: Path) -> Path:
     with (folder / "urls.py").open("a") as urls:
         urls.write(URLS)
     made = manage(folder, "makemigrations", "shop", "--verbosity=0")
-    assert made.returncode == 0, made.stderr
+    assert made.status == 0, made.err
     return folder
 
 
 def run(project: Path, *arguments: str, **settings: str) -> str:
     ended = manage(project, *arguments, **{**MARKETPLACE, **settings})
-    assert (ended.returncode, ended.stderr) == (0, ""), ended.stderr
-    return ended.stdout
+    assert (ended.status, ended.err) == (0, ""), ended.err
+    return ended.out
 
 
 def rows(project: Path, sql: str) -> list[Any]:
@@ -162,7 +159,7 @@ async def test_the_mirror_leaves_a_project_as_it_is_and_works_in_it(project: Pat
         assert ended.status == 0, ended.err
     key = json.loads(run(project, "createagent", "night-watch", "--maturity", "AUTONOMOUS", "--json"))["key"]
     student = json.loads(run(project, "createagent", "pupil", "--maturity", "STUDENT", "--json"))["key"]
-    assert "pupil is registered already" in manage(project, "createagent", "pupil", "--maturity", "STUDENT").stderr
+    assert "pupil is registered already" in manage(project, "createagent", "pupil", "--maturity", "STUDENT").err
     assert rows(project, "SELECT email, badge FROM shop_user ORDER BY email") == [
         ("night-watch@agent.invalid", "agent:night-watch"),
         ("pupil@agent.invalid", "agent:pupil"),

@@ -1,13 +1,11 @@
 """What `manage.py check` and the daemon refuse of a project around the app, as programs."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from marketplace_sync.tests.support.embedding import environment, make_project
-from marketplace_sync.tests.support.processes import Ended, run_program
+from marketplace_sync.tests.support.embedding import make_project, manage
 
 ROUTER = """
 class Router:
@@ -33,10 +31,6 @@ def project(tmp_path: Path) -> Path:
     with (folder / "settings.py").open("a") as settings:
         settings.write('\nDATABASES["other"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": "other.sqlite3"}\n')
     return folder
-
-
-def manage(project: Path, *arguments: str, **settings: str) -> Ended:
-    return run_program([sys.executable, "manage.py", *arguments], environment(project, **settings), project)
 
 
 def append(project: Path, text: str, name: str = "settings.py") -> None:

@@ -2,9 +2,10 @@
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
+
+from marketplace_sync.tests.support.processes import Ended, run_program
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 PAGE = CHECKOUT / "docs" / "embedding.md"
@@ -60,8 +61,6 @@ def environment(project: Path, **settings: str) -> dict[str, str]:
     return {**kept, "DJANGO_SETTINGS_MODULE": "settings", "PYTHONPATH": paths, "PYTHONSAFEPATH": "1", **settings}
 
 
-def manage(project: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "manage.py", *arguments], cwd=project, env=environment(project, **settings),
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+def manage(project: Path, *arguments: str, **settings: str) -> Ended:
+    """Run the project's `manage.py` to its end."""
+    return run_program([sys.executable, "manage.py", *arguments], environment(project, **settings), project)
