@@ -161,12 +161,13 @@ class TestFull:
         async with marketplace(skills=20) as server:
             with programs({**program_environment(**settings_for(server)), "DATABASE_URL": url}) as start:
                 pages = await migrated_with_filler(start, tmp_path / "full.sqlite3")
-                daemon = impatient(start, 2.0, DATABASE_URL=sqlite_of(url, pages=pages + 60))
+                # Long enough for a slow machine to try more than once: the last error is the one that is shown.
+                daemon = impatient(start, 5.0, DATABASE_URL=sqlite_of(url, pages=pages + 60))
                 await daemon.prints("state state=live")
                 for number in range(100, 150):
                     server.market.put_skill(skill(number, description="x" * 10_000))
                 await daemon.prints("database_retry")
-                assert "database or disk is full" in await ends_loudly(daemon, 2.0)
+                assert "database or disk is full" in await ends_loudly(daemon, 5.0)
                 end_the_lease(tmp_path / "full.sqlite3")
                 await start.start("runsync").prints("state state=live")
                 assert await is_verified(start)

@@ -63,18 +63,19 @@ async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
 
 BODY = ECHO.encode()
 # In the order in which they are given. What is worth another try is tried again after 0.5 s, 1 s and 2 s; so that it
-# does not come to the last, every third answer is one that is not.
+# does not come to the last, every third answer is one that is not. A full sync reads categories and skills together and
+# reports the first failure: of three equal answers one at least is reported.
 REFUSALS = [
     answer(401, BODY, f'WWW-Authenticate: Bearer error="{TOKEN}"'),
     answer(500, BODY, f"X-Token: {TOKEN}"),
     answer(200, BODY),
-    answer(403, BODY),
+    *[answer(403, BODY)] * 3,
     answer(200, json.dumps({"error": ECHO, "categories": []}).encode()),
     BODY + b"\r\n\r\n",
     answer(302, b"", f"Location: http://elsewhere.invalid/?token={QUOTED}"),
     answer(429, BODY, "Retry-After: 0"),
     answer(200, json.dumps({TOKEN: ECHO}).encode(), f"Content-Encoding: {QUOTED}"),
-    answer(418, BODY),
+    *[answer(418, BODY)] * 3,
     reset,
     answer(401, BODY),
 ]

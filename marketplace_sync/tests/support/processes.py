@@ -21,6 +21,9 @@ from marketplace_sync.tests.support.harness import Mirror, marketplace, mirror
 MANAGE = Path(__file__).resolve().parents[3] / "manage.py"
 # Django takes 1 to 2 s to start on an idle machine, and ten times that on one where all tests of a project run.
 PATIENCE = 45.0
+# A shell ignores SIGINT for what it runs in the background, and every program inherits that: Ctrl-C must reach ours.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 # `program_environment` of conftest.py: settings -> the environment of a program that uses the tests' database.
 Environment = Callable[..., dict[str, str]]
 
