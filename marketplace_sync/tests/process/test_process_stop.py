@@ -25,8 +25,9 @@ from marketplace_sync.tests.support.processes import (
 )
 from marketplace_sync.tests.support.upstream_peers import ScriptedHttp
 
+pytestmark = pytest.mark.django_db(transaction=True)
 # Started as real programs: the forked programs of the other tests must behave as these do.
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("real_starts")]
+really_started = pytest.mark.usefixtures("real_starts")
 
 # A stop takes 5 s at most.
 STOP_WITHIN = 5.0
@@ -65,6 +66,7 @@ async def load(server: SimulatorServer, watched: Mirror) -> None:
         await server.drain()
 
 
+@really_started
 async def test_stop_under_load_applies_everything_received(program_environment: Environment) -> None:
     async with mirrored(program_environment, skills=0) as (server, watched, start):
         daemon = start.start("runsync")
@@ -97,6 +99,7 @@ async def test_queued_messages_are_applied_at_a_stop(program_environment: Enviro
         assert await watched.ask(Skill.objects.count) == 300
 
 
+@really_started
 async def test_refused_and_shed_messages_are_counted_at_a_stop(program_environment: Environment) -> None:
     async with mirrored(program_environment, skills=5, ATOM_SAAS_WS_RATE_LIMIT=200) as (server, watched, start):
         daemon = start.start("runsync")
@@ -176,6 +179,7 @@ async def test_standby_stops_immediately_and_takes_over_within_2_s_of_a_clean_st
         assert (await stopped(second)).status == 0
 
 
+@really_started
 async def test_ctrl_c_ends_a_waiting_command_with_one_line(program_environment: Environment) -> None:
     async def silence(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -189,6 +193,7 @@ async def test_ctrl_c_ends_a_waiting_command_with_one_line(program_environment: 
     assert (ended.status, ended.err) == (130, "Interrupted.\n")
 
 
+@really_started
 async def test_drain_past_its_deadline_reports_the_loss_and_exits_1(
     program_environment: Environment,
 ) -> None:
