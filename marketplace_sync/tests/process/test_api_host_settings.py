@@ -10,7 +10,8 @@ from marketplace_sync.governance.sliding_window import SlidingWindow
 from marketplace_sync.tests.database.test_api_times import EDGES, READS, TIME, set_all_times_to, times_in
 from marketplace_sync.tests.support.processes import Environment, run_program
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# What is tested here does not depend on the database; its queries are tested on both by other tests.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("sqlite")]
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,8 @@ from marketplace_sync.tests.conftest import without_service
 from marketplace_sync.tests.support.live_feed import PATH, agent_key, ask, new_pen, put
 from marketplace_sync.tests.support.processes import MANAGE, Environment, Program, until
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# What is tested here does not depend on the database; its queries are tested on both by other tests.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("sqlite")]
 
 DEPLOY = MANAGE.parent / "deploy"
 # A host name as in production, none that a test server would answer to anyway.

@@ -16,7 +16,8 @@ from marketplace_sync.models import Category, Skill
 from marketplace_sync.tests.support.live_feed import PATH, agent_key, ask, category, new_pen, put, remove, until, web
 from marketplace_sync.tests.support.processes import MANAGE, Program
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# What is tested here does not depend on the database; its queries are tested on both by other tests.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("sqlite")]
 
 EXAMPLE = MANAGE.parent / "docs" / "follow.py"
 

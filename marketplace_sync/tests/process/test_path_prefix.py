@@ -17,7 +17,8 @@ from marketplace_sync.tests.support.admin_rows import person
 from marketplace_sync.tests.support.live_feed import agent_key, ask, new_pen, put
 from marketplace_sync.tests.support.processes import MANAGE, Environment, Program
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# What is tested here does not depend on the database; its queries are tested on both by other tests.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("sqlite")]
 
 SITE = """
 daemon off; master_process off; worker_processes 1; pid {folder}/pid; error_log stderr warn;

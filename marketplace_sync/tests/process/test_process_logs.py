@@ -15,7 +15,8 @@ from marketplace_sync.tests.support.harness import marketplace
 from marketplace_sync.tests.support.live_feed import ask
 from marketplace_sync.tests.support.processes import MANAGE, Environment, Program, programs, settings_for, until
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# What is tested here does not depend on the database; its queries are tested on both by other tests.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("sqlite")]
 
 
 def lines(program: Program) -> list[dict[str, Any]]:

@@ -14,7 +14,8 @@ from marketplace_sync.tests.support.harness import skill
 from marketplace_sync.tests.support.processes import Environment, mirrored
 from marketplace_sync.upstream import market as upstream_market
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# What is tested here does not depend on the database; its queries are tested on both by other tests.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("sqlite")]
 
 
 @pytest.fixture(autouse=True)

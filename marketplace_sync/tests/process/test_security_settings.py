@@ -12,7 +12,8 @@ from atomproject.login import login_limits
 from marketplace_sync.tests.process.test_settings_of_programs import manage
 from marketplace_sync.tests.support.processes import run_program
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# What is tested here does not depend on the database; its queries are tested on both by other tests.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("sqlite")]
 
 HTTPS = {
     "DJANGO_HTTPS": "true", "DJANGO_BEHIND_PROXY": "true", "ATOM_SAAS_API_URL": "https://api.atomsaas.com",

@@ -16,7 +16,8 @@ from marketplace_sync.tests.database.test_daemon_token import NEW, OLD, accept, 
 from marketplace_sync.tests.support.harness import marketplace
 from marketplace_sync.tests.support.processes import Environment, programs, settings_for, until
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# What is tested here does not depend on the database; its queries are tested on both by other tests.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("sqlite")]
 
 
 @pytest.fixture(autouse=True)

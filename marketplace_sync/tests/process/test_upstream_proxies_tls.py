@@ -12,6 +12,7 @@ from marketplace_sync.tests.support.tls_front import Authority, addresses, tls_f
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("sqlite")  # no connection to the marketplace depends on the database
 async def test_the_mirror_goes_live_through_a_proxy_with_tls(tmp_path: Path) -> None:
     authority = Authority(tmp_path, "authority")
     async with (

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,11 @@ from marketplace_sync.upstream.tls import (
 )
 
 OLD = "ssl_protocols TLSv1.1; ssl_ciphers DEFAULT@SECLEVEL=0;"
+
+
+def of_a_mirror(test: Any) -> Any:
+    """Mark a test that runs a daemon or a command. On one database: no connection to the marketplace depends on it."""
+    return pytest.mark.django_db(transaction=True)(pytest.mark.usefixtures("sqlite")(test))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +61,7 @@ async def assert_reached(settings: SyncConfig) -> None:
     await stream.close()
 
 
-@pytest.mark.django_db(transaction=True)
+@of_a_mirror
 async def test_the_mirror_goes_live_over_tls_with_an_own_authority(tmp_path: Path, authority: Authority) -> None:
     async with (
         marketplace(skills=25) as server,
@@ -190,7 +196,7 @@ async def test_the_alerts_of_tls_1_3_about_client_certificates_have_a_clear_reas
 # Where an operator meets it.
 
 
-@pytest.mark.django_db(transaction=True)
+@of_a_mirror
 async def test_the_daemon_treats_a_tls_error_like_any_other(tmp_path: Path, authority: Authority) -> None:
     async with (
         marketplace() as server,
@@ -208,7 +214,7 @@ async def test_the_daemon_treats_a_tls_error_like_any_other(tmp_path: Path, auth
         )
 
 
-@pytest.mark.django_db(transaction=True)
+@of_a_mirror
 async def test_the_commands_and_the_log_name_the_tls_error(
     tmp_path: Path, authority: Authority, program_environment: Environment
 ) -> None:
@@ -278,7 +284,7 @@ def _encrypt(key: Path, into: Path) -> None:
     )
 
 
-@pytest.mark.django_db(transaction=True)
+@of_a_mirror
 async def test_an_unusable_file_ends_a_command_before_it_connects(
     program_environment: Environment,
 ) -> None:

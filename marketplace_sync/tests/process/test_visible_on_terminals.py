@@ -6,6 +6,7 @@ from marketplace_sync.tests.support.processes import Environment, mirrored
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("sqlite")  # the text comes from the marketplace, not from the database
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 async def test_dry_run_and_comparison_print_no_terminal_controls(
     program_environment: Environment, encoding: str
