@@ -153,7 +153,7 @@ async def test_browser_and_server_mark_the_same_characters(monkeypatch: pytest.M
     await ask(person, "root", superuser=True)
     with web_server(monkeypatch) as base:
         async with browser_page(chromium, base) as page:
-            await page.goto("/admin/password_change/")
+            await page.goto("/admin/")
             shown = await page.evaluate(
                 "async texts => { const { visible } = await import('/static/marketplace_sync/overview/visible.js');"
                 "return texts.map(visible); }",
