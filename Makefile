@@ -17,6 +17,8 @@ MINUTES ?= 5
 # dozen lines of SQL differ.
 EXAMPLES ?= 0.3
 export REQUIRE_SERVICES
+# Without compiled files each process of pytest rewrites the assertions of all tests again: half of what collecting costs.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 # Stamp files, so that a second call takes milliseconds. Running needs only the first, testing both.
