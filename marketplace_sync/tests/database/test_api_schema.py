@@ -10,7 +10,6 @@ from typing import Any
 
 import hypothesis
 import pytest
-import schemathesis
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.management import call_command
 from django.core.management.color import no_style
@@ -19,14 +18,6 @@ from django.db import close_old_connections, connection
 from django.test import Client
 from django.utils import timezone
 from hypothesis import HealthCheck, Phase
-from schemathesis import GenerationMode
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from marketplace_sync.api import authentication, throttles
 from marketplace_sync.governance.policy import Maturity
@@ -145,6 +136,17 @@ def test_no_request_gets_a_500_or_an_undocumented_answer(
     schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same requests by who may read and by who may do all: to think them up takes longer than to send them."""
+    # Here, so that only the process that runs this test imports them: that takes a second.
+    import schemathesis
+    from schemathesis import GenerationMode
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi.checks import (
+        content_type_conformance,
+        response_headers_conformance,
+        response_schema_conformance,
+        status_code_conformance,
+    )
+
     monkeypatch.setattr(throttles, "requests_of_actors", SlidingWindow(10**9, 1.0))
     monkeypatch.setattr(authentication, "failed_keys", SlidingWindow(10**9, 60.0))
     # Waiting is tried elsewhere; here it would only take its time.
