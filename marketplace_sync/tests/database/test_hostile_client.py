@@ -222,12 +222,12 @@ def test_refusal_before_any_view_has_the_format_of_the_api() -> None:
 # Keys.
 
 
-def test_thousand_invalid_keys_are_401_then_429_and_a_valid_key_still_works() -> None:
+def test_hundreds_of_invalid_keys_are_401_then_429_and_a_valid_key_still_works() -> None:
     good = agent(Maturity.STUDENT)
     bad = ApiClient("mirror_" + "0" * 64)
     statuses: dict[int, int] = {}
     shapes: Any = [f"mirror_{1:064x}", "", "\xff" * 64, "x" * 10_000, "mirror_", "'; DROP TABLE knox--", "a b c"]
-    for number in range(1_000):
+    for number in range(350):
         raw = shapes[number % len(shapes)]
         response = bad.get("/api/skills/", headers={"Authorization": f"Bearer {raw}"})
         statuses[response.status_code] = statuses.get(response.status_code, 0) + 1
