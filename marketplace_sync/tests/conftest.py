@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -85,6 +86,17 @@ def _no_refusals_counted() -> Iterator[None]:
 def _own_key_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget the key notes that a test could not write."""
     monkeypatch.setattr(keys, "notes", KeyNotes())
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_authorities() -> Iterator[None]:
+    """Trust none of the system's certificate authorities: to load them takes each client of the marketplace 40 ms.
+
+    Tests of TLS trust an authority of their own.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl.SSLContext, "load_default_certs", lambda *_, **__: None)
+        yield
 
 
 # Filled from the models when the database is created. Django would fill them again after every flush.
