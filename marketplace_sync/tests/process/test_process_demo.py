@@ -15,6 +15,8 @@ from marketplace_sync.demo import SKILLS, STOP_SECONDS
 from marketplace_sync.tests.support.processes import MANAGE, Environment, Program, alive, children_of, programs, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
+# How its processes end does not depend on the database.
+on_sqlite = pytest.mark.usefixtures("sqlite")
 
 
 def free_port() -> int:
@@ -89,6 +91,7 @@ def assert_matches_the_readme(out: str) -> None:
     assert {line for line in real - shown if not line.startswith("Port")} == set()
 
 
+@on_sqlite
 async def test_death_of_one_process_ends_the_demo_with_its_name(
     program_environment: Environment, tmp_path: Path
 ) -> None:
@@ -107,6 +110,7 @@ async def test_death_of_one_process_ends_the_demo_with_its_name(
         await all_gone(children)
 
 
+@on_sqlite
 async def test_second_ctrl_c_kills_processes_that_do_not_stop(program_environment: Environment, tmp_path: Path) -> None:
     with programs(program_environment(TMPDIR=tmp_path)) as start:
         demo = start.start("demo", "--port", "0")
@@ -122,6 +126,7 @@ async def test_second_ctrl_c_kills_processes_that_do_not_stop(program_environmen
         await all_gone(children)
 
 
+@on_sqlite
 async def test_killed_demo_leaves_no_process(program_environment: Environment, tmp_path: Path) -> None:
     with programs(program_environment(TMPDIR=tmp_path)) as start:
         demo = start.start("demo", "--port", "0")
@@ -132,6 +137,7 @@ async def test_killed_demo_leaves_no_process(program_environment: Environment, t
         await until(lambda: not any(map(alive, children)), "all of its processes are gone", 15)
 
 
+@on_sqlite
 async def test_demo_refuses_a_configured_marketplace(program_environment: Environment) -> None:
     with programs(program_environment(ATOM_SAAS_API_URL="https://market.example")) as start:
         result = await start.run("demo")

@@ -180,6 +180,7 @@ async def test_standby_stops_immediately_and_takes_over_within_2_s_of_a_clean_st
 
 
 @really_started
+@pytest.mark.usefixtures("sqlite")  # it uses no database
 async def test_ctrl_c_ends_a_waiting_command_with_one_line(program_environment: Environment) -> None:
     async def silence(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
