@@ -282,12 +282,13 @@ class TestPostgres:
     ) -> None:
         async with marketplace() as server, mirror(server, start=False) as watched:
             async with through_a_doorway(program_environment(), server) as (_, start):
-                daemon = impatient(start, 2.0)
+                # Long enough for a slow machine to try more than once: the last error is the one that is shown.
+                daemon = impatient(start, 5.0)
                 await until_live(watched, daemon)
                 async with read_only(watched):
-                    assert "read-only" in await ends_loudly(daemon, 2.0)
+                    assert "read-only" in await ends_loudly(daemon, 5.0)
                     # A daemon that starts, or stands by, has the same trouble and ends with the same error.
-                    assert "read-only" in await ends_loudly(impatient(start, 1.0), PATIENCE)
+                    assert "read-only" in await ends_loudly(impatient(start, 5.0), PATIENCE)
 
     async def test_silent_server_ends_the_daemon_in_time_also_at_a_stop(self, program_environment: Environment) -> None:
         async with marketplace() as server, mirror(server, start=False) as watched:
