@@ -24,7 +24,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
 from marketplace_sync.simulator import Marketplace, SimulatorServer  # noqa: E402
-from marketplace_sync.tests.support.embedding import write_project  # noqa: E402
+from marketplace_sync.tests.support.embedded_project import write_project  # noqa: E402
 
 SKILLS = 25
 START_SECONDS = 60

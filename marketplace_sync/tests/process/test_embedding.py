@@ -10,7 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from marketplace_sync.tests.support.embedding import PAGE, environment, make_project, manage
+from marketplace_sync.tests.support.embedded_project import PAGE
+from marketplace_sync.tests.support.embedding import environment, make_project, manage
 from marketplace_sync.tests.support.harness import marketplace
 from marketplace_sync.tests.support.processes import Program, until
 
