@@ -226,7 +226,7 @@ def seen_ids(*ids: str) -> SeenIds:
 
 
 def test_memory_of_a_batch_is_bounded_however_large_its_stored_skills_are(lease: Lease) -> None:
-    many, size = 400, 300_000
+    many, size = 500, 300_000
     for start in range(0, many, 20):
         some = (skill(number, 1, code="x" * size) for number in range(start, start + 20))
         apply_batch([Arrived(event, start, FeedChange.Source.STREAM) for event in some], lease)
