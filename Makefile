@@ -40,7 +40,7 @@ demo: $(RUNTIME) ## simulator, daemon and web server in one, on this machine alo
 install: $(INSTALLED) ## create .venv and install the packages
 
 # For two cores: mypy beside two test processes. Property tests try 0.1 of their examples; `make test` tries
-# 0.3, `.ci/run` all.
+# 0.3, `.ci/run` all on SQLite.
 .PHONY: quick
 quick: $(INSTALLED) ## lint, types, and the tests that need neither a process nor a browser, on SQLite: some minutes
 	@$(MAKE) --no-print-directory -j 2 lint types migrations quick-tests
